@@ -1,0 +1,306 @@
+"""The training loop, where both wings of the house meet: the parallel computation, and the store of the run.
+
+A step is: indices of the batch → shards to the workers → sums of what comes back → Adam. All that it depends on
+is its number, the parameters and the moments: so a run can go on after any step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from partrain.adam import Adam
+from partrain.data.batches import epoch_order
+from partrain.errors import FailedRun
+from partrain.evaluation import Evaluation, evaluate_split
+from partrain.interruption import Interruption
+from partrain.kernels.kernel_set import KernelSet
+from partrain.messages import Messages
+from partrain.parallel.reduction import GradientReduction
+from partrain.parallel.shared_arrays import SharedArrays
+from partrain.parallel.tiles import cut_into_shards
+from partrain.parallel.worker import FILES, GRADIENTS, Command
+from partrain.parallel.worker_pool import ComputeGroup
+from partrain.preparation import Preparation
+from partrain.stopwatch import Stopwatch
+from partrain.store import checkpoint
+from partrain.store.metrics_log import MetricsLog
+from partrain.store.run_directory import RunDirectory
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class _StepResult:
+    loss: float
+    num_examples: int
+    lr: float
+
+
+class Coordinator:
+    """Trains a prepared network from its initial values.
+
+    Parameters
+    ----------
+    preparation : what is trained.
+    run : the run's directory, its lock held; metrics and checkpoints are written there.
+    group : who computes tiles.
+    num_shards : into how many shards a batch is cut.
+    arrays : the shared arrays of the preparation's plan, with the data set in them.
+    kernels : loaded for the configuration's dtype.
+    messages, interruption : where to speak, and what to listen to.
+    clock : has the activities "train", "evaluation" and "checkpoint".
+    measure_memory : returns the memory of all processes in bytes.
+
+    Attributes
+    ----------
+    step : steps done.
+    best : metrics and step of the best validation so far: the highest accuracy, of equal ones the earliest.
+    metrics : the latest value of each metric.
+    """
+
+    def __init__(
+        self,
+        preparation: Preparation,
+        run: RunDirectory,
+        group: ComputeGroup,
+        num_shards: int,
+        arrays: SharedArrays,
+        kernels: KernelSet,
+        *,
+        messages: Messages,
+        interruption: Interruption,
+        clock: Stopwatch,
+        measure_memory: Callable[[], int],
+    ) -> None:
+        config, network = preparation.config, preparation.network
+        training = config.training
+        self._config, self._preparation, self._network = config, preparation, network
+        self._run, self._group, self._num_shards, self._arrays = run, group, num_shards, arrays
+        self._messages, self._interruption, self._clock = messages, interruption, clock
+        self._kernels, self._measure_memory = kernels, measure_memory
+        self._num_train = preparation.splits["train"].size
+        self._parameters = arrays["parameters"]
+        self._parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
+        self._reduction = GradientReduction(network, kernels, arrays, training.tile, training.dtype)
+        self._adam = Adam(self._parameters, training.optimizer, training.schedule, kernels.adam_update)
+        self._order = functools.lru_cache(maxsize=1)(
+            functools.partial(epoch_order, self._num_train, seed=config.seed)
+        )
+        self._commands = functools.cache(self._cut_batch)
+        self._saved_step: int | None = None
+        self._logged_examples, self._logged_seconds, self._rate = 0, 0.0, 0.0
+        self.step = 0
+        self.best: Metrics | None = None
+        self.metrics: Metrics = {}
+        self.peak_memory_bytes = 0
+
+    @property
+    def completed(self) -> bool:
+        """Whether the last step is done."""
+        return self.step >= self._preparation.num_steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch has."""
+        return self._preparation.steps_per_epoch
+
+    def num_examples_until(self, step: int) -> int:
+        """Return how many examples the first `step` steps went through."""
+        epochs, steps = divmod(step, self._preparation.steps_per_epoch)
+        return epochs * self._num_train + min(steps * self._config.training.batch_size, self._num_train)
+
+    def parameters_sha256(self) -> str:
+        """Return the digest of the parameters' little-endian bytes in network order."""
+        little_endian = self._parameters.astype(self._parameters.dtype.newbyteorder("<"))
+        return hashlib.sha256(little_endian.tobytes()).hexdigest()
+
+    def train(self) -> None:
+        """Make all steps up to the last one, or until a signal asks to stop; save at the end in any case.
+
+        Raises
+        ------
+        FailedRun
+            A value is not finite, the workers failed, or the last save did not succeed.
+
+        Side effects
+        ------------
+        Writes metrics and checkpoints into the run.
+        """
+        progress = self._messages.progress(
+            first_step=self.step,
+            last_step=self._preparation.num_steps,
+            num_epochs=self._config.training.epochs,
+        )
+        self._metrics_log = MetricsLog(self._run.metrics_path)
+        with contextlib.ExitStack() as at_end:
+            at_end.callback(self._metrics_log.close)
+            at_end.callback(progress.close)
+            at_end.enter_context(self._interruption.deferred())
+            at_end.enter_context(self._clock.timing("train"))
+            try:
+                while not self.completed and self._interruption.received is None:
+                    result = self._make_step()
+                    self._follow_step(result)
+                    epoch = -(-self.step // self._preparation.steps_per_epoch)
+                    progress.step(self.step, epoch, result.loss, self._rate)
+            finally:
+                # Whatever ended the loop, the parameters are those after a whole step.
+                self._save(is_last=True)
+
+    def evaluate(self, split_name: str) -> Evaluation:
+        """Evaluate the parameters on the split "validation" or "test"."""
+        with self._clock.timing("evaluation"):
+            split = self._preparation.splits[split_name]
+            evaluation = evaluate_split(self._group, self._arrays, split, self._config.training.tile)
+            self.peak_memory_bytes = max(self.peak_memory_bytes, self._measure_memory())
+        return evaluation
+
+    def _make_step(self) -> _StepResult:
+        """Compute the gradient of the next batch and move the parameters by it."""
+        epoch, place = divmod(self.step, self._preparation.steps_per_epoch)
+        batch_size = self._config.training.batch_size
+        indices = self._order(epoch=epoch)[place * batch_size : (place + 1) * batch_size]
+        num_examples = len(indices)
+        self._arrays["indices"][:num_examples] = indices
+        self._group.run(self._commands(num_examples))
+        loss = float(self._arrays["losses"][:num_examples].mean())
+        gradient_sum = self._reduction.reduce(num_examples)
+        self._check_finite(loss, gradient_sum)
+        lr = self._adam.update(gradient_sum, num_examples, self.step + 1)
+        self.step += 1
+        return _StepResult(loss, num_examples, lr)
+
+    def _cut_batch(self, num_examples: int) -> list[Command]:
+        shards = cut_into_shards(num_examples, self._config.training.tile, self._num_shards)
+        return [Command(GRADIENTS, FILES.index("train"), 0, first, last) for first, last in shards]
+
+    def _check_finite(self, loss: float, gradient_sum: NDArray[Any]) -> None:
+        place = self._kernels.first_not_finite(gradient_sum)
+        if place < 0 and math.isfinite(loss):
+            return
+        what = f"the gradient of {self._network.parameters.name_at(place)}" if place >= 0 else "the loss"
+        raise FailedRun(
+            f"step {self.step + 1}: {what} is not finite (the batch's loss is {loss}); the parameters were not "
+            "changed by this step; a lower training.optimizer.lr or a longer warm-up may help"
+        )
+
+    def _follow_step(self, result: _StepResult) -> None:
+        """Log, evaluate and save, where the step that was just made is one after which that is due."""
+        logging, checkpoints = self._config.logging, self._config.checkpoints
+        epoch, steps_into_epoch = divmod(self.step, self._preparation.steps_per_epoch)
+        epoch_ends = steps_into_epoch == 0
+        if self.step % logging.every_steps == 0 or self.completed:
+            self._log_step(result)
+        evaluation_due = self.completed or any(
+            (
+                epoch_ends and logging.evaluate_every_epochs and epoch % logging.evaluate_every_epochs == 0,
+                logging.evaluate_every_steps and self.step % logging.evaluate_every_steps == 0,
+            )
+        )
+        is_best = bool(evaluation_due and self._preparation.splits["validation"].size and self._validate())
+        save_due = (
+            epoch_ends
+            or (is_best and checkpoints.keep_best)
+            or (checkpoints.every_steps and self.step % checkpoints.every_steps == 0)
+        )
+        if save_due and not self.completed:
+            self._save()
+
+    def _log_step(self, result: _StepResult) -> None:
+        num_examples, seconds = self.num_examples_until(self.step), self._clock.read()["train"]
+        self._rate = (num_examples - self._logged_examples) / max(seconds - self._logged_seconds, 1e-9)
+        self._logged_examples, self._logged_seconds = num_examples, seconds
+        n = result.num_examples
+        labels = self._arrays["train.labels"][self._arrays["indices"][:n]]
+        num_correct = int((self._arrays["predictions"][:n] == labels).sum())
+        self._append_metrics(
+            {
+                "train/loss": result.loss,
+                "train/accuracy": num_correct / n,
+                "lr": result.lr,
+                "examples_per_s": round(self._rate, 1),
+            }
+        )
+
+    def _validate(self) -> bool:
+        """Evaluate on the validation split; return whether it is the best so far."""
+        evaluation = self.evaluate("validation")
+        metrics = {f"validation/{name}": value for name, value in evaluation.metrics().items()}
+        self._append_metrics(metrics)
+        epochs = self.step / self._preparation.steps_per_epoch
+        self._messages.say(
+            f"epoch {epochs:.4g}, step {self.step}: validation accuracy {evaluation.accuracy:.2%}, "
+            f"loss {evaluation.loss:.4f}"
+        )
+        key = "validation/accuracy"
+        if self.best is None or metrics[key] > self.best[key]:
+            self.best = {"step": self.step, **metrics}
+            return True
+        return False
+
+    def _append_metrics(self, metrics: Metrics) -> None:
+        row = {
+            "step": self.step,
+            "epoch": round(self.step / self._preparation.steps_per_epoch, 6),
+            "examples": self.num_examples_until(self.step),
+            "time_s": round(sum(self._clock.read().values()), 3),
+        }
+        self.metrics |= metrics
+        try:
+            self._metrics_log.append(row | metrics)
+        except OSError as error:
+            self._messages.warn(f"the metrics of step {self.step} are lost: {error.strerror}")
+
+    def _save(self, *, is_last: bool = False) -> None:
+        """Save the state after this step, unless that has been done; then delete what need not be kept.
+
+        Raises
+        ------
+        FailedRun
+            The last save of a run did not succeed. An earlier one that fails is a warning.
+        """
+        if self._saved_step == self.step:
+            return
+        checkpoints, folder = self._config.checkpoints, self._run.checkpoints_path
+        with self._clock.timing("checkpoint"):
+            try:
+                self._metrics_log.flush_durably()
+                newest = checkpoint.save(folder, self._state())
+            except OSError as error:
+                message = f"step {self.step} could not be saved in {folder}: {error.strerror}"
+                if is_last:
+                    raise FailedRun(f"{message}; the last good checkpoint is still there") from error
+                self._messages.warn(f"{message}; training goes on, the older checkpoint stays")
+                return
+            self._saved_step = self.step
+            best_step = int(self.best["step"]) if self.best and checkpoints.keep_best else None
+            try:
+                checkpoint.prune(folder, newest=newest, keep_last=checkpoints.keep_last, best_step=best_step)
+            except OSError as error:
+                self._messages.warn(f"an old checkpoint in {folder} could not be deleted: {error.strerror}")
+
+    def _state(self) -> checkpoint.Checkpoint:
+        views = self._network.parameters.views
+        tensors = views(self._parameters)
+        tensors |= {f"adam.first_moment.{k}": v for k, v in views(self._adam.first_moment).items()}
+        tensors |= {f"adam.second_moment.{k}": v for k, v in views(self._adam.second_moment).items()}
+        normalisation, dataset = self._preparation.normalisation, self._preparation.dataset
+        metadata = {
+            "step": self.step,
+            "epoch": self.step / self._preparation.steps_per_epoch,
+            "seed": self._config.seed,
+            "best": self.best,
+            "normalisation": {"mean": normalisation.mean, "std": normalisation.std},
+            "class_names": dataset.class_names,
+            "data_digest": dataset.digest,
+            "config_digest": self._config.identity_digest(),
+        }
+        return checkpoint.Checkpoint(tensors, metadata)

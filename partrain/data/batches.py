@@ -1,0 +1,100 @@
+"""Which examples are for training, validation and test, in which order they come, and how they are normalised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.config import Data
+from partrain.data.dataset import Dataset
+from partrain.errors import ConfigError
+from partrain.randomness import permutation
+
+# Images a piece, when something is measured over a data set that may be larger than memory.
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class SplitRange:
+    """Examples `first` … `last`-1 of a file of the data set ("train" or "test")."""
+
+    file: str
+    first: int
+    last: int
+
+    @property
+    def size(self) -> int:
+        """How many examples."""
+        return self.last - self.first
+
+
+def split_examples(data: Data, dataset: Dataset) -> dict[str, SplitRange]:
+    """Divide the data set into "train", "validation" and "test".
+
+    Training examples are the first of the training file, those for validation follow them. Where the
+    configuration gives neither number, a sixth of the file is for validation.
+
+    Raises
+    ------
+    ConfigError
+        There are not as many examples as the configuration asks for.
+    """
+    there = len(dataset.train.labels)
+    num_train, num_validation = data.train_examples, data.validation_examples
+    if num_train is None:
+        num_validation = there // 6 if num_validation is None else num_validation
+        num_train = there - num_validation
+    elif num_validation is None:
+        num_validation = max(0, there - num_train)
+    if num_train < 1 or num_train + num_validation > there:
+        raise ConfigError(
+            f"data.train_examples and data.validation_examples ask for {num_train:,} + {num_validation:,} "
+            f"examples, but {dataset.name} has {there:,} for both; make them smaller"
+        )
+    return {
+        "train": SplitRange("train", 0, num_train),
+        "validation": SplitRange("train", num_train, num_train + num_validation),
+        "test": SplitRange("test", 0, len(dataset.test.labels)),
+    }
+
+
+def epoch_order(num_examples: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order in which `epoch` (counted from 0) goes through the training examples."""
+    return permutation(num_examples, seed=seed, purpose="shuffle", epoch=epoch)
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Return how many batches an epoch has; the last one may be smaller."""
+    return -(-num_examples // batch_size)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of the pixels of each channel, in the units of the images."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def measure_normalisation(images_NCHW: NDArray[Any]) -> Normalisation:
+    """Measure the training images, in two passes over pieces of them, in their order.
+
+    A channel that is the same everywhere gets a deviation of 1.
+    """
+    N, C, H, W = images_NCHW.shape
+    count = N * H * W
+    pieces = range(0, N, _CHUNK)
+    total = np.zeros(C)
+    for first in pieces:
+        total += images_NCHW[first : first + _CHUNK].sum(axis=(0, 2, 3), dtype=np.float64)
+    mean = total / count
+    squares = np.zeros(C)
+    for first in pieces:
+        deviation = images_NCHW[first : first + _CHUNK] - mean[:, None, None]
+        squares += (deviation * deviation).sum(axis=(0, 2, 3))
+    std = np.sqrt(squares / count)
+    std[std == 0] = 1
+    return Normalisation(tuple(mean.tolist()), tuple(std.tolist()))

@@ -1,0 +1,278 @@
+"""The data sets that are known by name: where their files are, and how to tell that they are the right ones.
+
+A file is looked for in the user's data folder, then where the operating system's packages put it, and then
+fetched from public mirrors into the user's data folder. Digests are of the uncompressed content, so that a
+copy that was compressed again passes.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import queue
+import secrets
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from partrain.cache_folders import data_home
+from partrain.data.dataset import Dataset, build_dataset
+from partrain.data.idx import FILE_NAMES, IdxFile, find_idx_files, read_idx, split_of
+from partrain.errors import DataError
+
+# No file of the catalogue has more content than 47 MB, and compressed it has less.
+MAX_FILE_BYTES = 64 * 1024**2
+# For each wait on the network, and for all that comes before the first byte: name look-up and every address
+# that the name has, each of which gets a time-out of its own from urllib.
+READ_TIMEOUT_S = 8.0
+OPEN_TIMEOUT_S = 12.0
+# A mirror that is slower than this on average (after READ_TIMEOUT_S) is given up.
+MIN_BYTES_PER_SECOND = 20_000
+
+
+class DataUnavailable(DataError):
+    """A named data set is neither on this machine nor to be had from a mirror.
+
+    A file that is there but wrong is a plain DataError instead.
+    """
+
+
+@dataclass(frozen=True)
+class NamedDataset:
+    """A data set of four IDX files with MNIST's file names.
+
+    Parameters
+    ----------
+    sha256 : file name -> SHA-256 in hex of the uncompressed file.
+    class_names : the name of each label, from 0 on.
+    mirrors : addresses of folders with the gzipped files, in the order in which they are tried.
+    system_folders : where packages of the operating system put the files.
+    """
+
+    sha256: Mapping[str, str]
+    class_names: tuple[str, ...]
+    mirrors: tuple[str, ...]
+    system_folders: tuple[Path, ...] = ()
+
+
+CATALOG = {
+    "mnist": NamedDataset(
+        sha256={
+            "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        },
+        class_names=tuple("0123456789"),
+        mirrors=(
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ),
+    ),
+    "fashion-mnist": NamedDataset(
+        # Of the content of the files whose MD5 (gzipped) the publisher gives.
+        sha256={
+            "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        },
+        class_names=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+        mirrors=(
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        ),
+        system_folders=(Path("/usr/share/datasets/fashion-mnist"),),
+    ),
+}
+
+
+def load_named(name: str, *, say: Callable[[str], None]) -> Dataset:
+    """Load a data set of the catalogue, fetching the files that are not on this machine.
+
+    Parameters
+    ----------
+    name : a key of `CATALOG`.
+    say : gets a line for each file that is fetched.
+
+    Raises
+    ------
+    DataUnavailable
+        If a file could not be had; the message lists every place and why.
+    DataError
+        If a file on this machine is not what it should be. It is never replaced.
+
+    Side effects
+    ------------
+    Fetched files stay in the folder `name` of `data_home()`; a progress bar if stderr is a terminal.
+    """
+    entry = CATALOG[name]
+    home = data_home() / name
+    paths: dict[str, Path] = {}
+    tried: list[str] = []
+    for folder in (home, *entry.system_folders):
+        try:
+            found = find_idx_files(folder)
+        except OSError as error:
+            tried.append(f"{folder}: {error.strerror}")
+            continue
+        lacking = [file_name for file_name in FILE_NAMES if file_name not in found]
+        if lacking:
+            tried.append(f"{folder}: holds no {', '.join(lacking)}")
+        paths = found | paths  # of two copies, the one in the earlier folder
+
+    # What is here is checked first: no long download before the message that a file is broken.
+    files = {file_name: _read_checked(name, file_name, path) for file_name, path in paths.items()}
+    sources = {file_name: str(path.parent.resolve()) for file_name, path in paths.items()}
+    mirrors = list(entry.mirrors)
+    for file_name in FILE_NAMES:
+        if file_name not in files:
+            sources[file_name] = _fetch(name, file_name, home, mirrors, tried, say)
+            files[file_name] = _read_checked(name, file_name, home / f"{file_name}.gz")
+
+    train_images, train_labels, test_images, test_labels = (files[file_name] for file_name in FILE_NAMES)
+    return build_dataset(
+        name,
+        ", ".join(dict.fromkeys(sources[file_name] for file_name in FILE_NAMES)),
+        split_of(train_images, train_labels),
+        split_of(test_images, test_labels),
+        entry.class_names,
+    )
+
+
+def _read_checked(name: str, file_name: str, path: Path) -> IdxFile:
+    num_dimensions = 3 if "idx3" in file_name else 1
+    file = read_idx(path, num_dimensions=num_dimensions, max_bytes=MAX_FILE_BYTES)
+    expected = CATALOG[name].sha256[file_name]
+    if file.sha256 != expected:
+        raise DataError(
+            f"{path}: is damaged, or is not {file_name} of {name}. The SHA-256 of its uncompressed content "
+            f"is {file.sha256}, expected {expected}. Delete the file, so that it is fetched again, or put "
+            "the right one there. To train on files of your own, use `data.name: idx` and `data.path`."
+        )
+    return file
+
+
+def _fetch(
+    name: str,
+    file_name: str,
+    folder: Path,
+    mirrors: list[str],
+    tried: list[str],
+    say: Callable[[str], None],
+) -> str:
+    """Fetch a file from the first mirror that has it, and return that mirror.
+
+    A mirror that fails moves from `mirrors` to `tried`, so that the next file does not wait for it again.
+    """
+    while mirrors:
+        address = f"{mirrors[0]}{file_name}.gz"
+        say(f"fetching {address}")
+        try:
+            _download(name, file_name, address, folder)
+            return mirrors[0]
+        except (OSError, http.client.HTTPException, ValueError, DataError) as error:
+            # ValueError: urllib was redirected to something that is no address.
+            reason: object = error
+            if isinstance(error, urllib.error.URLError):
+                reason = error.reason  # without "<urlopen error ...>" around it
+            elif isinstance(error, http.client.HTTPException):
+                reason = repr(error)  # quotes the server, so it may hold any characters
+            tried.append(f"{address}: {reason!s:.200}")
+            del mirrors[0]
+    raise DataUnavailable(
+        f"The data set {name} could not be had. Tried in this order:\n"
+        + "".join(f"  - {place}\n" for place in tried)
+        + f"Put {', '.join(f'{file_name}.gz' for file_name in FILE_NAMES)} into {folder}, or point "
+        f"PARTRAIN_DATA_DIR at a folder that holds them in a folder {name}."
+    )
+
+
+def _download(name: str, file_name: str, address: str, folder: Path) -> None:
+    """Fetch `address` into `folder`, where it appears whole and checked, or not at all."""
+    with _open_address(address) as response:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Not from tempfile, which would keep the file from other users of the folder.
+        temporary = folder / f".{file_name}.{secrets.token_hex(4)}.part"
+        try:
+            num_bytes = _receive(response, temporary, file_name)
+            try:
+                _read_checked(name, file_name, temporary)
+            except DataError:
+                raise DataError(f"sent {num_bytes:,} bytes that are not the whole, right file") from None
+            os.replace(temporary, folder / f"{file_name}.gz")
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _receive(response: http.client.HTTPResponse, path: Path, description: str) -> int:
+    with (
+        open(path, "xb") as file,
+        tqdm(
+            total=response.length,
+            desc=description,
+            unit="B",
+            unit_scale=True,
+            leave=False,
+            disable=None,  # where stderr is no terminal
+        ) as progress,
+    ):
+        start = time.monotonic()
+        num_bytes = 0
+        # read1, because read would wait for many packets of which each resets the time-out.
+        while chunk := response.read1(64 * 1024):
+            num_bytes += len(chunk)
+            if num_bytes > MAX_FILE_BYTES:
+                raise DataError(f"sent more than {MAX_FILE_BYTES:,} bytes")
+            if time.monotonic() - start > READ_TIMEOUT_S + num_bytes / MIN_BYTES_PER_SECOND:
+                raise DataError(f"is slower than {MIN_BYTES_PER_SECOND:,} bytes per second")
+            file.write(chunk)
+            progress.update(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+    return num_bytes
+
+
+def _open_address(address: str) -> http.client.HTTPResponse:
+    """Open an address within OPEN_TIMEOUT_S.
+
+    In a thread of its own, because nothing else bounds the look-up of the name, and because urllib waits its
+    time-out anew for each of the name's addresses: with a firewall that drops packets, minutes.
+    """
+    outcome: queue.SimpleQueue[http.client.HTTPResponse | Exception] = queue.SimpleQueue()
+
+    def attempt() -> None:
+        try:
+            outcome.put(urllib.request.urlopen(address, timeout=READ_TIMEOUT_S))
+        except urllib.error.HTTPError as error:
+            error.close()
+            outcome.put(OSError(f"HTTP status {error.code}"))
+        except Exception as error:
+            outcome.put(error)
+
+    threading.Thread(target=attempt, daemon=True).start()
+    try:
+        response = outcome.get(timeout=OPEN_TIMEOUT_S)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {OPEN_TIMEOUT_S:g} s") from None
+    if isinstance(response, Exception):
+        raise response
+    return response

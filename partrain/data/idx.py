@@ -1,0 +1,205 @@
+"""The IDX format of MNIST's files, read strictly.
+
+A file is, big-endian: two zero bytes; the type of the elements (0x08: unsigned bytes); the number of
+dimensions; the size of each as a 32-bit number; then the elements and nothing else. It may be compressed
+with gzip, which is recognised by content.
+
+Source: http://yann.lecun.com/exdb/mnist/, "The IDX file format".
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import math
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.data.dataset import Dataset, Split, build_dataset, require_file, unreadable
+from partrain.errors import DataError, ResourceError
+
+FILE_NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+MAX_BYTES = 2 * 1024**3
+
+_UNSIGNED_BYTES = 0x08
+_GZIP_MAGIC = b"\x1f\x8b"
+_CHUNK_BYTES = 1024**2
+_REPLACE_IT = "Replace the file with a whole copy."
+
+
+@dataclass(frozen=True, eq=False)
+class IdxFile:
+    """The content of an IDX file.
+
+    Parameters
+    ----------
+    path : where it was read from.
+    array : uint8, of the announced shape.
+    sha256 : SHA-256 in hex of the uncompressed file.
+    """
+
+    path: Path
+    array: NDArray[np.uint8]
+    sha256: str
+
+
+def read_idx(path: str | Path, *, num_dimensions: int, max_bytes: int = MAX_BYTES) -> IdxFile:
+    """Read an IDX file of unsigned bytes, gzip or plain.
+
+    Parameters
+    ----------
+    path : the file.
+    num_dimensions : how many dimensions it must have: 3 for images, 1 for labels.
+    max_bytes : the largest content that is accepted; checked before anything of that size is allocated.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, is damaged, or is anything but what was asked for.
+    ResourceError
+        If its content does not fit into memory.
+    """
+    path = Path(path)
+    require_file(path)
+    try:
+        with open(path, "rb") as file:
+            if file.peek(2)[:2] != _GZIP_MAGIC:
+                return _read_stream(file, path, num_dimensions, max_bytes)
+            with gzip.GzipFile(fileobj=file) as stream:
+                return _read_stream(stream, path, num_dimensions, max_bytes)
+    except EOFError:
+        raise DataError(f"{path}: the gzip data ends too early, it was cut off. {_REPLACE_IT}") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: the gzip data is damaged ({error}). {_REPLACE_IT}") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _read_stream(stream: io.BufferedIOBase, path: Path, num_dimensions: int, max_bytes: int) -> IdxFile:
+    header = stream.read(4 + 4 * num_dimensions)
+    sizes = _parse_header(header, path, num_dimensions)
+    num_bytes = math.prod(sizes)
+    announced = f"{' x '.join(str(size) for size in sizes)} = {num_bytes:,} bytes"
+    if num_bytes > max_bytes:
+        raise DataError(
+            f"{path}: its header announces {announced}, more than the limit of {max_bytes:,}. If "
+            "that is right, save the data as .npy files and use `data.name: arrays`, which need not fit into "
+            "memory."
+        )
+    try:
+        content = np.empty(num_bytes, np.uint8)
+    except MemoryError:
+        raise ResourceError(f"{path}: its content, {announced}, does not fit into memory.") from None
+
+    # In chunks, so that the digest finds the bytes in the processor's cache, and a file that is shorter than
+    # it announces never has the announced memory filled.
+    digest = hashlib.sha256(header)
+    num_read = 0
+    while num_read < num_bytes:
+        chunk = content.data[num_read : num_read + _CHUNK_BYTES]
+        num_new = stream.readinto(chunk)
+        if num_new == 0:
+            raise DataError(
+                f"{path}: ends after {num_read:,} bytes of content; its header announces {announced}. "
+                f"{_REPLACE_IT}"
+            )
+        digest.update(chunk[:num_new])
+        num_read += num_new
+    # This is also what makes gzip compare the checksum at its end.
+    if stream.read(1):
+        raise DataError(f"{path}: goes on after the announced {announced}. {_REPLACE_IT}")
+    return IdxFile(path, content.reshape(sizes), digest.hexdigest())
+
+
+def _parse_header(header: bytes, path: Path, num_dimensions: int) -> tuple[int, ...]:
+    if not header:
+        raise DataError(f"{path}: is empty, expected an IDX file. {_REPLACE_IT}")
+    expected = bytes((0, 0, _UNSIGNED_BYTES, num_dimensions))
+    if header[:4] != expected[: len(header)]:
+        raise DataError(
+            f"{path}: begins with 0x{header[:4].hex()}, expected 0x{expected.hex()} (IDX, unsigned bytes, "
+            f"dimensions: {num_dimensions}). Check that it is an IDX file, and that images (3 "
+            "dimensions) and labels (1 dimension) are not swapped."
+        )
+    if len(header) < 4 + 4 * num_dimensions:
+        raise DataError(f"{path}: ends after {len(header)} bytes, in the middle of its header. {_REPLACE_IT}")
+    sizes = tuple(int(size) for size in np.frombuffer(header, ">u4", offset=4))
+    if 0 in sizes:
+        raise DataError(f"{path}: its header announces the sizes {sizes}; none may be 0. {_REPLACE_IT}")
+    return sizes
+
+
+def load_idx_split(images_path: str | Path, labels_path: str | Path) -> Split:
+    """Read a file of images (N,H,W) and one of labels (N,) as a split with one channel."""
+    return split_of(read_idx(images_path, num_dimensions=3), read_idx(labels_path, num_dimensions=1))
+
+
+def split_of(images: IdxFile, labels: IdxFile) -> Split:
+    """Join images (N,H,W) and labels (N,); a DataError if their counts differ."""
+    num_images, num_labels = len(images.array), len(labels.array)
+    if num_images != num_labels:
+        raise DataError(
+            f"{images.path} holds {num_images:,} images, but {labels.path} holds {num_labels:,} labels. "
+            "Give two files that belong together."
+        )
+    return Split(images.array[:, np.newaxis], labels.array.astype(np.int64))
+
+
+def find_idx_files(folder: Path) -> dict[str, Path]:
+    """Return those of `FILE_NAMES` that the folder holds, and where: gzip or plain, "-idx" or ".idx".
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be listed.
+    """
+    there = set(os.listdir(folder))
+    found = {}
+    for name in FILE_NAMES:
+        dotted = name.replace("-idx", ".idx")
+        for candidate in (f"{name}.gz", name, f"{dotted}.gz", dotted):
+            if candidate in there:
+                found[name] = folder / candidate
+                break
+    return found
+
+
+def load_idx_folder(path: str | Path) -> Dataset:
+    """Load the four files with MNIST's names from a folder, as the data set "idx".
+
+    The classes are "0" up to the largest label.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or wrong.
+    """
+    folder = Path(os.path.expanduser(path))
+    try:
+        found = find_idx_files(folder)
+    except (OSError, ValueError) as error:
+        raise unreadable(folder, error) from None
+    missing = [name for name in FILE_NAMES if name not in found]
+    if missing:
+        raise DataError(
+            f"{folder}: holds no {', '.join(missing)}. Put the files there under these names (or with .idx "
+            "in place of -idx), plain or with the ending .gz."
+        )
+    train_images, train_labels, test_images, test_labels = (found[name] for name in FILE_NAMES)
+    return build_dataset(
+        "idx",
+        str(folder.resolve()),
+        load_idx_split(train_images, train_labels),
+        load_idx_split(test_images, test_labels),
+    )

@@ -1,0 +1,81 @@
+"""From the configuration's `data.name` to the data set, or to the one that stands in for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from partrain.data.arrays import load_arrays
+from partrain.data.catalog import CATALOG, DataUnavailable, load_named
+from partrain.data.dataset import Dataset, Split, build_dataset
+from partrain.data.idx import load_idx_folder
+from partrain.errors import DataError
+
+
+def load_dataset(
+    name: str,
+    path: str | None,
+    *,
+    when_unavailable: str,
+    seed: int,
+    synthetic_examples: tuple[int, int],
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> Dataset:
+    """Load the data set that the configuration names.
+
+    Parameters
+    ----------
+    name : mnist, fashion-mnist, synthetic-digits, idx or arrays.
+    path : the files of idx and arrays.
+    when_unavailable : "synthetic-digits" to train on those where a data set of the catalogue cannot be had,
+        "error" to stop.
+    seed : decides what the synthetic digits look like.
+    synthetic_examples : how many of them to draw, for the training file and for the test file.
+    say : gets a line for what takes time.
+    warn : gets the message that the data are not the ones that were named.
+
+    Raises
+    ------
+    DataError
+        If a file is wrong, or (as DataUnavailable, with "error") the data set cannot be had.
+    """
+    if name in CATALOG:
+        try:
+            return load_named(name, say=say)
+        except DataUnavailable as unavailable:
+            if when_unavailable == "error":
+                raise
+            warn(_replacement_warning(name, unavailable))
+            return _draw(seed, synthetic_examples, say)
+    if name == "synthetic-digits":
+        return _draw(seed, synthetic_examples, say)
+    if path is None:
+        raise DataError(f"data.path: is missing. `data.name: {name}` needs the path of the data there.")
+    return {"idx": load_idx_folder, "arrays": load_arrays}[name](path)
+
+
+def _draw(seed: int, num_examples: tuple[int, int], say: Callable[[str], None]) -> Dataset:
+    # Here, because it brings Numba, which a command that computes nothing must not import.
+    from partrain.data.synthetic_digits import draw_digits
+
+    num_train, num_test = num_examples
+    say(f"drawing {num_train + num_test:,} synthetic digits")
+    return build_dataset(
+        "synthetic-digits",
+        "synthetic-digits",
+        Split(*draw_digits(0, num_train, seed=seed, split="train")),
+        Split(*draw_digits(0, num_test, seed=seed, split="test")),
+        class_names=tuple("0123456789"),
+    )
+
+
+def _replacement_warning(name: str, unavailable: DataUnavailable) -> str:
+    frame = "*" * 100
+    return (
+        f"THIS IS NOT {name.upper()}\n{frame}\n"
+        "Synthetic digits, which the program draws itself, are used instead.\n"
+        f"Results say nothing about {name}.\n\n"
+        f"{unavailable}\n\n"
+        "To stop here instead of going on with other data, set `data.when_unavailable: error`.\n"
+        f"{frame}"
+    )

@@ -1,0 +1,73 @@
+"""SIGINT, SIGTERM and SIGHUP: asked to stop, the training finishes its step and saves.
+
+Outside of a training there is nothing to save: there the first signal ends the command, as an exception that
+passes through every clean-up. A second signal ends the process at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """A signal asked the command to end. Like KeyboardInterrupt, no `except Exception` catches it."""
+
+    def __init__(self, number: int, saved: str = "nothing was begun") -> None:
+        super().__init__(f"{signal.Signals(number).name}; {saved}")
+        self.exit_code = 128 + number
+
+
+class Interruption:
+    """Watches for the signals, within `watching()`.
+
+    Attributes
+    ----------
+    received : the first signal's number, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._deferred = False
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Handle the signals, and put back at the end what handled them before.
+
+        An ignored signal stays ignored, as `nohup` wants it. Outside of the main thread nothing is handled:
+        Python gives signals to no other.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, self._handle)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Only take note of a first signal, in `received`; the caller looks at it between two steps."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + number)
+        self.received = number
+        if not self._deferred:
+            raise Interrupted(number)

@@ -1,0 +1,1 @@
+"""Loops over plain arrays, compiled by Numba. `loops` is the definition; other files are its fast forms."""

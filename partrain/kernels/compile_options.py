@@ -1,0 +1,177 @@
+"""The only home of Numba's flags, of the kernels' signatures, and of their cache.
+
+A kernel is declared with `@kernel(signature)`. That compiles nothing: `load` compiles what is asked for, or
+takes it from the cache, and then closes the kernel, so that an argument of another type or layout is an error
+and not one more specialisation with other bits.
+
+The cache is Numba's, in a folder of the user's own that is named by a digest of every kernel source, the
+versions, and the processor: Numba's own key would miss an edit in a file that a kernel calls into.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import os
+import platform
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding
+import numba
+
+from partrain.cache_folders import cache_home
+
+# Sums may be reordered and contracted to fused multiply-adds, at compile time and so in the same way in every
+# process. "nnan" and "ninf" stay off: a value that is not finite must still be seen.
+FAST_MATH = {"reassoc", "contract", "nsz"}
+
+# Set for the fork server, so that it takes the kernels from where the coordinator put them.
+CACHE_VARIABLE = "PARTRAIN_KERNEL_CACHE"
+
+_signatures: dict[Any, tuple[str, ...]] = {}
+
+
+def kernel(*signatures: str, fast_math: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Declare a compiled kernel.
+
+    Parameters
+    ----------
+    signatures : Numba signatures. `{float}` stands for the floating-point type that `load` is asked for.
+    fast_math : allow the compiler to reorder sums (see FAST_MATH).
+    """
+
+    def declare(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=FAST_MATH if fast_math else False)(
+            function
+        )
+        _signatures[dispatcher] = signatures
+        return dispatcher
+
+    return declare
+
+
+# A function that kernels call: compiled into each of them, with the caller's types.
+inlined = numba.njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+
+
+def load(
+    kernels: Iterable[Any],
+    float_type: str,
+    *,
+    announce: Callable[[str], None] = lambda text: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Make `kernels` ready to be called, from the cache where it has them.
+
+    Parameters
+    ----------
+    kernels : what `@kernel` returned.
+    float_type : "float32" or "float64".
+    announce : called with a message before the first kernel is compiled.
+    warn : called with a message if the cache cannot be used; then everything is compiled into a temporary folder.
+
+    Side effects
+    ------------
+    Writes to the cache folder while it holds a lock there.
+    """
+    pending = [k for k in kernels if hasattr(k, "compile") and not _is_loaded(k, float_type)]
+    if not pending:
+        return
+    try:
+        folder = _cache_folder()
+        with _locked(folder):
+            if not all(_is_cached(k, folder) for k in pending):
+                announce("compiling kernels, first run only")
+            for k in pending:
+                _compile(k, float_type, folder)
+    except Exception as error:
+        if isinstance(error, numba.core.errors.NumbaError):
+            raise  # a kernel that does not compile is a defect, not a broken cache
+        folder = _temporary_folder()
+        os.environ[CACHE_VARIABLE] = str(folder)
+        warn(f"the kernel cache cannot be used ({_cause(error)}); compiling into {folder} for this run only")
+        for k in pending:
+            _compile(k, float_type, folder)
+
+
+def _signature(k: Any, float_type: str) -> list[str]:
+    return [s.format(float=float_type) for s in _signatures[k]]
+
+
+def _is_loaded(k: Any, float_type: str) -> bool:
+    loaded = getattr(k, "partrain_loaded", ())
+    return float_type in loaded
+
+
+def _compile(k: Any, float_type: str, folder: Path) -> None:
+    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
+    k.enable_caching()
+    k.disable_compile(False)
+    for signature in _signature(k, float_type):
+        k.compile(signature)
+    k.disable_compile()
+    k.partrain_loaded = (*getattr(k, "partrain_loaded", ()), float_type)
+
+
+def _is_cached(k: Any, folder: Path) -> bool:
+    return any(folder.glob(f"**/*.{k.py_func.__name__}-*.nbi"))
+
+
+@functools.cache
+def sources_digest() -> str:
+    """Return a digest of all kernel sources, the versions that compile them, and the processor."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    identity = (
+        numba.__version__,
+        llvmlite.__version__,
+        sys.version,
+        platform.machine(),
+        llvmlite.binding.get_host_cpu_name(),
+        llvmlite.binding.get_host_cpu_features().flatten(),
+    )
+    digest.update("\0".join(identity).encode())
+    return digest.hexdigest()[:20]
+
+
+def _cache_folder() -> Path:
+    given = os.environ.get(CACHE_VARIABLE)
+    folder = Path(given) if given else cache_home() / "kernels" / sources_digest()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    # Compiled code is executed: it must come from nobody else.
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{folder} belongs to, or can be written by, somebody else")
+    return folder
+
+
+@functools.cache
+def _temporary_folder() -> Path:
+    holder = tempfile.TemporaryDirectory(prefix="partrain-kernels-", ignore_cleanup_errors=True)
+    _keep_until_exit.append(holder)
+    return Path(holder.name)
+
+
+_keep_until_exit: list[tempfile.TemporaryDirectory[str]] = []
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    # Numba numbers the data files of one kernel's signatures; two processes that each add another signature
+    # at the same time could be given one number.
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _cause(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,307 @@
+"""Every operation as the loops of its formula: the definition that the fast kernels are held against.
+
+Shapes: N examples; C, H, W input channels, rows, columns; F filters; R, S filter rows, columns; P, Q output
+rows, columns; D, E dense inputs, outputs; T tiles; K parameters. Arrays are C-contiguous, of one
+floating-point type; labels, predictions and positions are int64. Outputs come last, are owned by the caller,
+and are written in place. Shapes are checked once, in network.layers.
+
+A comparison with NaN is false. Where a value is selected by comparing, the comparison is written so that a NaN
+is kept, not dropped: a loss that is not finite must be seen.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from partrain.kernels.compile_options import kernel
+
+
+@kernel(
+    "void(uint8[:,:,:,::1], int64[::1], {float}[::1], {float}[::1], {float}[:,:,:,::1])",
+    "void(float32[:,:,:,::1], int64[::1], {float}[::1], {float}[::1], {float}[:,:,:,::1])",
+)
+def gather_normalised(images_MCHW, indices_N, mean_C, inverse_std_C, x_NCHW):
+    """Copy the examples `indices_N` out of all M images, as (pixel - mean) · inverse_std of their channel."""
+    N, C, H, W = x_NCHW.shape
+    for n in range(N):
+        for c in range(C):
+            for i in range(H):
+                for j in range(W):
+                    pixel = x_NCHW.dtype.type(images_MCHW[indices_N[n], c, i, j])
+                    x_NCHW[n, c, i, j] = (pixel - mean_C[c]) * inverse_std_C[c]
+
+
+@kernel(
+    "void({float}[:,:,:,::1], {float}[:,:,:,::1], {float}[::1], UniTuple(int64, 2), UniTuple(int64, 2),"
+    " {float}[:,:,:,::1])"
+)
+def conv2d_forward(x_NCHW, w_FCRS, b_F, stride, padding, y_NFPQ):
+    """Convolve (in the sense of the field: without flipping the filter).
+
+    y[n,f,p,q] = b[f] + sum over c,r,s of  x[n, c, p·stride+r-padding, q·stride+s-padding] · w[f,c,r,s]
+
+    where x is 0 outside its rows and columns.
+    """
+    N, F, P, Q = y_NFPQ.shape
+    _, C, R, S = w_FCRS.shape
+    _, _, H, W = x_NCHW.shape
+    for n in range(N):
+        for f in range(F):
+            for p in range(P):
+                for q in range(Q):
+                    total = b_F[f]
+                    for c in range(C):
+                        for r in range(R):
+                            for s in range(S):
+                                i = p * stride[0] + r - padding[0]
+                                j = q * stride[1] + s - padding[1]
+                                if 0 <= i < H and 0 <= j < W:
+                                    total += x_NCHW[n, c, i, j] * w_FCRS[f, c, r, s]
+                    y_NFPQ[n, f, p, q] = total
+
+
+@kernel("void({float}[:,:,:,::1], {float}[:,:,:,::1], UniTuple(int64, 2), UniTuple(int64, 2), {float}[:,:,:,::1])")
+def conv2d_backward_input(dy_NFPQ, w_FCRS, stride, padding, dx_NCHW):
+    """Take the gradient back through a convolution, to its input: overwrite `dx_NCHW`.
+
+    dx[n,c,i,j] = sum over all f,p,q,r,s with i = p·stride+r-padding, j = q·stride+s-padding
+                  of  dy[n,f,p,q] · w[f,c,r,s]
+    """
+    N, F, P, Q = dy_NFPQ.shape
+    _, C, R, S = w_FCRS.shape
+    _, _, H, W = dx_NCHW.shape
+    dx_NCHW[:] = 0
+    for n in range(N):
+        for f in range(F):
+            for p in range(P):
+                for q in range(Q):
+                    for c in range(C):
+                        for r in range(R):
+                            for s in range(S):
+                                i = p * stride[0] + r - padding[0]
+                                j = q * stride[1] + s - padding[1]
+                                if 0 <= i < H and 0 <= j < W:
+                                    dx_NCHW[n, c, i, j] += dy_NFPQ[n, f, p, q] * w_FCRS[f, c, r, s]
+
+
+@kernel(
+    "void({float}[:,:,:,::1], {float}[:,:,:,::1], UniTuple(int64, 2), UniTuple(int64, 2),"
+    " {float}[:,:,:,::1], {float}[::1])"
+)
+def conv2d_backward_weights(x_NCHW, dy_NFPQ, stride, padding, dw_FCRS, db_F):
+    """Add the filter gradient of N examples, in their order, into `dw_FCRS` and `db_F`.
+
+    dw[f,c,r,s] += sum over n,p,q of  x[n, c, p·stride+r-padding, q·stride+s-padding] · dy[n,f,p,q]
+    db[f]       += sum over n,p,q of  dy[n,f,p,q]
+
+    Both are accumulated in place; the caller zeroes them.
+    """
+    N, F, P, Q = dy_NFPQ.shape
+    _, C, R, S = dw_FCRS.shape
+    _, _, H, W = x_NCHW.shape
+    for n in range(N):
+        for f in range(F):
+            for p in range(P):
+                for q in range(Q):
+                    db_F[f] += dy_NFPQ[n, f, p, q]
+                    for c in range(C):
+                        for r in range(R):
+                            for s in range(S):
+                                i = p * stride[0] + r - padding[0]
+                                j = q * stride[1] + s - padding[1]
+                                if 0 <= i < H and 0 <= j < W:
+                                    dw_FCRS[f, c, r, s] += x_NCHW[n, c, i, j] * dy_NFPQ[n, f, p, q]
+
+
+@kernel("void({float}[:,:,:,::1], UniTuple(int64, 2), UniTuple(int64, 2), {float}[:,:,:,::1], int64[:,:,:,::1])")
+def max_pool_forward(x_NCHW, window, stride, y_NCPQ, winner_NCPQ):
+    """Take the maximum of each window, and where it stands.
+
+    y[n,c,p,q] = max over r < window[0], s < window[1] of  x[n, c, p·stride+r, q·stride+s]
+
+    Parameters
+    ----------
+    winner_NCPQ : position of the maximum in its plane, row · W + column; of equal ones the first. Written.
+    """
+    N, C, P, Q = y_NCPQ.shape
+    W = x_NCHW.shape[3]
+    for n in range(N):
+        for c in range(C):
+            for p in range(P):
+                for q in range(Q):
+                    best = x_NCHW[n, c, p * stride[0], q * stride[1]]
+                    winner = p * stride[0] * W + q * stride[1]
+                    for r in range(window[0]):
+                        for s in range(window[1]):
+                            i = p * stride[0] + r
+                            j = q * stride[1] + s
+                            if x_NCHW[n, c, i, j] > best or math.isnan(x_NCHW[n, c, i, j]):
+                                best = x_NCHW[n, c, i, j]
+                                winner = i * W + j
+                    y_NCPQ[n, c, p, q] = best
+                    winner_NCPQ[n, c, p, q] = winner
+
+
+@kernel("void({float}[:,:,:,::1], int64[:,:,:,::1], {float}[:,:,:,::1])")
+def max_pool_backward_input(dy_NCPQ, winner_NCPQ, dx_NCHW):
+    """Give each window's gradient to its winner; of overlapping windows they add up. Overwrites `dx_NCHW`."""
+    N, C, P, Q = dy_NCPQ.shape
+    W = dx_NCHW.shape[3]
+    dx_NCHW[:] = 0
+    for n in range(N):
+        for c in range(C):
+            for p in range(P):
+                for q in range(Q):
+                    winner = winner_NCPQ[n, c, p, q]
+                    dx_NCHW[n, c, winner // W, winner % W] += dy_NCPQ[n, c, p, q]
+
+
+@kernel("void({float}[::1], {float}[::1])")
+def relu_forward(x, y):
+    """y = max(x, 0), over all elements."""
+    for k in range(x.size):
+        y[k] = 0 if x[k] < 0 else x[k]
+
+
+@kernel("void({float}[::1], {float}[::1], {float}[::1])")
+def relu_backward_input(dy, y, dx):
+    """dx = dy where y > 0, else 0."""
+    for k in range(y.size):
+        dx[k] = dy[k] if y[k] > 0 else 0
+
+
+@kernel("void({float}[:,::1], {float}[:,::1], {float}[::1], {float}[:,::1])")
+def dense_forward(x_ND, w_ED, b_E, y_NE):
+    """y[n,e] = b[e] + sum over d of  w[e,d] · x[n,d]."""
+    N, D = x_ND.shape
+    E = w_ED.shape[0]
+    for n in range(N):
+        for e in range(E):
+            total = b_E[e]
+            for d in range(D):
+                total += w_ED[e, d] * x_ND[n, d]
+            y_NE[n, e] = total
+
+
+@kernel("void({float}[:,::1], {float}[:,::1], {float}[:,::1])")
+def dense_backward_input(dy_NE, w_ED, dx_ND):
+    """dx[n,d] = sum over e of  dy[n,e] · w[e,d]: overwrites `dx_ND`."""
+    N, D = dx_ND.shape
+    E = w_ED.shape[0]
+    dx_ND[:] = 0
+    for n in range(N):
+        for e in range(E):
+            for d in range(D):
+                dx_ND[n, d] += dy_NE[n, e] * w_ED[e, d]
+
+
+@kernel("void({float}[:,::1], {float}[:,::1], {float}[:,::1], {float}[::1])")
+def dense_backward_weights(x_ND, dy_NE, dw_ED, db_E):
+    """Add the weight gradient of N examples, in their order, into `dw_ED` and `db_E`.
+
+    dw[e,d] += sum over n of  dy[n,e] · x[n,d];   db[e] += sum over n of  dy[n,e]
+
+    Both are accumulated in place; the caller zeroes them.
+    """
+    N, D = x_ND.shape
+    E = dw_ED.shape[0]
+    for e in range(E):
+        for n in range(N):
+            db_E[e] += dy_NE[n, e]
+            for d in range(D):
+                dw_ED[e, d] += dy_NE[n, e] * x_ND[n, d]
+
+
+@kernel("void({float}[:,::1], int64[::1], float64[::1], int64[::1], {float}[:,::1])")
+def softmax_cross_entropy(logits_NE, labels_N, loss_N, predicted_N, dlogits_NE):
+    """Compute each example's loss, its most probable class, and the gradient of its loss at the logits.
+
+    With t the label:   loss = log(sum over e of exp(z[e] - max z)) - (z[t] - max z)
+                        dz[e] = exp(z[e] - max z) / sum - (1 if e = t else 0)
+
+    Subtracting the maximum changes nothing but keeps exp from overflowing.
+    """
+    N, E = logits_NE.shape
+    for n in range(N):
+        best = 0
+        for e in range(1, E):
+            if logits_NE[n, e] > logits_NE[n, best] or math.isnan(logits_NE[n, e]):
+                best = e
+        highest = logits_NE[n, best]
+        total = logits_NE.dtype.type(0)
+        for e in range(E):
+            dlogits_NE[n, e] = np.exp(logits_NE[n, e] - highest)
+            total += dlogits_NE[n, e]
+        for e in range(E):
+            dlogits_NE[n, e] /= total
+        dlogits_NE[n, labels_N[n]] -= 1
+        loss_N[n] = np.log(total) - (logits_NE[n, labels_N[n]] - highest)
+        predicted_N[n] = best
+
+
+@kernel("void({float}[:,::1], {float}[::1])")
+def sum_slots(slots_TK, total_K):
+    """total[k] = slots[0,k] + slots[1,k] + …, in the order of the slots. Overwrites `total_K`."""
+    total_K[:] = 0
+    for t in range(slots_TK.shape[0]):
+        for k in range(total_K.size):
+            total_K[k] += slots_TK[t, k]
+
+
+@kernel("int64({float}[::1])")
+def first_not_finite(values):
+    """Return the place of the first NaN or infinity, or -1."""
+    finite = True
+    for k in range(values.size):  # without a branch, so that it runs in vectors
+        finite &= abs(values[k]) < np.inf
+    if finite:
+        return -1
+    for k in range(values.size):
+        if not abs(values[k]) < np.inf:
+            return k
+    return -1
+
+
+@kernel(
+    "void({float}[::1], {float}, {float}, {float}, {float}, {float}, {float}, {float}, {float},"
+    " {float}[::1], {float}[::1], {float}[::1])"
+)
+def adam_update(
+    gradient_sum_K,
+    batch_size,
+    lr,
+    beta1,
+    beta2,
+    eps,
+    decay,
+    correction1,
+    correction2,
+    first_moment_K,
+    second_moment_K,
+    parameters_K,
+):
+    """Move the parameters by one step of Adam with decoupled weight decay.
+
+    With g = gradient_sum / batch_size:
+        m = beta1·m + (1-beta1)·g;   v = beta2·v + (1-beta2)·g²
+        w = w·decay - lr · (m / correction1) / (sqrt(v) / correction2 + eps)
+
+    Parameters
+    ----------
+    gradient_sum_K : sum of the examples' gradients; read.
+    decay : 1 - lr · weight_decay.
+    correction1, correction2 : 1 - beta1^t and sqrt(1 - beta2^t), t the step counted from 1.
+    first_moment_K, second_moment_K, parameters_K : m, v, w; read and written.
+
+    Sources: Kingma, Ba, arXiv 1412.6980, algorithm 1; Loshchilov, Hutter, arXiv 1711.05101, algorithm 2.
+    """
+    one = gradient_sum_K.dtype.type(1)
+    for k in range(gradient_sum_K.size):
+        g = gradient_sum_K[k] / batch_size
+        m = beta1 * first_moment_K[k] + (one - beta1) * g
+        v = beta2 * second_moment_K[k] + (one - beta2) * g * g
+        first_moment_K[k] = m
+        second_moment_K[k] = v
+        parameters_K[k] = parameters_K[k] * decay - lr * (m / correction1) / (np.sqrt(v) / correction2 + eps)

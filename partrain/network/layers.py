@@ -1,0 +1,161 @@
+"""The layers as shapes: what goes in and comes out, which parameters there are, how much is to be computed.
+
+A layer is made from its configuration and the shape that reaches it, and finds every error of shapes then,
+before anything is computed. What computes it is in network.execution.
+
+Shapes of one example: (C, H, W) channels, rows, columns; (D,) after flatten. F filters; R, S filter rows,
+columns; P, Q output rows, columns; E dense outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from partrain import config
+from partrain.errors import ConfigError
+from partrain.network.parameters import Parameter
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What all layers have: `multiply_adds` are those of one example's forward pass."""
+
+    name: str
+    input_shape: Shape
+    output_shape: Shape
+    parameters: tuple[Parameter, ...] = ()
+    multiply_adds: int = 0
+
+
+@dataclass(frozen=True)
+class Conv2d(Layer):
+    """A convolution; its parameters are `weight` (F, C, R, S) and `bias` (F,)."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class MaxPool2d(Layer):
+    """The maximum of each window; rows and columns that fill no window are left out."""
+
+    window: tuple[int, int] = (2, 2)
+    stride: tuple[int, int] = (2, 2)
+
+
+@dataclass(frozen=True)
+class Relu(Layer):
+    """max(x, 0)."""
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """(C, H, W) to (C·H·W,), in this order."""
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """A fully connected layer; its parameters are `weight` (E, D) and `bias` (E,)."""
+
+
+def build_layers(descriptions: Sequence[config.Section], input_shape: Shape) -> tuple[Layer, ...]:
+    """Make the chain of layers for examples of `input_shape` (C, H, W).
+
+    Raises
+    ------
+    ConfigError
+        A layer does not fit the shape that reaches it; the message names the layer and its place.
+    """
+    layers: list[Layer] = []
+    counts: dict[str, int] = {}
+    shape = input_shape
+    for place, description in enumerate(descriptions):
+        kind = type(description).__name__.lower().replace("max", "")
+        counts[kind] = counts.get(kind, 0) + 1
+        name = f"{kind}{counts[kind]}"
+        try:
+            layer = _build_layer(name, description, shape, gain=_gain(descriptions[place + 1 :]))
+        except ValueError as error:
+            raise ConfigError(f"network.{place} ({name}): {error}") from error
+        layers.append(layer)
+        shape = layer.output_shape
+    return tuple(layers)
+
+
+def _gain(following: Sequence[config.Section]) -> float:
+    """Return 2 for a layer before a ReLU, which drops half of the variance, else 1.
+
+    Sources: He et al., arXiv 1502.01852, section 2.2; without a ReLU, LeCun et al., "Efficient BackProp".
+    """
+    for description in following:
+        if isinstance(description, config.Relu):
+            return 2.0
+        if isinstance(description, config.Conv | config.Dense):
+            return 1.0
+    return 1.0
+
+
+def _build_layer(name: str, description: config.Section, shape: Shape, *, gain: float) -> Layer:
+    match description:
+        case config.Conv():
+            return _build_conv(name, description, shape, gain)
+        case config.MaxPool(window=window):
+            stride = description.stride or window
+            C, H, W = _image(shape)
+            P, Q = _num_positions((H, W), window, stride, (0, 0), "window")
+            return MaxPool2d(name, shape, (C, P, Q), window=window, stride=stride)
+        case config.Relu():
+            return Relu(name, shape, shape)
+        case config.Flatten():
+            return Flatten(name, shape, (math.prod(_image(shape)),))
+        case config.Dense(units=E):
+            if len(shape) != 1:
+                raise ValueError(f"a dense layer takes a row of numbers, not {shape}; put `flatten` before it")
+            D = shape[0]
+            weight = Parameter(f"{name}.weight", (E, D), math.sqrt(gain / D))
+            bias = Parameter(f"{name}.bias", (E,), 0.0)
+            return Dense(name, shape, (E,), (weight, bias), multiply_adds=E * D)
+    raise AssertionError(description)
+
+
+def _build_conv(name: str, description: config.Conv, shape: Shape, gain: float) -> Conv2d:
+    C, H, W = _image(shape)
+    F, (R, S) = description.filters, description.kernel
+    P, Q = _num_positions((H, W), (R, S), description.stride, description.padding, "kernel")
+    weight = Parameter(f"{name}.weight", (F, C, R, S), math.sqrt(gain / (C * R * S)))
+    bias = Parameter(f"{name}.bias", (F,), 0.0)
+    return Conv2d(
+        name,
+        shape,
+        (F, P, Q),
+        (weight, bias),
+        multiply_adds=F * P * Q * C * R * S,
+        stride=description.stride,
+        padding=description.padding,
+    )
+
+
+def _image(shape: Shape) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise ValueError(f"it takes an image (channels, rows, columns), but only {shape[0]} numbers reach it")
+    return shape[0], shape[1], shape[2]
+
+
+def _num_positions(
+    size: tuple[int, int],
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    noun: str,
+) -> tuple[int, int]:
+    padded = (size[0] + 2 * padding[0], size[1] + 2 * padding[1])
+    if window[0] > padded[0] or window[1] > padded[1]:
+        with_padding = f" with its padding ({padded[0]} x {padded[1]})" if padding != (0, 0) else ""
+        raise ValueError(
+            f"the {noun} {window[0]} x {window[1]} is larger than its input {size[0]} x {size[1]}{with_padding}"
+        )
+    return (padded[0] - window[0]) // stride[0] + 1, (padded[1] - window[1]) // stride[1] + 1

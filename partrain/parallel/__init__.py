@@ -1,0 +1,1 @@
+"""Worker processes, what they share, and the sums over what they computed."""

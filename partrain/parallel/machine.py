@@ -1,0 +1,108 @@
+"""What this process may use of the machine: processors and memory, after affinity and control groups."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+MIB = 2**20
+
+
+def available_processors(root: Path = Path("/")) -> int:
+    """Return how many processors this process may use: its affinity, or less where a quota limits it.
+
+    Parameters
+    ----------
+    root : where /proc and /sys are looked up.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    processors = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    for folder in _control_groups(root, "cpu"):
+        quota, period = _cpu_quota(folder)
+        if quota > 0 and period > 0:
+            processors = min(processors, math.ceil(quota / period))
+    return max(1, processors)
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Return how many bytes this process and its children can still take, or None where no one tells.
+
+    The least of the kernel's MemAvailable and of what each control group leaves (its page cache, which can be
+    dropped, counts as free).
+    """
+    amounts = [
+        int(line.split()[1]) * 1024
+        for line in _read(root / "proc/meminfo").splitlines()
+        if line.startswith("MemAvailable:")
+    ]
+    for folder in _control_groups(root, "memory"):
+        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+        used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes")
+        if limit is not None and used is not None:
+            statistics = dict(line.split(maxsplit=1) for line in _read(folder / "memory.stat").splitlines())
+            amounts.append(limit - used + int(statistics.get("inactive_file", 0)))
+    return max(0, min(amounts)) if amounts else None
+
+
+def proportional_memory(pids: list[int]) -> int:
+    """Return the memory of these processes in bytes, each shared page counted once in all (the sum of PSS).
+
+    Processes that are gone, and systems without /proc, count as 0.
+    """
+    total = 0
+    for pid in pids:
+        for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def processor_name() -> str:
+    """Return the processor's model as the system names it."""
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return os.uname().machine
+
+
+def processor_features() -> list[str]:
+    """Return the processor's instruction sets as the system names them, sorted; empty where no one tells."""
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        if line.startswith(("flags", "Features")):
+            return sorted(line.partition(":")[2].split())
+    return []
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of this process's control group and of those around it, of version 2 and of version 1."""
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base = root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            base = root / "sys/fs/cgroup" / controllers
+        else:
+            continue
+        folder = base / path.lstrip("/")
+        yield from (f for f in (folder, *folder.parents) if f == base or base in f.parents)
+
+
+def _cpu_quota(folder: Path) -> tuple[float, float]:
+    words = _read(folder / "cpu.max").split()
+    if len(words) == 2 and words[0] != "max":
+        return float(words[0]), float(words[1])
+    return _number(folder / "cpu.cfs_quota_us") or -1, _number(folder / "cpu.cfs_period_us") or -1
+
+
+def _number(path: Path) -> int | None:
+    text = _read(path).strip()
+    return int(text) if text.lstrip("-").isdecimal() else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

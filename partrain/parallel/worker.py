@@ -1,0 +1,153 @@
+"""What a worker does: it computes tiles of the network, at the coordinator's command, until its pipe ends.
+
+A tile is a pure function of the parameters and of the indices of its examples. So it does not matter which
+worker computes it, nor how often.
+"""
+
+from __future__ import annotations
+
+import signal
+import struct
+import sys
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.kernels.compile_options import load
+from partrain.kernels.kernel_set import kernel_set
+from partrain.network.execution import Factors, GradientTarget, NetworkExecution
+from partrain.network.network import Network
+from partrain.parallel.shared_arrays import SharedArrays
+
+GRADIENTS = 0
+EVALUATE = 1
+
+HELLO, DONE, ERROR = b"H", b"D", b"E"
+
+# Tells the fork server which kernels to load (parallel.preload), as "set:dtype".
+PRELOAD_VARIABLE = "PARTRAIN_PRELOAD_KERNELS"
+
+
+class Command(NamedTuple):
+    """What a worker is to compute, for the positions `first` … `last`-1 of what is under way.
+
+    GRADIENTS: a position is a place in the batch, `first` at the beginning of a tile; the examples are those of
+    the shared `indices`, from the file "train". EVALUATE: a position is a place in the evaluation; the example
+    is the one at `offset` + position of `file`.
+    """
+
+    operation: int
+    file: int  # its place in FILES
+    offset: int
+    first: int
+    last: int
+
+    def encode(self) -> bytes:
+        """Return the command as it goes through the pipe."""
+        return _COMMAND.pack(*self)
+
+    @classmethod
+    def decode(cls, message: bytes) -> Command:
+        """Return the command that `encode` wrote."""
+        return cls._make(_COMMAND.unpack(message))
+
+
+_COMMAND = struct.Struct("<5q")
+FILES = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Computation:
+    """All that a worker must know; `arrays` are those of exchange.exchange_specs, and the data set's."""
+
+    network: Network
+    kernels: str
+    dtype: str
+    tile: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    arrays: SharedArrays
+
+
+class TileComputer:
+    """Carries out commands on the shared arrays; in a worker, or in the coordinator itself."""
+
+    def __init__(self, computation: Computation) -> None:
+        network, arrays, dtype = computation.network, computation.arrays, computation.dtype
+        tile = self._tile = computation.tile
+        self._arrays = arrays
+        self._kernels = kernel_set(computation.kernels)
+        load(self._kernels, dtype)
+        self._execution = NetworkExecution(network, self._kernels, arrays["parameters"], tile, dtype)
+        self._mean = np.array(computation.mean, dtype)
+        self._inverse_std = 1 / np.array(computation.std, dtype)
+        self._x_NCHW = np.empty((tile, *network.input_shape), dtype)
+        self._dlogits_NE = np.empty((tile, network.num_outputs), dtype)
+        self._sums = [network.tile_sums.views(slot) for slot in arrays["tile_sums"]]
+        self._factors = {
+            layer.name: (arrays[f"{layer.name}.inputs"], arrays[f"{layer.name}.deltas"])
+            for layer in network.dense_layers
+        }
+
+    def carry_out(self, command: Command) -> None:
+        """Compute what `command` says, a tile at a time."""
+        file = FILES[command.file]
+        for first in range(command.first, command.last, self._tile):
+            last = min(first + self._tile, command.last)
+            if command.operation == GRADIENTS:
+                self._forward(file, self._arrays["indices"][first:last], first, last)
+                self._backward(first, last)
+            else:
+                self._forward(file, np.arange(command.offset + first, command.offset + last), first, last)
+
+    def _forward(self, file: str, indices_N: NDArray[np.int64], first: int, last: int) -> None:
+        x_NCHW, dlogits_NE = self._x_NCHW[: last - first], self._dlogits_NE[: last - first]
+        images, labels = self._arrays[f"{file}.images"], self._arrays[f"{file}.labels"]
+        losses_N, predictions_N = self._arrays["losses"][first:last], self._arrays["predictions"][first:last]
+        self._kernels.gather_normalised(images, indices_N, self._mean, self._inverse_std, x_NCHW)
+        logits_NE = self._execution.forward(x_NCHW)
+        self._kernels.softmax_cross_entropy(logits_NE, labels[indices_N], losses_N, predictions_N, dlogits_NE)
+
+    def _backward(self, first: int, last: int) -> None:
+        factors = {
+            name: Factors(inputs_BD[first:last], deltas_BE[first:last])
+            for name, (inputs_BD, deltas_BE) in self._factors.items()
+        }
+        slot = first // self._tile
+        self._arrays["tile_sums"][slot] = 0
+        self._execution.backward(self._dlogits_NE[: last - first], GradientTarget(self._sums[slot], factors))
+
+
+def work(connection: Connection, computation: Computation, preload_module: str) -> None:
+    """Run a worker process: say hello, then carry out commands until the pipe ends.
+
+    Replies are HELLO with whether the kernels were preloaded by the fork server, DONE, or ERROR with a
+    traceback; after an ERROR the worker goes on.
+    """
+    try:
+        was_preloaded = preload_module in sys.modules
+        ignore_signals()
+        computer = TileComputer(computation)
+        connection.send_bytes(HELLO + (b"1" if was_preloaded else b"0"))
+        while True:
+            message = connection.recv_bytes()
+            try:
+                computer.carry_out(Command.decode(message))
+            except Exception:
+                connection.send_bytes(ERROR + traceback.format_exc().encode())
+            else:
+                connection.send_bytes(DONE)
+    except (EOFError, ConnectionError):
+        return  # the coordinator closed the pipe, or is gone
+    except Exception:
+        connection.send_bytes(ERROR + traceback.format_exc().encode())
+
+
+def ignore_signals() -> None:
+    """Leave SIGINT, SIGTERM and SIGHUP, which reach the whole process group, to the coordinator."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)

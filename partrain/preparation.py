@@ -1,0 +1,195 @@
+"""From a configuration to everything that is known before the first process is started.
+
+Data is loaded, shapes are checked, and memory and disk are planned; no kernel is compiled, nothing is written.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partrain.config import Config
+from partrain.data.batches import (
+    Normalisation,
+    SplitRange,
+    measure_normalisation,
+    split_examples,
+    steps_per_epoch,
+)
+from partrain.data.dataset import Dataset
+from partrain.data.sources import load_dataset
+from partrain.errors import ResourceError
+from partrain.network.network import Network
+from partrain.parallel.exchange import exchange_specs
+from partrain.parallel.machine import MIB, available_memory
+from partrain.parallel.shared_arrays import ArraySpec, MappedFile, total_bytes
+
+# What a worker has of its own besides its buffers: Python's objects, stack, pages that the fork copied.
+WORKER_BYTES = 16 * MIB
+# The interpreter with NumPy and Numba: the coordinator's, and the fork server's.
+INTERPRETER_BYTES = 160 * MIB
+
+# How many synthetic digits there are, as many as MNIST has.
+SYNTHETIC_TRAIN, SYNTHETIC_TEST = 60_000, 10_000
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A job that has been checked.
+
+    Attributes
+    ----------
+    config : resolved: it names the data that is really used, and how much of it.
+    dataset, splits, normalisation, network : what it is about.
+    """
+
+    config: Config
+    dataset: Dataset
+    splits: dict[str, SplitRange]
+    normalisation: Normalisation
+    network: Network
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch has."""
+        return steps_per_epoch(self.splits["train"].size, self.config.training.batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        """The last step, by epochs or max_steps, whichever ends earlier."""
+        training = self.config.training
+        steps = training.epochs * self.steps_per_epoch
+        return steps if training.max_steps is None else min(steps, training.max_steps)
+
+    def array_plan(self) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
+        """Plan the shared arrays: what a step exchanges, and the data set (mapped, where it is a file)."""
+        training, network = self.config.training, self.network
+        num_results = max(training.batch_size, *(split.size for split in self.splits.values()))
+        specs = exchange_specs(network, training.batch_size, training.tile, training.dtype, num_results)
+        files: dict[str, MappedFile] = {}
+        for name, split in (("train", self.dataset.train), ("test", self.dataset.test)):
+            for kind, array in (("images", split.images), ("labels", split.labels)):
+                if isinstance(array, np.memmap):
+                    assert array.filename is not None
+                    files[f"{name}.{kind}"] = MappedFile(
+                        str(array.filename), array.offset, array.shape, array.dtype.str
+                    )
+                else:
+                    specs[f"{name}.{kind}"] = ArraySpec(array.shape, array.dtype.str)
+        return specs, files
+
+    def memory_plan(self, num_workers: int) -> dict[str, int]:
+        """Return what the training needs, in bytes, by what it is for."""
+        training, network = self.config.training, self.network
+        itemsize = np.dtype(training.dtype).itemsize
+        specs, _ = self.array_plan()
+        data = {name: spec for name, spec in specs.items() if name.partition(".")[0] in ("train", "test")}
+        exchange = {name: spec for name, spec in specs.items() if name not in data}
+        buffers = 2 * training.tile * network.num_activations * max(itemsize, 8)
+        return {
+            "data set": total_bytes(data),
+            "parameters and exchange": total_bytes(exchange),
+            "gradient and moments": 3 * network.parameters.size * itemsize,
+            f"{num_workers} workers": num_workers * (WORKER_BYTES + buffers) if num_workers else buffers,
+            "interpreters": INTERPRETER_BYTES * (2 if num_workers else 1),
+        }
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """About how large a checkpoint is."""
+        itemsize = np.dtype(self.config.training.dtype).itemsize
+        return 3 * self.network.parameters.size * itemsize + 2**16
+
+
+def prepare(config: Config, *, say: Callable[[str], None], warn: Callable[[str], None]) -> Preparation:
+    """Load the data and check the whole configuration against it.
+
+    Raises
+    ------
+    UserError
+        The data cannot be used, or the configuration does not fit it.
+    """
+    asked = config.data
+    dataset = load_dataset(
+        asked.name,
+        asked.path,
+        when_unavailable=asked.when_unavailable,
+        seed=config.seed,
+        synthetic_examples=_num_synthetic(config),
+        say=say,
+        warn=warn,
+    )
+    splits = split_examples(asked, dataset)
+    training_images = dataset.train.images[: splits["train"].size]
+    network = Network(config.network, dataset.train.images.shape[1:], len(dataset.class_names))
+    resolved = _resolve(config, dataset, splits)
+    return Preparation(resolved, dataset, splits, measure_normalisation(training_images), network)
+
+
+def describe_plan(preparation: Preparation, num_workers: int) -> str:
+    """Return what `--dry-run` prints: configuration, table of layers, memory plan."""
+    plan = preparation.memory_plan(num_workers)
+    lines = [f"{size / MIB:>10,.1f} MiB  {what}" for what, size in (plan | {"total": sum(plan.values())}).items()]
+    return "\n".join([preparation.config.to_yaml(), preparation.network.table(), "", "memory plan", *lines])
+
+
+def check_memory(plan: dict[str, int]) -> None:
+    """Compare a memory plan with what this process can still take.
+
+    Raises
+    ------
+    ResourceError
+        There is too little; says how much is needed, for what, and how much is there.
+    """
+    needed, there = sum(plan.values()), available_memory()
+    if there is not None and needed > there:
+        parts = ", ".join(f"{what} {size / MIB:,.0f} MiB" for what, size in plan.items())
+        raise ResourceError(
+            f"the training needs about {needed / MIB:,.0f} MiB of memory ({parts}), but {there / MIB:,.0f} MiB "
+            "are available; use fewer workers, a smaller batch or network, or free some memory"
+        )
+
+
+def check_disk(folder: Path, checkpoint_bytes: int, num_checkpoints: int) -> None:
+    """Compare what the run will keep on disk with what is free in `folder`.
+
+    Raises
+    ------
+    ResourceError
+        There is too little; says how much is needed and how much is there.
+    """
+    needed, there = checkpoint_bytes * num_checkpoints, shutil.disk_usage(folder).free
+    if needed > there:
+        raise ResourceError(
+            f"{folder}: the run needs about {needed / MIB:,.0f} MiB for {num_checkpoints} checkpoints, but "
+            f"{there / MIB:,.0f} MiB are free; free some disk, or choose another folder with --runs-dir"
+        )
+
+
+def _num_synthetic(config: Config) -> tuple[int, int]:
+    data = config.data
+    if data.train_examples is None or data.validation_examples is None:
+        return max(SYNTHETIC_TRAIN, data.train_examples or 0), SYNTHETIC_TEST
+    num_train = data.train_examples + data.validation_examples
+    return num_train, min(SYNTHETIC_TEST, num_train)
+
+
+def _resolve(config: Config, dataset: Dataset, splits: dict[str, SplitRange]) -> Config:
+    """Fill in what was left to the program: the data that was really used, and the length of the schedule."""
+    mapping: dict[str, Any] = config.to_mapping()
+    mapping["data"] |= {
+        "name": dataset.name,
+        "train_examples": splits["train"].size,
+        "validation_examples": splits["validation"].size,
+        "when_unavailable": "error",
+    }
+    training = mapping["training"]
+    if training["schedule"]["decay_steps"] is None:
+        steps = steps_per_epoch(splits["train"].size, config.training.batch_size)
+        training["schedule"]["decay_steps"] = config.training.epochs * steps
+    return Config.model_validate(mapping)

@@ -1,0 +1,1 @@
+"""What a run leaves on disk. Sees plain arrays and dictionaries, never a network."""

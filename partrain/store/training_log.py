@@ -1,0 +1,37 @@
+"""`train.log`: what was said during a run, line by line, with the time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+class TrainingLog:
+    """The log of one run, open for appending until `close`.
+
+    Parameters
+    ----------
+    path : the file; made when missing, else continued.
+
+    Raises
+    ------
+    OSError : the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+
+    def write(self, line: str) -> None:
+        """Append `line` with the time in UTC before it.
+
+        A disk that is full loses the line and nothing else: the log must not stop the training it tells of.
+        """
+        entry = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n"
+        with contextlib.suppress(OSError):
+            os.write(self._file, entry.encode("utf-8", errors="backslashreplace"))
+
+    def close(self) -> None:
+        """Close the file; `write` must not be called any more."""
+        os.close(self._file)
