@@ -96,7 +96,7 @@ class Coordinator:
         )
         self._commands = functools.cache(self._cut_batch)
         self._saved_step: int | None = None
-        self._logged_examples, self._logged_seconds, self._rate = 0, 0.0, 0.0
+        self._logged_examples, self._logged_seconds = 0, 0.0
         self.step = 0
         self.best: Metrics | None = None
         self.metrics: Metrics = {}
@@ -150,7 +150,7 @@ class Coordinator:
                     result = self._make_step()
                     self._follow_step(result)
                     epoch = -(-self.step // self._preparation.steps_per_epoch)
-                    progress.step(self.step, epoch, result.loss, self._rate)
+                    progress.step(self.step, epoch, result.loss, result.num_examples)
             finally:
                 # Whatever ended the loop, the parameters are those after a whole step.
                 self._save(is_last=True)
@@ -216,7 +216,7 @@ class Coordinator:
 
     def _log_step(self, result: _StepResult) -> None:
         num_examples, seconds = self.num_examples_until(self.step), self._clock.read()["train"]
-        self._rate = (num_examples - self._logged_examples) / max(seconds - self._logged_seconds, 1e-9)
+        rate = (num_examples - self._logged_examples) / max(seconds - self._logged_seconds, 1e-9)
         self._logged_examples, self._logged_seconds = num_examples, seconds
         n = result.num_examples
         labels = self._arrays["train.labels"][self._arrays["indices"][:n]]
@@ -226,7 +226,7 @@ class Coordinator:
                 "train/loss": result.loss,
                 "train/accuracy": num_correct / n,
                 "lr": result.lr,
-                "examples_per_s": round(self._rate, 1),
+                "examples_per_s": round(rate, 1),
             }
         )
 

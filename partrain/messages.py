@@ -88,14 +88,15 @@ class Progress:
 
     def __init__(self, first_step: int, last_step: int, num_epochs: int) -> None:
         self.first_step, self.last_step, self.num_epochs = first_step, last_step, num_epochs
-        self._next_time = time.monotonic()
+        self._shown_at, self._examples_since = time.monotonic(), 0
 
-    def step(self, step: int, epoch: int, loss: float, examples_per_s: float) -> None:
-        """Tell that `step` is done, of `epoch` counted from 1; shown once in a while."""
+    def step(self, step: int, epoch: int, loss: float, num_examples: int) -> None:
+        """Tell that `step` is done, of `epoch` counted from 1, with `num_examples`; shown once in a while."""
         now = time.monotonic()
-        if now >= self._next_time or step == self.last_step:
-            self._next_time = now + self.seconds
-            self.show(step, epoch, loss, examples_per_s)
+        self._examples_since += num_examples
+        if now >= self._shown_at + self.seconds or step == self.last_step:
+            self.show(step, epoch, loss, self._examples_since / max(now - self._shown_at, 1e-9))
+            self._shown_at, self._examples_since = now, 0
 
     def show(self, step: int, epoch: int, loss: float, examples_per_s: float) -> None:
         """Show it now."""

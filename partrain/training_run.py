@@ -13,14 +13,14 @@ from typing import Any
 from partrain.config import Config
 from partrain.coordinator import Coordinator
 from partrain.interruption import Interrupted, Interruption
-from partrain.kernels.compile_options import load
+from partrain.kernels.compile_options import are_cached, load
 from partrain.kernels.kernel_set import kernel_set
 from partrain.messages import Messages
 from partrain.parallel.machine import proportional_memory
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import Computation
-from partrain.parallel.worker_pool import ComputeGroup, Inline, WorkerPool
+from partrain.parallel.worker_pool import ComputeGroup, Inline, WorkerPool, start_fork_server
 from partrain.preparation import Preparation, check_disk, check_memory, prepare
 from partrain.provenance import provenance
 from partrain.stopwatch import Stopwatch
@@ -84,13 +84,15 @@ def train_new_run(
     Makes the run's directory and, while it trains, processes and shared memory.
     """
     clock = Stopwatch("startup", "train", "evaluation", "checkpoint")
+    kernels, dtype = kernel_set(config.training.kernels), config.training.dtype
+    if num_workers and are_cached(kernels):
+        start_fork_server(config.training.kernels, dtype)  # it starts while the data is read
     preparation = prepare(config, say=messages.say, warn=messages.warn)
     num_workers = _useful_workers(num_workers, preparation, messages)
     check_memory(preparation.memory_plan(num_workers))
     kept = preparation.config.checkpoints.keep_last + 2
     check_disk(place.folder, preparation.checkpoint_bytes, kept)
-    kernels = kernel_set(preparation.config.training.kernels)
-    load(kernels, preparation.config.training.dtype, announce=messages.say, warn=messages.warn)
+    load(kernels, dtype, announce=messages.say, warn=messages.warn)
     with _computing(preparation, num_workers, messages) as (group, arrays):
         run = place.create(preparation.config.name)
         with run.lock(), _log_of(run, messages):

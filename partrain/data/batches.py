@@ -14,7 +14,7 @@ from partrain.errors import ConfigError
 from partrain.randomness import permutation
 
 # Images a piece, when something is measured over a data set that may be larger than memory.
-_CHUNK = 4096
+_CHUNK = 512
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,15 @@ def load(
             _compile(k, float_type, folder)
 
 
+def are_cached(kernels: Iterable[Any]) -> bool:
+    """Return whether the cache has all `kernels`, so that `load` will compile nothing."""
+    try:
+        folder = _cache_folder()
+        return all(_is_cached(k, folder) for k in kernels)
+    except OSError:
+        return False
+
+
 def _signature(k: Any, float_type: str) -> list[str]:
     return [s.format(float=float_type) for s in _signatures[k]]
 

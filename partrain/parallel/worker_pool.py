@@ -57,6 +57,19 @@ THREAD_VARIABLES = (
 )
 
 
+def start_fork_server(kernels: str, dtype: str) -> None:
+    """Start the fork server, if it does not run yet; it loads its modules and kernels while the caller goes on.
+
+    Parameters
+    ----------
+    kernels, dtype : the kernel set, and the floating-point type, that the workers will need.
+    """
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        with _conditions_for_children(kernels, dtype):
+            forkserver.set_forkserver_preload([PRELOAD_MODULE])
+            forkserver.ensure_running()
+
+
 class ComputeGroup(Protocol):
     """Whoever carries out commands: a pool of workers, or the coordinator itself."""
 
@@ -257,8 +270,8 @@ class WorkerPool:
             name=f"partrain {name}",
             daemon=True,
         )
-        with far_end, _conditions_for_children(self._computation):
-            self._context.set_forkserver_preload([PRELOAD_MODULE])
+        start_fork_server(self._computation.kernels, self._computation.dtype)
+        with far_end, _conditions_for_children(self._computation.kernels, self._computation.dtype):
             process.start()
         worker = self._workers[name] = _Worker(name, process, connection)
         self._selector.register(connection, selectors.EVENT_READ, name)
@@ -266,10 +279,10 @@ class WorkerPool:
 
 
 @contextlib.contextmanager
-def _conditions_for_children(computation: Computation) -> Iterator[None]:
+def _conditions_for_children(kernels: str, dtype: str) -> Iterator[None]:
     """What the fork server and its workers find at birth, and the coordinator only while it starts them."""
     environment = dict.fromkeys(THREAD_VARIABLES, "1")
-    environment[PRELOAD_VARIABLE] = f"{computation.kernels}:{computation.dtype}"
+    environment[PRELOAD_VARIABLE] = f"{kernels}:{dtype}"
     before = {name: os.environ.get(name) for name in environment}
     # The resource tracker is started first: its start unblocks signals.
     multiprocessing.resource_tracker.ensure_running()
