@@ -15,11 +15,11 @@ from partrain.interruption import Interrupted, Interruption
 from partrain.messages import Messages
 from partrain.parallel.machine import available_processors
 from partrain.store.run_directory import check_writable, validate_run_name
+from partrain.store.run_lookup import find_run
 
-COMMANDS = ("train",)
+COMMANDS = ("train", "resume")
 
-# What a wrong command line ends with; argparse's own.
-USAGE_EXIT_CODE = 2
+RUNS_DIR = "runs"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,35 +65,62 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(run=_train)
     train.add_argument("--config", required=True, metavar="FILE", help="the configuration, a YAML file")
-    train.add_argument(
-        "--workers",
-        type=_whole_number,
-        metavar="N",
-        help="processes that compute (default: the processors that may be used); 0: the coordinator computes",
-    )
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="override a value of the configuration, e.g. training.epochs=1; may be given several times",
-    )
+    _add_options_of_training(train)
     where = train.add_mutually_exclusive_group()
     where.add_argument(
-        "--runs-dir", default="runs", metavar="DIR", help="the folder that the run goes into (default: runs)"
+        "--runs-dir",
+        default=RUNS_DIR,
+        metavar="DIR",
+        help=f"the folder that the run goes into (default: {RUNS_DIR})",
     )
     where.add_argument("--run-dir", metavar="DIR", help="the run's own directory, which must not exist")
     train.add_argument(
         "--dry-run", action="store_true", help="print configuration, layers and memory plan, and train nothing"
     )
-    train.add_argument("-q", "--quiet", action="store_true", help="say only warnings and errors")
+    resume = commands.add_parser(
+        "resume",
+        help="go on with a run from its newest good checkpoint",
+        description="Go on with a run, in its directory, to the bits of the run that was never stopped.",
+        epilog="example: partrain resume last --workers 4",
+        allow_abbrev=False,
+    )
+    resume.set_defaults(run=_resume)
+    resume.add_argument("reference", metavar="RUN", help="a path, a name in runs/, last, or last~1")
+    resume.add_argument("--epochs", type=_positive_number, metavar="E", help="train to this many epochs")
+    resume.add_argument("--max-steps", type=_positive_number, metavar="S", help="train to at most this step")
+    _add_options_of_training(resume)
     return parser
 
 
-def _whole_number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text) > 4096:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 4096")
+def _add_options_of_training(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--workers",
+        type=_number_of_workers,
+        metavar="N",
+        help="processes that compute (default: the processors that may be used); 0: the coordinator computes",
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="override a value of the configuration, e.g. logging.every_steps=1; may be given several times",
+    )
+    command.add_argument("-q", "--quiet", action="store_true", help="say only warnings and errors")
+
+
+def _number_of_workers(text: str) -> int:
+    return _whole_number(text, 0, 4096)
+
+
+def _positive_number(text: str) -> int:
+    return _whole_number(text, 1, 2**31 - 1)
+
+
+def _whole_number(text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) <= most):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
     return int(text)
 
 
@@ -102,7 +129,7 @@ def _train(
 ) -> None:
     config = read_config(options.config, options.overrides)
     validate_run_name(config.name)
-    num_workers = available_processors() if options.workers is None else options.workers
+    num_workers = _num_workers(options)
     if options.dry_run:
         from partrain.preparation import describe_plan, prepare
 
@@ -112,16 +139,24 @@ def _train(
     run_dir = Path(options.run_dir) if options.run_dir is not None else None
     if run_dir is not None and os.path.lexists(run_dir):
         raise RunError(f"{run_dir}: exists already. Choose another --run-dir, or go on with that run.")
-    from partrain.training_run import Place, train_new_run
+    from partrain.training_run import Place, Session, train_new_run
 
     place = Place(Path(options.runs_dir), run_dir)
     check_writable(place.folder)
-    run = train_new_run(
-        config,
-        place,
-        num_workers,
-        command_line=command_line,
-        messages=messages,
-        interruption=interruption,
-    )
-    print(run.path)
+    print(train_new_run(config, place, Session(num_workers, command_line, messages, interruption)).path)
+
+
+def _resume(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    path = find_run(options.reference, Path(RUNS_DIR))
+    from partrain.resumption import Horizon
+    from partrain.training_run import Session, resume_run
+
+    horizon = Horizon(options.epochs, options.max_steps)
+    session = Session(_num_workers(options), command_line, messages, interruption)
+    print(resume_run(path, options.overrides, horizon, session).path)
+
+
+def _num_workers(options: argparse.Namespace) -> int:
+    return available_processors() if options.workers is None else int(options.workers)

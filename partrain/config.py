@@ -6,10 +6,12 @@ how long to train. All others are the run's *identity*: the parameters after a s
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
 import re
+import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +27,8 @@ HORIZON = ("training.epochs", "training.max_steps")
 
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Positive, and neither 0 nor infinite when it is rounded to float32.
+FitsFloat32 = Annotated[float, Field(ge=1e-38, le=3e38, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -167,10 +170,10 @@ class Optimizer(Section):
     """Adam with decoupled weight decay."""
 
     name: Literal["adam"] = "adam"
-    lr: PositiveFloat = 0.001
+    lr: FitsFloat32 = 0.001
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
-    eps: PositiveFloat = 1e-8
+    eps: FitsFloat32 = 1e-8
     weight_decay: NonNegativeFloat = 0.0
 
 
@@ -272,10 +275,14 @@ class _Loader(yaml.SafeLoader):
     """YAML's safe loader, but `1e-3` is a number (as in YAML 1.2) and a key given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.MarkedYAMLError(problem="a mapping belongs here", problem_mark=node.start_mark)
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, list | dict):
+            if not isinstance(key, str):
                 raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key_node.start_mark)
             if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"{key!r} stands twice", problem_mark=key_node.start_mark)
@@ -288,6 +295,20 @@ _Loader.add_implicit_resolver(
     re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
     list("-+.0123456789"),
 )
+
+
+def _load_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ConfigError(f"{where} is not valid YAML: {error.problem}{place}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where} is not valid YAML: nested too deeply") from error
+    # YAML's own constructors raise the last four: for a date 2026-13-45, a number 0x_, !!bool perhaps.
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -308,12 +329,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     except (OSError, UnicodeDecodeError, ValueError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is not a text file in UTF-8"
         raise ConfigError(f"cannot read the configuration {path}: {cause}") from error
-    try:
-        mapping = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} is not valid YAML: nested too deeply") from error
+    mapping = _load_yaml(text, str(path))
     if mapping is None:
         raise ConfigError(f"{path} is empty; a configuration needs at least `data` and `network`")
     if not isinstance(mapping, dict):
@@ -345,16 +361,16 @@ def _apply_override(mapping: dict[Any, Any], override: str) -> None:
     key = key.strip()
     if not equals or not key:
         raise ConfigError(f"--set {override}: write KEY=VALUE, for example training.optimizer.lr=0.01")
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML: {_one_line(error)}") from error
+    value = _load_yaml(text, f"--set {_short(override)}: the value")
     *parents, last = key.split(".")
     section: Any = mapping
     for parent in parents:
         if isinstance(section, dict) and section.get(parent) is None:
             section[parent] = {}
-        section = _entry(section, parent, override)
+        # A copy, since an alias in the file makes one object of two entries.
+        child = copy.copy(_entry(section, parent, override))
+        section[int(parent) if isinstance(section, list) else parent] = child
+        section = child
     if isinstance(section, list):
         _entry(section, last, override)
         section[int(last)] = value
@@ -386,7 +402,24 @@ def _explain(details: Any) -> str:
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if details["type"] == "value_error":
         return message if location and message.startswith(location[0]) else f"{path}: {message}"
-    return f"{path}: {message}, not {_short(details['input'])}"
+    message = _PLAIN_WORDS.get(details["type"], message).format(**details.get("ctx", {}))
+    found = details["input"]
+    return f"{path}: {message}, not {_short(repr(found) if isinstance(found, str) else found)}"
+
+
+# Where pydantic speaks of Python's types.
+_PLAIN_WORDS = {
+    "model_type": "must be a mapping of keys to values",
+    "list_type": "must be a list",
+    "string_type": "must be a text",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "too_long": "must have at most {max_length} entries",
+    "too_short": "must have at least {min_length} entries",
+    "missing": "is needed",
+}
 
 
 def _known_keys(location: Sequence[str]) -> list[str]:
@@ -399,11 +432,12 @@ def _known_keys(location: Sequence[str]) -> list[str]:
     return list(section.model_fields)
 
 
-def _all_paths(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+def _paths_of_values(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     for key, field in section.model_fields.items():
-        yield prefix + key
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _all_paths(field.annotation, f"{prefix}{key}.")
+            yield from _paths_of_values(field.annotation, f"{prefix}{key}.")
+        else:
+            yield prefix + key
 
 
 def _nearest(key: str, known: Sequence[str] | dict[str, Any]) -> str:
@@ -413,7 +447,7 @@ def _nearest(key: str, known: Sequence[str] | dict[str, Any]) -> str:
 
 def _elsewhere(key: str) -> str:
     """Name the key of another section that is called, or nearly called, `key`."""
-    by_leaf = {path.rpartition(".")[2]: path for path in reversed(list(_all_paths()))}
+    by_leaf = {path.rpartition(".")[2]: path for path in reversed(list(_paths_of_values()))}
     matches = difflib.get_close_matches(key, list(by_leaf), n=1)
     return f"; did you mean {by_leaf[matches[0]]}?" if matches else ""
 
@@ -425,9 +459,5 @@ def _kind_of(value: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = value if isinstance(value, str) else reprlib.repr(value)  # bounded: aliases can make a value huge
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ class Coordinator:
     num_shards : into how many shards a batch is cut.
     arrays : the shared arrays of the preparation's plan, with the data set in them.
     kernels : loaded for the configuration's dtype.
-    messages, interruption : where to speak, and what to listen to.
+    messages, interruption : where to speak; and what to listen to, where the caller defers it.
     clock : has the activities "train", "evaluation" and "checkpoint".
     measure_memory : returns the memory of all processes in bytes.
 
@@ -96,6 +96,8 @@ class Coordinator:
         )
         self._commands = functools.cache(self._cut_batch)
         self._saved_step: int | None = None
+        self._settled_step = 0
+        self._earlier_seconds = 0.0
         self._logged_examples, self._logged_seconds = 0, 0.0
         self.step = 0
         self.best: Metrics | None = None
@@ -122,6 +124,29 @@ class Coordinator:
         little_endian = self._parameters.astype(self._parameters.dtype.newbyteorder("<"))
         return hashlib.sha256(little_endian.tobytes()).hexdigest()
 
+    def restore(
+        self, state: checkpoint.Checkpoint, rows: Sequence[dict[str, Any]], earlier_seconds: float
+    ) -> None:
+        """Go on from a saved state.
+
+        Parameters
+        ----------
+        state : as this class saved it.
+        rows : the run's metrics up to its step.
+        earlier_seconds : how long the run took until then.
+        """
+        views = self._network.parameters.views
+        for prefix, vector in self._vectors().items():
+            for name, view in views(vector).items():
+                view[:] = state.tensors[prefix + name]
+        self.step = self._saved_step = self._settled_step = state.step
+        self.best = state.metadata["best"]
+        self._earlier_seconds = earlier_seconds
+        self._logged_examples = self.num_examples_until(self.step)
+        not_metrics = ("step", "epoch", "examples", "time_s")
+        for row in rows:
+            self.metrics |= {name: value for name, value in row.items() if name not in not_metrics}
+
     def train(self) -> None:
         """Make all steps up to the last one, or until a signal asks to stop; save at the end in any case.
 
@@ -143,17 +168,19 @@ class Coordinator:
         with contextlib.ExitStack() as at_end:
             at_end.callback(self._metrics_log.close)
             at_end.callback(progress.close)
-            at_end.enter_context(self._interruption.deferred())
             at_end.enter_context(self._clock.timing("train"))
             try:
                 while not self.completed and self._interruption.received is None:
                     result = self._make_step()
                     self._follow_step(result)
+                    self._settled_step = self.step
                     epoch = -(-self.step // self._preparation.steps_per_epoch)
                     progress.step(self.step, epoch, result.loss, result.num_examples)
             finally:
-                # Whatever ended the loop, the parameters are those after a whole step.
-                self._save(is_last=True)
+                # Whatever ended the loop, the parameters are those after a whole step. If that step could not be
+                # evaluated, an earlier checkpoint must do: its evaluation would be missing after a resume.
+                if self._settled_step == self.step:
+                    self._save(is_last=True)
 
     def evaluate(self, split_name: str) -> Evaluation:
         """Evaluate the parameters on the split "validation" or "test"."""
@@ -175,6 +202,7 @@ class Coordinator:
         gradient_sum = self._reduction.reduce(num_examples)
         self._check_finite(loss, gradient_sum)
         lr = self._adam.update(gradient_sum, num_examples, self.step + 1)
+        self._check_update()
         self.step += 1
         return _StepResult(loss, num_examples, lr)
 
@@ -190,6 +218,17 @@ class Coordinator:
         raise FailedRun(
             f"step {self.step + 1}: {what} is not finite (the batch's loss is {loss}); the parameters were not "
             "changed by this step; a lower training.optimizer.lr or a longer warm-up may help"
+        )
+
+    def _check_update(self) -> None:
+        place = self._kernels.first_not_finite(self._parameters)
+        if place < 0:
+            return
+        self._settled_step = -1  # these parameters must not be saved
+        raise FailedRun(
+            f"step {self.step + 1}: the update made {self._network.parameters.name_at(place)} not finite, though "
+            "its gradient is; training.optimizer.lr is too large or eps too small for this dtype; the last good "
+            "checkpoint is still there"
         )
 
     def _follow_step(self, result: _StepResult) -> None:
@@ -251,7 +290,7 @@ class Coordinator:
             "step": self.step,
             "epoch": round(self.step / self._preparation.steps_per_epoch, 6),
             "examples": self.num_examples_until(self.step),
-            "time_s": round(sum(self._clock.read().values()), 3),
+            "time_s": round(self._earlier_seconds + sum(self._clock.read().values()), 3),
         }
         self.metrics |= metrics
         try:
@@ -287,11 +326,20 @@ class Coordinator:
             except OSError as error:
                 self._messages.warn(f"an old checkpoint in {folder} could not be deleted: {error.strerror}")
 
+    def _vectors(self) -> dict[str, NDArray[Any]]:
+        """Return what is saved of each parameter, by the prefix of its name in a checkpoint."""
+        return {
+            "": self._parameters,
+            "adam.first_moment.": self._adam.first_moment,
+            "adam.second_moment.": self._adam.second_moment,
+        }
+
     def _state(self) -> checkpoint.Checkpoint:
-        views = self._network.parameters.views
-        tensors = views(self._parameters)
-        tensors |= {f"adam.first_moment.{k}": v for k, v in views(self._adam.first_moment).items()}
-        tensors |= {f"adam.second_moment.{k}": v for k, v in views(self._adam.second_moment).items()}
+        tensors = {
+            prefix + name: view
+            for prefix, vector in self._vectors().items()
+            for name, view in self._network.parameters.views(vector).items()
+        }
         normalisation, dataset = self._preparation.normalisation, self._preparation.dataset
         metadata = {
             "step": self.step,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +20,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupted(BaseException):
     """A signal asked the command to end. Like KeyboardInterrupt, no `except Exception` catches it."""
 
-    def __init__(self, number: int, saved: str = "nothing was begun") -> None:
-        super().__init__(f"{signal.Signals(number).name}; {saved}")
+    def __init__(self, number: int, saved: str = "") -> None:
+        super().__init__(f"{signal.Signals(number).name}{saved and '; '}{saved}")
         self.exit_code = 128 + number
 
 
@@ -47,23 +48,34 @@ class Interruption:
             yield
             return
         before = {number: signal.getsignal(number) for number in SIGNALS}
+        hook_before = sys.unraisablehook
+        # Raised within a finaliser, the exception ends there; `check` raises it again.
+        sys.unraisablehook = lambda raised: (
+            None if isinstance(raised.exc_value, Interrupted) else hook_before(raised)
+        )
         for number, handler in before.items():
             if handler != signal.SIG_IGN:
                 signal.signal(number, self._handle)
         try:
             yield
         finally:
+            sys.unraisablehook = hook_before
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Only take note of a first signal, in `received`; the caller looks at it between two steps."""
+        """Only take note of a first signal, in `received`; the caller looks at it where it can stop."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal was received."""
+        if self.received is not None:
+            raise Interrupted(self.received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:

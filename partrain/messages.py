@@ -6,6 +6,7 @@ is a plain line every few seconds.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -77,8 +78,9 @@ class Messages:
 
 
 def _print(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the terminal is gone; the training goes on, and the log has it
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
 
 
 class Progress:
@@ -143,7 +145,9 @@ class _MovingProgress(Progress):
     def show(self, step: int, epoch: int, loss: float, examples_per_s: float) -> None:
         self._bar.set_description_str(f"epoch {epoch}/{self.num_epochs}", refresh=False)
         self._bar.set_postfix_str(f"loss {loss:.4f}, {examples_per_s:,.0f} examples/s", refresh=False)
-        self._bar.update(step - self._bar.n)
+        with contextlib.suppress(OSError):
+            self._bar.update(step - self._bar.n)
 
     def close(self) -> None:
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()

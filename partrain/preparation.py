@@ -61,10 +61,8 @@ class Preparation:
 
     @property
     def num_steps(self) -> int:
-        """The last step, by epochs or max_steps, whichever ends earlier."""
-        training = self.config.training
-        steps = training.epochs * self.steps_per_epoch
-        return steps if training.max_steps is None else min(steps, training.max_steps)
+        """The last step."""
+        return num_steps(self.config)
 
     def array_plan(self) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
         """Plan the shared arrays: what a step exchanges, and the data set (mapped, where it is a file)."""
@@ -104,6 +102,14 @@ class Preparation:
         """About how large a checkpoint is."""
         itemsize = np.dtype(self.config.training.dtype).itemsize
         return 3 * self.network.parameters.size * itemsize + 2**16
+
+
+def num_steps(resolved: Config) -> int:
+    """Return the last step of a training, by epochs or max_steps, whichever ends earlier."""
+    training = resolved.training
+    assert resolved.data.train_examples is not None
+    steps = training.epochs * steps_per_epoch(resolved.data.train_examples, training.batch_size)
+    return steps if training.max_steps is None else min(steps, training.max_steps)
 
 
 def prepare(config: Config, *, say: Callable[[str], None], warn: Callable[[str], None]) -> Preparation:
@@ -182,7 +188,9 @@ def _num_synthetic(config: Config) -> tuple[int, int]:
 def _resolve(config: Config, dataset: Dataset, splits: dict[str, SplitRange]) -> Config:
     """Fill in what was left to the program: the data that was really used, and the length of the schedule."""
     mapping: dict[str, Any] = config.to_mapping()
+    path = config.data.path
     mapping["data"] |= {
+        "path": None if path is None else str(Path(path).absolute()),
         "name": dataset.name,
         "train_examples": splits["train"].size,
         "validation_examples": splits["validation"].size,

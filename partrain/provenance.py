@@ -35,6 +35,21 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return a line for each version, and for the processor, that differs between two results of `provenance`."""
+    versions = before["versions"] | now["versions"]
+    lines = [
+        f"{name} {before['versions'].get(name)} -> {now['versions'].get(name)}"
+        for name in versions
+        if before["versions"].get(name) != now["versions"].get(name)
+    ]
+    old, new = before["processor"], now["processor"]
+    if old != new:
+        changed = sorted(set(old["features"]) ^ set(new["features"]))
+        lines.append(f"processor {old['name']} -> {new['name']} (instruction sets that differ: {changed})")
+    return lines
+
+
 def _git_commit() -> str | None:
     """Return the commit of the checkout that partrain runs from, or None where it is installed."""
     folder = Path(__file__).resolve().parent

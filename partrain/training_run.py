@@ -5,25 +5,30 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from partrain.config import Config
 from partrain.coordinator import Coordinator
+from partrain.errors import ResourceError, RunError
 from partrain.interruption import Interrupted, Interruption
 from partrain.kernels.compile_options import are_cached, load
-from partrain.kernels.kernel_set import kernel_set
+from partrain.kernels.kernel_set import KernelSet, kernel_set
 from partrain.messages import Messages
 from partrain.parallel.machine import proportional_memory
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import Computation
 from partrain.parallel.worker_pool import ComputeGroup, Inline, WorkerPool, start_fork_server
-from partrain.preparation import Preparation, check_disk, check_memory, prepare
-from partrain.provenance import provenance
+from partrain.preparation import Preparation, check_disk, check_memory, num_steps, prepare
+from partrain.provenance import differences, provenance
+from partrain.resumption import Horizon, config_to_resume, require_same_data
 from partrain.stopwatch import Stopwatch
+from partrain.store import checkpoint
+from partrain.store.durable_files import write_durably
+from partrain.store.metrics_log import cut_back, read_metrics
 from partrain.store.run_directory import RunDirectory
 from partrain.store.training_log import TrainingLog
 
@@ -47,24 +52,36 @@ class Place:
         return RunDirectory.create(self.runs_dir, name, datetime.now(UTC))
 
 
-def train_new_run(
-    config: Config,
-    place: Place,
-    num_workers: int,
-    *,
-    command_line: Sequence[str],
-    messages: Messages,
-    interruption: Interruption,
-) -> RunDirectory:
+@dataclass(frozen=True)
+class Session:
+    """One command that trains: how it was called, how it speaks, what it listens to, and its time."""
+
+    num_workers: int
+    command_line: Sequence[str]
+    messages: Messages
+    interruption: Interruption
+    clock: Stopwatch = field(default_factory=lambda: Stopwatch("startup", "train", "evaluation", "checkpoint"))
+
+
+@dataclass(frozen=True)
+class _Computing:
+    """What a training computes with, while it lasts."""
+
+    preparation: Preparation
+    num_workers: int
+    kernels: KernelSet
+    arrays: SharedArrays
+    group: ComputeGroup
+
+
+def train_new_run(config: Config, place: Place, session: Session) -> RunDirectory:
     """Train a new run.
 
     Parameters
     ----------
     config : as it was read; the run keeps it as it was resolved.
     place : where the run goes.
-    num_workers : processes that compute; 0: this process does.
-    command_line : for the record.
-    messages, interruption : where to speak, and what to listen to.
+    session : `num_workers` 0: this process computes.
 
     Returns
     -------
@@ -83,39 +100,86 @@ def train_new_run(
     ------------
     Makes the run's directory and, while it trains, processes and shared memory.
     """
-    clock = Stopwatch("startup", "train", "evaluation", "checkpoint")
-    kernels, dtype = kernel_set(config.training.kernels), config.training.dtype
-    if num_workers and are_cached(kernels):
-        start_fork_server(config.training.kernels, dtype)  # it starts while the data is read
-    preparation = prepare(config, say=messages.say, warn=messages.warn)
-    num_workers = _useful_workers(num_workers, preparation, messages)
-    check_memory(preparation.memory_plan(num_workers))
-    kept = preparation.config.checkpoints.keep_last + 2
-    check_disk(place.folder, preparation.checkpoint_bytes, kept)
-    load(kernels, dtype, announce=messages.say, warn=messages.warn)
-    with _computing(preparation, num_workers, messages) as (group, arrays):
+    preparation = _prepare(config, session)
+    with _computing(preparation, place.folder, session) as computing:
         run = place.create(preparation.config.name)
-        with run.lock(), _log_of(run, messages):
-            record = _begin_record(run, preparation, num_workers, command_line)
-            coordinator = Coordinator(
-                preparation,
-                run,
-                group,
-                max(1, num_workers),
-                arrays,
-                kernels,
-                messages=messages,
-                interruption=interruption,
-                clock=clock,
-                measure_memory=lambda: proportional_memory([os.getpid(), *group.pids]),
-            )
-            messages.say(_greeting(run, preparation, num_workers))
-            with _recorded_ending(run, record):
-                _train_and_summarise(coordinator, run, num_workers, clock, messages, group)
-                if interruption.received is not None:
-                    saved = f"the run is saved at step {coordinator.step} in {run.path}"
-                    raise Interrupted(interruption.received, saved)
+        with run.lock(), _log_of(run, session.messages):
+            try:
+                record = _first_record(preparation, session, computing.num_workers)
+                _write_beginning(run, preparation, record)
+                coordinator = _coordinator(run, computing, session)
+                session.interruption.check()
+            except BaseException:
+                run.discard()
+                raise
+            _train(coordinator, run, record, computing, session, earlier_seconds={})
     return run
+
+
+def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: Session) -> RunDirectory:
+    """Go on with a run from its newest good checkpoint, to the bits of the run that was never stopped.
+
+    Parameters
+    ----------
+    path : the run's directory.
+    overrides : `KEY=VALUE` texts for runtime fields of the configuration.
+    horizon : how much further to train than the run was to.
+    session : as for a new run; the number of workers may be another one.
+
+    Returns
+    -------
+    The run's directory; the run is complete. If it was complete before, that is said, and nothing done.
+
+    Raises
+    ------
+    UserError
+        The run cannot be resumed: it is being written, its configuration or data changed, it has no checkpoint.
+    FailedRun, Interrupted
+        As for a new run.
+
+    Side effects
+    ------------
+    Cuts the metrics back to the checkpoint's step; then as for a new run.
+    """
+    messages = session.messages
+    run = RunDirectory.open(path)
+    with run.lock():
+        before = run.read_run_json()
+        config = config_to_resume(run.config_path, before, overrides, horizon)
+        found = checkpoint.newest_good(run.checkpoints_path, messages.warn)
+        if found is None:
+            raise RunError(f"{run.path}: has no good checkpoint to go on from; train it anew")
+        state, state_path = found
+        if state.metadata["config_digest"] != config.identity_digest():
+            raise RunError(f"{state_path}: belongs to a run of another configuration; train anew")
+        if state.step >= num_steps(config):
+            messages.say(
+                f"{run.path} is complete: {state.step} steps; to go further, raise --epochs or --max-steps"
+            )
+            return run
+        preparation = _prepare(config, session)
+        require_same_data(preparation, before, run.path)
+        with _log_of(run, messages), _computing(preparation, run.path, session) as computing:
+            num_cut = cut_back(run.metrics_path, state.step)
+            record = _next_record(before, preparation, state.step, horizon, session)
+            for difference in record["lineage"][-1]["differences"]:
+                messages.warn(f"the bits may differ from those of the run so far: {difference}")
+            _write_beginning(run, preparation, record)
+            coordinator = _coordinator(run, computing, session)
+            rows = read_metrics(run.metrics_path)
+            earlier_seconds = _seconds_until(run, state.step, rows)
+            coordinator.restore(state, rows, sum(earlier_seconds.values()))
+            cut = f"; {num_cut} later lines of metrics were set aside" if num_cut else ""
+            messages.say(f"resumed from {state_path.name}{cut}")
+            _train(coordinator, run, record, computing, session, earlier_seconds)
+    return run
+
+
+def _prepare(config: Config, session: Session) -> Preparation:
+    training = config.training
+    if session.num_workers and are_cached(kernel_set(training.kernels)):
+        start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
+    return prepare(config, say=session.messages.say, warn=session.messages.warn)
 
 
 def _useful_workers(num_workers: int, preparation: Preparation, messages: Messages) -> int:
@@ -131,19 +195,27 @@ def _useful_workers(num_workers: int, preparation: Preparation, messages: Messag
 
 
 @contextlib.contextmanager
-def _computing(
-    preparation: Preparation, num_workers: int, messages: Messages
-) -> Iterator[tuple[ComputeGroup, SharedArrays]]:
-    """Provide the shared arrays with the data set in them, and the processes that compute."""
-    training = preparation.config.training
+def _computing(preparation: Preparation, folder: Path, session: Session) -> Iterator[_Computing]:
+    """Provide the shared arrays with the data set in them, and the processes that compute.
+
+    `folder` is where checkpoints will be kept; memory and disk are checked before anything is started.
+    """
+    config, dataset, messages = preparation.config, preparation.dataset, session.messages
+    training, normalisation = config.training, preparation.normalisation
+    num_workers = _useful_workers(session.num_workers, preparation, messages)
+    check_memory(preparation.memory_plan(num_workers))
+    check_disk(folder, preparation.checkpoint_bytes, config.checkpoints.keep_last + 2)
+    kernels = kernel_set(training.kernels)
+    load(kernels, training.dtype, announce=messages.say, warn=messages.warn)
     specs, files = preparation.array_plan()
-    arrays = SharedArrays(specs, files)
-    try:
-        for name, split in (("train", preparation.dataset.train), ("test", preparation.dataset.test)):
+    # From here on there is something to put away, or to save: a signal waits until that can be done.
+    with session.interruption.deferred(), contextlib.ExitStack() as at_end:
+        arrays = SharedArrays(specs, files)
+        at_end.callback(arrays.close)
+        for name, split in (("train", dataset.train), ("test", dataset.test)):
             for kind, values in (("images", split.images), ("labels", split.labels)):
                 if f"{name}.{kind}" in specs:
                     arrays[f"{name}.{kind}"][:] = values
-        normalisation = preparation.normalisation
         computation = Computation(
             preparation.network,
             training.kernels,
@@ -153,18 +225,13 @@ def _computing(
             normalisation.std,
             arrays,
         )
-        group: ComputeGroup
-        if num_workers == 0:
-            group = Inline(computation)
-        else:
-            max_restarts = preparation.config.workers.max_restarts
+        group: ComputeGroup = Inline(computation)
+        if num_workers:
+            max_restarts = config.workers.max_restarts
             group = WorkerPool(num_workers, computation, max_restarts=max_restarts, log=messages.say)
-        try:
-            yield group, arrays
-        finally:
-            group.close()
-    finally:
-        arrays.close()
+        at_end.callback(group.close)
+        session.interruption.check()
+        yield _Computing(preparation, num_workers, kernels, arrays, group)
 
 
 @contextlib.contextmanager
@@ -178,15 +245,28 @@ def _log_of(run: RunDirectory, messages: Messages) -> Iterator[None]:
         log.close()
 
 
-def _begin_record(
-    run: RunDirectory, preparation: Preparation, num_workers: int, command_line: Sequence[str]
-) -> dict[str, Any]:
-    """Write config.yaml and run.json; return the latter's content."""
+def _coordinator(run: RunDirectory, computing: _Computing, session: Session) -> Coordinator:
+    group = computing.group
+    return Coordinator(
+        computing.preparation,
+        run,
+        group,
+        max(1, computing.num_workers),
+        computing.arrays,
+        computing.kernels,
+        messages=session.messages,
+        interruption=session.interruption,
+        clock=session.clock,
+        measure_memory=lambda: proportional_memory([os.getpid(), *group.pids]),
+    )
+
+
+def _first_record(preparation: Preparation, session: Session, num_workers: int) -> dict[str, Any]:
+    """Return run.json of a run that begins."""
     dataset, normalisation = preparation.dataset, preparation.normalisation
-    run.config_path.write_text(preparation.config.to_yaml(), encoding="utf-8")
-    record = {
+    return {
         "status": "running",
-        "command_lines": [list(command_line)],
+        "command_lines": [list(session.command_line)],
         "workers": num_workers,
         "started": _now(),
         "ended": None,
@@ -197,54 +277,106 @@ def _begin_record(
             "class_names": list(dataset.class_names),
             "normalisation": {"mean": list(normalisation.mean), "std": list(normalisation.std)},
         },
-        "config_digest": preparation.config.identity_digest(),
+        "identity": preparation.config.identity(),
         "lineage": [],
         **provenance(),
     }
-    run.write_run_json(record)
-    return record
+
+
+def _next_record(
+    before: dict[str, Any], preparation: Preparation, step: int, horizon: Horizon, session: Session
+) -> dict[str, Any]:
+    """Return run.json of a run that goes on from `step`."""
+    now = provenance()
+    resumption = {
+        "resumed": _now(),
+        "from_step": step,
+        "workers": session.num_workers,
+        "horizon": horizon.changes(),
+        "differences": differences(before, now),
+        "host": now["host"],
+    }
+    return before | {
+        "status": "running",
+        "command_lines": [*before["command_lines"], list(session.command_line)],
+        "workers": session.num_workers,
+        "ended": None,
+        "lineage": [*before["lineage"], resumption],
+    }
+
+
+def _write_beginning(run: RunDirectory, preparation: Preparation, record: dict[str, Any]) -> None:
+    try:
+        write_durably(run.config_path, preparation.config.to_yaml().encode())
+        run.write_run_json(record)
+    except OSError as error:
+        raise ResourceError(f"{run.path}: cannot be written: {error.strerror}") from error
 
 
 @contextlib.contextmanager
-def _recorded_ending(run: RunDirectory, record: dict[str, Any]) -> Iterator[None]:
-    """Write into run.json how the block ended."""
+def _recorded_ending(run: RunDirectory, record: dict[str, Any], messages: Messages) -> Iterator[None]:
+    """Write into run.json, and into the log, how the block ended."""
     ending: dict[str, Any] = {"status": "completed"}
     try:
         yield
     except Interrupted as interrupted:
         ending = {"status": "interrupted", "cause": str(interrupted)}
+        messages.note(f"ended by {interrupted}")
         raise
     except BaseException as error:
-        ending = {"status": "failed", "cause": f"{error}" or type(error).__name__}
+        ending = {"status": "failed", "cause": str(error) or type(error).__name__}
+        messages.note(f"error: {ending['cause']}")
         raise
     finally:
         run.write_run_json(record | {"ended": _now()} | ending)
 
 
-def _train_and_summarise(
+def _train(
     coordinator: Coordinator,
     run: RunDirectory,
-    num_workers: int,
-    clock: Stopwatch,
-    messages: Messages,
-    group: ComputeGroup,
+    record: dict[str, Any],
+    computing: _Computing,
+    session: Session,
+    earlier_seconds: dict[str, float],
 ) -> None:
-    test: dict[str, float] | None = None
-    try:
-        coordinator.train()
-        if coordinator.completed:
-            test = coordinator.evaluate("test").metrics()
-            messages.say(f"test accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}")
-    finally:
-        for name, number in group.num_tiles_computed.items():
-            messages.note(f"{name} computed {number:,} tiles")
-        run.write_summary(_summary(coordinator, num_workers, clock, test))
+    """Train, evaluate the test split once if the run is complete, and write summary and status."""
+    messages, interruption = session.messages, session.interruption
+    messages.say(_greeting(run, computing))
+    with _recorded_ending(run, record, messages):
+        test: dict[str, float] | None = None
+        try:
+            coordinator.train()
+            if coordinator.completed:
+                test = coordinator.evaluate("test").metrics()
+                messages.say(f"test accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}")
+        finally:
+            for name, number in computing.group.num_tiles_computed.items():
+                messages.note(f"{name} computed {number:,} tiles")
+            seconds = session.clock.read()
+            seconds = {name: value + earlier_seconds.get(name, 0.0) for name, value in seconds.items()}
+            run.write_summary(_summary(coordinator, computing.num_workers, seconds, test))
+        if interruption.received is not None and test is None:
+            saved = f"the run is saved at step {coordinator.step} in {run.path}"
+            raise Interrupted(interruption.received, saved)
+
+
+def _seconds_until(run: RunDirectory, step: int, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the seconds that a run took until `step`, by activity.
+
+    A session that ended in order wrote them into the summary. Of one that was killed only the sum is known, from
+    the metrics; it counts as training.
+    """
+    with contextlib.suppress(RunError):
+        summary = run.read_summary()
+        if summary["steps"] == step:
+            names = ("startup", "train", "evaluation", "checkpoint")
+            return {name: summary[f"{name}_seconds"] for name in names}
+    return {"train": max((row["time_s"] for row in rows), default=0.0)}
 
 
 def _summary(
-    coordinator: Coordinator, num_workers: int, clock: Stopwatch, test: dict[str, float] | None
+    coordinator: Coordinator, num_workers: int, seconds: dict[str, float], test: dict[str, float] | None
 ) -> dict[str, Any]:
-    seconds = clock.read()
     num_examples = coordinator.num_examples_until(coordinator.step)
     return {
         "steps": coordinator.step,
@@ -265,9 +397,14 @@ def _summary(
     }
 
 
-def _greeting(run: RunDirectory, preparation: Preparation, num_workers: int) -> str:
+def _greeting(run: RunDirectory, computing: _Computing) -> str:
+    preparation = computing.preparation
     training, dataset = preparation.config.training, preparation.dataset
-    who = "this process" if num_workers == 0 else f"{num_workers} workers"
+    who = (
+        "this process"
+        if computing.num_workers == 0
+        else f"{computing.num_workers} worker" + "s" * (computing.num_workers > 1)
+    )
     return (
         f"{run.path}: {preparation.network.parameters.size:,} parameters, {dataset.name} from {dataset.source}, "
         f"{preparation.splits['train'].size:,} examples, {preparation.num_steps:,} steps of "
@@ -276,4 +413,4 @@ def _greeting(run: RunDirectory, preparation: Preparation, num_workers: int) -> 
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

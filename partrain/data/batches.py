@@ -46,10 +46,10 @@ def split_examples(data: Data, dataset: Dataset) -> dict[str, SplitRange]:
     num_train, num_validation = data.train_examples, data.validation_examples
     if num_train is None:
         num_validation = there // 6 if num_validation is None else num_validation
-        num_train = there - num_validation
+        num_train = max(1, there - num_validation)
     elif num_validation is None:
         num_validation = max(0, there - num_train)
-    if num_train < 1 or num_train + num_validation > there:
+    if num_train + num_validation > there:
         raise ConfigError(
             f"data.train_examples and data.validation_examples ask for {num_train:,} + {num_validation:,} "
             f"examples, but {dataset.name} has {there:,} for both; make them smaller"

@@ -10,12 +10,15 @@ versions, and the processor: Numba's own key would miss an edit in a file that a
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import functools
 import hashlib
+import json
 import os
 import platform
+import shutil
 import stat
 import sys
 import tempfile
@@ -88,10 +91,12 @@ def load(
     try:
         folder = _cache_folder()
         with _locked(folder):
+            _discard_damaged_files(folder, warn)
             if not all(_is_cached(k, folder) for k in pending):
                 announce("compiling kernels, first run only")
             for k in pending:
                 _compile(k, float_type, folder)
+                _note_checksums(folder)
     except Exception as error:
         if isinstance(error, numba.core.errors.NumbaError):
             raise  # a kernel that does not compile is a defect, not a broken cache
@@ -131,7 +136,41 @@ def _compile(k: Any, float_type: str, folder: Path) -> None:
 
 
 def _is_cached(k: Any, folder: Path) -> bool:
-    return any(folder.glob(f"**/*.{k.py_func.__name__}-*.nbi"))
+    module = k.py_func.__module__.rpartition(".")[2]
+    return any(folder.glob(f"**/{module}.{k.py_func.__name__}-*.nbi"))
+
+
+# Numba neither syncs its files nor checks them: after a power failure, or on a bad disk, one could hold something
+# else, and running that would end the process.
+_CHECKSUMS = "checksums.json"
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = sorted(folder.glob("**/*.nb[ic]"))
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def _note_checksums(folder: Path) -> None:
+    checksums = _checksums(folder)
+    if checksums != _noted_checksums(folder):
+        temporary = folder / f"{_CHECKSUMS}.{os.getpid()}"
+        temporary.write_text(json.dumps(checksums))
+        temporary.replace(folder / _CHECKSUMS)
+
+
+def _noted_checksums(folder: Path) -> Any:
+    try:
+        return json.loads((folder / _CHECKSUMS).read_bytes())
+    except (OSError, ValueError):
+        return {}
+
+
+def _discard_damaged_files(folder: Path, warn: Callable[[str], None]) -> None:
+    if _checksums(folder) == _noted_checksums(folder):
+        return
+    warn(f"the kernel cache {folder} is damaged, or its making was interrupted; the kernels are compiled again")
+    for file in folder.glob("**/*.nb[ic]"):
+        file.unlink()
 
 
 @functools.cache
@@ -165,12 +204,9 @@ def _cache_folder() -> Path:
 
 @functools.cache
 def _temporary_folder() -> Path:
-    holder = tempfile.TemporaryDirectory(prefix="partrain-kernels-", ignore_cleanup_errors=True)
-    _keep_until_exit.append(holder)
-    return Path(holder.name)
-
-
-_keep_until_exit: list[tempfile.TemporaryDirectory[str]] = []
+    folder = tempfile.mkdtemp(prefix="partrain-kernels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @contextlib.contextmanager

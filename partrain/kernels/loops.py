@@ -265,7 +265,7 @@ def first_not_finite(values):
 
 
 @kernel(
-    "void({float}[::1], {float}, {float}, {float}, {float}, {float}, {float}, {float}, {float},"
+    "void({float}[::1], {float}, {float}, {float}, {float}, {float}, {float}, {float}, {float}, {float}, {float},"
     " {float}[::1], {float}[::1], {float}[::1])"
 )
 def adam_update(
@@ -273,7 +273,9 @@ def adam_update(
     batch_size,
     lr,
     beta1,
+    one_minus_beta1,
     beta2,
+    one_minus_beta2,
     eps,
     decay,
     correction1,
@@ -291,17 +293,17 @@ def adam_update(
     Parameters
     ----------
     gradient_sum_K : sum of the examples' gradients; read.
+    one_minus_beta1, one_minus_beta2 : given, since in float32 the difference has lost digits.
     decay : 1 - lr · weight_decay.
     correction1, correction2 : 1 - beta1^t and sqrt(1 - beta2^t), t the step counted from 1.
     first_moment_K, second_moment_K, parameters_K : m, v, w; read and written.
 
     Sources: Kingma, Ba, arXiv 1412.6980, algorithm 1; Loshchilov, Hutter, arXiv 1711.05101, algorithm 2.
     """
-    one = gradient_sum_K.dtype.type(1)
     for k in range(gradient_sum_K.size):
         g = gradient_sum_K[k] / batch_size
-        m = beta1 * first_moment_K[k] + (one - beta1) * g
-        v = beta2 * second_moment_K[k] + (one - beta2) * g * g
+        m = beta1 * first_moment_K[k] + one_minus_beta1 * g
+        v = beta2 * second_moment_K[k] + one_minus_beta2 * g * g
         first_moment_K[k] = m
         second_moment_K[k] = v
         parameters_K[k] = parameters_K[k] * decay - lr * (m / correction1) / (np.sqrt(v) / correction2 + eps)

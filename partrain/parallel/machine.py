@@ -38,8 +38,8 @@ def available_memory(root: Path = Path("/")) -> int | None:
         if line.startswith("MemAvailable:")
     ]
     for folder in _control_groups(root, "memory"):
-        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
-        used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes")
+        limit = _number(folder / "memory.max", folder / "memory.limit_in_bytes")
+        used = _number(folder / "memory.current", folder / "memory.usage_in_bytes")
         if limit is not None and used is not None:
             statistics = dict(line.split(maxsplit=1) for line in _read(folder / "memory.stat").splitlines())
             amounts.append(limit - used + int(statistics.get("inactive_file", 0)))
@@ -96,9 +96,13 @@ def _cpu_quota(folder: Path) -> tuple[float, float]:
     return _number(folder / "cpu.cfs_quota_us") or -1, _number(folder / "cpu.cfs_period_us") or -1
 
 
-def _number(path: Path) -> int | None:
-    text = _read(path).strip()
-    return int(text) if text.lstrip("-").isdecimal() else None
+def _number(*paths: Path) -> int | None:
+    """Return the number in the first of the files that holds one."""
+    for path in paths:
+        text = _read(path).strip()
+        if text.lstrip("-").isdecimal():
+            return int(text)
+    return None
 
 
 def _read(path: Path) -> str:

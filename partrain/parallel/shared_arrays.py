@@ -66,13 +66,18 @@ class SharedArrays(Mapping[str, Array]):
 
     def __init__(self, specs: Mapping[str, ArraySpec], files: Mapping[str, MappedFile]) -> None:
         descriptor = _anonymous_file()
+        size = total_bytes(specs)
         try:
-            size = total_bytes(specs)
-            _allocate(descriptor, size)
+            os.ftruncate(descriptor, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, size)
             self._attach(descriptor, specs, files)
-        except BaseException:
+        except OSError as error:
             os.close(descriptor)
-            raise
+            raise ResourceError(
+                f"{size / 2**20:,.0f} MiB of shared memory are needed and cannot be had ({error.strerror}); "
+                "free some memory, or use a smaller batch, network or data set"
+            ) from error
 
     def _attach(self, descriptor: int, specs: Mapping[str, ArraySpec], files: Mapping[str, MappedFile]) -> None:
         self._descriptor, self._specs, self._files = descriptor, dict(specs), dict(files)
@@ -126,15 +131,3 @@ def _anonymous_file() -> int:
     descriptor, path = tempfile.mkstemp(prefix="partrain-")
     os.unlink(path)
     return descriptor
-
-
-def _allocate(descriptor: int, size: int) -> None:
-    try:
-        os.ftruncate(descriptor, size)
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        raise ResourceError(
-            f"{size / 2**20:,.0f} MiB of shared memory are needed and cannot be had ({error.strerror}); "
-            "free some memory, or use a smaller batch, network or data set"
-        ) from error

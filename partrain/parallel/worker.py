@@ -6,6 +6,7 @@ worker computes it, nor how often.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import struct
 import sys
@@ -144,7 +145,8 @@ def work(connection: Connection, computation: Computation, preload_module: str) 
     except (EOFError, ConnectionError):
         return  # the coordinator closed the pipe, or is gone
     except Exception:
-        connection.send_bytes(ERROR + traceback.format_exc().encode())
+        with contextlib.suppress(ConnectionError):
+            connection.send_bytes(ERROR + traceback.format_exc().encode())
 
 
 def ignore_signals() -> None:

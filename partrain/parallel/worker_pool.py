@@ -185,11 +185,7 @@ class WorkerPool:
         for worker in self._workers.values():
             worker.connection.close()
         for worker in self._workers.values():
-            worker.process.join(SHUTDOWN_SECONDS)
-            if worker.process.exitcode is None:
-                worker.process.kill()
-                worker.process.join()
-            worker.process.close()
+            _end(worker.process)
         self._workers.clear()
         self._selector.close()
 
@@ -247,9 +243,7 @@ class WorkerPool:
         """
         self._selector.unregister(dead.connection)
         dead.connection.close()
-        dead.process.join(SHUTDOWN_SECONDS)
-        cause = _cause_of_death(dead.process.exitcode)
-        dead.process.close()
+        cause = _end(dead.process)
         if dead.task is not None:
             waiting.appendleft(dead.task)
         if self._num_restarts == self._max_restarts:
@@ -304,9 +298,16 @@ def _conditions_for_children(kernels: str, dtype: str) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _cause_of_death(exit_code: int | None) -> str:
+def _end(process: BaseProcess) -> str:
+    """Wait for the end of a process whose pipe is closed, kill it if it does not come; return what it died of."""
+    process.join(SHUTDOWN_SECONDS)
+    exit_code = process.exitcode
     if exit_code is None:
-        return "closed its pipe without ending"
+        process.kill()
+        process.join()
+    process.close()
+    if exit_code is None:
+        return "did not end with its pipe and was killed"
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
         return f"was killed by {name}" + (" (probably out of memory)" if name == "SIGKILL" else "")

@@ -74,9 +74,9 @@ def test_the_synthetic_digits_stand_in_under_their_own_name_with_a_framed_warnin
     assert dataset.digest == load("synthetic-digits")[0].digest
     (warning,) = warned
     lines = warning.strip().splitlines()
-    assert lines[0] == lines[-1] == "*" * 100
-    assert f"NOT {name.upper()}" in lines[1]
-    assert "Synthetic digits" in lines[1]
+    assert f"NOT {name.upper()}" in lines[0]
+    assert lines[1] == lines[-1] == "*" * 100
+    assert "Synthetic digits" in lines[2]
     assert f"{tmp_path / 'data' / name}: No such file" in warning
     assert f"{FILE_NAMES[0]}.gz" in warning
     assert f"into {tmp_path / 'data' / name}" in warning

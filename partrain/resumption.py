@@ -1,0 +1,98 @@
+"""What may change when a run goes on, and what may not.
+
+Runtime fields of the configuration are free, its horizon moves by explicit flags alone, and all the rest is the
+run's identity: if that changed, the run would not be the same run any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from partrain.config import Config, read_config
+from partrain.errors import ConfigError, DataError, RunError
+from partrain.preparation import Preparation
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How far to train, where that is to change: epochs, steps."""
+
+    epochs: int | None = None
+    max_steps: int | None = None
+
+    def changes(self) -> dict[str, int]:
+        """Return what is to change."""
+        given = {"epochs": self.epochs, "max_steps": self.max_steps}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def config_to_resume(path: Path, record: dict[str, Any], overrides: Sequence[str], horizon: Horizon) -> Config:
+    """Read a run's configuration with what may change changed.
+
+    Parameters
+    ----------
+    path : the run's config.yaml.
+    record : the content of its run.json, which holds the identity that the run began with.
+    overrides : `KEY=VALUE` texts for runtime fields.
+    horizon : the new horizon.
+
+    Raises
+    ------
+    ConfigError
+        An override is not for a runtime field.
+    RunError
+        The file's identity is not the run's; the message shows the differences.
+    """
+    stored = read_config(path)
+    changed = list(_differences(record["identity"], stored.identity()))
+    if changed:
+        raise RunError(
+            "\n  ".join(
+                [
+                    f"{path} was changed since the run began; it would be another run "
+                    "(undo the change, or train a new run):",
+                    *changed,
+                ]
+            )
+        )
+    config = read_config(path, overrides)
+    not_runtime = list(_differences(stored.identity(), config.identity()))
+    if not_runtime or config.training != stored.training:
+        what = not_runtime or ["training.epochs and training.max_steps change by --epochs and --max-steps"]
+        raise ConfigError(
+            "\n  ".join(["--set: a resumed run takes only logging, checkpoints and workers:", *what])
+        )
+    training = config.training.model_copy(update=horizon.changes())
+    return config.model_copy(update={"training": training})
+
+
+def require_same_data(preparation: Preparation, record: dict[str, Any], run_path: Path) -> None:
+    """Check that the data set is the one that the run began with.
+
+    Raises
+    ------
+    DataError
+        It is not.
+    """
+    began_with, dataset = record["data"], preparation.dataset
+    if dataset.digest != began_with["digest"]:
+        raise DataError(
+            f"{run_path}: the data changed since the run began: it was {began_with['name']} from "
+            f"{began_with['source']} with digest {began_with['digest'][:12]}…, now {dataset.source} has digest "
+            f"{dataset.digest[:12]}…; put the old data back, or train a new run"
+        )
+
+
+def _differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
+    """Yield a line for each value that differs: `path: before -> after`."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in before | after:
+            yield from _differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for place, (x, y) in enumerate(zip(before, after, strict=True)):
+            yield from _differences(x, y, f"{path}.{place}")
+    elif before != after:
+        yield f"{path}: {before} -> {after}"

@@ -1,0 +1,53 @@
+"""From what a person calls a run to its directory."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import re
+from pathlib import Path
+
+from partrain.errors import RunError
+from partrain.store.run_directory import RunDirectory
+
+_LAST = re.compile(r"last(?:~(\d{1,6}))?")
+
+
+def find_run(reference: str, runs_dir: Path) -> Path:
+    """Return the directory of the run that `reference` names.
+
+    Parameters
+    ----------
+    reference : a path, a name in `runs_dir`, `last` for the newest run there, or `last~1` for the one before it.
+    runs_dir : the folder of all runs.
+
+    Raises
+    ------
+    RunError
+        There is no such run; the message names the nearest.
+    """
+    runs = _runs_by_age(runs_dir)
+    match = _LAST.fullmatch(reference)
+    if match:
+        place = int(match[1] or 0)
+        if place < len(runs):
+            return runs[-1 - place]
+        raise RunError(f"{reference}: there are {len(runs)} runs in {runs_dir}")
+    path = Path(reference)
+    if "\0" not in reference and path.is_dir():
+        return path
+    if os.sep not in reference and (runs_dir / reference).is_dir() and reference not in ("", ".", ".."):
+        return runs_dir / reference
+    nearest = difflib.get_close_matches(path.name, [run.name for run in runs], n=1, cutoff=0.4)
+    hint = f"; did you mean {runs_dir / nearest[0]}?" if nearest else ""
+    raise RunError(f"{reference!r}: there is no such run{hint}")
+
+
+def _runs_by_age(runs_dir: Path) -> list[Path]:
+    """Return the runs in a folder, the oldest first."""
+    started = []
+    for path in runs_dir.iterdir() if runs_dir.is_dir() else ():
+        with contextlib.suppress(RunError):  # no run, or a damaged one
+            started.append((str(RunDirectory.open(path).read_run_json().get("started")), path))
+    return [path for _, path in sorted(started)]

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from partrain.config import Data
+from partrain.data.batches import (
+    SplitRange,
+    epoch_order,
+    measure_normalisation,
+    split_examples,
+    steps_per_epoch,
+)
+from partrain.data.dataset import Split, build_dataset
+from partrain.errors import ConfigError
+
+
+def dataset_of(num_train, num_test=7):
+    def split(count):
+        return Split(np.zeros((count, 1, 2, 2), np.uint8), np.zeros(count, np.int64))
+
+    return build_dataset("mnist", "a test", split(num_train), split(num_test))
+
+
+def sizes(num_train, **fields):
+    ranges = split_examples(Data(name="mnist", **fields), dataset_of(num_train))
+    return {name: ranges[name].size for name in ("train", "validation", "test")}
+
+
+def test_training_examples_come_first_and_those_for_validation_follow():
+    ranges = split_examples(Data(name="mnist", train_examples=50, validation_examples=9), dataset_of(60))
+    assert ranges == {
+        "train": SplitRange("train", 0, 50),
+        "validation": SplitRange("train", 50, 59),
+        "test": SplitRange("test", 0, 7),
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, (50, 10)),
+        ({"train_examples": 45}, (45, 15)),
+        ({"train_examples": 60}, (60, 0)),
+        ({"validation_examples": 0}, (60, 0)),
+        ({"validation_examples": 59}, (1, 59)),
+        ({"train_examples": 1, "validation_examples": 0}, (1, 0)),
+        ({"train_examples": 50, "validation_examples": 10}, (50, 10)),
+    ],
+)
+def test_what_the_configuration_leaves_open_is_taken_from_the_file(fields, expected):
+    assert sizes(60, **fields) == {"train": expected[0], "validation": expected[1], "test": 7}
+
+
+def test_a_file_of_few_examples_has_none_for_validation():
+    assert sizes(5) == {"train": 5, "validation": 0, "test": 7}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"train_examples": 61},
+        {"train_examples": 51, "validation_examples": 10},
+        {"validation_examples": 60},
+        {"validation_examples": 75},
+    ],
+)
+def test_more_examples_than_there_are_is_an_error_that_tells_the_numbers(fields):
+    with pytest.raises(ConfigError) as caught:
+        sizes(60, **fields)
+    message = str(caught.value)
+    for words in (*(f"data.{key}" for key in fields), *(str(value) for value in fields.values()), "mnist", "60"):
+        assert words in message
+    assert "-" not in message  # nobody asked for a negative number
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch", "steps"),
+    [(50_000, 32, 1563), (64, 32, 2), (65, 32, 3), (1, 32, 1), (7, 1, 7)],
+)
+def test_the_last_batch_of_an_epoch_may_be_smaller(examples, batch, steps):
+    assert steps_per_epoch(examples, batch) == steps
+
+
+@pytest.mark.parametrize("count", [1, 2, 1000])
+def test_an_epoch_goes_through_every_example_once(count):
+    order = epoch_order(count, seed=0, epoch=3)
+    assert order.dtype == np.int64
+    assert order.flags.c_contiguous
+    assert sorted(order.tolist()) == list(range(count))
+
+
+def test_each_epoch_and_each_seed_has_an_order_of_its_own():
+    orders = {tuple(epoch_order(100, seed=seed, epoch=epoch).tolist()) for seed in range(5) for epoch in range(5)}
+    assert len(orders) == 25
+    assert tuple(range(100)) not in orders
+
+
+def test_the_order_of_an_epoch_is_always_the_same():
+    assert np.array_equal(epoch_order(100, seed=1, epoch=2), epoch_order(100, seed=1, epoch=2))
+
+
+def assert_normalisation(images, **tolerance):
+    result = measure_normalisation(images)
+    pixels = images.astype(np.float64)
+    np.testing.assert_allclose(result.mean, pixels.mean(axis=(0, 2, 3)), **tolerance)
+    np.testing.assert_allclose(result.std, pixels.std(axis=(0, 2, 3)), **tolerance)
+
+
+@pytest.mark.parametrize("num_channels", [1, 3])
+@pytest.mark.parametrize("num_images", [1, 9, 4096, 4097, 9000])  # fewer than a piece, one, and several
+def test_normalisation_of_bytes_is_that_of_numpy(num_channels, num_images):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, [[[64]], [[256]], [[9]]][:num_channels], (num_images, num_channels, 3, 5), np.uint8)
+    assert_normalisation(images, rtol=1e-12)
+
+
+def test_normalisation_of_float32_is_that_of_numpy():
+    images = np.random.default_rng(0).normal([[[0]], [[1000]]], [[[1e-3]], [[1]]], (5000, 2, 3, 3))
+    assert_normalisation(images.astype(np.float32), rtol=1e-9, atol=1e-12)
+
+
+def test_white_images_do_not_overflow():
+    result = measure_normalisation(np.full((5000, 1, 28, 28), 255, np.uint8))
+    assert (result.mean, result.std) == ((255.0,), (1.0,))
+
+
+def test_a_channel_that_is_the_same_everywhere_gets_a_deviation_of_1():
+    images = np.random.default_rng(0).random((5000, 3, 3, 3), np.float32)
+    images[:, 1] = 0.1
+    images[:, 2] = 0
+    result = measure_normalisation(images)
+    assert result.std[1:] == (1.0, 1.0)
+    assert result.mean[1:] == (float(np.float32(0.1)), 0.0)
+    assert result.std[0] == pytest.approx(np.sqrt(1 / 12), rel=0.01)
+
+
+def test_normalisation_does_not_change_the_images():
+    images = np.random.default_rng(0).integers(0, 256, (10, 1, 4, 4), np.uint8)
+    before = images.copy()
+    measure_normalisation(images)
+    assert np.array_equal(images, before)
+
+
+def test_the_normalisation_is_plain_numbers():
+    result = measure_normalisation(np.zeros((3, 2, 4, 4), np.uint8))
+    assert [type(value) for value in result.mean + result.std] == [float] * 4

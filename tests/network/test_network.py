@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from partrain.config import Conv, Dense, Flatten, MaxPool, Relu
+from partrain.errors import ConfigError
+from partrain.network.network import Network
+
+ARTICLE = [
+    Conv(filters=8, kernel=5),
+    Relu(),
+    Conv(filters=8, kernel=5),
+    Relu(),
+    MaxPool(window=2),
+    Flatten(),
+    Dense(units=128),
+    Relu(),
+    Dense(units=10),
+]
+NUM_PARAMETERS = (8 * 25 + 8) + (8 * 8 * 25 + 8) + (128 * 800 + 128) + (10 * 128 + 10)
+
+
+@pytest.fixture
+def article():
+    return Network(ARTICLE, (1, 28, 28), num_classes=10)
+
+
+def test_parameters_of_all_layers_come_in_network_order(article):
+    assert article.parameters.size == NUM_PARAMETERS
+    assert [p.name for p in article.parameters] == [
+        f"{layer}.{kind}" for layer in ("conv1", "conv2", "dense1", "dense2") for kind in ("weight", "bias")
+    ]
+
+
+def test_sums_of_tiles_are_the_convolutions_and_the_beginning_of_the_vector(article):
+    assert article.tile_sums.size == (8 * 25 + 8) + (8 * 8 * 25 + 8)
+    names = [p.name for p in article.parameters]
+    assert [p.name for p in article.tile_sums] == names[:4]
+    assert [layer.name for layer in article.dense_layers] == ["dense1", "dense2"]
+
+
+def test_a_network_without_convolutions_sends_no_sums():
+    network = Network([Flatten(), Dense(units=3)], (1, 4, 4), num_classes=3)
+    assert (network.tile_sums.size, network.parameters.size) == (0, 51)
+
+
+def test_more_outputs_than_classes_are_allowed(article):
+    assert article.num_outputs == 10
+    assert Network(ARTICLE, (1, 28, 28), num_classes=7).num_outputs == 10
+
+
+def test_activations_are_the_input_and_every_output(article):
+    assert article.num_activations == 784 + 2 * 4608 + 2 * 3200 + 2 * 800 + 2 * 128 + 10
+
+
+def test_too_few_outputs_are_an_error_that_names_the_layer_and_the_classes():
+    with pytest.raises(ConfigError, match=r"network\.8 \(dense2\): 10 outputs .* 47 classes .* at least 47 units"):
+        Network(ARTICLE, (1, 28, 28), num_classes=47)
+
+
+@pytest.mark.parametrize("end", [Relu(), MaxPool(window=2), Conv(filters=10, kernel=24)])
+def test_a_network_that_ends_with_an_image_is_an_error_that_says_how_to_end(end):
+    with pytest.raises(ConfigError, match=r"the last layer .*`flatten` and `dense: {units: 10}`"):
+        Network([Conv(filters=8, kernel=5), end], (1, 28, 28), num_classes=10)
+
+
+def test_a_network_with_nothing_to_train_is_an_error():
+    with pytest.raises(ConfigError, match="nothing to train"):
+        Network([Relu(), Flatten()], (1, 28, 28), num_classes=10)
+
+
+def test_an_error_of_a_layer_comes_first():
+    with pytest.raises(ConfigError, match=r"network\.1 \(dense1\)"):
+        Network([Relu(), Dense(units=2)], (1, 28, 28), num_classes=10)
+
+
+def test_a_network_can_be_sent_to_another_process(article):
+    copy = pickle.loads(pickle.dumps(article))
+    assert copy.layers == article.layers
+    assert list(copy.parameters) == list(article.parameters)
+
+
+def test_the_table_tells_shapes_parameters_and_multiply_adds(article):
+    lines = article.table().splitlines()
+    assert len(lines) == 1 + 9 + 1
+    assert lines[0].split() == ["layer", "output", "parameters", "multiply-adds"]
+    assert lines[1].split() == ["conv1", "8", "x", "24", "x", "24", "208", "115,200"]
+    assert lines[5].split() == ["pool1", "8", "x", "10", "x", "10", "0", "0"]
+    assert lines[7].split() == ["dense1", "128", "102,528", "102,400"]
+    assert lines[-1].split() == ["total", f"{NUM_PARAMETERS:,}", f"{115_200 + 640_000 + 102_400 + 1_280:,}"]
+    assert len({len(line) for line in lines}) == 1

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from partrain.parallel.worker import EVALUATE, FILES, GRADIENTS, Command, Computation, TileComputer
+
+TRAIN, TEST = FILES.index("train"), FILES.index("test")
+numbers = st.integers(0, 2**40)
+
+
+def spoil_results(computation: Computation) -> None:
+    """Overwrite all that a command writes, so that nothing old counts."""
+    for name, array in computation.arrays.items():
+        if name in ("tile_sums", "losses", "predictions") or name.startswith("dense"):
+            array[...] = -77
+
+
+def results_of(computation: Computation) -> dict[str, bytes]:
+    return {
+        name: array.tobytes()
+        for name, array in computation.arrays.items()
+        if name in ("tile_sums", "losses", "predictions") or name.startswith("dense")
+    }
+
+
+@given(st.sampled_from([GRADIENTS, EVALUATE]), st.sampled_from([TRAIN, TEST]), numbers, numbers, numbers)
+def test_command_comes_out_of_the_pipe_as_it_went_in(
+    operation: int, file: int, offset: int, first: int, last: int
+) -> None:
+    command = Command(operation, file, offset, first, last)
+    assert Command.decode(command.encode()) == command
+
+
+@pytest.mark.parametrize(("kernels", "dtype"), [("fast", "float32"), ("loops", "float32"), ("loops", "float64")])
+def test_tile_has_the_same_bits_in_any_order_and_any_grouping(
+    make_computation: Callable[..., Computation], kernels: str, dtype: str
+) -> None:
+    computation = make_computation(kernels=kernels, dtype=dtype)
+    spoil_results(computation)
+    TileComputer(computation).carry_out(Command(GRADIENTS, TRAIN, 0, 0, 20))
+    expected = results_of(computation)
+    spoil_results(computation)
+    computer = TileComputer(computation)
+    for first, last in ((18, 20), (9, 18), (3, 9), (0, 3), (9, 12)):
+        computer.carry_out(Command(GRADIENTS, TRAIN, 0, first, last))
+    assert results_of(computation) == expected
+
+
+def test_small_last_tile_knows_nothing_of_the_larger_one_before_it(
+    make_computation: Callable[..., Computation],
+) -> None:
+    computation = make_computation()
+    spoil_results(computation)
+    TileComputer(computation).carry_out(Command(GRADIENTS, TRAIN, 0, 18, 20))
+    alone = computation.arrays["tile_sums"][6].tobytes()
+    TileComputer(computation).carry_out(Command(GRADIENTS, TRAIN, 0, 0, 20))
+    assert computation.arrays["tile_sums"][6].tobytes() == alone
+
+
+def test_command_writes_only_what_belongs_to_its_positions(make_computation: Callable[..., Computation]) -> None:
+    computation = make_computation()
+    arrays = computation.arrays
+    spoil_results(computation)
+    TileComputer(computation).carry_out(Command(GRADIENTS, TRAIN, 0, 6, 12))
+    for name in ("dense1.inputs", "dense1.deltas", "dense2.inputs", "dense2.deltas", "losses", "predictions"):
+        assert (arrays[name][:6] == -77).all()
+        assert (arrays[name][12:] == -77).all()
+        assert not (arrays[name][6:12] == -77).all()
+    assert (arrays["tile_sums"][[0, 1, 4, 5, 6]] == -77).all()
+    assert not (arrays["tile_sums"][2:4] == -77).any()
+
+
+def test_gradients_are_of_the_examples_that_the_indices_name(
+    make_computation: Callable[..., Computation],
+) -> None:
+    computation = make_computation()
+    arrays = computation.arrays
+    computer = TileComputer(computation)
+    computer.carry_out(Command(GRADIENTS, TRAIN, 0, 0, 20))
+    of_batch = arrays["losses"][:20].copy()
+    computer.carry_out(Command(EVALUATE, TRAIN, 0, 0, 60))
+    assert of_batch.tolist() == arrays["losses"][arrays["indices"]].tolist()
+
+
+def test_evaluation_begins_at_its_offset_in_its_file(make_computation: Callable[..., Computation]) -> None:
+    computation = make_computation()
+    losses = computation.arrays["losses"]
+    computer = TileComputer(computation)
+    computer.carry_out(Command(EVALUATE, TEST, 0, 0, 50))
+    all_losses = losses[:50].copy()
+    spoil_results(computation)
+    computer.carry_out(Command(EVALUATE, TEST, 30, 5, 15))
+    assert losses[5:15].tolist() == all_losses[35:45].tolist()
+    assert (losses[:5] == -77).all()
+    assert (losses[15:] == -77).all()
+
+
+def test_evaluation_leaves_the_gradients_alone(make_computation: Callable[..., Computation]) -> None:
+    computation = make_computation()
+    spoil_results(computation)
+    TileComputer(computation).carry_out(Command(EVALUATE, TEST, 0, 0, 50))
+    assert (computation.arrays["tile_sums"] == -77).all()
+    assert (computation.arrays["dense1.deltas"] == -77).all()
+
+
+def test_change_of_the_parameters_is_seen_by_the_next_command(
+    make_computation: Callable[..., Computation],
+) -> None:
+    computation = make_computation()
+    computer = TileComputer(computation)
+    computer.carry_out(Command(EVALUATE, TEST, 0, 0, 50))
+    before = computation.arrays["losses"][:50].copy()
+    computation.arrays["parameters"][:] = 0
+    computer.carry_out(Command(EVALUATE, TEST, 0, 0, 50))
+    assert np.allclose(computation.arrays["losses"][:50], np.log(10), rtol=1e-6)
+    assert not np.allclose(before, np.log(10), rtol=1e-3)
