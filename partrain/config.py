@@ -27,8 +27,8 @@ HORIZON = ("training.epochs", "training.max_steps")
 
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
-# Positive, and neither 0 nor infinite when it is rounded to float32.
-FitsFloat32 = Annotated[float, Field(ge=1e-38, le=3e38, allow_inf_nan=False)]
+# Positive, and far from what float32 rounds to 0 or infinity.
+FitsFloat32 = Annotated[float, Field(ge=1e-30, le=1e30, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -48,9 +48,7 @@ def _number_if_square(pair: tuple[int, int] | None) -> int | list[int] | None:
     return pair[0] if pair[0] == pair[1] else list(pair)
 
 
-PositivePair = Annotated[
-    tuple[PositiveInt, PositiveInt], BeforeValidator(_pair), PlainSerializer(_number_if_square)
-]
+PositivePair = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_pair), PlainSerializer(_number_if_square)]
 NonNegativePair = Annotated[
     tuple[NonNegativeInt, NonNegativeInt], BeforeValidator(_pair), PlainSerializer(_number_if_square)
 ]

@@ -21,6 +21,7 @@ from partrain.data.batches import epoch_order
 from partrain.errors import FailedRun
 from partrain.evaluation import Evaluation, evaluate_split
 from partrain.interruption import Interruption
+from partrain.kernels import loops
 from partrain.kernels.kernel_set import KernelSet
 from partrain.messages import Messages
 from partrain.parallel.reduction import GradientReduction
@@ -85,15 +86,13 @@ class Coordinator:
         self._config, self._preparation, self._network = config, preparation, network
         self._run, self._group, self._num_shards, self._arrays = run, group, num_shards, arrays
         self._messages, self._interruption, self._clock = messages, interruption, clock
-        self._kernels, self._measure_memory = kernels, measure_memory
+        self._measure_memory = measure_memory
         self._num_train = preparation.splits["train"].size
         self._parameters = arrays["parameters"]
         self._parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
         self._reduction = GradientReduction(network, kernels, arrays, training.tile, training.dtype)
-        self._adam = Adam(self._parameters, training.optimizer, training.schedule, kernels.adam_update)
-        self._order = functools.lru_cache(maxsize=1)(
-            functools.partial(epoch_order, self._num_train, seed=config.seed)
-        )
+        self._adam = Adam(self._parameters, training.optimizer, training.schedule, loops.adam_update)
+        self._order = functools.lru_cache(maxsize=1)(functools.partial(epoch_order, self._num_train, seed=config.seed))
         self._commands = functools.cache(self._cut_batch)
         self._saved_step: int | None = None
         self._settled_step = 0
@@ -124,9 +123,7 @@ class Coordinator:
         little_endian = self._parameters.astype(self._parameters.dtype.newbyteorder("<"))
         return hashlib.sha256(little_endian.tobytes()).hexdigest()
 
-    def restore(
-        self, state: checkpoint.Checkpoint, rows: Sequence[dict[str, Any]], earlier_seconds: float
-    ) -> None:
+    def restore(self, state: checkpoint.Checkpoint, rows: Sequence[dict[str, Any]], earlier_seconds: float) -> None:
         """Go on from a saved state.
 
         Parameters
@@ -211,7 +208,7 @@ class Coordinator:
         return [Command(GRADIENTS, FILES.index("train"), 0, first, last) for first, last in shards]
 
     def _check_finite(self, loss: float, gradient_sum: NDArray[Any]) -> None:
-        place = self._kernels.first_not_finite(gradient_sum)
+        place = loops.first_not_finite(gradient_sum)
         if place < 0 and math.isfinite(loss):
             return
         what = f"the gradient of {self._network.parameters.name_at(place)}" if place >= 0 else "the loss"
@@ -221,7 +218,7 @@ class Coordinator:
         )
 
     def _check_update(self) -> None:
-        place = self._kernels.first_not_finite(self._parameters)
+        place = loops.first_not_finite(self._parameters)
         if place < 0:
             return
         self._settled_step = -1  # these parameters must not be saved

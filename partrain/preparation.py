@@ -15,7 +15,6 @@ import numpy as np
 
 from partrain.config import Config
 from partrain.data.batches import (
-    Normalisation,
     SplitRange,
     measure_normalisation,
     split_examples,
@@ -25,6 +24,7 @@ from partrain.data.dataset import Dataset
 from partrain.data.sources import load_dataset
 from partrain.errors import ResourceError
 from partrain.network.network import Network
+from partrain.normalisation import Normalisation
 from partrain.parallel.exchange import exchange_specs
 from partrain.parallel.machine import MIB, available_memory
 from partrain.parallel.shared_arrays import ArraySpec, MappedFile, total_bytes

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from partrain.config import Config
 from partrain.coordinator import Coordinator
+from partrain.data.dataset import Split
 from partrain.errors import ResourceError, RunError
 from partrain.interruption import Interrupted, Interruption
 from partrain.kernels.compile_options import are_cached, load
@@ -100,8 +103,8 @@ def train_new_run(config: Config, place: Place, session: Session) -> RunDirector
     ------------
     Makes the run's directory and, while it trains, processes and shared memory.
     """
-    preparation = _prepare(config, session)
-    with _computing(preparation, place.folder, session) as computing:
+    with _computing(config, place.folder, session) as computing:
+        preparation = computing.preparation
         run = place.create(preparation.config.name)
         with run.lock(), _log_of(run, session.messages):
             try:
@@ -153,13 +156,10 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
         if state.metadata["config_digest"] != config.identity_digest():
             raise RunError(f"{state_path}: belongs to a run of another configuration; train anew")
         if state.step >= num_steps(config):
-            messages.say(
-                f"{run.path} is complete: {state.step} steps; to go further, raise --epochs or --max-steps"
-            )
+            messages.say(f"{run.path} is complete: {state.step} steps; to go further, raise --epochs or --max-steps")
             return run
-        preparation = _prepare(config, session)
-        require_same_data(preparation, before, run.path)
-        with _log_of(run, messages), _computing(preparation, run.path, session) as computing:
+        with _log_of(run, messages), _computing(config, run.path, session, began_with=before) as computing:
+            preparation = computing.preparation
             num_cut = cut_back(run.metrics_path, state.step)
             record = _next_record(before, preparation, state.step, horizon, session)
             for difference in record["lineage"][-1]["differences"]:
@@ -177,7 +177,7 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
 
 def _prepare(config: Config, session: Session) -> Preparation:
     training = config.training
-    if session.num_workers and are_cached(kernel_set(training.kernels)):
+    if session.num_workers and are_cached(kernel_set(training.kernels).all):
         start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
     return prepare(config, say=session.messages.say, warn=session.messages.warn)
 
@@ -195,43 +195,66 @@ def _useful_workers(num_workers: int, preparation: Preparation, messages: Messag
 
 
 @contextlib.contextmanager
-def _computing(preparation: Preparation, folder: Path, session: Session) -> Iterator[_Computing]:
-    """Provide the shared arrays with the data set in them, and the processes that compute.
+def _computing(
+    config: Config, folder: Path, session: Session, began_with: dict[str, Any] | None = None
+) -> Iterator[_Computing]:
+    """Prepare a training; provide the shared arrays with the data set in them, and the processes that compute.
 
-    `folder` is where checkpoints will be kept; memory and disk are checked before anything is started.
+    Parameters
+    ----------
+    folder : where checkpoints will be kept; memory and disk are checked before anything is started.
+    began_with : the run.json of a run that goes on; the data must be the same.
     """
-    config, dataset, messages = preparation.config, preparation.dataset, session.messages
-    training, normalisation = config.training, preparation.normalisation
+    messages = session.messages
+    preparation = _prepare(config, session)
+    if began_with is not None:
+        require_same_data(preparation, began_with, folder)
+    config = preparation.config
+    training = config.training
     num_workers = _useful_workers(session.num_workers, preparation, messages)
     check_memory(preparation.memory_plan(num_workers))
     check_disk(folder, preparation.checkpoint_bytes, config.checkpoints.keep_last + 2)
     kernels = kernel_set(training.kernels)
-    load(kernels, training.dtype, announce=messages.say, warn=messages.warn)
+    load(kernels.all, training.dtype, announce=messages.say, warn=messages.warn)
     specs, files = preparation.array_plan()
     # From here on there is something to put away, or to save: a signal waits until that can be done.
     with session.interruption.deferred(), contextlib.ExitStack() as at_end:
         arrays = SharedArrays(specs, files)
         at_end.callback(arrays.close)
-        for name, split in (("train", dataset.train), ("test", dataset.test)):
-            for kind, values in (("images", split.images), ("labels", split.labels)):
-                if f"{name}.{kind}" in specs:
-                    arrays[f"{name}.{kind}"][:] = values
+        preparation = _share_data(preparation, arrays)
         computation = Computation(
             preparation.network,
             training.kernels,
             training.dtype,
             training.tile,
-            normalisation.mean,
-            normalisation.std,
+            preparation.normalisation,
             arrays,
         )
-        group: ComputeGroup = Inline(computation)
-        if num_workers:
-            max_restarts = config.workers.max_restarts
-            group = WorkerPool(num_workers, computation, max_restarts=max_restarts, log=messages.say)
+        max_restarts = config.workers.max_restarts
+        group: ComputeGroup = (
+            WorkerPool(num_workers, computation, max_restarts=max_restarts, log=messages.say)
+            if num_workers
+            else Inline(computation)
+        )
         at_end.callback(group.close)
         session.interruption.check()
         yield _Computing(preparation, num_workers, kernels, arrays, group)
+
+
+def _share_data(preparation: Preparation, arrays: SharedArrays) -> Preparation:
+    """Copy the data set into the shared arrays (what is mapped is there); return the preparation with it there.
+
+    The copy that was read is let go with the old preparation: it would be there twice.
+    """
+    dataset = preparation.dataset
+    shared = {}
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        shared[name] = Split(arrays[f"{name}.images"], arrays[f"{name}.labels"])
+        if not isinstance(split.images, np.memmap):
+            shared[name].images[:] = split.images
+        if not isinstance(split.labels, np.memmap):
+            shared[name].labels[:] = split.labels
+    return replace(preparation, dataset=replace(dataset, train=shared["train"], test=shared["test"]))
 
 
 @contextlib.contextmanager

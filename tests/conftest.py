@@ -401,9 +401,7 @@ def write_idx_folder(
     return folder
 
 
-def noise_examples(
-    num_examples: int, seed: int = 0, size: int = 28
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def noise_examples(num_examples: int, seed: int = 0, size: int = 28) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return images of noise, and labels of which each of the ten stands among the first ten."""
     rng = np.random.Generator(np.random.Philox(key=seed))
     images = rng.integers(0, 256, (num_examples, size, size), dtype=np.uint8)
@@ -428,6 +426,7 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
     from partrain.kernels.compile_options import load
     from partrain.kernels.kernel_set import kernel_set
     from partrain.network.network import Network
+    from partrain.normalisation import Normalisation
     from partrain.parallel.exchange import exchange_specs
     from partrain.parallel.shared_arrays import ArraySpec, SharedArrays
     from partrain.parallel.worker import Computation
@@ -467,7 +466,7 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
                 arrays[f"{name}.labels"][:] = labels
             arrays["parameters"][:] = network.parameters.initial_values(0, dtype)
             arrays["indices"][:] = (np.arange(batch_size) * 7 + 3) % 60
-            load(kernel_set(kernels), dtype)
-            return Computation(network, kernels, dtype, tile, (127.5,), (74.0,), arrays)
+            load(kernel_set(kernels).all, dtype)
+            return Computation(network, kernels, dtype, tile, Normalisation((127.5,), (74.0,)), arrays)
 
         yield make

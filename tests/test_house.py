@@ -27,6 +27,7 @@ FLOORS = (
         "partrain.errors",
         "partrain.interruption",
         "partrain.kernels",
+        "partrain.normalisation",
         "partrain.randomness",
         "partrain.stopwatch",
     },

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from partrain.config import Data
 from partrain.data.dataset import Dataset
 from partrain.errors import ConfigError
+from partrain.normalisation import Normalisation
 from partrain.randomness import permutation
 
 # Images a piece, when something is measured over a data set that may be larger than memory.
@@ -69,14 +70,6 @@ def epoch_order(num_examples: int, *, seed: int, epoch: int) -> NDArray[np.int64
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     """Return how many batches an epoch has; the last one may be smaller."""
     return -(-num_examples // batch_size)
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation of the pixels of each channel, in the units of the images."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 def measure_normalisation(images_NCHW: NDArray[Any]) -> Normalisation:

@@ -8,7 +8,7 @@ from partrain.data.arrays import load_arrays
 from partrain.data.catalog import CATALOG, DataUnavailable, load_named
 from partrain.data.dataset import Dataset, Split, build_dataset
 from partrain.data.idx import load_idx_folder
-from partrain.errors import DataError
+from partrain.errors import DataError, ResourceError
 
 
 def load_dataset(
@@ -60,13 +60,15 @@ def _draw(seed: int, num_examples: tuple[int, int], say: Callable[[str], None]) 
 
     num_train, num_test = num_examples
     say(f"drawing {num_train + num_test:,} synthetic digits")
-    return build_dataset(
-        "synthetic-digits",
-        "synthetic-digits",
-        Split(*draw_digits(0, num_train, seed=seed, split="train")),
-        Split(*draw_digits(0, num_test, seed=seed, split="test")),
-        class_names=tuple("0123456789"),
-    )
+    try:
+        train = Split(*draw_digits(0, num_train, seed=seed, split="train"))
+        test = Split(*draw_digits(0, num_test, seed=seed, split="test"))
+    except MemoryError:
+        raise ResourceError(
+            f"{num_train:,} synthetic digits do not fit into memory. "
+            "Make data.train_examples or data.validation_examples smaller."
+        ) from None
+    return build_dataset("synthetic-digits", "synthetic-digits", train, test, class_names=tuple("0123456789"))
 
 
 def _replacement_warning(name: str, unavailable: DataUnavailable) -> str:

@@ -1,99 +1,167 @@
-"""Convolution for float32, row by row.
+"""Convolution for float32, channels last, in explicit vectors.
 
-The definition (`loops`) walks over the taps of each output; here each tap walks over a row of outputs, so that
-the innermost loop is a run over consecutive numbers that the compiler turns into vector instructions. The run
-holds the outputs whose input is inside the image: padding costs no test and no copy.
+A patch (what one output place sees) is R runs of S·C consecutive numbers. The inner loop multiplies two vectors of
+filters with single numbers of PAIRS patches and keeps all their sums in registers. Where there are fewer filters
+than two vectors, the second vector is the same filters one output row further down: it shares R-1 rows of input.
 
-Shapes: N examples; C, H, W input channels, rows, columns; F filters; R, S filter rows, columns; P, Q output
-rows, columns.
+Output places are a flat list, so that blocks of places cross the rows: any stride, and no remainder code (the last
+place is repeated). The order of an output's sum is: bias, then r, then (s, c). It depends on nothing else.
+
+Images carry their padding inside the array, as a border of zeros, and LANES readable numbers behind their end.
+
+Shapes: N examples; C, H, W channels, rows, columns with the border; F filters; R, S filter rows, columns; P, Q
+output rows, columns.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from partrain.kernels.blocks import (
+    add_outer,
+    add_outer_half,
+    block_of_pairs,
+    points_of,
+    rectify,
+    store_half,
+)
 from partrain.kernels.compile_options import inlined, kernel
+from partrain.kernels.vectors import LANES, PAIRS, element, load, store, store_number
 
-_PAIR = "UniTuple(int64, 2)"
-_FOUR = "float32[:,:,:,::1]"
+
+def packed_shape(filter_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return the shape of filters (F, C, R, S) as `pack_filters` lays them out for the forward pass."""
+    F, C, R, S = filter_shape
+    return R, S * C, max(F, LANES)
+
+
+@kernel("void(float32[:,:,:,::1], float32[::1], float32[:,:,::1], float32[::1])")
+def pack_filters(w_FCRS, b_F, w_RKF, packed_b_F):
+    """Copy the filters to (R, S·C, F) and the biases, both at least LANES wide; more stays as it is, zero."""
+    F, C, R, S = w_FCRS.shape
+    for f in range(F):
+        packed_b_F[f] = b_F[f]
+        for c in range(C):
+            for r in range(R):
+                for s in range(S):
+                    w_RKF[r, s * C + c, f] = w_FCRS[f, c, r, s]
 
 
 @inlined
-def _inside(tap, stride, padding, num_inputs, num_outputs):
-    """Return the range of outputs p for which the input p·stride + tap - padding exists."""
-    first = max(0, -((tap - padding) // stride))
-    last = min(num_outputs, (num_inputs - 1 - tap + padding) // stride + 1)
-    return first, max(first, last)
+def grid_offsets(rows, columns, row_step, column_step, padding):
+    """Return row*row_step + column*column_step of each place of a grid, row by row; the last one is repeated."""
+    offsets = np.empty(rows * columns + padding, np.int64)
+    t = 0
+    for row in range(rows):
+        for column in range(columns):
+            store_number(offsets, t, row * row_step + column * column_step)
+            t += 1
+    for more in range(padding):
+        store_number(offsets, t + more, element(offsets, t - 1))
+    return offsets
 
 
-@kernel(f"void({_FOUR}, {_FOUR}, float32[::1], {_PAIR}, {_PAIR}, {_FOUR})", fast_math=True)
-def conv2d_forward(x_NCHW, w_FCRS, b_F, stride, padding, y_NFPQ):
-    """Convolve; see `loops.conv2d_forward`."""
-    N, F, P, Q = y_NFPQ.shape
-    _, C, R, S = w_FCRS.shape
-    _, _, H, W = x_NCHW.shape
-    step = np.uint64(stride[1])
+@inlined
+def _row_pair_offsets(rows, columns, row_step, column_step, padding):
+    """Return the same for the upper rows of pairs of rows; of an odd number the last pair overlaps."""
+    pairs = (rows + 1) // 2
+    offsets = grid_offsets(pairs, columns, 2 * row_step, column_step, padding)
+    for t in range((pairs - 1) * columns, offsets.size):
+        offsets[t] -= (2 * pairs - rows) * row_step
+    return offsets
+
+
+@inlined
+def _copy_narrow(source, width, target, start, count):
+    """Copy `count` groups of `width` numbers out of groups of LANES: each store is overlaid by the next."""
+    whole = max(0, count - LANES)
+    for t in range(whole):
+        store(target, start + t * width, load(source, t * LANES))
+    for t in range(whole, count):
+        for lane in range(width):
+            store_number(target, start + t * width + lane, element(source, t * LANES + lane))
+
+
+@inlined
+def _strip(
+    x,
+    x_start,
+    patches,
+    w,
+    w_start,
+    second_w,
+    w_step,
+    taps,
+    first_taps,
+    both_taps,
+    b,
+    f,
+    second_b,
+    rectified,
+    y,
+    y_start,
+    places,
+    second_y,
+):
+    """Compute one strip (two vectors of filters, or one for two rows) of an example's output."""
+    first_bias, second_bias = load(b, f), load(b, f + second_b)
+    for t in range(0, patches.size - PAIRS, PAIRS):
+        points = points_of(x, x_start, patches, t, PAIRS)
+        sums = block_of_pairs(first_bias, second_bias, PAIRS)
+        for k in range(min(first_taps, both_taps)):
+            sums = add_outer_half(sums, 0, w, w_start + k * w_step, points, element(taps, k))
+        for k in range(first_taps, both_taps):
+            sums = add_outer(sums, w, w_start + k * w_step, w_start + k * w_step + second_w, points, element(taps, k))
+        for k in range(max(first_taps, both_taps), taps.size):
+            sums = add_outer_half(sums, 1, w, w_start + k * w_step + second_w, points, element(taps, k))
+        if rectified:
+            sums = rectify(sums)
+        outputs = points_of(y, y_start, places, t, PAIRS)
+        store_half(sums, 0, outputs, f)
+        store_half(sums, 1, outputs, f + second_y)
+
+
+@kernel("void(float32[:,:,:,::1], float32[:,:,::1], float32[::1], UniTuple(int64, 2), boolean, float32[:,:,:,::1])")
+def conv2d_forward(x_NHWC, w_RKF, b_F, stride, rectified, y_NPQF):
+    """Convolve; then, if `rectified`, take max(y, 0).
+
+    y[n,p,q,f] = b[f] + sum over r,s,c of  x[n, p·stride+r, q·stride+s, c] · w[f,c,r,s]
+
+    Parameters
+    ----------
+    x_NHWC : bordered images; read.
+    w_RKF, b_F : as `pack_filters` makes them; read.
+    stride : rows, columns.
+    y_NPQF : overwritten.
+    """
+    N, H, W, C = x_NHWC.shape
+    R, run, w_step = w_RKF.shape
+    _, P, Q, F = y_NPQF.shape
+    narrow = F < LANES  # through a buffer of whole vectors
+    y = np.empty(P * Q * LANES, np.float32) if narrow else y_NPQF.reshape(-1)
+    y_step = max(F, LANES)
+    column_step, row_step = stride[1] * C, stride[0] * W * C
+    patches = grid_offsets(P, Q, row_step, column_step, PAIRS)
+    places = grid_offsets(P, Q, Q * y_step, y_step, PAIRS)
+    taps = grid_offsets(R, run, W * C, 1, 0)
+    # The lower row of a pair begins `row_taps` taps later; of a single row there is no lower one.
+    paired = P > 1
+    pair_patches = _row_pair_offsets(P, Q, row_step, column_step, PAIRS) if paired else patches
+    pair_places = _row_pair_offsets(P, Q, Q * y_step, y_step, PAIRS) if paired else places
+    row_taps = stride[0] * run if paired else 0
+    pair_taps = grid_offsets(R + stride[0] if paired else R, run, W * C, 1, 0)
+    lower = Q * y_step if paired else 0
     for n in range(N):
-        for f in range(F):
-            y_NFPQ[n, f] = b_F[f]
-            for c in range(C):
-                for r in range(R):
-                    first_p, last_p = _inside(r, stride[0], padding[0], H, P)
-                    for s in range(S):
-                        first_q, last_q = _inside(s, stride[1], padding[1], W, Q)
-                        first_j = first_q * stride[1] + s - padding[1]
-                        weight = w_FCRS[f, c, r, s]
-                        for p in range(first_p, last_p):
-                            x_W = x_NCHW[n, c, p * stride[0] + r - padding[0], first_j:]
-                            y_Q = y_NFPQ[n, f, p, first_q:last_q]
-                            for q in range(np.uint64(y_Q.size)):
-                                y_Q[q] += weight * x_W[q * step]
-
-
-@kernel(f"void({_FOUR}, {_FOUR}, {_PAIR}, {_PAIR}, {_FOUR})", fast_math=True)
-def conv2d_backward_input(dy_NFPQ, w_FCRS, stride, padding, dx_NCHW):
-    """Take the gradient back to the input; see `loops.conv2d_backward_input`."""
-    N, F, P, Q = dy_NFPQ.shape
-    _, C, R, S = w_FCRS.shape
-    _, _, H, W = dx_NCHW.shape
-    step = np.uint64(stride[1])
-    for n in range(N):
-        for c in range(C):
-            dx_NCHW[n, c] = 0
-            for f in range(F):
-                for r in range(R):
-                    first_p, last_p = _inside(r, stride[0], padding[0], H, P)
-                    for s in range(S):
-                        first_q, last_q = _inside(s, stride[1], padding[1], W, Q)
-                        first_j = first_q * stride[1] + s - padding[1]
-                        weight = w_FCRS[f, c, r, s]
-                        for p in range(first_p, last_p):
-                            dx_W = dx_NCHW[n, c, p * stride[0] + r - padding[0], first_j:]
-                            dy_Q = dy_NFPQ[n, f, p, first_q:last_q]
-                            for q in range(np.uint64(dy_Q.size)):
-                                dx_W[q * step] += weight * dy_Q[q]
-
-
-@kernel(f"void({_FOUR}, {_FOUR}, {_PAIR}, {_PAIR}, {_FOUR}, float32[::1])", fast_math=True)
-def conv2d_backward_weights(x_NCHW, dy_NFPQ, stride, padding, dw_FCRS, db_F):
-    """Add the filter gradient of N examples; see `loops.conv2d_backward_weights`."""
-    N, F, P, Q = dy_NFPQ.shape
-    _, C, R, S = dw_FCRS.shape
-    _, _, H, W = x_NCHW.shape
-    step = np.uint64(stride[1])
-    for n in range(N):
-        for f in range(F):
-            db_F[f] += dy_NFPQ[n, f].sum()
-            for c in range(C):
-                for r in range(R):
-                    first_p, last_p = _inside(r, stride[0], padding[0], H, P)
-                    for s in range(S):
-                        first_q, last_q = _inside(s, stride[1], padding[1], W, Q)
-                        first_j = first_q * stride[1] + s - padding[1]
-                        total = dw_FCRS[f, c, r, s]
-                        for p in range(first_p, last_p):
-                            x_W = x_NCHW[n, c, p * stride[0] + r - padding[0], first_j:]
-                            dy_Q = dy_NFPQ[n, f, p, first_q:last_q]
-                            for q in range(np.uint64(dy_Q.size)):
-                                total += dy_Q[q] * x_W[q * step]
-                        dw_FCRS[f, c, r, s] = total
+        x_start = n * H * W * C
+        y_start = 0 if narrow else n * P * Q * F
+        for strip in range(0, F, 2 * LANES):
+            if strip + 2 * LANES <= F:
+                _strip(x_NHWC, x_start, patches, w_RKF, strip, LANES, w_step, taps, 0, R * run,
+                       b_F, strip, LANES, rectified, y, y_start, places, LANES)  # fmt: skip
+            else:
+                for part in range(strip, F, LANES):
+                    f = max(0, min(part, F - LANES))
+                    _strip(x_NHWC, x_start, pair_patches, w_RKF, f, -row_taps * w_step, w_step, pair_taps,
+                           row_taps, R * run, b_F, f, 0, rectified, y, y_start, pair_places, lower)  # fmt: skip
+        if narrow:
+            _copy_narrow(y, F, y_NPQF, n * P * Q * F, P * Q)

@@ -1,58 +1,173 @@
-"""Dense layers for float32, with the sums in vectors.
+"""Dense layers for float32, in explicit vectors, a few rows at a time.
 
 Shapes: N examples; D, E inputs, outputs.
 """
 
 from __future__ import annotations
 
-from partrain.kernels.compile_options import kernel
+import numpy as np
 
-_TWO = "float32[:,::1]"
+from partrain.kernels.blocks import (
+    add_dots,
+    add_rows,
+    add_scaled,
+    load_rows,
+    points_in_steps,
+    points_of,
+    store_block,
+    store_rows,
+    zeros,
+)
+from partrain.kernels.compile_options import inlined, kernel
+from partrain.kernels.vectors import LANES, broadcast, element, load, store, store_number, sum_lanes
+
+# Rows of x times units in registers at once, and vectors of one row where there is only one factor.
+ROWS = 4
+UNITS = 3
+DOTS = 12
+# Columns at a time, so that a stretch of the rows stays in the first-level cache.
+STRETCH = 1024
+# The panel of weights that the backward pass copies together: rows, and strips of UNITS vectors of columns.
+STREAMS = 32
+STRIPS = 4
+SPAN = 10
 
 
-@kernel(f"void({_TWO}, {_TWO}, float32[::1], {_TWO})", fast_math=True)
-def dense_forward(x_ND, w_ED, b_E, y_NE):
-    """Multiply by the weights and add the bias; see `loops.dense_forward`.
+@inlined
+def _row_offsets(N, step, padding):
+    """Return where each row starts; the last one is repeated."""
+    offsets = np.empty(N + padding, np.int64)
+    for n in range(N + padding):
+        offsets[n] = min(n, N - 1) * step
+    return offsets
 
-    A row of weights is read once from memory for all examples.
+
+@kernel("void(float32[:,::1], float32[:,::1], float32[::1], boolean, float32[:,::1])")
+def dense_forward(x_ND, w_ED, b_E, rectified, y_NE):
+    """y[n,e] = b[e] + sum over d of  x[n,d] · w[e,d]; if `rectified`, max(y, 0) of it. Overwrites `y_NE`.
+
+    Each lane sums every LANES-th d; the lanes are then added in a fixed order, stretch by stretch.
     """
     N, D = x_ND.shape
     E = w_ED.shape[0]
-    for e in range(E):
-        w_D = w_ED[e]
-        for n in range(N):
-            x_D = x_ND[n]
-            total = b_E[e]
-            for d in range(D):
-                total += w_D[d] * x_D[d]
-            y_NE[n, e] = total
+    x_rows = _row_offsets(N, D, ROWS)
+    w_rows = _row_offsets(E, D, UNITS)
+    lanes = np.empty(DOTS * LANES, np.float32)
+    whole = D - D % LANES
+    for first in range(0, whole, STRETCH):
+        last = min(whole, first + STRETCH)
+        for e in range(0, E, UNITS):
+            w_points = points_of(w_ED, 0, w_rows, e, UNITS)
+            for n in range(0, N, ROWS):
+                x_points = points_of(x_ND, 0, x_rows, n, ROWS)
+                sums = zeros(DOTS)
+                for i in range(first, last, LANES):
+                    sums = add_dots(sums, x_points, i, w_points, i)
+                store_block(sums, points_in_steps(lanes, 0, LANES, DOTS), 0)
+                for j in range(min(ROWS, N - n)):
+                    for u in range(min(UNITS, E - e)):
+                        total = sum_lanes(load(lanes, (j * UNITS + u) * LANES))
+                        y_NE[n + j, e + u] = total + (b_E[e + u] if first == 0 else y_NE[n + j, e + u])
+    for n in range(N):
+        for e in range(E):
+            total = y_NE[n, e] if whole > 0 else b_E[e]
+            for i in range(whole, D):
+                total += x_ND[n, i] * w_ED[e, i]
+            y_NE[n, e] = np.float32(0) if rectified and total <= 0 else total
 
 
-@kernel(f"void({_TWO}, {_TWO}, {_TWO})", fast_math=True)
+@inlined
+def _add_strip(dy, dy_rows, w, w_start, w_step, first, last, d, dx, dx_rows, N):
+    """Add the terms first..last-1 of the sums of UNITS vectors of columns from d on."""
+    for n in range(0, N, ROWS):
+        points = points_of(dy, 0, dy_rows, n, ROWS)
+        targets = points_of(dx, 0, dx_rows, n, ROWS)
+        sums = zeros(DOTS) if first == 0 else load_rows(targets, d, UNITS)
+        k = w_start
+        for e in range(first, last):
+            sums = add_rows(sums, w, k, points, e)
+            k += w_step
+        store_rows(sums, targets, d)
+
+
+@kernel("void(float32[:,::1], float32[:,::1], float32[:,::1])")
 def dense_backward_input(dy_NE, w_ED, dx_ND):
-    """Take the gradient back to the input; see `loops.dense_backward_input`."""
-    N, D = dx_ND.shape
-    E = w_ED.shape[0]
-    dx_ND[:] = 0
-    for e in range(E):
-        w_D = w_ED[e]
+    """dx[n,d] = sum over e of  dy[n,e] · w[e,d], in the order of e. Overwrites `dx_ND`.
+
+    A panel of weights is copied together first: read along its rows it comes quickly, and read down its columns from
+    where it was it would fall out of the cache between two groups of examples (rows whose length is a multiple of
+    4 KiB share their places there).
+    """
+    N, E = dy_NE.shape
+    D = w_ED.shape[1]
+    w = w_ED.reshape(-1)
+    dy_rows = _row_offsets(N, E, ROWS)
+    dx_rows = _row_offsets(N, D, ROWS)
+    width = UNITS * LANES
+    panel = np.empty(STREAMS * STRIPS * width, np.float32)
+    whole = D - D % width
+    for first in range(0, E, STREAMS):
+        last = min(E, first + STREAMS)
+        for start in range(0, whole, STRIPS * width):
+            strips = min(STRIPS, (whole - start) // width)
+            for e in range(first, last):
+                for strip in range(strips):
+                    source, target = e * D + start + strip * width, (strip * STREAMS + e - first) * width
+                    for part in range(0, width, LANES):
+                        store(panel, target + part, load(w, source + part))
+            for strip in range(strips):
+                _add_strip(dy_NE, dy_rows, panel, strip * STREAMS * width, width, first, last,
+                           start + strip * width, dx_ND, dx_rows, N)  # fmt: skip
+    if 0 < whole < D:
+        # Overlaps the last strip, and finds the same sums there.
+        _add_strip(dy_NE, dy_rows, w, D - width, D, 0, E, D - width, dx_ND, dx_rows, N)
+    elif whole < D:
         for n in range(N):
-            dx_D = dx_ND[n]
-            delta = dy_NE[n, e]
             for d in range(D):
-                dx_D[d] += delta * w_D[d]
+                total = np.float32(0)
+                for e in range(E):
+                    total += dy_NE[n, e] * w_ED[e, d]
+                dx_ND[n, d] = total
 
 
-@kernel(f"void({_TWO}, {_TWO}, {_TWO}, float32[::1])", fast_math=True)
+@kernel("void(float32[:,::1], float32[:,::1], float32[:,::1], float32[::1])")
 def dense_backward_weights(x_ND, dy_NE, dw_ED, db_E):
-    """Add the weight gradient of N examples; see `loops.dense_backward_weights`."""
+    """dw[e,d] = sum over n of  dy[n,e] · x[n,d];  db[e] = sum over n of  dy[n,e];  in the order of n. Overwrites both.
+
+    A zero of dy (behind ReLU: every other) costs nothing. The columns of x that one block covers stay in the cache
+    for all units.
+    """
     N, D = x_ND.shape
-    E = dw_ED.shape[0]
+    E = dy_NE.shape[1]
+    starts = np.empty(E + 1, np.int64)
+    rows = np.empty(N * E + 1, np.int64)
+    deltas = np.empty(N * E + 1, np.float32)
+    count = 0
     for e in range(E):
-        dw_D = dw_ED[e]
+        starts[e] = count
+        bias = np.float32(0)
         for n in range(N):
-            x_D = x_ND[n]
-            delta = dy_NE[n, e]
-            db_E[e] += delta
-            for d in range(D):
-                dw_D[d] += delta * x_D[d]
+            delta = element(dy_NE, n * E + e)
+            store_number(rows, count, n * D)
+            store_number(deltas, count, delta)
+            bias += delta
+            count += delta != 0
+        db_E[e] = bias
+    starts[E] = count
+    span = SPAN * LANES
+    if span <= D:
+        for part in range(0, D, span):
+            d = min(part, D - span)
+            points = points_in_steps(x_ND, d, LANES, SPAN)
+            for e in range(E):
+                sums = zeros(SPAN)
+                for i in range(starts[e], starts[e + 1]):
+                    sums = add_scaled(sums, broadcast(element(deltas, i)), points, element(rows, i))
+                store_block(sums, points_in_steps(dw_ED, e * D + d, LANES, SPAN), 0)
+        return
+    for e in range(E):
+        for d in range(D):
+            number = np.float32(0)
+            for i in range(starts[e], starts[e + 1]):
+                number += element(deltas, i) * element(x_ND, element(rows, i) + d)
+            store_number(dw_ED, e * D + d, number)

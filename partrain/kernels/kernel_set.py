@@ -2,51 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from partrain.kernels import convolution, dense, loops
+from partrain.kernels import convolution, convolution_backward, dense, layout, loops, max_pool
 
 Kernel = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class KernelSet:
-    """One kernel for each operation; what each computes is told in `kernels.loops`."""
+    """The kernels of a set that more than a network's layers need, and all of them.
 
-    gather_normalised: Kernel = loops.gather_normalised
-    conv2d_forward: Kernel = loops.conv2d_forward
-    conv2d_backward_input: Kernel = loops.conv2d_backward_input
-    conv2d_backward_weights: Kernel = loops.conv2d_backward_weights
-    max_pool_forward: Kernel = loops.max_pool_forward
-    max_pool_backward_input: Kernel = loops.max_pool_backward_input
-    relu_forward: Kernel = loops.relu_forward
-    relu_backward_input: Kernel = loops.relu_backward_input
-    dense_forward: Kernel = loops.dense_forward
-    dense_backward_input: Kernel = loops.dense_backward_input
-    dense_backward_weights: Kernel = loops.dense_backward_weights
-    softmax_cross_entropy: Kernel = loops.softmax_cross_entropy
-    sum_slots: Kernel = loops.sum_slots
-    first_not_finite: Kernel = loops.first_not_finite
-    adam_update: Kernel = loops.adam_update
+    Attributes
+    ----------
+    name : "loops" or "fast".
+    all : what must be loaded before any is called.
+    dense_backward_weights : turns factors into a gradient; see `loops.dense_backward_weights`.
+    """
 
-    def __iter__(self) -> Iterator[Kernel]:
-        return (getattr(self, field.name) for field in fields(self))
+    name: str
+    all: tuple[Kernel, ...]
+    dense_backward_weights: Kernel
 
 
-LOOPS = KernelSet()
-FAST = replace(
-    LOOPS,
-    conv2d_forward=convolution.conv2d_forward,
-    conv2d_backward_input=convolution.conv2d_backward_input,
-    conv2d_backward_weights=convolution.conv2d_backward_weights,
-    dense_forward=dense.dense_forward,
-    dense_backward_input=dense.dense_backward_input,
-    dense_backward_weights=dense.dense_backward_weights,
+_BOTH = (
+    loops.relu_backward_input,
+    loops.relu_forward,
+    loops.softmax_cross_entropy,
+    loops.sum_slots,
+    loops.first_not_finite,
+    loops.adam_update,
+)
+
+LOOPS = KernelSet(
+    "loops",
+    (
+        *_BOTH,
+        loops.gather_normalised,
+        loops.conv2d_forward,
+        loops.conv2d_backward_input,
+        loops.conv2d_backward_weights,
+        loops.max_pool_forward,
+        loops.max_pool_backward_input,
+        loops.dense_forward,
+        loops.dense_backward_input,
+        loops.dense_backward_weights,
+    ),
+    loops.dense_backward_weights,
+)
+
+FAST = KernelSet(
+    "fast",
+    (
+        *_BOTH,
+        layout.gather_normalised,
+        layout.flatten_forward,
+        layout.flatten_backward_input,
+        convolution.pack_filters,
+        convolution.conv2d_forward,
+        convolution_backward.pack_patch_vectors,
+        convolution_backward.conv2d_backward_winners,
+        convolution_backward.conv2d_backward_weights,
+        max_pool.max_pool_forward,
+        max_pool.max_pool_backward_input,
+        dense.dense_forward,
+        dense.dense_backward_input,
+        dense.dense_backward_weights,
+    ),
+    dense.dense_backward_weights,
 )
 
 
 def kernel_set(name: str) -> KernelSet:
-    """Return the set that `training.kernels` names: "loops" or "fast"."""
+    """Return the set that `training.kernels` names."""
     return {"loops": LOOPS, "fast": FAST}[name]

@@ -199,14 +199,14 @@ def dense_backward_input(dy_NE, w_ED, dx_ND):
 
 @kernel("void({float}[:,::1], {float}[:,::1], {float}[:,::1], {float}[::1])")
 def dense_backward_weights(x_ND, dy_NE, dw_ED, db_E):
-    """Add the weight gradient of N examples, in their order, into `dw_ED` and `db_E`.
+    """Sum the weight gradient of N examples, in their order; overwrites `dw_ED` and `db_E`.
 
-    dw[e,d] += sum over n of  dy[n,e] · x[n,d];   db[e] += sum over n of  dy[n,e]
-
-    Both are accumulated in place; the caller zeroes them.
+    dw[e,d] = sum over n of  dy[n,e] · x[n,d];   db[e] = sum over n of  dy[n,e]
     """
     N, D = x_ND.shape
     E = dw_ED.shape[0]
+    dw_ED[:] = 0
+    db_E[:] = 0
     for e in range(E):
         for n in range(N):
             db_E[e] += dy_NE[n, e]
@@ -265,45 +265,45 @@ def first_not_finite(values):
 
 
 @kernel(
-    "void({float}[::1], {float}, {float}, {float}, {float}, {float}, {float}, {float}, {float}, {float}, {float},"
+    "void({float}[::1], {float}, {float}, {float}, {float}, {float}, {float}, {float}, {float}, {float},"
     " {float}[::1], {float}[::1], {float}[::1])"
 )
 def adam_update(
     gradient_sum_K,
-    batch_size,
-    lr,
+    scale,
+    step_size,
     beta1,
     one_minus_beta1,
     beta2,
     one_minus_beta2,
     eps,
     decay,
-    correction1,
-    correction2,
+    root_scale,
     first_moment_K,
     second_moment_K,
     parameters_K,
 ):
     """Move the parameters by one step of Adam with decoupled weight decay.
 
-    With g = gradient_sum / batch_size:
+    With g = gradient_sum · scale:
         m = beta1·m + (1-beta1)·g;   v = beta2·v + (1-beta2)·g²
-        w = w·decay - lr · (m / correction1) / (sqrt(v) / correction2 + eps)
+        w = w·decay - step_size · m / (sqrt(v)·root_scale + eps)
 
     Parameters
     ----------
     gradient_sum_K : sum of the examples' gradients; read.
     one_minus_beta1, one_minus_beta2 : given, since in float32 the difference has lost digits.
+    scale : 1 / batch size.
     decay : 1 - lr · weight_decay.
-    correction1, correction2 : 1 - beta1^t and sqrt(1 - beta2^t), t the step counted from 1.
+    step_size, root_scale : lr / (1 - beta1^t) and 1 / sqrt(1 - beta2^t), t the step counted from 1.
     first_moment_K, second_moment_K, parameters_K : m, v, w; read and written.
 
     Sources: Kingma, Ba, arXiv 1412.6980, algorithm 1; Loshchilov, Hutter, arXiv 1711.05101, algorithm 2.
     """
     for k in range(gradient_sum_K.size):
-        g = gradient_sum_K[k] / batch_size
+        g = gradient_sum_K[k] * scale
         m = beta1 * first_moment_K[k] + one_minus_beta1 * g
         v = beta2 * second_moment_K[k] + one_minus_beta2 * g * g
         first_moment_K[k] = m
         second_moment_K[k] = v
-        parameters_K[k] = parameters_K[k] * decay - lr * (m / correction1) / (np.sqrt(v) / correction2 + eps)
+        parameters_K[k] = parameters_K[k] * decay - step_size * m / (np.sqrt(v) * root_scale + eps)

@@ -49,6 +49,10 @@ class ParameterLayout:
         """Return each parameter's part of `vector` (self.size,) under its name, in its shape; no copy."""
         return {p.name: vector[self._slices[p.name]].reshape(p.shape) for p in self.parameters}
 
+    def start(self, name: str) -> int:
+        """Return where the parameter's part of the vector begins."""
+        return int(self._slices[name].start)
+
     def name_at(self, place: int) -> str:
         """Return the name of the parameter that the number at `place` of the vector belongs to."""
         return next(name for name, part in self._slices.items() if part.start <= place < part.stop)

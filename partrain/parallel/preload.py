@@ -14,4 +14,4 @@ from partrain.parallel import worker
 worker.ignore_signals()
 _set_name, _, _dtype = os.environ.get(worker.PRELOAD_VARIABLE, "").partition(":")
 if _dtype:
-    load(kernel_set(_set_name), _dtype)
+    load(kernel_set(_set_name).all, _dtype)

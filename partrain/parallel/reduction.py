@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from partrain.kernels import loops
 from partrain.kernels.kernel_set import KernelSet
 from partrain.network.network import Network
 from partrain.parallel.tiles import num_tiles
@@ -45,9 +46,8 @@ class GradientReduction:
         -------
         The flat vector (network.parameters.size,); valid until the next call.
         """
-        self._gradient_sum[:] = 0
         slots = self._arrays["tile_sums"][: num_tiles(num_examples, self._tile)]
-        self._kernels.sum_slots(slots, self._gradient_sum[: self._network.tile_sums.size])
+        loops.sum_slots(slots, self._gradient_sum[: self._network.tile_sums.size])
         for layer in self._network.dense_layers:
             dw_ED, db_E = (self._views[p.name] for p in layer.parameters)
             inputs_BD = self._arrays[f"{layer.name}.inputs"][:num_examples]

@@ -18,11 +18,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from partrain.kernels import loops
 from partrain.kernels.compile_options import load
 from partrain.kernels.kernel_set import kernel_set
-from partrain.network.execution import Factors, GradientTarget, NetworkExecution
+from partrain.network.execution import Execution, Factors, LoopsExecution
+from partrain.network.fast_execution import FastExecution
 from partrain.network.network import Network
+from partrain.normalisation import Normalisation
 from partrain.parallel.shared_arrays import SharedArrays
+from partrain.parallel.tiles import num_tiles
 
 GRADIENTS = 0
 EVALUATE = 1
@@ -69,8 +73,7 @@ class Computation:
     kernels: str
     dtype: str
     tile: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalisation: Normalisation
     arrays: SharedArrays
 
 
@@ -79,26 +82,25 @@ class TileComputer:
 
     def __init__(self, computation: Computation) -> None:
         network, arrays, dtype = computation.network, computation.arrays, computation.dtype
-        tile = self._tile = computation.tile
-        self._arrays = arrays
-        self._kernels = kernel_set(computation.kernels)
-        load(self._kernels, dtype)
-        self._execution = NetworkExecution(network, self._kernels, arrays["parameters"], tile, dtype)
-        self._mean = np.array(computation.mean, dtype)
-        self._inverse_std = 1 / np.array(computation.std, dtype)
-        self._x_NCHW = np.empty((tile, *network.input_shape), dtype)
-        self._dlogits_NE = np.empty((tile, network.num_outputs), dtype)
-        self._sums = [network.tile_sums.views(slot) for slot in arrays["tile_sums"]]
+        normalisation, tile = computation.normalisation, computation.tile
+        load(kernel_set(computation.kernels).all, dtype)
+        self._arrays, self._tile = arrays, tile
+        self._execution: Execution
+        if computation.kernels == "fast":
+            self._execution = FastExecution(network, arrays["parameters"], normalisation, tile)
+        else:
+            self._execution = LoopsExecution(network, arrays["parameters"], normalisation, tile, dtype)
+        self._dlogits_NE = np.empty((self._execution.capacity, network.num_outputs), dtype)
         self._factors = {
             layer.name: (arrays[f"{layer.name}.inputs"], arrays[f"{layer.name}.deltas"])
             for layer in network.dense_layers
         }
 
     def carry_out(self, command: Command) -> None:
-        """Compute what `command` says, a tile at a time."""
+        """Compute what `command` says, as many tiles at a time as the execution takes."""
         file = FILES[command.file]
-        for first in range(command.first, command.last, self._tile):
-            last = min(first + self._tile, command.last)
+        for first in range(command.first, command.last, self._execution.capacity):
+            last = min(first + self._execution.capacity, command.last)
             if command.operation == GRADIENTS:
                 self._forward(file, self._arrays["indices"][first:last], first, last)
                 self._backward(first, last)
@@ -106,21 +108,19 @@ class TileComputer:
                 self._forward(file, np.arange(command.offset + first, command.offset + last), first, last)
 
     def _forward(self, file: str, indices_N: NDArray[np.int64], first: int, last: int) -> None:
-        x_NCHW, dlogits_NE = self._x_NCHW[: last - first], self._dlogits_NE[: last - first]
         images, labels = self._arrays[f"{file}.images"], self._arrays[f"{file}.labels"]
         losses_N, predictions_N = self._arrays["losses"][first:last], self._arrays["predictions"][first:last]
-        self._kernels.gather_normalised(images, indices_N, self._mean, self._inverse_std, x_NCHW)
-        logits_NE = self._execution.forward(x_NCHW)
-        self._kernels.softmax_cross_entropy(logits_NE, labels[indices_N], losses_N, predictions_N, dlogits_NE)
+        logits_NE = self._execution.forward(images, indices_N)
+        dlogits_NE = self._dlogits_NE[: last - first]
+        loops.softmax_cross_entropy(logits_NE, labels[indices_N], losses_N, predictions_N, dlogits_NE)
 
     def _backward(self, first: int, last: int) -> None:
         factors = {
             name: Factors(inputs_BD[first:last], deltas_BE[first:last])
             for name, (inputs_BD, deltas_BE) in self._factors.items()
         }
-        slot = first // self._tile
-        self._arrays["tile_sums"][slot] = 0
-        self._execution.backward(self._dlogits_NE[: last - first], GradientTarget(self._sums[slot], factors))
+        slots_TK = self._arrays["tile_sums"][first // self._tile : num_tiles(last, self._tile)]
+        self._execution.backward(self._dlogits_NE[: last - first], slots_TK, factors)
 
 
 def work(connection: Connection, computation: Computation, preload_module: str) -> None:

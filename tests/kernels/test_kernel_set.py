@@ -1,16 +1,35 @@
 from __future__ import annotations
 
-from dataclasses import fields
+import importlib
+import pkgutil
 
 import pytest
 
-from partrain.kernels.kernel_set import KernelSet, kernel_set
+import partrain.kernels
+from partrain.kernels import compile_options, dense, loops
+from partrain.kernels.kernel_set import kernel_set
+
+SETS = pytest.mark.parametrize("name", ["fast", "loops"])
 
 
-@pytest.mark.parametrize("name", ["fast", "loops"])
-def test_a_set_goes_through_all_its_kernels(name):
-    kernels = kernel_set(name)
-    assert list(kernels) == [getattr(kernels, field.name) for field in fields(KernelSet)]
+def names(kernels):
+    return {f"{k.py_func.__module__.rpartition('.')[2]}.{k.py_func.__name__}" for k in kernels}
+
+
+def kernels_of(module):
+    """Return the kernels that a file of partrain.kernels declares."""
+    full_name = f"partrain.kernels.{module}"
+    values = vars(importlib.import_module(full_name)).values()
+    return [v for v in values if getattr(v, "py_func", None) and v.py_func.__module__ == full_name and is_kernel(v)]
+
+
+def is_kernel(function):
+    return function in compile_options._signatures
+
+
+@SETS
+def test_a_set_is_found_by_its_name(name):
+    assert kernel_set(name).name == name
 
 
 def test_only_the_two_sets_of_the_configuration_exist():
@@ -18,21 +37,47 @@ def test_only_the_two_sets_of_the_configuration_exist():
         kernel_set("slow")
 
 
-def test_the_loops_are_the_default_of_each_operation():
-    assert kernel_set("loops") == KernelSet()
+@SETS
+def test_a_set_names_each_kernel_once(name):
+    kernels = kernel_set(name).all
+    assert all(is_kernel(k) for k in kernels)
+    assert len(set(kernels)) == len(kernels)
+
+
+@SETS
+def test_what_turns_factors_into_a_gradient_is_one_of_the_set(name):
+    assert kernel_set(name).dense_backward_weights in kernel_set(name).all
+
+
+def test_the_loops_are_all_there_are():
+    assert names(kernel_set("loops").all) == names(kernels_of("loops"))
+    assert kernel_set("loops").dense_backward_weights is loops.dense_backward_weights
+
+
+def test_the_fast_set_has_every_kernel_of_the_files_that_are_written_for_it():
+    modules = {m.name for m in pkgutil.iter_modules(partrain.kernels.__path__)} - {"loops", "strokes"}
+    expected = set().union(*(names(kernels_of(module)) for module in modules))
+    assert {k for k in names(kernel_set("fast").all) if not k.startswith("loops.")} == expected
+    assert kernel_set("fast").dense_backward_weights is dense.dense_backward_weights
 
 
 def test_the_fast_set_has_kernels_of_its_own_for_the_costly_operations():
-    fast, loops = kernel_set("fast"), kernel_set("loops")
-    for operation in ("conv2d", "dense"):
-        for direction in ("forward", "backward_input", "backward_weights"):
-            name = f"{operation}_{direction}"
-            assert getattr(fast, name) is not getattr(loops, name)
+    operations = {name.rpartition(".")[2] for name in names(kernel_set("fast").all) if name.startswith("loops.")}
+    assert not [name for name in operations if name.startswith(("conv2d", "dense", "max_pool", "gather"))]
 
 
-@pytest.mark.parametrize("name", ["fast", "loops"])
-def test_kernels_are_called_by_their_operation(name):
-    kernels = kernel_set(name)
-    for field in fields(KernelSet):
-        kernel = getattr(kernels, field.name)
-        assert getattr(kernel, "py_func", kernel).__name__ == field.name
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        loops.relu_forward,
+        loops.relu_backward_input,
+        loops.softmax_cross_entropy,
+        loops.sum_slots,
+        loops.first_not_finite,
+        loops.adam_update,
+    ],
+    ids=lambda k: k.py_func.__name__,
+)
+def test_what_is_used_whichever_set_is_chosen_is_loaded_with_both(kernel):
+    assert kernel in kernel_set("fast").all
+    assert kernel in kernel_set("loops").all

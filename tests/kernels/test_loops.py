@@ -14,76 +14,68 @@ import numpy as np
 import pytest
 
 import partrain
+from partrain.kernels import loops
 from partrain.kernels.compile_options import load
 from partrain.kernels.kernel_set import kernel_set
 from tests.kernels import oracles
 
-FAST, LOOPS = kernel_set("fast"), kernel_set("loops")
-BOTH = pytest.mark.parametrize("kernels", [FAST, LOOPS], ids=["fast", "loops"])
-# (kernels, dtype, relative tolerance)
-ALL_TYPES = pytest.mark.parametrize(
-    ("kernels", "dtype", "tolerance"),
-    [(LOOPS, "float64", 1e-13), (LOOPS, "float32", 1e-5), (FAST, "float32", 1e-5)],
-    ids=["loops float64", "loops float32", "fast float32"],
+# (dtype, relative tolerance)
+BOTH_TYPES = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float64", 1e-13), ("float32", 1e-5)], ids=["float64", "float32"]
 )
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _loaded_kernels():
-    load(FAST, "float32")
-    load(LOOPS, "float32")
-    load(LOOPS, "float64")
+    load(kernel_set("loops").all, "float32")
+    load(kernel_set("loops").all, "float64")
 
 
-@ALL_TYPES
+@BOTH_TYPES
 @pytest.mark.parametrize("pixel_type", ["uint8", "float32"])
 @pytest.mark.parametrize("shape_CHW", [(1, 28, 28), (3, 5, 7), (2, 1, 1)])
-def test_gathered_images_are_the_chosen_ones_normalised_by_channel(
-    kernels, dtype, tolerance, pixel_type, shape_CHW
-):
+def test_gathered_images_are_the_chosen_ones_normalised_by_channel(dtype, tolerance, pixel_type, shape_CHW):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (11, *shape_CHW)).astype(pixel_type)
     indices = np.array([10, 0, 3, 3], np.int64)
     mean, inverse_std = rng.uniform(1, 90, shape_CHW[0]), rng.uniform(0.01, 2, shape_CHW[0])
     x = np.full((4, *shape_CHW), np.nan, dtype)
-    kernels.gather_normalised(images, indices, mean.astype(dtype), inverse_std.astype(dtype), x)
+    loops.gather_normalised(images, indices, mean.astype(dtype), inverse_std.astype(dtype), x)
     expected = (images[indices].astype(np.float64) - mean[:, None, None]) * inverse_std[:, None, None]
     np.testing.assert_allclose(x, expected, rtol=tolerance, atol=500 * tolerance)
 
 
-@BOTH
-def test_a_nan_among_the_pixels_is_gathered_as_nan(kernels):
+def test_a_nan_among_the_pixels_is_gathered_as_nan():
     images = np.zeros((2, 1, 3, 3), np.float32)
     images[1, 0, 2, 1] = np.nan
     x = np.zeros((1, 1, 3, 3), np.float32)
-    kernels.gather_normalised(images, np.array([1]), np.zeros(1, np.float32), np.ones(1, np.float32), x)
+    loops.gather_normalised(images, np.array([1]), np.zeros(1, np.float32), np.ones(1, np.float32), x)
     assert np.array_equal(np.isnan(x), np.isnan(images[1:]))
 
 
-def relu(kernels, x, dy):
+def relu(x, dy):
     y, dx = np.full_like(x, np.nan), np.full_like(x, np.nan)
-    kernels.relu_forward(x, y)
-    kernels.relu_backward_input(dy, y, dx)
+    loops.relu_forward(x, y)
+    loops.relu_backward_input(dy, y, dx)
     return y, dx
 
 
-@ALL_TYPES
+@BOTH_TYPES
 @pytest.mark.parametrize("size", [0, 1, 7, 64, 1001])
-def test_relu_keeps_what_is_positive_and_its_gradient(kernels, dtype, tolerance, size):
+def test_relu_keeps_what_is_positive_and_its_gradient(dtype, tolerance, size):
     rng = np.random.default_rng(size)
     x, dy = rng.standard_normal((2, size)).astype(dtype)
     x[::3] = 0
-    y, dx = relu(kernels, x, dy)
+    y, dx = relu(x, dy)
     assert np.array_equal(y, np.maximum(x, 0))
     assert np.array_equal(dx, np.where(x > 0, dy, 0))
 
 
-@BOTH
-def test_relu_works_in_place(kernels):
+def test_relu_works_in_place():
     x, dy = np.random.default_rng(0).standard_normal((2, 100)).astype(np.float32)
-    y, dx = relu(kernels, x, dy)
-    kernels.relu_forward(x, x)
-    kernels.relu_backward_input(dy, x, dy)
+    y, dx = relu(x, dy)
+    loops.relu_forward(x, x)
+    loops.relu_backward_input(dy, x, dy)
     assert np.array_equal(x, y)
     assert np.array_equal(dy, dx)
 
@@ -92,28 +84,27 @@ def test_gradient_of_relu_is_the_slope_of_its_output():
     rng = np.random.default_rng(0)
     x = rng.uniform(0.1, 2, 50) * rng.choice([-1, 1], 50)  # away from the kink
     dy = rng.standard_normal(50)
-    oracles.check_gradient(lambda x: float(dy @ relu(LOOPS, x, dy)[0]), x, relu(LOOPS, x, dy)[1])
+    oracles.check_gradient(lambda x: float(dy @ relu(x, dy)[0]), x, relu(x, dy)[1])
 
 
-@BOTH
-def test_relu_lets_nan_and_infinity_pass(kernels):
-    y, _ = relu(kernels, np.array([np.nan, np.inf, -np.inf, -1], np.float32), np.zeros(4, np.float32))
+def test_relu_lets_nan_and_infinity_pass():
+    y, _ = relu(np.array([np.nan, np.inf, -np.inf, -1], np.float32), np.zeros(4, np.float32))
     np.testing.assert_array_equal(y, [np.nan, np.inf, 0, 0])
 
 
-def softmax(kernels, logits, labels):
+def softmax(logits, labels):
     N, E = logits.shape
     losses, predicted, dlogits = np.full(N, np.nan), np.full(N, -1), np.full((N, E), np.nan, logits.dtype)
-    kernels.softmax_cross_entropy(logits, labels, losses, predicted, dlogits)
+    loops.softmax_cross_entropy(logits, labels, losses, predicted, dlogits)
     return losses, predicted, dlogits
 
 
-@ALL_TYPES
+@BOTH_TYPES
 @pytest.mark.parametrize(("N", "E"), [(1, 1), (4, 10), (7, 3), (2, 1000)])
-def test_softmax_and_cross_entropy_agree_with_scipy(kernels, dtype, tolerance, N, E):
+def test_softmax_and_cross_entropy_agree_with_scipy(dtype, tolerance, N, E):
     rng = np.random.default_rng(N)
     logits, labels = (3 * rng.standard_normal((N, E))).astype(dtype), rng.integers(0, E, N)
-    losses, predicted, dlogits = softmax(kernels, logits, labels)
+    losses, predicted, dlogits = softmax(logits, labels)
     expected_losses, expected_predicted, expected_dlogits = oracles.softmax_cross_entropy(
         logits.astype(np.float64), labels
     )
@@ -125,83 +116,80 @@ def test_softmax_and_cross_entropy_agree_with_scipy(kernels, dtype, tolerance, N
 def test_gradient_of_the_loss_is_its_slope():
     rng = np.random.default_rng(0)
     logits, labels = rng.standard_normal((6, 10)), rng.integers(0, 10, 6)
-    gradient = softmax(LOOPS, logits, labels)[2]
-    oracles.check_gradient(lambda z: float(softmax(LOOPS, z, labels)[0].sum()), logits, gradient)
+    gradient = softmax(logits, labels)[2]
+    oracles.check_gradient(lambda z: float(softmax(z, labels)[0].sum()), logits, gradient)
 
 
-@ALL_TYPES
+@BOTH_TYPES
 @pytest.mark.parametrize("size", [1e4, 3e37])
-def test_softmax_is_stable_for_huge_logits(kernels, dtype, tolerance, size):
+def test_softmax_is_stable_for_huge_logits(dtype, tolerance, size):
     logits = np.array([[size, -size, 0], [-size, -size, -size], [size, size, -size]], dtype)
     labels = np.array([1, 2, 0])
-    losses, predicted, dlogits = softmax(kernels, logits, labels)
+    losses, predicted, dlogits = softmax(logits, labels)
     np.testing.assert_allclose(losses, [2 * size, np.log(3), np.log(2)], rtol=1e-6)
     assert predicted.tolist() == [0, 0, 0]
     np.testing.assert_allclose(dlogits, [[1, -1, 0], [1 / 3, 1 / 3, -2 / 3], [-0.5, 0.5, 0]], rtol=1e-6)
 
 
-@BOTH
-def test_the_prediction_of_equal_logits_is_the_first_class(kernels):
-    assert softmax(kernels, np.zeros((2, 5), np.float32), np.array([3, 0]))[1].tolist() == [0, 0]
+def test_the_prediction_of_equal_logits_is_the_first_class():
+    assert softmax(np.zeros((2, 5), np.float32), np.array([3, 0]))[1].tolist() == [0, 0]
 
 
-@BOTH
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("label", [0, 3])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_logits_that_are_not_finite_make_a_loss_that_is_not_finite(kernels, place, label, bad):
+def test_logits_that_are_not_finite_make_a_loss_that_is_not_finite(place, label, bad):
     logits = np.array([[1, 2, 3, 4], [1, 2, 3, 4]], np.float32)
     logits[1, place] = bad
-    losses, _, dlogits = softmax(kernels, logits, np.array([label, label]))
+    losses, _, dlogits = softmax(logits, np.array([label, label]))
     assert np.isfinite(losses).tolist() == [True, False]
     assert not np.isfinite(dlogits[1]).all()
 
 
-@BOTH
-def test_a_loss_has_the_same_bits_alone_as_in_a_batch(kernels):
+def test_a_loss_has_the_same_bits_alone_as_in_a_batch():
     rng = np.random.default_rng(0)
     logits, labels = rng.standard_normal((9, 10)).astype(np.float32), rng.integers(0, 10, 9)
-    losses, _, dlogits = softmax(kernels, logits, labels)
+    losses, _, dlogits = softmax(logits, labels)
     for n in range(9):
-        loss, _, dlogit = softmax(kernels, logits[n : n + 1], labels[n : n + 1])
+        loss, _, dlogit = softmax(logits[n : n + 1], labels[n : n + 1])
         assert np.array_equal(loss[0], losses[n])
         assert np.array_equal(dlogit[0], dlogits[n])
 
 
-@ALL_TYPES
+@BOTH_TYPES
 @pytest.mark.parametrize(("T", "K"), [(1, 1), (8, 208), (5, 1001), (0, 3)])
-def test_slots_are_summed_in_their_order(kernels, dtype, tolerance, T, K):
+def test_slots_are_summed_in_their_order(dtype, tolerance, T, K):
     slots = np.random.default_rng(0).standard_normal((T, K)).astype(dtype)
     total = np.full(K, np.nan, dtype)
-    kernels.sum_slots(slots, total)
+    loops.sum_slots(slots, total)
     expected = np.zeros(K, dtype)
     for slot in slots:
         expected += slot
     assert np.array_equal(total, expected)  # the bits: the order of the sum is a contract
 
 
-@ALL_TYPES
+@BOTH_TYPES
 @pytest.mark.parametrize("size", [0, 1, 5, 64, 1003])
-def test_the_first_value_that_is_not_finite_is_found(kernels, dtype, tolerance, size):
+def test_the_first_value_that_is_not_finite_is_found(dtype, tolerance, size):
     values = np.random.default_rng(0).standard_normal(size).astype(dtype)
     values[:1] = np.finfo(dtype).max
-    assert kernels.first_not_finite(values) == -1
+    assert loops.first_not_finite(values) == -1
     for place in {0, size // 2, size - 1} if size else ():
         for bad in (np.nan, np.inf, -np.inf):
             broken = values.copy()
             broken[place:] = bad
-            assert kernels.first_not_finite(broken) == place
+            assert loops.first_not_finite(broken) == place
 
 
 PLAIN_PYTHON = """
 import numpy as np
+from partrain.kernels import loops
 from partrain.kernels.compile_options import load
 from partrain.kernels.kernel_set import kernel_set
 from tests.kernels import oracles
 
-loops = kernel_set("loops")
-load(loops, "float64", announce=print, warn=print)
-assert not any(hasattr(kernel, "py_func") for kernel in loops)
+load(kernel_set("loops").all, "float64", announce=print, warn=print)
+assert not any(hasattr(kernel, "py_func") for kernel in kernel_set("loops").all)
 rng = np.random.default_rng(0)
 x, w, b = (rng.standard_normal(size) for size in ((1, 2, 5, 4), (2, 2, 3, 2), 2))
 y = np.empty((1, 2, 3, 2))

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from partrain.kernels import loops, max_pool
 from partrain.kernels.compile_options import load
-from partrain.kernels.kernel_set import kernel_set
-from tests.kernels import oracles
+from tests.kernels import channels_last, oracles
 
-FAST, LOOPS = kernel_set("fast"), kernel_set("loops")
+
+class Kernels(NamedTuple):
+    """The passes, of arrays (N, C, H, W)."""
+
+    forward: Callable[..., Any]  # of x, window, stride; returns the maxima and the winners
+    backward_input: Callable[..., Any]  # of the gradient, the winners, the input's shape
+
+
+def _loops_forward(x, window, stride):
+    shape = *x.shape[:2], *oracles.num_positions(x.shape[2:], window, stride)
+    y, winner = np.full(shape, np.nan, x.dtype), np.full(shape, -1, np.int64)
+    loops.max_pool_forward(x, window, stride, y, winner)
+    return y, winner
+
+
+def _loops_backward_input(dy, winner, shape):
+    dx = np.full(shape, np.nan, dy.dtype)
+    loops.max_pool_backward_input(dy, winner, dx)
+    return dx
+
+
+LOOPS = Kernels(_loops_forward, _loops_backward_input)
+FAST = Kernels(channels_last.max_pool_forward, channels_last.max_pool_backward_input)
 BOTH = pytest.mark.parametrize("kernels", [FAST, LOOPS], ids=["fast", "loops"])
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _loaded_kernels():
-    load(FAST, "float32")
-    load(LOOPS, "float32")
-    load(LOOPS, "float64")
+    load((max_pool.max_pool_forward, max_pool.max_pool_backward_input), "float32")
+    load((loops.max_pool_forward, loops.max_pool_backward_input), "float32")
+    load((loops.max_pool_forward, loops.max_pool_backward_input), "float64")
 
 
 class Shapes(NamedTuple):
@@ -58,7 +81,9 @@ def random_shapes(draw):
     small = st.integers(1, 5)
     window = draw(st.tuples(small, small))
     H, W = (draw(st.integers(window[k], 19)) for k in range(2))
-    return Shapes(draw(small), draw(small), H, W, window, draw(st.tuples(small, small)))
+    # On both sides of whole vectors.
+    C = draw(st.one_of(small, st.sampled_from([7, 8, 9, 15, 16, 17, 24, 33])))
+    return Shapes(draw(small), C, H, W, window, draw(st.tuples(small, small)))
 
 
 over_random_shapes = settings(deadline=None, derandomize=True, max_examples=100)
@@ -73,17 +98,13 @@ def drawn(shapes, seed=0, dtype="float64", num_levels=None):
 
 def pooled(kernels, shapes, x):
     """Return the maxima and the winners."""
-    y, winner = np.full(shapes.output, np.nan, x.dtype), np.full(shapes.output, -1, np.int64)
-    kernels.max_pool_forward(x, shapes.window, shapes.stride, y, winner)
-    return y, winner
+    return kernels.forward(x, shapes.window, shapes.stride)
 
 
 def forward_and_back(kernels, shapes, x, dy):
     """Return the maxima, and the gradient at the input."""
     y, winner = pooled(kernels, shapes, x)
-    dx = np.full(shapes.input, np.nan, x.dtype)
-    kernels.max_pool_backward_input(dy, winner, dx)
-    return y, dx
+    return y, kernels.backward_input(dy, winner, shapes.input)
 
 
 @ALL_CASES
@@ -106,6 +127,7 @@ def test_both_kernel_sets_agree_with_numpy_over_random_shapes(shapes, seed, num_
         y, dx = forward_and_back(kernels, shapes, x, dy)
         expected_y, winner = oracles.max_pool_forward(x, shapes.window, shapes.stride)
         assert np.array_equal(y, expected_y)
+        assert np.array_equal(pooled(kernels, shapes, x)[1], winner)
         expected_dx = oracles.max_pool_backward_input(dy.astype(np.float64), winner, x.shape)
         np.testing.assert_allclose(dx, expected_dx, rtol=0, atol=1e-14 if dtype == "float64" else 1e-5)
 
@@ -160,3 +182,25 @@ def test_an_example_has_the_same_bits_alone_as_in_any_batch(kernels, shapes, see
         y_alone, dx_alone = forward_and_back(kernels, shapes._replace(N=1), x[n : n + 1], dy[n : n + 1])
         assert np.array_equal(y_alone[0], y[n])
         assert np.array_equal(dx_alone[0], dx[n])
+        if kernels is FAST:
+            assert np.array_equal(channels_last.max_pool_forward(x, shapes.window, shapes.stride, offset=3)[0], y)
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(shapes=random_shapes(), seed=st.integers(0, 2**31))
+def test_fast_gradients_are_the_same_from_rows_in_either_order(shapes, seed):
+    x, dy = drawn(shapes, seed, "float32")
+    _, winner = pooled(FAST, shapes, x)
+    flattened = channels_last.max_pool_backward_input(dy, winner, shapes.input, flattened=True)
+    assert np.array_equal(flattened, FAST.backward_input(dy, winner, shapes.input))
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(shapes=random_shapes(), seed=st.integers(0, 2**31))
+def test_fast_maxima_and_winners_are_those_of_the_loops_with_values_that_are_not_finite(shapes, seed):
+    x, _ = drawn(shapes, seed, "float32", num_levels=4)
+    rng = np.random.default_rng(seed)
+    for bad in (np.nan, np.inf, -np.inf):
+        x[rng.random(x.shape) < 0.2] = bad
+    for fast, expected in zip(pooled(FAST, shapes, x), pooled(LOOPS, shapes, x), strict=True):
+        np.testing.assert_array_equal(fast, expected)

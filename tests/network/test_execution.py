@@ -1,28 +1,36 @@
-"""Shapes: N examples; C, H, W channels, rows, columns; E logits."""
+"""Shapes: N examples; C, H, W channels, rows, columns; E logits; T tiles; K numbers of a slot."""
 
 from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from partrain.config import Conv, Dense, Flatten, MaxPool, Relu
+from partrain.kernels import loops
 from partrain.kernels.compile_options import load
 from partrain.kernels.kernel_set import kernel_set
-from partrain.network.execution import Factors, GradientTarget, NetworkExecution
+from partrain.network.execution import Factors, LoopsExecution
+from partrain.network.fast_execution import FastExecution
 from partrain.network.network import Network
+from partrain.normalisation import Normalisation
 from partrain.parallel.exchange import exchange_specs
 from partrain.parallel.reduction import GradientReduction
 from tests.kernels import oracles
 
-FAST, LOOPS = kernel_set("fast"), kernel_set("loops")
-BOTH = pytest.mark.parametrize("kernels", [FAST, LOOPS], ids=["fast", "loops"])
+BOTH = pytest.mark.parametrize("kernels", ["fast", "loops"])
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _loaded_kernels():
-    load(FAST, "float32")
-    load(LOOPS, "float32")
-    load(LOOPS, "float64")
+    load(kernel_set("fast").all, "float32")
+    load(kernel_set("loops").all, "float32")
+    load(kernel_set("loops").all, "float64")
 
 
 def build(*descriptions, shape=(2, 9, 8), num_classes=5):
@@ -64,58 +72,109 @@ NETWORKS = {
     "pools one after the other": build(
         Conv(filters=3, kernel=2), MaxPool(window=3, stride=1), MaxPool(window=2), Flatten(), Dense(units=5)
     ),
+    "pooling before ReLU, many filters": build(
+        Conv(filters=17, kernel=3, padding=2),
+        MaxPool(window=3, stride=2),
+        Relu(),
+        Conv(filters=9, kernel=2, padding=1),
+        MaxPool(window=2),
+        Flatten(),
+        Dense(units=33),
+        Relu(),
+        Dense(units=5),
+    ),
+    "one place is left": build(
+        Conv(filters=6, kernel=3), Relu(), Conv(filters=13, kernel=[7, 6]), Relu(), Flatten(), Dense(units=5)
+    ),
+    "one place of the only convolution": build(Conv(filters=6, kernel=[9, 8]), Relu(), Flatten()),
+    "padding wider than the kernel, strides": build(
+        Conv(filters=8, kernel=2, padding=3, stride=2),
+        Relu(),
+        MaxPool(window=2, stride=1),
+        Conv(filters=16, kernel=3),
+        Relu(),
+        MaxPool(window=2),
+        Flatten(),
+        Dense(units=5),
+    ),
+    "ReLU behind flatten": build(Conv(filters=3, kernel=3), Flatten(), Relu(), Dense(units=5)),
 }
 ALL_NETWORKS = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 WHOLE = NETWORKS["whole"]
 
 
 class Batch:
-    """A batch that is computed tile by tile, as workers and the coordinator do it between them."""
+    """A batch that is computed some tiles at a time, as workers and the coordinator do it between them."""
 
     def __init__(self, network, kernels, parameters, tile, num_examples):
-        self.network, self.kernels, self.tile, self.dtype = network, kernels, tile, parameters.dtype
+        self.network, self.tile, self.dtype = network, tile, parameters.dtype
         specs = exchange_specs(network, num_examples, tile, str(self.dtype), num_examples)
         # What an earlier step left there must not matter.
         self.arrays = {name: np.full(spec.shape, 77, spec.dtype) for name, spec in specs.items()}
-        self.sums = [network.tile_sums.views(slot) for slot in self.arrays["tile_sums"]]
-        self.execution = NetworkExecution(network, kernels, parameters, tile, str(self.dtype))
-        self.reduction = GradientReduction(network, kernels, self.arrays, tile, str(self.dtype))
+        self.logits = np.full((num_examples, network.num_outputs), np.nan, self.dtype)
+        num_channels = network.input_shape[0]
+        as_they_are = Normalisation((0.0,) * num_channels, (1.0,) * num_channels)
+        if kernels == "fast":
+            self.execution = FastExecution(network, parameters, as_they_are, tile)
+        else:
+            self.execution = LoopsExecution(network, parameters, as_they_are, tile, str(self.dtype))
+        self.reduction = GradientReduction(network, kernel_set(kernels), self.arrays, tile, str(self.dtype))
 
-    def compute_tile(self, k, x, labels, *, backward=True):
-        """Compute tile `k` of the batch; return its losses and predictions."""
-        rows = slice(k * self.tile, min((k + 1) * self.tile, len(x)))
-        losses, predictions = self.arrays["losses"][rows], self.arrays["predictions"][rows]
-        # A copy, since a ReLU that comes first works in place.
-        logits = self.execution.forward(x[rows].copy())
-        dlogits = np.empty_like(logits)
-        self.kernels.softmax_cross_entropy(logits, labels[rows], losses, predictions, dlogits)
+    def compute(self, x, labels, first, last, *, backward=True, dlogits=None):
+        """Compute the examples `first` … `last`-1 of the batch, at most as many as the execution takes at once.
+
+        The gradient at the logits is `dlogits`, or that of cross-entropy.
+        """
+        assert last - first <= self.execution.capacity
+        losses, predictions = self.arrays["losses"][first:last], self.arrays["predictions"][first:last]
+        logits = self.execution.forward(x, np.arange(first, last))
+        self.logits[first:last] = logits
+        own_dlogits = np.empty_like(logits)
+        loops.softmax_cross_entropy(logits, labels[first:last], losses, predictions, own_dlogits)
+        if dlogits is not None:
+            own_dlogits = dlogits[first:last].astype(self.dtype)
         if backward:
-            self.arrays["tile_sums"][k] = 0
             factors = {
                 layer.name: Factors(
-                    self.arrays[f"{layer.name}.inputs"][rows], self.arrays[f"{layer.name}.deltas"][rows]
+                    self.arrays[f"{layer.name}.inputs"][first:last], self.arrays[f"{layer.name}.deltas"][first:last]
                 )
                 for layer in self.network.dense_layers
             }
-            self.execution.backward(dlogits, GradientTarget(self.sums[k], factors))
-        return losses, predictions
+            slots = self.arrays["tile_sums"][first // self.tile : -(-last // self.tile)]
+            self.execution.backward(own_dlogits, slots, factors)
 
-    def gradient(self, x, labels, order=None):
-        """Return the losses and the sum of the gradients."""
-        tiles = range(-(-len(x) // self.tile))
-        for k in tiles if order is None else order:
-            self.compute_tile(k, x, labels)
+    def compute_tile(self, k, x, labels, **options):
+        self.compute(x, labels, k * self.tile, min((k + 1) * self.tile, len(x)), **options)
+
+    def gradient(self, x, labels, order=None, **options):
+        """Return the losses and the sum of the gradients; `order` is of single tiles."""
+        if order is None:
+            for first in range(0, len(x), self.execution.capacity):
+                self.compute(x, labels, first, min(first + self.execution.capacity, len(x)), **options)
+        else:
+            for k in order:
+                self.compute_tile(k, x, labels, **options)
         return self.arrays["losses"][: len(x)].copy(), self.reduction.reduce(len(x)).copy()
+
+    def results(self):
+        """Return all that a call writes, by name: logits, slots, factors, losses, predictions."""
+        written = {name: a for name, a in self.arrays.items() if name not in ("parameters", "indices")}
+        return {"logits": self.logits.copy()} | {name: a.copy() for name, a in written.items()}
+
+
+def assert_same_bits(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name, array in actual.items():
+        assert array.tobytes() == expected[name].tobytes(), name
 
 
 def drawn(network, num_examples, seed=0, dtype="float64"):
     """Draw parameters, images and labels; biases too, so that their gradients are seen to matter."""
     rng = np.random.default_rng(seed)
-    parameters = network.parameters.initial_values(seed, "float64") + 0.1 * rng.standard_normal(
-        network.parameters.size
-    )
+    parameters = network.parameters.initial_values(seed, "float64") + 0.1 * rng.standard_normal(network.parameters.size)
     x = rng.standard_normal((num_examples, *network.input_shape))
-    return parameters.astype(dtype), x.astype(dtype), rng.integers(0, 5, num_examples)
+    labels = rng.integers(0, min(5, network.num_outputs), num_examples)
+    return parameters.astype(dtype), x.astype(np.float32), labels
 
 
 def computed(network, kernels, parameters, x, labels, tile=4, **options):
@@ -155,9 +214,14 @@ def test_the_forward_pass_is_that_of_numpy_and_scipy():
     ]
     network = build(*descriptions)
     parameters, x, _ = drawn(network, 4)
-    execution = NetworkExecution(network, LOOPS, parameters, 4, "float64")
-    expected = logits_by_the_oracles(network, descriptions, parameters, x)
-    np.testing.assert_allclose(execution.forward(x), expected, rtol=1e-11, atol=1e-12)
+    normalisation = Normalisation((0.25, -0.5), (2.0, 1.5))
+    images, indices = np.concatenate([np.zeros_like(x), x]), np.array([6, 4, 5, 7])
+    normalised = (x[[2, 0, 1, 3]] - np.reshape([0.25, -0.5], (2, 1, 1))) / np.reshape([2, 1.5], (2, 1, 1))
+    expected = logits_by_the_oracles(network, descriptions, parameters, normalised)
+    execution = LoopsExecution(network, parameters, normalisation, 4, "float64")
+    np.testing.assert_allclose(execution.forward(images, indices), expected, rtol=1e-11, atol=1e-12)
+    fast = FastExecution(network, parameters.astype(np.float32), normalisation, 4)
+    np.testing.assert_allclose(fast.forward(images, indices), expected, rtol=1e-4, atol=1e-5)
 
 
 @ALL_NETWORKS
@@ -166,9 +230,9 @@ def test_sums_and_factors_of_all_tiles_make_the_gradient_of_the_summed_loss(netw
     parameters, x, labels = drawn(network, num_examples)
 
     def loss(parameters):
-        return float(computed(network, LOOPS, parameters, x, labels, tile)[0].sum())
+        return float(computed(network, "loops", parameters, x, labels, tile)[0].sum())
 
-    _, gradient = computed(network, LOOPS, parameters, x, labels, tile)
+    _, gradient = computed(network, "loops", parameters, x, labels, tile)
     for seed in range(3):
         oracles.check_gradient(loss, parameters, gradient, seed=seed)
 
@@ -177,13 +241,13 @@ def test_sums_and_factors_of_all_tiles_make_the_gradient_of_the_summed_loss(netw
 def test_every_parameter_has_its_own_gradient(network):
     """A direction at random weighs the large parameters most: here each one has a check of its own."""
     parameters, x, labels = drawn(network, 5)
-    _, gradient = computed(network, LOOPS, parameters, x, labels)
+    _, gradient = computed(network, "loops", parameters, x, labels)
     for name, part in network.parameters.views(gradient).items():
 
         def loss(values, name=name):
             changed = parameters.copy()
             network.parameters.views(changed)[name][...] = values
-            return float(computed(network, LOOPS, changed, x, labels)[0].sum())
+            return float(computed(network, "loops", changed, x, labels)[0].sum())
 
         oracles.check_gradient(loss, network.parameters.views(parameters)[name], part)
 
@@ -191,8 +255,8 @@ def test_every_parameter_has_its_own_gradient(network):
 @ALL_NETWORKS
 def test_fast_gradients_are_those_of_the_loops(network):
     parameters, x, labels = drawn(network, 9, dtype="float32")
-    losses, gradient = computed(network, FAST, parameters, x, labels)
-    exact_losses, exact = computed(network, LOOPS, parameters.astype("float64"), x.astype("float64"), labels)
+    losses, gradient = computed(network, "fast", parameters, x, labels)
+    exact_losses, exact = computed(network, "loops", parameters.astype("float64"), x, labels)
     np.testing.assert_allclose(losses, exact_losses, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(gradient, exact, rtol=0, atol=1e-5 * np.abs(exact).max())
 
@@ -231,7 +295,7 @@ def test_a_tile_is_a_function_of_its_examples_alone(kernels, network):
 
     other = Batch(network, kernels, parameters, 3, 11)
     _, again = other.gradient(x, labels, order=[3, 1, 1, 0, 2, 3])
-    assert np.array_equal(other.arrays["tile_sums"], sums)
+    assert_same_bits(other.results(), batch.results())
     assert np.array_equal(again, gradient)
 
     workers = [Batch(network, kernels, parameters, 3, 11) for _ in range(2)]
@@ -294,7 +358,7 @@ def test_a_nan_in_any_parameter_or_pixel_reaches_a_loss(kernels, network):
     x[2, 0, 3, 3] = np.nan
     losses, gradient = computed(network, kernels, parameters, x, labels)
     assert np.isfinite(losses).tolist() == [True, True, False, True]
-    assert kernels.first_not_finite(gradient) >= 0
+    assert loops.first_not_finite(gradient) >= 0
 
 
 @BOTH
@@ -306,3 +370,243 @@ def test_adding_up_tiles_is_the_only_difference_that_the_tile_makes(kernels):
     # Dense layers reduce the batch's factors, in which the tile does not show.
     dense = slice(WHOLE.tile_sums.size, None)
     assert np.array_equal(small[dense], large[dense])
+
+
+@functools.cache
+def random_network(seed):
+    """Draw layers in any order that is legal, and the size of the images."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(size) for size in rng.integers((1, 4, 4), (4, 13, 13)))
+    descriptions, size = [], shape[1:]
+
+    def pair(low, high):
+        return [int(k) for k in rng.integers(low, high, 2)]
+
+    for _ in range(rng.integers(0, 6)):
+        kind = rng.choice(["conv", "relu", "pool"], p=[0.45, 0.3, 0.25])
+        if kind == "relu":
+            descriptions.append(Relu())
+        elif kind == "conv":
+            padding = pair(0, 4) if rng.random() < 0.5 else [0, 0]
+            kernel = [min(k, size[d] + 2 * padding[d]) for d, k in enumerate(pair(1, 5))]
+            stride = pair(1, 4) if rng.random() < 0.4 else [1, 1]
+            size = oracles.num_positions(size, kernel, stride, padding)
+            filters = int(rng.integers(1, 21))
+            descriptions.append(Conv(filters=filters, kernel=kernel, stride=stride, padding=padding))
+        else:
+            window = [min(k, size[d]) for d, k in enumerate(pair(1, 4))]
+            stride = pair(1, 4)
+            size = oracles.num_positions(size, window, stride)
+            descriptions.append(MaxPool(window=window, stride=stride))
+    descriptions.append(Flatten())
+    for _ in range(rng.integers(0, 4)):
+        descriptions.append(Relu() if rng.random() < 0.4 else Dense(units=int(rng.integers(2, 40))))
+    if not any(isinstance(description, Conv | Dense) for description in descriptions):
+        descriptions.append(Dense(units=3))
+    return Network(descriptions, shape, 1)
+
+
+NUM_RANDOM_NETWORKS = 120
+RANDOM_NETWORKS = pytest.mark.parametrize(
+    "seeds", [range(first, first + 15) for first in range(0, NUM_RANDOM_NETWORKS, 15)], ids=str
+)
+
+
+def test_random_networks_are_of_every_kind():
+    seen = set()
+    for seed in range(NUM_RANDOM_NETWORKS):
+        names = [layer.name.rstrip("0123456789") for layer in random_network(seed).layers]
+        seen |= {"first " + names[0], "last " + names[-1]}
+        seen |= {" ".join(names[k : k + 2]) for k in range(len(names) - 1)}
+        seen |= {" ".join(names[k : k + 3]) for k in range(len(names) - 2)}
+        seen |= {"no dense"} if "dense" not in names else {"no conv"} if "conv" not in names else set()
+    assert seen >= {"first conv", "first relu", "first pool", "first flatten", "no dense", "no conv"}
+    assert seen >= {"last flatten", "last relu", "last dense", "dense dense", "dense relu", "flatten relu"}
+    assert seen >= {"conv flatten", "conv relu pool", "conv pool relu", "conv relu conv", "conv conv", "pool pool"}
+    assert seen >= {"relu relu", "conv pool flatten", "relu pool", "pool conv", "conv relu flatten", "relu conv"}
+
+
+def drawn_in_whole_numbers(network, num_examples, seed):
+    """Draw parameters, images and gradients at the logits that make every sum exact in float32: small integers."""
+    rng = np.random.default_rng(seed)
+    parameters = np.zeros(network.parameters.size, np.float32)
+    for view in network.parameters.views(parameters).values():
+        num_terms = view[0].size
+        view[...] = rng.choice([-1, 1], view.shape) * (rng.random(view.shape) < min(0.5, 4 / num_terms))
+    x = rng.integers(-3, 4, (num_examples, *network.input_shape)).astype(np.float32)
+    return parameters, x, rng.integers(-2, 3, (num_examples, network.num_outputs))
+
+
+@RANDOM_NETWORKS
+def test_fast_execution_is_exactly_the_loops_where_all_sums_are_exact(seeds):
+    """In whole numbers nothing is rounded, in whatever order a sum is taken; there are many zeros and equal maxima."""
+    for seed in seeds:
+        network, tile = random_network(seed), 1 + seed % 5
+        num_examples = 9 + seed % 4
+        parameters, x, dlogits = drawn_in_whole_numbers(network, num_examples, seed)
+        labels = np.zeros(num_examples, np.int64)
+        fast = Batch(network, "fast", parameters, tile, num_examples)
+        _, gradient = fast.gradient(x, labels, dlogits=dlogits)
+        exact = Batch(network, "loops", parameters.astype(np.float64), tile, num_examples)
+        _, exact_gradient = exact.gradient(x, labels, dlogits=dlogits)
+        assert max(np.abs(a).max(initial=0) for a in (exact.logits, exact_gradient)) < 2**20
+        expected = exact.results()
+        for name, array in fast.results().items():
+            if name not in ("losses", "predictions"):
+                np.testing.assert_array_equal(array, expected[name], f"network {seed}: {name}")
+        np.testing.assert_array_equal(gradient, exact_gradient, f"network {seed}")
+
+
+def magnitudes_of_logits(network, parameters, x):
+    """Return the sums of |x||w| that the logits are made of, layer upon layer."""
+    batch = Batch(network, "loops", np.abs(parameters), len(x), len(x))
+    batch.compute(np.abs(x), np.zeros(len(x), np.int64), 0, len(x), backward=False)
+    return batch.logits
+
+
+def roots_of_numbers_of_terms(network):
+    """Return sqrt(K) added over the layers, K the number of terms of a layer's sums."""
+    return sum(np.sqrt(np.prod(p.shape[1:]) + 1) for p in network.parameters if p.name.endswith("weight"))
+
+
+def gradient_away_from_ties(network, num_examples, tile, seed):
+    """Return parameters, x, labels, and the exact logits and gradient: of a draw where rounding switches no ReLU and
+    no maximum.
+    """
+    for attempt in range(20):
+        parameters, x, labels = drawn(network, num_examples, 1000 * attempt + seed, "float32")
+        batch = Batch(network, "loops", parameters.astype(np.float64), tile, num_examples)
+        _, gradient = batch.gradient(x, labels)
+        rng = np.random.default_rng(seed)
+        for _ in range(3):
+            nearby = parameters * (1 + 1e-6 * rng.standard_normal(parameters.size))
+            _, other = computed(network, "loops", nearby, x, labels, tile)
+            if np.abs(other - gradient).max() > 1e-5 * np.abs(gradient).max():
+                break
+        else:
+            return parameters, x, labels, batch.logits, gradient
+    raise AssertionError(f"network {seed}: there are ties everywhere")
+
+
+@RANDOM_NETWORKS
+def test_fast_execution_agrees_with_the_loops_over_random_networks(seeds):
+    for seed in seeds:
+        network, tile = random_network(seed), 1 + seed % 5
+        parameters, x, labels, exact_logits, exact = gradient_away_from_ties(network, 10, tile, seed)
+        batch = Batch(network, "fast", parameters, tile, 10)
+        _, gradient = batch.gradient(x, labels)
+        bound = (
+            1e-6 * roots_of_numbers_of_terms(network) * magnitudes_of_logits(network, parameters.astype(np.float64), x)
+        )
+        assert (np.abs(batch.logits - exact_logits) <= bound).all(), f"network {seed}"
+        np.testing.assert_allclose(
+            gradient, exact, rtol=0, atol=1e-5 * np.abs(exact).max() + 1e-30, err_msg=f"network {seed}"
+        )
+
+
+@RANDOM_NETWORKS
+def test_fast_bits_depend_neither_on_the_tiles_of_a_call_nor_on_what_was_computed_before(seeds):
+    for seed in seeds:
+        network, tile = random_network(seed), 1 + seed % 5
+        parameters, x, labels = drawn(network, 13, seed, dtype="float32")
+        num_tiles = -(-13 // tile)
+        whole = Batch(network, "fast", parameters, tile, 13)
+        _, gradient = whole.gradient(x, labels)
+        expected = whole.results()
+
+        single = Batch(network, "fast", parameters, tile, 13)
+        assert np.array_equal(single.gradient(x, labels, order=range(num_tiles))[1], gradient), f"network {seed}"
+        assert_same_bits(single.results(), expected)
+
+        rng = np.random.default_rng(seed)
+        strange = 1e3 * rng.standard_normal(x.shape).astype(np.float32)
+        strange[rng.random(x.shape) < 0.1] = np.nan
+        whole.gradient(strange, labels)
+        for first in range(0, 13, tile):
+            last = min(13, first + tile * int(rng.integers(1, whole.execution.capacity // tile + 1)))
+            whole.compute(x, labels, first, last)
+        assert_same_bits(whole.results(), expected)
+        assert np.array_equal(whole.reduction.reduce(13), gradient)
+
+
+def test_fast_execution_takes_several_tiles_at_once_and_never_a_part_of_one():
+    for tile in (1, 2, 3, 5, 8, 20):
+        parameters, _, _ = drawn(WHOLE, 1, dtype="float32")
+        capacity = Batch(WHOLE, "fast", parameters, tile, 1).execution.capacity
+        assert capacity % tile == 0
+        assert capacity >= 8
+
+
+# Each array ends where a page begins that nobody may read; only those that say so have numbers for vectors behind them.
+GUARD_PAGES = """
+import ctypes, math, mmap
+import numpy as np
+from partrain.normalisation import Normalisation
+from partrain.kernels.compile_options import load
+from partrain.kernels.kernel_set import kernel_set
+from partrain.kernels.vectors import LANES
+from partrain.network import fast_execution
+from partrain.network.execution import Factors
+from tests.network.test_execution import NETWORKS, NUM_RANDOM_NETWORKS, random_network
+
+libc = ctypes.CDLL(None, use_errno=True)
+PAGE = mmap.PAGESIZE
+
+def guarded(shape, dtype=np.float32, slack=0):
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    dtype = np.dtype(dtype)
+    num_bytes = (math.prod(shape) + slack) * dtype.itemsize
+    pages = -(-num_bytes // PAGE) + 2
+    memory = np.frombuffer(mmap.mmap(-1, pages * PAGE), np.uint8)
+    for page in (0, pages - 1):
+        address = ctypes.c_void_p(memory.ctypes.data + page * PAGE)
+        assert libc.mprotect(address, ctypes.c_size_t(PAGE), 0) == 0
+    first = (pages - 1) * PAGE - num_bytes
+    return memory[first : first + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+
+class Guarded:
+    zeros = empty = staticmethod(guarded)
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+fast_execution.np = Guarded()
+fast_execution._zeros_with_slack = lambda shape, dtype=np.float32: guarded(shape, dtype, LANES)
+load(kernel_set("fast").all, "float32")
+networks = NETWORKS | {f"network {seed}": random_network(seed) for seed in range(0, NUM_RANDOM_NETWORKS, 2)}
+rng = np.random.default_rng(0)
+
+def drawn(shape):
+    array = guarded(shape)
+    array[...] = rng.standard_normal(array.shape)
+    return array
+
+for name, network in networks.items():
+    print(name, flush=True)
+    as_they_are = Normalisation((0.0,) * network.input_shape[0], (1.0,) * network.input_shape[0])
+    execution = fast_execution.FastExecution(network, drawn(network.parameters.size), as_they_are, 4)
+    images = drawn((9, *network.input_shape))
+    for N in (execution.capacity, 1):
+        indices = guarded(N, np.int64)
+        indices[:] = 9 - np.arange(1, N + 1)
+        execution.forward(images, indices)
+        factors = {
+            layer.name: Factors(guarded((N, *layer.input_shape)), guarded((N, *layer.output_shape)))
+            for layer in network.dense_layers
+        }
+        slots = guarded((-(-N // 4), network.tile_sums.size))
+        execution.backward(drawn((N, network.num_outputs)), slots, factors)
+print("end")
+"""
+
+
+def test_nothing_is_read_outside_the_arrays():
+    ended = subprocess.run(
+        [sys.executable, "-c", GUARD_PAGES],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    last_lines = ended.stdout.splitlines()[-1:]
+    assert (ended.returncode, last_lines, ended.stderr) == (0, ["end"], "")

@@ -1,0 +1,434 @@
+"""The backward pass of a convolution for float32, over the list of its outputs that have a gradient.
+
+Behind ReLU and max pooling at most one output of a window has one, and about half of those are zero: a list of
+winners (filter, gradient, place) is much shorter than the output. Without pooling every place is a winner, and the
+same code is the general backward pass, for any stride and padding.
+
+Filters are in patch vectors here: for each row of a patch the vectors that its S·C numbers fill, the last one partly.
+
+Shapes: N examples; T tiles; K parameters of a slot; C, H, W channels, rows, columns with the border; F filters; R, S
+filter rows, columns; P, Q output rows, columns; I, J the same after pooling.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from partrain.kernels.blocks import (
+    add_products,
+    add_scaled,
+    load_block,
+    points_in_steps,
+    points_of,
+    scatter_add,
+    store_block,
+)
+from partrain.kernels.compile_options import inlined, kernel
+from partrain.kernels.convolution import grid_offsets
+from partrain.kernels.vectors import (
+    LANES,
+    add,
+    broadcast,
+    element,
+    less_equal,
+    load,
+    select,
+    store,
+    store_number,
+)
+
+# Vectors of a patch that are in registers at once: 10 and two for the factors fill the 16 of AVX2; the last block
+# of a patch may be smaller.
+WIDE = 10
+SLIM = 6
+# The list goes through the places in this many interleaved passes, so that neighbours in the list do not write to
+# the same numbers at once.
+PHASES = 4
+# From so many filters on, sorting the list by place pays.
+MANY = 12
+BAND_BYTES = 24576
+
+
+@inlined
+def _patch_vectors(R, run, row_step, spare, spare_step):
+    """Where in a patch its vectors start; the last of a row runs over its end (its lanes there count for nothing).
+
+    WIDE more fill up the last block: from `spare` on, in steps of `spare_step`.
+    """
+    per_row = (run + LANES - 1) // LANES
+    offsets = np.empty(R * per_row + WIDE, np.int64)
+    for r in range(R):
+        for v in range(per_row):
+            offsets[r * per_row + v] = r * row_step + v * LANES
+    for v in range(WIDE):
+        offsets[R * per_row + v] = spare + v * spare_step
+    return offsets
+
+
+@inlined
+def _clear(array):
+    for i in range(array.size):
+        array[i] = 0
+
+
+@inlined
+def _copy_run(source, start, target, at, count):
+    """Copy `count` numbers; the last vector overlaps."""
+    if count >= LANES:
+        for part in range(0, count, LANES):
+            i = min(part, count - LANES)
+            store(target, at + i, load(source, start + i))
+    else:
+        for i in range(count):
+            store_number(target, at + i, source[start + i])
+
+
+@inlined
+def _num_vectors(R, run):
+    """Vectors of a patch, in blocks of WIDE and one of SLIM or WIDE."""
+    count = R * ((run + LANES - 1) // LANES)
+    rest = count % WIDE
+    return count - rest + (0 if rest == 0 else SLIM if rest <= SLIM else WIDE)
+
+
+@inlined
+def _list_winners(
+    d,
+    pooled,
+    rectified,
+    winners,
+    patches,
+    d_start,
+    place_step,
+    filter_step,
+    w_start,
+    first,
+    last,
+    F,
+    starts,
+    places,
+    offsets,
+    deltas,
+    db,
+    db_start,
+):
+    """List, filter by filter, the gradients that are not zero and where their patches start."""
+    count = 0
+    for f in range(F):
+        starts[f] = count
+        bias = np.float32(0)
+        for phase in range(PHASES):
+            for t in range(first + phase, last, PHASES):
+                at = w_start + t * F + f
+                delta = element(d, d_start + t * place_step + f * filter_step)
+                if rectified and element(pooled, at) <= 0:
+                    delta = np.float32(0)
+                place = element(winners, at)
+                store_number(places, count, place)
+                store_number(offsets, count, element(patches, place))
+                store_number(deltas, count, delta)
+                bias += delta
+                count += delta != 0
+        store_number(db, db_start + f, element(db, db_start + f) + bias)
+    starts[F] = count
+
+
+@inlined
+def _add_to_filters(x, x_start, vectors, f_start, blocks, first, last, offsets, deltas, dw):
+    """Add delta * patch of each entry first..last-1 to one filter's gradient."""
+    v = 0
+    while v < blocks:
+        if blocks - v > SLIM:
+            points = points_of(x, x_start, vectors, v, WIDE)
+            targets = points_in_steps(dw, f_start + v * LANES, LANES, WIDE)
+            sums = load_block(targets, 0)
+            for i in range(first, last):
+                sums = add_scaled(sums, broadcast(element(deltas, i)), points, element(offsets, i))
+            store_block(sums, targets, 0)
+            v += WIDE
+        else:
+            slim_points = points_of(x, x_start, vectors, v, SLIM)
+            slim_targets = points_in_steps(dw, f_start + v * LANES, LANES, SLIM)
+            slim_sums = load_block(slim_targets, 0)
+            for i in range(first, last):
+                slim_sums = add_scaled(slim_sums, broadcast(element(deltas, i)), slim_points, element(offsets, i))
+            store_block(slim_sums, slim_targets, 0)
+            v += SLIM
+
+
+@inlined
+def _scatter_to_input(w, f_start, vectors, blocks, patches, first, last, places, deltas, dx):
+    """Add delta * filter to the patch of each entry first..last-1 of one filter."""
+    v = 0
+    while v < blocks:
+        if blocks - v > SLIM:
+            points = points_of(dx, 0, vectors, v, WIDE)
+            filters = load_block(points_in_steps(w, f_start + v * LANES, LANES, WIDE), 0)
+            for i in range(first, last):
+                scatter_add(points, element(patches, element(places, i)), broadcast(element(deltas, i)), filters)
+            v += WIDE
+        else:
+            slim_points = points_of(dx, 0, vectors, v, SLIM)
+            slim_filters = load_block(points_in_steps(w, f_start + v * LANES, LANES, SLIM), 0)
+            for i in range(first, last):
+                scatter_add(
+                    slim_points, element(patches, element(places, i)), broadcast(element(deltas, i)), slim_filters
+                )
+            v += SLIM
+
+
+@inlined
+def _sort_by_place(starts, F, places, place_starts, patch_size, deltas, sorted_filters, sorted_deltas):
+    """Bring the entries into the order of their places (a counting sort); filters ascend within a place."""
+    for t in range(place_starts.size):
+        place_starts[t] = 0
+    for i in range(starts[F]):
+        t = element(places, i)
+        store_number(place_starts, t + 2, element(place_starts, t + 2) + 1)
+    for t in range(2, place_starts.size):
+        place_starts[t] += place_starts[t - 1]
+    for f in range(F):
+        for i in range(starts[f], starts[f + 1]):
+            t = element(places, i)
+            at = element(place_starts, t + 1)
+            store_number(place_starts, t + 1, at + 1)
+            store_number(sorted_filters, at, f * patch_size)
+            store_number(sorted_deltas, at, element(deltas, i))
+
+
+@inlined
+def _gather_to_input(w, vectors, blocks, patches, place_starts, filters, deltas, dx):
+    """Add all filters' part to each place's patch at once, in registers."""
+    v = 0
+    while v < blocks:
+        if blocks - v > SLIM:
+            points = points_of(dx, 0, vectors, v, WIDE)
+            w_points = points_in_steps(w, v * LANES, LANES, WIDE)
+            for t in range(patches.size):
+                first, last = element(place_starts, t), element(place_starts, t + 1)
+                if first < last:
+                    at = element(patches, t)
+                    sums = load_block(points, at)
+                    for i in range(first, last):
+                        sums = add_scaled(sums, broadcast(element(deltas, i)), w_points, element(filters, i))
+                    store_block(sums, points, at)
+            v += WIDE
+        else:
+            slim_points = points_of(dx, 0, vectors, v, SLIM)
+            slim_w_points = points_in_steps(w, v * LANES, LANES, SLIM)
+            for t in range(patches.size):
+                first, last = element(place_starts, t), element(place_starts, t + 1)
+                if first < last:
+                    at = element(patches, t)
+                    slim_sums = load_block(slim_points, at)
+                    for i in range(first, last):
+                        slim_sums = add_scaled(
+                            slim_sums, broadcast(element(deltas, i)), slim_w_points, element(filters, i)
+                        )
+                    store_block(slim_sums, slim_points, at)
+            v += SLIM
+
+
+@inlined
+def _filters_from_vectors(dw_vectors, patch_size, F, R, S, C, start, dw):
+    """Take (f, vector, lane) apart into (f, c, r, s)."""
+    run = S * C
+    lanes = np.empty(R * run, np.int64)
+    per_row = (run + LANES - 1) // LANES
+    for r in range(R):
+        for e in range(run):
+            lanes[r * run + e] = r * per_row * LANES + e
+    k = start
+    for f in range(F):
+        for c in range(C):
+            for place in range(R * S):
+                lane = element(lanes, place * C + c)
+                store_number(dw, k, element(dw_vectors, f * patch_size + lane))
+                k += 1
+
+
+def patch_vectors_shape(filter_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the shape of filters (F, C, R, S) as `pack_patch_vectors` lays them out for the backward pass."""
+    F, C, R, S = filter_shape
+    per_row = -(-S * C // LANES)
+    rest = R * per_row % WIDE
+    count = R * per_row - rest + (0 if rest == 0 else SLIM if rest <= SLIM else WIDE)
+    return F, count * LANES
+
+
+@kernel("void(float32[:,:,:,::1], float32[:,::1])")
+def pack_patch_vectors(w_FCRS, w_FV):
+    """Copy the filters into patch vectors; what is in none stays as it is, zero."""
+    F, C, R, S = w_FCRS.shape
+    row = (S * C + LANES - 1) // LANES * LANES
+    for f in range(F):
+        for c in range(C):
+            for r in range(R):
+                for s in range(S):
+                    w_FV[f, r * row + s * C + c] = w_FCRS[f, c, r, s]
+
+
+@kernel(
+    "void(float32[:,:,:,::1], float32[:,::1], float32[:,::1], int64, int64, float32[:,:,:,::1], boolean,"
+    " int32[:,:,:,::1], UniTuple(int64, 2), UniTuple(int64, 2), UniTuple(int64, 2), UniTuple(int64, 2), int64,"
+    " float32[:,::1], int64, int64, float32[:,:,:,::1])"
+)
+def conv2d_backward_winners(
+    x_NHWC,
+    w_FV,
+    d_ND,
+    place_step,
+    filter_step,
+    pooled_NIJF,
+    rectified,
+    winner_NIJF,
+    kernel_size,
+    stride,
+    border,
+    output_size,
+    tile,
+    slots_TK,
+    weight_start,
+    bias_start,
+    dx_NHWC,
+):
+    """Compute the filter gradients of tiles, and the gradient at the input.
+
+    Parameters
+    ----------
+    x_NHWC : the layer's input, with its border; read.
+    w_FV : filters as `pack_patch_vectors` makes them; read.
+    d_ND : gradient at the pooled output; that of place (i, j) and filter f is at
+        (i·J + j)·place_step + f·filter_step of its row. Read.
+    pooled_NIJF : the pooled output; with `rectified`, where it is not positive there is no gradient. Read.
+    winner_NIJF : place p·Q + q of the output that each pooled number is. Read.
+    kernel_size, stride, border, output_size : (R, S), rows and columns of a step and of the border, (P, Q).
+    tile : examples a tile; the last tile may have fewer.
+    slots_TK : a row for each tile; its parts from `weight_start` (F, C, R, S) and `bias_start` (F,) are overwritten.
+    dx_NHWC : without the border; overwritten. Empty: not wanted.
+    """
+    N, H, W, C = x_NHWC.shape
+    T, K = slots_TK.shape
+    _, I, J, F = pooled_NIJF.shape
+    R, S = kernel_size
+    P, Q = output_size
+    run = S * C
+    blocks = _num_vectors(R, run)
+    patch_size = blocks * LANES
+    vectors = _patch_vectors(R, run, W * C, 0, 0)
+    patches = grid_offsets(P, Q, stride[0] * W * C, stride[1] * C, 0)
+    # The input's gradient is summed in rows that are longer by a vector, so that no two vectors of a patch overlap.
+    dx_row = W * C + LANES
+    dx_vectors = _patch_vectors(R, run, dx_row, R * dx_row, LANES)
+    dx_patches = grid_offsets(P, Q, stride[0] * dx_row, stride[1] * C, 0)
+    # Pooled rows whose input fits into the first-level cache.
+    band_rows = max(1, min(I, (BAND_BYTES // (4 * W * C) - R + 1) * I // max(1, P * stride[0])))
+    most = F * band_rows * J + 1
+    starts, places, offsets = np.empty(F + 1, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
+    deltas = np.empty(most, np.float32)
+    sorted_filters, sorted_deltas = np.empty(most, np.int64), np.empty(most, np.float32)
+    place_starts = np.empty(P * Q + 2, np.int64)
+    dw = np.empty(F * patch_size, np.float32)
+    dx = np.empty((H + 1) * dx_row + WIDE * LANES, np.float32)
+    wants_dx = dx_NHWC.size > 0
+    h, w_columns = H - 2 * border[0], W - 2 * border[1]
+    for t in range(T):
+        _clear(dw)
+        for f in range(F):
+            store_number(slots_TK, t * K + bias_start + f, np.float32(0))
+        for n in range(t * tile, min(N, (t + 1) * tile)):
+            if wants_dx:
+                _clear(dx)
+            for band in range(0, I, band_rows):
+                first, last = band * J, min(I, band + band_rows) * J
+                _list_winners(d_ND, pooled_NIJF, rectified, winner_NIJF, patches, n * d_ND.shape[1], place_step,
+                              filter_step, n * I * J * F, first, last, F, starts, places, offsets, deltas,
+                              slots_TK, t * K + bias_start)  # fmt: skip
+                for f in range(F):
+                    _add_to_filters(x_NHWC, n * H * W * C, vectors, f * patch_size, blocks, starts[f],
+                                    starts[f + 1], offsets, deltas, dw)  # fmt: skip
+                if wants_dx and F < MANY:
+                    for f in range(F):
+                        _scatter_to_input(w_FV, f * patch_size, dx_vectors, blocks, dx_patches, starts[f],
+                                          starts[f + 1], places, deltas, dx)  # fmt: skip
+                elif wants_dx:
+                    _sort_by_place(starts, F, places, place_starts, patch_size, deltas, sorted_filters,
+                                   sorted_deltas)  # fmt: skip
+                    _gather_to_input(w_FV, dx_vectors, blocks, dx_patches, place_starts, sorted_filters,
+                                     sorted_deltas, dx)  # fmt: skip
+            if wants_dx:
+                for row in range(h):
+                    _copy_run(dx, (row + border[0]) * dx_row + border[1] * C, dx_NHWC,
+                              (n * h + row) * w_columns * C, w_columns * C)  # fmt: skip
+        _filters_from_vectors(dw, patch_size, F, R, S, C, t * K + weight_start, slots_TK)
+
+
+@kernel(
+    "void(float32[:,:,:,::1], float32[:,:,:,::1], boolean, float32[:,:,:,::1], UniTuple(int64, 2),"
+    " UniTuple(int64, 2), int64, float32[:,::1], int64, int64)"
+)
+def conv2d_backward_weights(
+    x_NHWC, y_NPQF, rectified, dy_NPQF, kernel_size, stride, tile, slots_TK, weight_start, bias_start
+):
+    """Compute the filter gradients of tiles where most outputs have a gradient, as in a first layer without pooling.
+
+    The sums of up to WIDE taps, each of a vector of filters, stay in registers over all places: no sum over lanes.
+    The parameters are those of `conv2d_backward_winners`, `y_NPQF` the output and `dy_NPQF` the gradient there.
+    """
+    N, H, W, C = x_NHWC.shape
+    T, K = slots_TK.shape
+    _, P, Q, F = y_NPQF.shape
+    R, S = kernel_size
+    num_taps = R * S * C
+    taps = grid_offsets(R, S * C, W * C, 1, WIDE)
+    patches = grid_offsets(P, Q, stride[0] * W * C, stride[1] * C, 0)
+    masked = np.empty(P * Q * LANES, np.float32)
+    dw = np.zeros((num_taps + WIDE) * LANES, np.float32)
+    one = np.empty(LANES, np.float32)
+    zero = broadcast(np.float32(0))
+    for t in range(T):
+        for part in range(0, F, LANES):
+            f = max(0, min(part, F - LANES))
+            _clear(dw)
+            bias = zero
+            for n in range(t * tile, min(N, (t + 1) * tile)):
+                for place in range(P * Q):
+                    at = (n * P * Q + place) * F + f
+                    delta = load(dy_NPQF, at)
+                    if rectified:
+                        delta = select(less_equal(load(y_NPQF, at), zero), zero, delta)
+                    bias = add(bias, delta)
+                    store(masked, place * LANES, delta)
+                _add_to_taps(x_NHWC, n * H * W * C, taps, num_taps, patches, masked, dw)
+            store(one, 0, bias)
+            for lane in range(min(LANES, F)):
+                store_number(slots_TK, t * K + bias_start + f + lane, one[lane])
+                k = 0
+                for r_s in range(R * S):
+                    for c in range(C):
+                        at = t * K + weight_start + ((f + lane) * C + c) * R * S + r_s
+                        store_number(slots_TK, at, element(dw, k * LANES + lane))
+                        k += 1
+
+
+@inlined
+def _add_to_taps(x, x_start, taps, num_taps, patches, masked, dw):
+    """Add one example's part to the gradient of each tap (r, s, c) of a vector of filters."""
+    k = 0
+    while k < num_taps:
+        if num_taps - k > SLIM:
+            points = points_of(x, x_start, taps, k, WIDE)
+            targets = points_in_steps(dw, k * LANES, LANES, WIDE)
+            sums = load_block(targets, 0)
+            for place in range(patches.size):
+                sums = add_products(sums, load(masked, place * LANES), points, element(patches, place))
+            store_block(sums, targets, 0)
+            k += WIDE
+        else:
+            slim_points = points_of(x, x_start, taps, k, SLIM)
+            slim_targets = points_in_steps(dw, k * LANES, LANES, SLIM)
+            slim_sums = load_block(slim_targets, 0)
+            for place in range(patches.size):
+                slim_sums = add_products(slim_sums, load(masked, place * LANES), slim_points, element(patches, place))
+            store_block(slim_sums, slim_targets, 0)
+            k += SLIM

@@ -1,0 +1,55 @@
+"""Between the layouts of arrays: images to channels last with a border, and channels last to rows of numbers.
+
+Shapes: M images of a file; N examples; C, H, W channels, rows, columns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from partrain.kernels.compile_options import kernel
+
+_OUTPUT = "UniTuple(int64, 2), float32[:,:,:,::1]"
+
+
+@kernel(
+    f"void(uint8[:,:,:,::1], int64[::1], float32[::1], float32[::1], {_OUTPUT})",
+    f"void(float32[:,:,:,::1], int64[::1], float32[::1], float32[::1], {_OUTPUT})",
+)
+def gather_normalised(images_MCHW, indices_N, mean_C, inverse_std_C, border, x_NHWC):
+    """Copy examples out of all images, as (pixel - mean) · inverse_std, into arrays with a border.
+
+    The border's rows and columns at each side of `x_NHWC` stay as they are, zero.
+    """
+    _, C, H, W = images_MCHW.shape
+    for n in range(indices_N.size):
+        image_CHW = images_MCHW[indices_N[n]]
+        for i in range(H):
+            for c in range(C):
+                x_W = x_NHWC[n, i + border[0], border[1] : border[1] + W, c]
+                for j in range(W):
+                    x_W[j] = (np.float32(image_CHW[c, i, j]) - mean_C[c]) * inverse_std_C[c]
+
+
+@kernel("void(float32[:,:,:,::1], float32[:,::1])")
+def flatten_forward(x_NHWC, y_ND):
+    """Copy to rows in the order (C, H, W)."""
+    N, H, W, C = x_NHWC.shape
+    for n in range(N):
+        y_CHW = y_ND[n].reshape(C, H, W)
+        for i in range(H):
+            for j in range(W):
+                for c in range(C):
+                    y_CHW[c, i, j] = x_NHWC[n, i, j, c]
+
+
+@kernel("void(float32[:,::1], float32[:,:,:,::1])")
+def flatten_backward_input(dy_ND, dx_NHWC):
+    """Copy rows in the order (C, H, W) back to channels last."""
+    N, H, W, C = dx_NHWC.shape
+    for n in range(N):
+        dy_CHW = dy_ND[n].reshape(C, H, W)
+        for i in range(H):
+            for j in range(W):
+                for c in range(C):
+                    dx_NHWC[n, i, j, c] = dy_CHW[c, i, j]

@@ -1,0 +1,76 @@
+"""Max pooling for float32, channels last: a vector of channels at a time, and which place won.
+
+Shapes: N examples; F channels; P, Q rows, columns; I, J the same after pooling.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from partrain.kernels.compile_options import kernel
+from partrain.kernels.vectors import (
+    LANES,
+    broadcast_count,
+    load,
+    replaces_maximum,
+    select,
+    store,
+    store_counts,
+)
+
+_PAIR = "UniTuple(int64, 2)"
+
+
+@kernel(f"void(float32[:,:,:,::1], {_PAIR}, {_PAIR}, float32[:,:,:,::1], int32[:,:,:,::1])")
+def max_pool_forward(x_NPQF, window, stride, y_NIJF, winner_NIJF):
+    """Write each window's maximum, and the place p·Q + q that holds it: of equal ones the first; a NaN wins.
+
+    `x_NPQF` has LANES readable numbers behind its end.
+    """
+    N, P, Q, F = x_NPQF.shape
+    _, I, J, _ = y_NIJF.shape
+    narrow = F < LANES
+    one = np.empty(LANES, np.float32)
+    one_winner = np.empty(LANES, np.int32)
+    for n in range(N):
+        for i in range(I):
+            for j in range(J):
+                corner = i * stride[0] * Q + j * stride[1]
+                at = ((n * I + i) * J + j) * F
+                for part in range(0, F, LANES):
+                    f = max(0, min(part, F - LANES))
+                    best = load(x_NPQF, (n * P * Q + corner) * F + f)
+                    winner = broadcast_count(corner)
+                    for r in range(window[0]):
+                        for s in range(window[1]):
+                            position = corner + r * Q + s
+                            new = load(x_NPQF, (n * P * Q + position) * F + f)
+                            better = replaces_maximum(new, best)
+                            best = select(better, new, best)
+                            winner = select(better, broadcast_count(position), winner)
+                    if narrow and (i * J + j) * F + LANES > I * J * F:
+                        store(one, 0, best)
+                        store_counts(one_winner, 0, winner)
+                        for lane in range(F):
+                            y_NIJF[n, i, j, lane] = one[lane]
+                            winner_NIJF[n, i, j, lane] = one_winner[lane]
+                    else:
+                        store(y_NIJF, at + f, best)
+                        store_counts(winner_NIJF, at + f, winner)
+
+
+@kernel("void(float32[:,::1], int64, int64, int32[:,:,:,::1], float32[:,:,:,::1])")
+def max_pool_backward_input(d_ND, place_step, channel_step, winner_NIJF, dx_NPQF):
+    """Give each window's gradient to its winner; of overlapping windows they add up. Overwrites `dx_NPQF`.
+
+    The gradient of place (i, j) and channel f is at (i·J + j)·place_step + f·channel_step of its row of `d_ND`.
+    """
+    N, I, J, F = winner_NIJF.shape
+    Q = dx_NPQF.shape[2]
+    dx_NPQF[:] = 0
+    for n in range(N):
+        for i in range(I):
+            for j in range(J):
+                for f in range(F):
+                    p, q = divmod(winner_NIJF[n, i, j, f], Q)
+                    dx_NPQF[n, p, q, f] += d_ND[n, (i * J + j) * place_step + f * channel_step]

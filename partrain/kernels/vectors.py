@@ -1,0 +1,273 @@
+"""Vectors of the processor, as values in a kernel: load, multiply-add, store, and blocks of them in registers.
+
+Numba gives a loop its vectors when LLVM finds them; it does not keep a dozen sums in registers over a long loop.
+Here a kernel says it itself. Three kinds of value, that live in registers (never in arrays):
+
+    vector    LANES float32 numbers
+    block     a fixed number of vectors: the running sums of an inner loop
+    points    as many addresses in an array: where the numbers of a block's vectors come from or go to
+
+Nothing here reorders a sum: each lane is its own chain of fused multiply-adds, in the order of the loop. The
+exception is `sum_lanes`, which adds neighbours in a fixed tree.
+
+LANES is the width of the processor's registers (16: AVX-512, 8: AVX, 4: else). Indices count elements of the
+flat array (C-contiguous, any number of dimensions); nothing checks them.
+"""
+
+from __future__ import annotations
+
+import platform
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+
+def _lanes_of_this_processor():
+    features = llvmlite.binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 16
+    return 8 if features.get("avx") else 4
+
+
+LANES = _lanes_of_this_processor()
+# Pairs of vectors that an inner loop sums in registers: there are 16 of these with AVX2, else 32.
+PAIRS = 6 if LANES == 8 else 12
+# LLVM's letter for a vector register in an inline assembly.
+_REGISTER_CLASS = {"x86_64": "v", "AMD64": "v", "aarch64": "w", "arm64": "w"}.get(platform.machine())
+_FLOAT = ir.FloatType()
+_INT32 = ir.IntType(32)
+_INT64 = ir.IntType(64)
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_MASK = ir.VectorType(ir.IntType(1), LANES)
+_COUNTS = ir.VectorType(_INT32, LANES)
+
+
+class _Register(types.Type):
+    """A value of an LLVM type that Numba passes around as it is."""
+
+    def __init__(self, name, llvm_type):
+        self.llvm_type = llvm_type
+        super().__init__(name=f"{name}_{LANES}")
+
+
+class _Block(_Register):
+    def __init__(self, size):
+        self.size = size
+        super().__init__(f"block{size}", ir.ArrayType(_VECTOR, size))
+
+
+class _Points(_Register):
+    def __init__(self, size):
+        self.size = size
+        super().__init__(f"points{size}", ir.ArrayType(_FLOAT.as_pointer(), size))
+
+
+@register_model(_Points)
+@register_model(_Block)
+@register_model(_Register)
+class _RegisterModel(models.PrimitiveModel):
+    def __init__(self, data_model_manager, numba_type):
+        super().__init__(data_model_manager, numba_type, numba_type.llvm_type)
+
+
+VECTOR = _Register("vector", _VECTOR)
+MASK = _Register("mask", _MASK)
+COUNTS = _Register("counts", _COUNTS)
+
+
+def _address(context, builder, array_type, array, index, llvm_type=None):
+    data = context.make_array(array_type)(context, builder, array).data
+    address = builder.gep(data, [index])
+    return address if llvm_type is None else builder.bitcast(address, llvm_type.as_pointer())
+
+
+def _call_llvm(builder, name, *vectors):
+    signature = ir.FunctionType(_VECTOR, [_VECTOR] * len(vectors))
+    function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}.v{LANES}f32")
+    return builder.call(function, vectors)
+
+
+def _fma(builder, a, b, c):
+    return _call_llvm(builder, "fma", a, b, c)
+
+
+def _splat(builder, scalar, vector_type=_VECTOR):
+    undefined = ir.Constant(vector_type, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(_INT32, 0))
+    zeros = ir.Constant(ir.VectorType(_INT32, vector_type.count), [0] * vector_type.count)
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
+def _in_this_order(builder, vector):
+    """Return `vector`; what was written before it in the source is computed before it, and the rest after.
+
+    This emits no instruction. Left to itself, LLVM moves all loads of a step to its front, where they do not fit
+    the registers any more, and unrolls the loop, whose addresses then do not fit either.
+    """
+    if _REGISTER_CLASS is None:
+        return vector
+    signature = ir.FunctionType(ir.VoidType(), [vector.type])
+    builder.asm(signature, "", f"{_REGISTER_CLASS},~{{memory}}", [vector], side_effect=True)
+    return vector
+
+
+def _load_at(builder, pointer):
+    return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
+
+
+def _store_at(builder, vector, pointer):
+    builder.store(vector, builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
+
+
+@intrinsic
+def load(typing, array, index):
+    """Return the vector array[index : index+LANES]."""
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        return _load_at(builder, _address(context, builder, signature.args[0], arguments[0], index))
+
+    return VECTOR(array, index), code
+
+
+@intrinsic
+def store(typing, array, index, vector):
+    """Write `vector` to array[index : index+LANES]."""
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        _store_at(builder, arguments[2], _address(context, builder, signature.args[0], arguments[0], index))
+        return context.get_dummy_value()
+
+    return types.void(array, index, vector), code
+
+
+@intrinsic
+def element(typing, array, index):
+    """Return the flat array[index]; unlike Python's, a negative index is not looked after: one test less."""
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        return builder.load(_address(context, builder, signature.args[0], arguments[0], index))
+
+    return array.dtype(array, index), code
+
+
+@intrinsic
+def store_number(typing, array, index, number):
+    """Write one number to the flat array[index]."""
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        number = context.cast(builder, arguments[2], signature.args[2], signature.args[0].dtype)
+        builder.store(number, _address(context, builder, signature.args[0], arguments[0], index))
+        return context.get_dummy_value()
+
+    return types.void(array, index, number), code
+
+
+@intrinsic
+def broadcast(typing, number):
+    """Return a vector with `number` in every lane."""
+
+    def code(context, builder, signature, arguments):
+        number = context.cast(builder, arguments[0], signature.args[0], types.float32)
+        return _splat(builder, number)
+
+    return VECTOR(number), code
+
+
+@intrinsic
+def add(typing, a, b):
+    """Return a + b, lane by lane."""
+
+    def code(context, builder, signature, arguments):
+        return builder.fadd(*arguments)
+
+    return VECTOR(VECTOR, VECTOR), code
+
+
+@intrinsic
+def multiply_add(typing, a, b, c):
+    """Return a * b + c, rounded once."""
+
+    def code(context, builder, signature, arguments):
+        return _fma(builder, *arguments)
+
+    return VECTOR(VECTOR, VECTOR, VECTOR), code
+
+
+@intrinsic
+def less_equal(typing, a, b):
+    """Return the mask a <= b; false where either is NaN."""
+
+    def code(context, builder, signature, arguments):
+        return builder.fcmp_ordered("<=", *arguments)
+
+    return MASK(VECTOR, VECTOR), code
+
+
+@intrinsic
+def replaces_maximum(typing, new, best):
+    """Return the mask (new > best) or new is NaN: what a maximum that keeps NaN takes over."""
+
+    def code(context, builder, signature, arguments):
+        new, best = arguments
+        return builder.or_(builder.fcmp_ordered(">", new, best), builder.fcmp_unordered("uno", new, new))
+
+    return MASK(VECTOR, VECTOR), code
+
+
+@intrinsic
+def select(typing, mask, a, b):
+    """Return a where the mask is set, else b (vectors, or counts)."""
+
+    def code(context, builder, signature, arguments):
+        return builder.select(*arguments)
+
+    return a(MASK, a, a), code
+
+
+@intrinsic
+def broadcast_count(typing, number):
+    """Return the 32-bit integer `number` in every lane."""
+
+    def code(context, builder, signature, arguments):
+        number = context.cast(builder, arguments[0], signature.args[0], types.int32)
+        return _splat(builder, number, _COUNTS)
+
+    return COUNTS(number), code
+
+
+@intrinsic
+def store_counts(typing, array, index, counts):
+    """Write integers to the int32 array[index : index+LANES]."""
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        address = _address(context, builder, signature.args[0], arguments[0], index, _COUNTS)
+        builder.store(arguments[2], address, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, index, counts), code
+
+
+@intrinsic
+def sum_lanes(typing, vector):
+    """Return the sum of the lanes, halves added to halves: a fixed order."""
+
+    def code(context, builder, signature, arguments):
+        vector, width = arguments[0], LANES
+        while width > 1:
+            width //= 2
+            high = ir.Constant(ir.VectorType(_INT32, width), list(range(width, 2 * width)))
+            low = ir.Constant(ir.VectorType(_INT32, width), list(range(width)))
+            vector = builder.fadd(
+                builder.shuffle_vector(vector, vector, low), builder.shuffle_vector(vector, vector, high)
+            )
+        return builder.extract_element(vector, ir.Constant(_INT32, 0))
+
+    return types.float32(vector), code

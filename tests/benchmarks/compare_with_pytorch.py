@@ -1,0 +1,204 @@
+"""Measure partrain against PyTorch on this machine, in alternation, and print the ratios as a table.
+
+    python tests/benchmarks/compare_with_pytorch.py [--rounds 3] [--only WORDS]
+
+PyTorch gets an environment of its own in a temporary folder (`pip install torch==2.13.0 numpy`), unless
+`--torch-python` names one. Both sides compute on the same number of processors. A ratio is the median over the
+rounds of (PyTorch's seconds an example / partrain's), each pair measured one right after the other. OPENBLAS_CORETYPE
+is taken out of the environment for both sides. Nothing else should run on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+TORCH = "torch==2.13.0"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a configuration, and how both sides run it."""
+
+    name: str
+    config: Path
+    shape: tuple[int, int, int]
+    bar: float
+    workers: int = 2
+    processes: int = 1
+    batch_size: int = 32
+    steps: int = 1000
+    torch_steps: int = 300
+
+
+CONFIGS = ROOT / "configs"
+OWN = HERE / "configs"
+DIGIT = (1, 28, 28)
+ROWS = (
+    Row("mnist.yaml, against one process with 2 threads", CONFIGS / "mnist.yaml", DIGIT, 3.5, steps=3126),
+    Row("mnist.yaml, against DDP with 2 processes", CONFIGS / "mnist.yaml", DIGIT, 6, processes=2, steps=3126),
+    Row(
+        "mnist.yaml, 8 workers against DDP with 8",
+        CONFIGS / "mnist.yaml",
+        DIGIT,
+        20,
+        workers=8,
+        processes=8,
+        steps=3126,
+        torch_steps=60,
+    ),
+    Row("mnist.yaml, batch 256", CONFIGS / "mnist.yaml", DIGIT, 2.5, batch_size=256, torch_steps=60),
+    Row("lenet5.yaml", CONFIGS / "lenet5.yaml", DIGIT, 2),
+    Row("conv 32@3x3, conv 64@3x3, pool, dense 128", OWN / "two-large-convolutions.yaml", DIGIT, 1.2, torch_steps=60),
+    Row("3x32x32, three convolutions", OWN / "three-channels.yaml", (3, 32, 32), 1.0, torch_steps=60),
+    Row("784-512-512-10, dense only", OWN / "dense-only.yaml", DIGIT, 1.0),
+)
+
+
+def run_partrain(config: Path, workers: int, folder: Path, *settings: str) -> tuple[dict[str, Any], float]:
+    """Train; return the run's summary and the seconds of the whole command."""
+    command = [sys.executable, "-m", "partrain", "--config", str(config), "--workers", str(workers), "-q"]
+    command += ["--runs-dir", str(folder / "runs"), *(word for value in settings for word in ("--set", value))]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment(folder))
+    seconds = time.perf_counter() - started
+    return json.loads((Path(done.stdout.strip()) / "summary.json").read_text()), seconds
+
+
+def run_torch(python: str, row: Row, folder: Path) -> float:
+    """Train with PyTorch; return the seconds an example."""
+    job = {
+        "network": yaml.safe_load(row.config.read_text())["network"],
+        "shape": row.shape,
+        "processes": row.processes,
+        "threads": 2 if row.processes == 1 else 1,
+        "batch_size": row.batch_size,
+        "warm_up": 10,
+        "steps": row.torch_steps,
+        "rendezvous": str(folder / f"rendezvous-{time.monotonic_ns()}"),
+    }
+    command = [python, str(HERE / "pytorch_training.py"), json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment(folder))
+    seconds = json.loads(done.stdout.splitlines()[-1])["seconds"]
+    return float(seconds) / (row.torch_steps * row.batch_size)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment of both sides."""
+    left_out = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    return {name: value for name, value in os.environ.items() if name not in left_out}
+
+
+def settings_of(row: Row, folder: Path) -> list[str]:
+    """Return the values to set for a row: its batch and length, and no evaluation in between."""
+    settings = [f"training.batch_size={row.batch_size}", "training.epochs=1000", f"training.max_steps={row.steps}"]
+    if row.config.name == "three-channels.yaml":
+        settings.append(f"data.path={make_images(folder, row.shape)}")
+    return settings
+
+
+def make_images(folder: Path, shape: tuple[int, int, int]) -> Path:
+    """Write random images of ten classes, each class with a mean of its own, so that there is something to learn."""
+    path = folder / "images.npz"
+    if not path.exists():
+        rng = np.random.default_rng(0)
+        arrays = {}
+        for split, num in (("train", 5000), ("test", 500)):
+            labels = rng.integers(0, 10, num)
+            noise = rng.integers(0, 128, (num, *shape))
+            bright = rng.integers(0, 2, (10, *shape)) if split == "train" else bright  # noqa: F821
+            arrays[f"{split}_images"] = (noise + 100 * bright[labels]).astype(np.uint8)
+            arrays[f"{split}_labels"] = labels
+        np.savez(path, **arrays)
+    return path
+
+
+def compare(row: Row, python: str, rounds: int, folder: Path) -> str:
+    """Measure both sides in alternation; return the line of the table."""
+    ours, theirs = [], []
+    for _ in range(rounds):
+        summary, _ = run_partrain(row.config, row.workers, folder, *settings_of(row, folder))
+        ours.append(summary["train_seconds"] / summary["examples"])
+        theirs.append(run_torch(python, row, folder))
+    ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+    us = [1e6 * statistics.median(values) for values in (ours, theirs)]
+    return f"| {row.name} | {us[0]:.1f} | {us[1]:.1f} | **{ratio:.1f}** | {row.bar:g} |"
+
+
+def compare_with_itself(rounds: int, folder: Path) -> list[str]:
+    """Measure the rows of the table that need no PyTorch."""
+    config = CONFIGS / "mnist.yaml"
+    seconds: dict[int, list[float]] = {0: [], 1: [], 2: [], 8: []}
+    memory = 0.0
+    for _ in range(rounds):
+        for workers, values in seconds.items():
+            summary, _ = run_partrain(config, workers, folder)
+            values.append(summary["train_seconds"])
+            if workers == 8:
+                memory = max(memory, summary["peak_memory_bytes"] / 2**20)
+    short = ("training.max_steps=1", "data.validation_examples=0")
+    starts = []
+    for _ in range(rounds):
+        summary, whole = run_partrain(config, 2, folder, *short)
+        starts.append(whole - summary["evaluation_seconds"])
+    os.environ["XDG_CACHE_HOME"] = str(folder / "empty-cache")
+    summary, whole = run_partrain(config, 2, folder, *short)
+    eight_to_two = statistics.median(a / b for a, b in zip(seconds[8], seconds[2], strict=True))
+    one_to_none = statistics.median(a / b for a, b in zip(seconds[1], seconds[0], strict=True))
+    return [
+        f"| two epochs of mnist.yaml, 2 workers: {statistics.median(seconds[2]):.2f} s of steps | |",
+        f"| 8 workers against 2 | {eight_to_two:.2f} times as long (bar: 1.25) |",
+        f"| 1 worker against none | {one_to_none:.2f} times as long (bar: 1.15) |",
+        f"| memory of all processes (PSS), 8 workers | {memory:.0f} MiB (bar: 500) |",
+        f"| command to first step and end, kernels cached | {statistics.median(starts):.2f} s (bar: 2.5) |",
+        f"| the same, kernels compiled | {whole - summary['evaluation_seconds']:.1f} s (bar: 25) |",
+    ]
+
+
+def torch_python(given: str | None, folder: Path) -> str:
+    """Return a Python that has torch; install it into a temporary environment if none is given."""
+    if given is not None:
+        return given
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "torch")], check=True)
+    python = str(folder / "torch" / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "-q", TORCH, "numpy"], check=True)
+    return python
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="measure only rows whose name holds this")
+    parser.add_argument("--torch-python", help="a Python that has torch")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        python = torch_python(options.torch_python, folder)
+        print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} processors, {TORCH}, {options.rounds} rounds\n")
+        print("| work | partrain, µs an example | PyTorch | times faster | bar |\n|---|---|---|---|---|", flush=True)
+        for row in ROWS:
+            if options.only in row.name:
+                print(compare(row, python, options.rounds, folder), flush=True)
+        if not options.only:
+            print("\n| partrain alone | |\n|---|---|")
+            print("\n".join(compare_with_itself(options.rounds, folder)))
+
+
+if __name__ == "__main__":
+    main()
