@@ -48,9 +48,7 @@ def _number_if_square(pair: tuple[int, int] | None) -> int | list[int] | None:
     return pair[0] if pair[0] == pair[1] else list(pair)
 
 
-PositivePair = Annotated[
-    tuple[PositiveInt, PositiveInt], BeforeValidator(_pair), PlainSerializer(_number_if_square)
-]
+PositivePair = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_pair), PlainSerializer(_number_if_square)]
 NonNegativePair = Annotated[
     tuple[NonNegativeInt, NonNegativeInt], BeforeValidator(_pair), PlainSerializer(_number_if_square)
 ]

@@ -91,9 +91,7 @@ class Coordinator:
         self._parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
         self._reduction = GradientReduction(network, kernels, arrays, training.tile, training.dtype)
         self._adam = Adam(self._parameters, training.optimizer, training.schedule, kernels.adam_update)
-        self._order = functools.lru_cache(maxsize=1)(
-            functools.partial(epoch_order, self._num_train, seed=config.seed)
-        )
+        self._order = functools.lru_cache(maxsize=1)(functools.partial(epoch_order, self._num_train, seed=config.seed))
         self._commands = functools.cache(self._cut_batch)
         self._saved_step: int | None = None
         self._settled_step = 0
@@ -124,9 +122,7 @@ class Coordinator:
         little_endian = self._parameters.astype(self._parameters.dtype.newbyteorder("<"))
         return hashlib.sha256(little_endian.tobytes()).hexdigest()
 
-    def restore(
-        self, state: checkpoint.Checkpoint, rows: Sequence[dict[str, Any]], earlier_seconds: float
-    ) -> None:
+    def restore(self, state: checkpoint.Checkpoint, rows: Sequence[dict[str, Any]], earlier_seconds: float) -> None:
         """Go on from a saved state.
 
         Parameters

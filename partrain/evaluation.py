@@ -30,9 +30,7 @@ class Evaluation:
         return {"loss": self.loss, "accuracy": self.accuracy}
 
 
-def evaluate_split(
-    group: ComputeGroup, arrays: Mapping[str, NDArray[Any]], split: SplitRange, tile: int
-) -> Evaluation:
+def evaluate_split(group: ComputeGroup, arrays: Mapping[str, NDArray[Any]], split: SplitRange, tile: int) -> Evaluation:
     """Evaluate the shared parameters on every example of a split, each once.
 
     Parameters

@@ -50,9 +50,7 @@ class Interruption:
         before = {number: signal.getsignal(number) for number in SIGNALS}
         hook_before = sys.unraisablehook
         # Raised within a finaliser, the exception ends there; `check` raises it again.
-        sys.unraisablehook = lambda raised: (
-            None if isinstance(raised.exc_value, Interrupted) else hook_before(raised)
-        )
+        sys.unraisablehook = lambda raised: None if isinstance(raised.exc_value, Interrupted) else hook_before(raised)
         for number, handler in before.items():
             if handler != signal.SIG_IGN:
                 signal.signal(number, self._handle)

@@ -62,9 +62,7 @@ def config_to_resume(path: Path, record: dict[str, Any], overrides: Sequence[str
     not_runtime = list(_differences(stored.identity(), config.identity()))
     if not_runtime or config.training != stored.training:
         what = not_runtime or ["training.epochs and training.max_steps change by --epochs and --max-steps"]
-        raise ConfigError(
-            "\n  ".join(["--set: a resumed run takes only logging, checkpoints and workers:", *what])
-        )
+        raise ConfigError("\n  ".join(["--set: a resumed run takes only logging, checkpoints and workers:", *what]))
     training = config.training.model_copy(update=horizon.changes())
     return config.model_copy(update={"training": training})
 

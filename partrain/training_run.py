@@ -153,9 +153,7 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
         if state.metadata["config_digest"] != config.identity_digest():
             raise RunError(f"{state_path}: belongs to a run of another configuration; train anew")
         if state.step >= num_steps(config):
-            messages.say(
-                f"{run.path} is complete: {state.step} steps; to go further, raise --epochs or --max-steps"
-            )
+            messages.say(f"{run.path} is complete: {state.step} steps; to go further, raise --epochs or --max-steps")
             return run
         preparation = _prepare(config, session)
         require_same_data(preparation, before, run.path)

@@ -91,9 +91,7 @@ def test_float32_follows_the_paper_as_far_as_its_digits_go(kernels):
     ids=["loops float64", "loops float32", "fast float32"],
 )
 @pytest.mark.parametrize("optimizer", [Optimizer(lr=0.01), Optimizer(lr=0.01, beta1=0.95, beta2=0.99)])
-def test_the_first_step_has_the_size_of_the_learning_rate_whatever_the_gradient(
-    kernels, dtype, tolerance, optimizer
-):
+def test_the_first_step_has_the_size_of_the_learning_rate_whatever_the_gradient(kernels, dtype, tolerance, optimizer):
     gradient = np.array([1e-3, -1e-3, 1, -1, 1e3, 7e3], dtype)
     vector, _ = trained(np.zeros(6, dtype), [gradient], optimizer, kernels=kernels)
     expected = -0.01 * gradient.astype(np.float64) / (np.abs(gradient) + 1e-8)

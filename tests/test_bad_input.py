@@ -345,27 +345,21 @@ def test_files_that_are_damaged(
     assert str(noise_folder) in message
 
 
-def test_folder_of_files_that_is_missing(
-    refuse: Refuse, small_config: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_folder_of_files_that_is_missing(refuse: Refuse, small_config: Callable[..., Path], tmp_path: Path) -> None:
     missing = str(tmp_path / "missing")
     assert missing in refuse("--config", small_config({"data": {"name": "idx", "path": missing}}))
     assert missing in refuse("--config", small_config({"data": {"name": "arrays", "path": missing}}))
     assert "data.path" in refuse("--config", small_config({"data": {"name": "idx"}}))
 
 
-def test_label_that_no_output_is_for(
-    refuse: Refuse, small_config: Callable[..., Path], noise_folder: Path
-) -> None:
+def test_label_that_no_output_is_for(refuse: Refuse, small_config: Callable[..., Path], noise_folder: Path) -> None:
     write_idx(noise_folder / LABELS, np.full(60, 10, np.uint8))
     message = refuse("--config", small_config({"data": {"name": "idx", "path": str(noise_folder)}}))
     assert "(dense1)" in message
     assert "11 classes" in message
 
 
-def test_more_examples_than_there_are(
-    refuse: Refuse, small_config: Callable[..., Path], noise_folder: Path
-) -> None:
+def test_more_examples_than_there_are(refuse: Refuse, small_config: Callable[..., Path], noise_folder: Path) -> None:
     data = {"name": "idx", "path": str(noise_folder), "train_examples": 50, "validation_examples": 11}
     message = refuse("--config", small_config({"data": data}))
     assert "data.train_examples" in message
@@ -441,9 +435,7 @@ def test_archive_that_is_truncated(refuse: Refuse, small_config: Callable[..., P
 # ---- the machine
 
 
-def test_too_little_memory(
-    refuse: Refuse, small_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory(refuse: Refuse, small_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparation, "available_memory", lambda: 2**20)
     message = refuse("--config", small_config(), "--workers", 2)
     assert "needs about" in message

@@ -72,16 +72,12 @@ def test_version_is_the_packages(call_partrain: Callable[..., Result]) -> None:
     assert call_partrain("--version") == Result(0, f"partrain {partrain.__version__}\n", "")
 
 
-def test_option_is_not_abbreviated(
-    call_partrain: Callable[..., Result], small_config: Callable[..., Path]
-) -> None:
+def test_option_is_not_abbreviated(call_partrain: Callable[..., Result], small_config: Callable[..., Path]) -> None:
     result = call_partrain("--conf", small_config(), "--dry-run")
     assert (result.exit_code, result.stdout) == (2, "")
 
 
-def test_command_train_may_be_left_out(
-    call_partrain: Callable[..., Result], small_config: Callable[..., Path]
-) -> None:
+def test_command_train_may_be_left_out(call_partrain: Callable[..., Result], small_config: Callable[..., Path]) -> None:
     with_command = call_partrain("train", "--config", small_config(), "--workers", 1, "--dry-run")
     assert with_command.exit_code == 0
     assert call_partrain("--config", small_config(), "--workers", 1, "--dry-run") == with_command
@@ -153,9 +149,7 @@ def test_runs_go_into_the_folder_runs_by_default(
     assert (tmp_path / result.run).is_dir()
 
 
-def test_command_line_beats_the_file(
-    call_partrain: Callable[..., Result], small_config: Callable[..., Path]
-) -> None:
+def test_command_line_beats_the_file(call_partrain: Callable[..., Result], small_config: Callable[..., Path]) -> None:
     changes = ["--set", "training.optimizer.lr=2e-3", "--set", "seed=7", "--set", "network.0.conv.filters=4"]
     result = call_partrain("--config", small_config(), *changes, "--dry-run")
     assert result.exit_code == 0, result.stderr

@@ -141,9 +141,7 @@ def test_every_field_is_read(read):
     assert read(EVERYTHING) == Config(
         name="everything",
         seed=2**63 - 1,
-        data=Data(
-            name="idx", path="some/where", train_examples=10, validation_examples=0, when_unavailable="error"
-        ),
+        data=Data(name="idx", path="some/where", train_examples=10, validation_examples=0, when_unavailable="error"),
         network=[
             Conv(filters=4, kernel=[5, 3], stride=[2, 1], padding=[0, 2]),
             Relu(),
@@ -159,9 +157,7 @@ def test_every_field_is_read(read):
             batch_size=7,
             tile=2,
             optimizer=Optimizer(lr=0.001, beta1=0, beta2=0.5, eps=1.5e-7, weight_decay=1),
-            schedule=Schedule(
-                name="step", warmup_steps=3, decay_steps=4, final_lr=0.00001, every_steps=6, factor=1
-            ),
+            schedule=Schedule(name="step", warmup_steps=3, decay_steps=4, final_lr=0.00001, every_steps=6, factor=1),
             kernels="loops",
             dtype="float64",
         ),

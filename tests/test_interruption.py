@@ -170,9 +170,7 @@ def test_run_under_nohup_goes_on_when_the_terminal_is_gone(
     start_partrain: Callable[..., PartrainProcess], small_config: Callable[..., Path]
 ) -> None:
     wrapper = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
-    process = start_partrain(
-        "--config", small_config(ENDLESS), "--workers", 2, "--runs-dir", "runs", wrapper=wrapper
-    )
+    process = start_partrain("--config", small_config(ENDLESS), "--workers", 2, "--runs-dir", "runs", wrapper=wrapper)
     run = process.wait_for_training()
     process.send(signal.SIGHUP, to_group=True)
     size = (run / "metrics.jsonl").stat().st_size

@@ -113,9 +113,7 @@ def test_summary_has_every_field(train: Train) -> None:
     assert summary["peak_memory_bytes"] > 2**24
     assert set(summary["test"]) == {"loss", "accuracy"}
     assert summary["best"]["step"] in (10, 20)
-    assert {"train/loss", "train/accuracy", "lr", "validation/loss", "validation/accuracy"} <= set(
-        summary["final"]
-    )
+    assert {"train/loss", "train/accuracy", "lr", "validation/loss", "validation/accuracy"} <= set(summary["final"])
     assert re.fullmatch("[0-9a-f]{64}", summary["parameters_sha256"])
 
 
@@ -159,9 +157,7 @@ def test_best_is_the_highest_accuracy_and_of_equals_the_earliest(train: Train) -
 
 
 @pytest.mark.parametrize(("keep_last", "keep_best"), [(1, False), (2, True), (3, False)])
-def test_checkpoints_that_are_kept_are_the_last_and_the_best(
-    train: Train, keep_last: int, keep_best: bool
-) -> None:
+def test_checkpoints_that_are_kept_are_the_last_and_the_best(train: Train, keep_last: int, keep_best: bool) -> None:
     kept = {"every_steps": 4, "keep_last": keep_last, "keep_best": keep_best}
     run = train({"training.epochs": 5, "checkpoints": kept, "training.optimizer.lr": 0.03})
     saved = sorted({*range(4, 51, 4), *range(10, 51, 10)})

@@ -59,9 +59,7 @@ def load_arrays(path: str | Path) -> Dataset:
         If the arrays of an .npz file do not fit into memory.
     """
     path = Path(os.path.expanduser(path))
-    train_images, train_labels, test_images, test_labels = (
-        _map_folder(path) if os.path.isdir(path) else _read_npz(path)
-    )
+    train_images, train_labels, test_images, test_labels = _map_folder(path) if os.path.isdir(path) else _read_npz(path)
     return build_dataset(
         "arrays",
         str(path.resolve()),
@@ -79,8 +77,7 @@ def _map_folder(folder: Path) -> list[NamedArray]:
     missing = [f"{key}.npy" for key in _KEYS if f"{key}.npy" not in there]
     if missing:
         raise DataError(
-            f"{folder}: holds no {', '.join(missing)}, but {_listed(there)}. "
-            "Save each array there with numpy.save."
+            f"{folder}: holds no {', '.join(missing)}, but {_listed(there)}. Save each array there with numpy.save."
         )
     arrays: list[NamedArray] = []
     for key in _KEYS:
@@ -149,18 +146,14 @@ def _checked_split(named_images: NamedArray, named_labels: NamedArray) -> Split:
     images_name, images = named_images
     labels_name, labels = named_labels
     if images.dtype not in (np.uint8, np.float32):
-        raise DataError(
-            f"{images_name}: has dtype {images.dtype}, expected uint8 or float32. Convert it with .astype."
-        )
+        raise DataError(f"{images_name}: has dtype {images.dtype}, expected uint8 or float32. Convert it with .astype.")
     if images.ndim not in (3, 4) or 0 in images.shape:
         raise DataError(
             f"{images_name}: has shape {images.shape}, expected (examples, rows, columns) or (examples, "
             "channels, rows, columns), none of them 0."
         )
     if not images.flags.c_contiguous:
-        raise DataError(
-            f"{images_name}: is not C-contiguous. Save it in the order of rows: numpy.ascontiguousarray."
-        )
+        raise DataError(f"{images_name}: is not C-contiguous. Save it in the order of rows: numpy.ascontiguousarray.")
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
         raise DataError(
             f"{labels_name}: has dtype {labels.dtype} and shape {labels.shape}, expected integers of shape "

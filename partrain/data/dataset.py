@@ -71,8 +71,7 @@ def build_dataset(
     ):
         if of_train != of_test:
             raise DataError(
-                f"{source}: the training images have {what} {of_train}, the test images {of_test}. "
-                "Give both the same."
+                f"{source}: the training images have {what} {of_train}, the test images {of_test}. Give both the same."
             )
     largest = max(int(train.labels.max()), int(test.labels.max()))
     if class_names is None:

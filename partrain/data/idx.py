@@ -111,8 +111,7 @@ def _read_stream(stream: io.BufferedIOBase, path: Path, num_dimensions: int, max
         num_new = stream.readinto(chunk)
         if num_new == 0:
             raise DataError(
-                f"{path}: ends after {num_read:,} bytes of content; its header announces {announced}. "
-                f"{_REPLACE_IT}"
+                f"{path}: ends after {num_read:,} bytes of content; its header announces {announced}. {_REPLACE_IT}"
             )
         digest.update(chunk[:num_new])
         num_read += num_new

@@ -139,9 +139,7 @@ def draw_digits(first: int, last: int, *, seed: int, split: str) -> tuple[NDArra
         here = slice(start - first, stop - first)
         # The words of a block are a stream: its images up to `stop` need only the beginning.
         count = skip + stop - start
-        shape = uniforms(
-            count * _NUM_UNIFORMS, seed=seed, purpose="synthetic-digits", name=f"{split}/{block}/shape"
-        )
+        shape = uniforms(count * _NUM_UNIFORMS, seed=seed, purpose="synthetic-digits", name=f"{split}/{block}/shape")
         noise = philox_words(
             count * _NUM_NOISE_WORDS, seed=seed, purpose="synthetic-digits", name=f"{split}/{block}/noise"
         )

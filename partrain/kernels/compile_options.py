@@ -52,9 +52,7 @@ def kernel(*signatures: str, fast_math: bool = False) -> Callable[[Callable[...,
     """
 
     def declare(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=FAST_MATH if fast_math else False)(
-            function
-        )
+        dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=FAST_MATH if fast_math else False)(function)
         _signatures[dispatcher] = signatures
         return dispatcher
 

@@ -15,8 +15,7 @@ from partrain.kernels.compile_options import kernel
 # No fast_math, and float64: only operations that IEEE 754 rounds exactly, so the picture of a digit does
 # not depend on the processor.
 @kernel(
-    "void(float64[:,:,::1], float64[::1], float64[::1], float64[::1], float64[::1], uint8[:,:,::1],"
-    " uint8[:,:,::1])"
+    "void(float64[:,:,::1], float64[::1], float64[::1], float64[::1], float64[::1], uint8[:,:,::1], uint8[:,:,::1])"
 )
 def draw_strokes(segments_NS4, radius_N, softness_N, ink_N, noise_level_N, noise_NHW, images_NHW):
     """Draw the segments of each image, with soft edges and noise.

@@ -7,9 +7,7 @@ from partrain.parallel.shared_arrays import ArraySpec
 from partrain.parallel.tiles import num_tiles
 
 
-def exchange_specs(
-    network: Network, batch_size: int, tile: int, dtype: str, num_results: int
-) -> dict[str, ArraySpec]:
+def exchange_specs(network: Network, batch_size: int, tile: int, dtype: str, num_results: int) -> dict[str, ArraySpec]:
     """Plan the arrays that a step exchanges.
 
     `parameters` and `indices` go from the coordinator to the workers. Back come a slot of sums for each tile,

@@ -19,6 +19,4 @@ def cut_into_shards(num_examples: int, tile: int, num_shards: int) -> list[tuple
     """
     tiles = num_tiles(num_examples, tile)
     cuts = [k * tiles // num_shards for k in range(num_shards + 1)]
-    return [
-        (first * tile, min(last * tile, num_examples)) for first, last in itertools.pairwise(cuts) if first < last
-    ]
+    return [(first * tile, min(last * tile, num_examples)) for first, last in itertools.pairwise(cuts) if first < last]

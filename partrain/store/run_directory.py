@@ -45,9 +45,7 @@ def validate_run_name(name: str) -> None:
     if not name:
         raise ConfigError("name: is empty. Give the run a name such as mnist.")
     if len(name) > _MAX_NAME_CHARACTERS:
-        raise ConfigError(
-            f"name: {shown} has {len(name)} characters. Shorten it to at most {_MAX_NAME_CHARACTERS}."
-        )
+        raise ConfigError(f"name: {shown} has {len(name)} characters. Shorten it to at most {_MAX_NAME_CHARACTERS}.")
     for character in name:
         if unicodedata.category(character)[0] not in "LMN" and character not in "-_.+ ":
             raise ConfigError(

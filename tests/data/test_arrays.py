@@ -54,9 +54,7 @@ def failures(folder: Path, arrays: Arrays) -> list[str]:
     ]
 
 
-def test_a_folder_an_archive_and_one_with_keras_names_are_the_same_data_set(
-    tmp_path: Path, arrays: Arrays
-) -> None:
+def test_a_folder_an_archive_and_one_with_keras_names_are_the_same_data_set(tmp_path: Path, arrays: Arrays) -> None:
     datasets = [
         load_arrays(path)
         for path in (

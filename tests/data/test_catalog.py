@@ -424,9 +424,7 @@ def test_a_data_folder_that_cannot_be_made_is_named(
     assert f"Not a directory: '{home}'" in unavailable()
 
 
-def test_what_was_fetched_before_a_failure_is_kept(
-    mirror: Mirror, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_fetched_before_a_failure_is_kept(mirror: Mirror, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, CONTENTS, mirror.address)
     serve_all(mirror)
     del mirror.answers[f"/{FILE_NAMES[1]}.gz"]

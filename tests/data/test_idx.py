@@ -183,9 +183,7 @@ def test_a_gzip_bomb_is_not_unpacked(path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_content_that_does_not_fit_into_memory_is_a_resource_error(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_content_that_does_not_fit_into_memory_is_a_resource_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise MemoryError
 

@@ -66,9 +66,7 @@ def test_another_seed_draws_another_data_set() -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-def test_the_synthetic_digits_stand_in_under_their_own_name_with_a_framed_warning(
-    name: str, tmp_path: Path
-) -> None:
+def test_the_synthetic_digits_stand_in_under_their_own_name_with_a_framed_warning(name: str, tmp_path: Path) -> None:
     dataset, _, warned = load(name, when_unavailable="synthetic-digits")
     assert dataset.name == dataset.source == "synthetic-digits"
     assert dataset.digest == load("synthetic-digits")[0].digest

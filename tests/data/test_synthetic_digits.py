@@ -41,9 +41,7 @@ def test_an_image_does_not_depend_on_the_range_it_is_drawn_in(digits, first, las
 
 def test_chunks_of_any_size_make_the_same_data_set(digits):
     for size in (701, 1500):
-        chunks = [
-            draw_digits(first, min(first + size, 6000), seed=0, split="train") for first in range(0, 6000, size)
-        ]
+        chunks = [draw_digits(first, min(first + size, 6000), seed=0, split="train") for first in range(0, 6000, size)]
         assert same([np.concatenate(parts) for parts in zip(*chunks, strict=True)], digits)
 
 

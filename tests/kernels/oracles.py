@@ -38,10 +38,7 @@ def conv2d_forward(x_NCHW, w_FCRS, b_F, stride, padding):
     return np.array(
         [
             [
-                b
-                + sum(
-                    signal.correlate(plane, w, "valid", "direct") for plane, w in zip(example, w_CRS, strict=True)
-                )
+                b + sum(signal.correlate(plane, w, "valid", "direct") for plane, w in zip(example, w_CRS, strict=True))
                 for w_CRS, b in zip(w_FCRS, b_F, strict=True)
             ]
             for example in x
@@ -125,9 +122,7 @@ def check_gradient(
     difference = (function(point + step * direction) - function(point - step * direction)) / (2 * step)
     inner_product = float(np.vdot(gradient, direction))
     scale = max(abs(difference), np.linalg.norm(gradient) / np.sqrt(gradient.size))
-    assert abs(inner_product - difference) <= 1e-6 * scale, (
-        f"<g, d> = {inner_product!r}, difference {difference!r}"
-    )
+    assert abs(inner_product - difference) <= 1e-6 * scale, f"<g, d> = {inner_product!r}, difference {difference!r}"
 
 
 def unaligned(array: np.ndarray, num_elements: int) -> np.ndarray:

@@ -38,9 +38,7 @@ def _loaded_kernels():
 @ALL_TYPES
 @pytest.mark.parametrize("pixel_type", ["uint8", "float32"])
 @pytest.mark.parametrize("shape_CHW", [(1, 28, 28), (3, 5, 7), (2, 1, 1)])
-def test_gathered_images_are_the_chosen_ones_normalised_by_channel(
-    kernels, dtype, tolerance, pixel_type, shape_CHW
-):
+def test_gathered_images_are_the_chosen_ones_normalised_by_channel(kernels, dtype, tolerance, pixel_type, shape_CHW):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (11, *shape_CHW)).astype(pixel_type)
     indices = np.array([10, 0, 3, 3], np.int64)

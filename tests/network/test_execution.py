@@ -111,9 +111,7 @@ class Batch:
 def drawn(network, num_examples, seed=0, dtype="float64"):
     """Draw parameters, images and labels; biases too, so that their gradients are seen to matter."""
     rng = np.random.default_rng(seed)
-    parameters = network.parameters.initial_values(seed, "float64") + 0.1 * rng.standard_normal(
-        network.parameters.size
-    )
+    parameters = network.parameters.initial_values(seed, "float64") + 0.1 * rng.standard_normal(network.parameters.size)
     x = rng.standard_normal((num_examples, *network.input_shape))
     return parameters.astype(dtype), x.astype(dtype), rng.integers(0, 5, num_examples)
 

@@ -108,9 +108,7 @@ def test_parameters_have_the_names_and_shapes_that_pytorch_takes():
 
 
 def test_weights_before_a_relu_start_with_the_deviation_of_he_and_others_with_that_of_lecun():
-    deviations = {
-        p.name: p.initial_deviation for layer in build_layers(ARTICLE, (1, 28, 28)) for p in layer.parameters
-    }
+    deviations = {p.name: p.initial_deviation for layer in build_layers(ARTICLE, (1, 28, 28)) for p in layer.parameters}
     assert deviations == {
         "conv1.weight": math.sqrt(2 / 25),
         "conv1.bias": 0,

@@ -210,9 +210,7 @@ JOB_V1 = "sys/fs/cgroup/memory/slice/job/"
         "no meminfo",
     ],
 )
-def test_memory_is_the_least_that_anyone_leaves(
-    tmp_path: Path, files: dict[str, str], expected: int | None
-) -> None:
+def test_memory_is_the_least_that_anyone_leaves(tmp_path: Path, files: dict[str, str], expected: int | None) -> None:
     assert available_memory(write_tree(tmp_path, files)) == expected
 
 

@@ -203,9 +203,7 @@ JSON_VALUES = st.recursive(
 @example(before=b'{"__metadata__":{"partrain":"{\\"format\\":1,\\"step\\":1,', after=b'}"}}', payload=b"x")
 @example(before=b'{"__metadata__":{"partrain":"' + b"[" * 100_000, after=b'"}}', payload=b"")
 @example(before=b'{"__metadata__":{"partrain":"{\\"format\\":' + b"9" * 5000 + b",", after=b'}"}}', payload=b"")
-def test_garbage_with_a_right_digest_is_corrupt_and_nothing_else(
-    before: bytes, after: bytes, payload: bytes
-) -> None:
+def test_garbage_with_a_right_digest_is_corrupt_and_nothing_else(before: bytes, after: bytes, payload: bytes) -> None:
     assert_corrupt(signed(before + FIELD + after, payload))
 
 

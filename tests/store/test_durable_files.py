@@ -41,9 +41,7 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("interruption", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
-def test_failure_at_any_call_leaves_old_or_new_and_no_temporary(
-    tmp_path: Path, interruption: BaseException
-) -> None:
+def test_failure_at_any_call_leaves_old_or_new_and_no_temporary(tmp_path: Path, interruption: BaseException) -> None:
     def fail() -> None:
         raise interruption
 
