@@ -26,6 +26,7 @@ FLOORS = (
         "partrain.config",
         "partrain.errors",
         "partrain.interruption",
+        "partrain.kill_switch",
         "partrain.kernels",
         "partrain.randomness",
         "partrain.stopwatch",
