@@ -43,6 +43,7 @@ FLOORS = (
         "partrain.provenance",
         "partrain.report",
         "partrain.resumption",
+        "partrain.run_record",
         "partrain.training_run",
     },
     {"partrain.__main__", "partrain.cli"},
