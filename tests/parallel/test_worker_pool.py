@@ -367,13 +367,13 @@ def test_worker_that_hangs_is_killed_and_its_tiles_are_computed_again(
 def test_worker_that_hangs_at_its_start_is_replaced(
     make_computation: Callable[..., Computation], pools: Pools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "START_UP_SECONDS", 1.0)
+    monkeypatch.setattr(patience, "START_UP_SECONDS", 2.0)
     computation = make_computation()
     expected = results(Inline(computation), computation, batch(2))
     pool = pools.start(2, computation)
     os.kill(worker_pids(pool)[0], signal.SIGSTOP)
     assert results(pool, computation, batch(2)) == expected
-    assert all(re.match(r"^worker 0 hung: it took 1 s (to begin|for)", line) for line in pools.log)
+    assert all(re.match(r"^worker 0 hung: it took 2 s (to begin|for)", line) for line in pools.log)
 
 
 @pytest.mark.usefixtures("impatient")
