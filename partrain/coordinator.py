@@ -23,6 +23,7 @@ from partrain.evaluation import Evaluation, evaluate_split
 from partrain.interruption import Interruption
 from partrain.kernels import loops
 from partrain.kernels.kernel_set import KernelSet
+from partrain.kill_switch import kill_point
 from partrain.messages import Messages
 from partrain.parallel.reduction import GradientReduction
 from partrain.parallel.shared_arrays import SharedArrays
@@ -142,7 +143,7 @@ class Coordinator:
         self._logged_examples = self.num_examples_until(self.step)
         not_metrics = ("step", "epoch", "examples", "time_s")
         for row in rows:
-            self.metrics |= {name: value for name, value in row.items() if name not in not_metrics}
+            self.metrics |= {k: v for k, v in row.items() if k not in not_metrics and isinstance(v, int | float)}
 
     def train(self) -> None:
         """Make all steps up to the last one, or until a signal asks to stop; save at the end in any case.
@@ -161,16 +162,21 @@ class Coordinator:
             last_step=self._preparation.num_steps,
             num_epochs=self._config.training.epochs,
         )
-        self._metrics_log = MetricsLog(self._run.metrics_path)
+        try:
+            self._metrics_log = MetricsLog(self._run.metrics_path)
+        except OSError as error:
+            raise FailedRun(f"{self._run.metrics_path}: cannot be written: {error.strerror}") from error
         with contextlib.ExitStack() as at_end:
             at_end.callback(self._metrics_log.close)
             at_end.callback(progress.close)
             at_end.enter_context(self._clock.timing("train"))
             try:
                 while not self.completed and self._interruption.received is None:
+                    kill_point("coordinator: before a step")
                     result = self._make_step()
                     self._follow_step(result)
                     self._settled_step = self.step
+                    kill_point("coordinator: after a step")
                     epoch = -(-self.step // self._preparation.steps_per_epoch)
                     progress.step(self.step, epoch, result.loss, result.num_examples)
             finally:
@@ -182,9 +188,11 @@ class Coordinator:
     def evaluate(self, split_name: str) -> Evaluation:
         """Evaluate the parameters on the split "validation" or "test"."""
         with self._clock.timing("evaluation"):
+            kill_point("coordinator: before an evaluation")
             split = self._preparation.splits[split_name]
             evaluation = evaluate_split(self._group, self._arrays, split, self._config.training.tile)
             self.peak_memory_bytes = max(self.peak_memory_bytes, self._measure_memory())
+            kill_point("coordinator: after an evaluation")
         return evaluation
 
     def _make_step(self) -> _StepResult:
@@ -208,6 +216,7 @@ class Coordinator:
         return [Command(GRADIENTS, FILES.index("train"), 0, first, last) for first, last in shards]
 
     def _check_finite(self, loss: float, gradient_sum: NDArray[Any]) -> None:
+        kill_point("coordinator: before an update")
         place = loops.first_not_finite(gradient_sum)
         if place < 0 and math.isfinite(loss):
             return
@@ -218,6 +227,7 @@ class Coordinator:
         )
 
     def _check_update(self) -> None:
+        kill_point("coordinator: after an update")
         place = loops.first_not_finite(self._parameters)
         if place < 0:
             return
@@ -290,10 +300,12 @@ class Coordinator:
             "time_s": round(self._earlier_seconds + sum(self._clock.read().values()), 3),
         }
         self.metrics |= metrics
+        kill_point("coordinator: before a line of metrics")
         try:
             self._metrics_log.append(row | metrics)
         except OSError as error:
             self._messages.warn(f"the metrics of step {self.step} are lost: {error.strerror}")
+        kill_point("coordinator: after a line of metrics")
 
     def _save(self, *, is_last: bool = False) -> None:
         """Save the state after this step, unless that has been done; then delete what need not be kept.
@@ -306,6 +318,7 @@ class Coordinator:
         if self._saved_step == self.step:
             return
         checkpoints, folder = self._config.checkpoints, self._run.checkpoints_path
+        kill_point("coordinator: before a save")
         with self._clock.timing("checkpoint"):
             try:
                 self._metrics_log.flush_durably()
@@ -317,11 +330,13 @@ class Coordinator:
                 self._messages.warn(f"{message}; training goes on, the older checkpoint stays")
                 return
             self._saved_step = self.step
+            kill_point("coordinator: between a save and the deletion of older ones")
             best_step = int(self.best["step"]) if self.best and checkpoints.keep_best else None
             try:
                 checkpoint.prune(folder, newest=newest, keep_last=checkpoints.keep_last, best_step=best_step)
             except OSError as error:
                 self._messages.warn(f"an old checkpoint in {folder} could not be deleted: {error.strerror}")
+        kill_point("coordinator: after a save")
 
     def _vectors(self) -> dict[str, NDArray[Any]]:
         """Return what is saved of each parameter, by the prefix of its name in a checkpoint."""

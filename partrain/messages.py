@@ -9,11 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from tqdm import tqdm
+
+# No process but this one writes progress: tqdm's own lock would be a semaphore in shared memory, which has a name for
+# a moment, and would stay if the process were killed then.
+tqdm.set_lock(threading.RLock())
 
 # Between two plain lines of progress, and between two updates of the moving line.
 PLAIN_SECONDS = 5.0

@@ -6,7 +6,7 @@ run's identity: if that changed, the run would not be the same run any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from typing import Any
 from partrain.config import Config, read_config
 from partrain.errors import ConfigError, DataError, RunError
 from partrain.preparation import Preparation
+from partrain.run_record import horizon_of
+from partrain.store import checkpoint
+from partrain.store.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,18 @@ class Horizon:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def config_to_resume(path: Path, record: dict[str, Any], overrides: Sequence[str], horizon: Horizon) -> Config:
+def config_to_resume(
+    path: Path, record: dict[str, Any], overrides: Sequence[str], horizon: Horizon, warn: Callable[[str], None]
+) -> Config:
     """Read a run's configuration with what may change changed.
 
     Parameters
     ----------
     path : the run's config.yaml.
-    record : the content of its run.json, which holds the identity that the run began with.
+    record : the content of its run.json, which holds the identity that the run began with, and its horizon.
     overrides : `KEY=VALUE` texts for runtime fields.
     horizon : the new horizon.
+    warn : told of a horizon that was changed in the file, which has no effect.
 
     Raises
     ------
@@ -63,8 +69,34 @@ def config_to_resume(path: Path, record: dict[str, Any], overrides: Sequence[str
     if not_runtime or config.training != stored.training:
         what = not_runtime or ["training.epochs and training.max_steps change by --epochs and --max-steps"]
         raise ConfigError("\n  ".join(["--set: a resumed run takes only logging, checkpoints and workers:", *what]))
-    training = config.training.model_copy(update=horizon.changes())
+    for name, value in horizon_of(stored).items():
+        if value != record["horizon"][name]:
+            flag = "--" + name.replace("_", "-")
+            warn(f"{path} says training.{name}: {value}, the run's is {record['horizon'][name]}; {flag} changes it")
+    training = config.training.model_copy(update=record["horizon"] | horizon.changes())
     return config.model_copy(update={"training": training})
+
+
+def newest_state(
+    run: RunDirectory, config: Config, status: str, warn: Callable[[str], None]
+) -> checkpoint.Checkpoint | None:
+    """Return the newest good checkpoint; None if the run was killed before it had saved any.
+
+    Raises
+    ------
+    RunError
+        There are checkpoints, and none is good; or they were deleted, or belong to another run.
+    """
+    found = checkpoint.newest_good(run.checkpoints_path, warn)
+    if found is None:
+        if status == "running" and not checkpoint.has_any(run.checkpoints_path):
+            warn(f"{run.path} was killed before its first checkpoint; it starts again from step 0")
+            return None
+        raise RunError(f"{run.path}: has no good checkpoint to go on from; train it anew")
+    state, path = found
+    if state.metadata.get("config_digest") != config.identity_digest():
+        raise RunError(f"{path}: belongs to a run of another configuration; train anew")
+    return state
 
 
 def require_same_data(preparation: Preparation, record: dict[str, Any], run_path: Path) -> None:

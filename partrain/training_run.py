@@ -15,10 +15,11 @@ import numpy as np
 from partrain.config import Config
 from partrain.coordinator import Coordinator
 from partrain.data.dataset import Split
-from partrain.errors import ResourceError, RunError
+from partrain.errors import FailedRun, ResourceError, RunError
 from partrain.interruption import Interrupted, Interruption
 from partrain.kernels.compile_options import are_cached, load
 from partrain.kernels.kernel_set import KernelSet, kernel_set
+from partrain.kill_switch import kill_point
 from partrain.messages import Messages
 from partrain.parallel.machine import proportional_memory
 from partrain.parallel.shared_arrays import SharedArrays
@@ -26,14 +27,16 @@ from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import Computation
 from partrain.parallel.worker_pool import ComputeGroup, Inline, WorkerPool, start_fork_server
 from partrain.preparation import Preparation, check_disk, check_memory, num_steps, prepare
-from partrain.provenance import differences, provenance
-from partrain.resumption import Horizon, config_to_resume, require_same_data
+from partrain.resumption import Horizon, config_to_resume, newest_state, require_same_data
+from partrain.run_record import first_record, next_record, now, read_record
 from partrain.stopwatch import Stopwatch
-from partrain.store import checkpoint
 from partrain.store.durable_files import write_durably
 from partrain.store.metrics_log import cut_back, read_metrics
 from partrain.store.run_directory import RunDirectory
 from partrain.store.training_log import TrainingLog
+
+# More than any run takes: what a damaged file says beyond it is not believed.
+MOST_SECONDS = 1e10
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,14 @@ def train_new_run(config: Config, place: Place, session: Session) -> RunDirector
     """
     with _computing(config, place.folder, session) as computing:
         preparation = computing.preparation
+        kill_point("coordinator: before the run is made")
         run = place.create(preparation.config.name)
         with run.lock(), _log_of(run, session.messages):
             try:
-                record = _first_record(preparation, session, computing.num_workers)
-                _write_beginning(run, preparation, record)
+                record = first_record(preparation, session.command_line, computing.num_workers)
+                with _writing_into(run):
+                    write_durably(run.config_path, preparation.config.to_yaml().encode())
+                    run.write_run_json(record)  # with it, the directory is a run
                 coordinator = _coordinator(run, computing, session)
                 session.interruption.check()
             except BaseException:
@@ -147,30 +153,30 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
     messages = session.messages
     run = RunDirectory.open(path)
     with run.lock():
-        before = run.read_run_json()
-        config = config_to_resume(run.config_path, before, overrides, horizon)
-        found = checkpoint.newest_good(run.checkpoints_path, messages.warn)
-        if found is None:
-            raise RunError(f"{run.path}: has no good checkpoint to go on from; train it anew")
-        state, state_path = found
-        if state.metadata["config_digest"] != config.identity_digest():
-            raise RunError(f"{state_path}: belongs to a run of another configuration; train anew")
-        if state.step >= num_steps(config):
+        before = read_record(run)
+        config = config_to_resume(run.config_path, before, overrides, horizon, messages.warn)
+        state = newest_state(run, config, before["status"], messages.warn)
+        if before["status"] == "completed" and state is not None and state.step >= num_steps(config):
             messages.say(f"{run.path} is complete: {state.step} steps; to go further, raise --epochs or --max-steps")
             return run
         with _log_of(run, messages), _computing(config, run.path, session, began_with=before) as computing:
             preparation = computing.preparation
-            num_cut = cut_back(run.metrics_path, state.step)
-            record = _next_record(before, preparation, state.step, horizon, session)
+            step = 0 if state is None else state.step
+            record = next_record(before, preparation.config, step, session.command_line, computing.num_workers)
             for difference in record["lineage"][-1]["differences"]:
                 messages.warn(f"the bits may differ from those of the run so far: {difference}")
-            _write_beginning(run, preparation, record)
+            with _writing_into(run):
+                num_cut = cut_back(run.metrics_path, step)
+                kill_point("coordinator: after the metrics were cut back")
+                run.write_run_json(record)  # first: what config.yaml says of the horizon does not count
+                write_durably(run.config_path, preparation.config.to_yaml().encode())
+                rows = read_metrics(run.metrics_path)
             coordinator = _coordinator(run, computing, session)
-            rows = read_metrics(run.metrics_path)
-            earlier_seconds = _seconds_until(run, state.step, rows)
-            coordinator.restore(state, rows, sum(earlier_seconds.values()))
+            earlier_seconds = _seconds_until(run, step, rows)
+            if state is not None:
+                coordinator.restore(state, rows, sum(earlier_seconds.values()))
             cut = f"; {num_cut} later lines of metrics were set aside" if num_cut else ""
-            messages.say(f"resumed from {state_path.name}{cut}")
+            messages.say(f"resumed from step {step}{cut}")
             _train(coordinator, run, record, computing, session, earlier_seconds)
     return run
 
@@ -259,7 +265,8 @@ def _share_data(preparation: Preparation, arrays: SharedArrays) -> Preparation:
 
 @contextlib.contextmanager
 def _log_of(run: RunDirectory, messages: Messages) -> Iterator[None]:
-    log = TrainingLog(run.train_log_path)
+    with _writing_into(run):
+        log = TrainingLog(run.train_log_path)
     messages.attach_log(log.write)
     try:
         yield
@@ -284,54 +291,11 @@ def _coordinator(run: RunDirectory, computing: _Computing, session: Session) -> 
     )
 
 
-def _first_record(preparation: Preparation, session: Session, num_workers: int) -> dict[str, Any]:
-    """Return run.json of a run that begins."""
-    dataset, normalisation = preparation.dataset, preparation.normalisation
-    return {
-        "status": "running",
-        "command_lines": [list(session.command_line)],
-        "workers": num_workers,
-        "started": _now(),
-        "ended": None,
-        "data": {
-            "name": dataset.name,
-            "source": dataset.source,
-            "digest": dataset.digest,
-            "class_names": list(dataset.class_names),
-            "normalisation": {"mean": list(normalisation.mean), "std": list(normalisation.std)},
-        },
-        "identity": preparation.config.identity(),
-        "lineage": [],
-        **provenance(),
-    }
-
-
-def _next_record(
-    before: dict[str, Any], preparation: Preparation, step: int, horizon: Horizon, session: Session
-) -> dict[str, Any]:
-    """Return run.json of a run that goes on from `step`."""
-    now = provenance()
-    resumption = {
-        "resumed": _now(),
-        "from_step": step,
-        "workers": session.num_workers,
-        "horizon": horizon.changes(),
-        "differences": differences(before, now),
-        "host": now["host"],
-    }
-    return before | {
-        "status": "running",
-        "command_lines": [*before["command_lines"], list(session.command_line)],
-        "workers": session.num_workers,
-        "ended": None,
-        "lineage": [*before["lineage"], resumption],
-    }
-
-
-def _write_beginning(run: RunDirectory, preparation: Preparation, record: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def _writing_into(run: RunDirectory) -> Iterator[None]:
+    """Turn a failure to write before the training into a message."""
     try:
-        write_durably(run.config_path, preparation.config.to_yaml().encode())
-        run.write_run_json(record)
+        yield
     except OSError as error:
         raise ResourceError(f"{run.path}: cannot be written: {error.strerror}") from error
 
@@ -339,19 +303,22 @@ def _write_beginning(run: RunDirectory, preparation: Preparation, record: dict[s
 @contextlib.contextmanager
 def _recorded_ending(run: RunDirectory, record: dict[str, Any], messages: Messages) -> Iterator[None]:
     """Write into run.json, and into the log, how the block ended."""
-    ending: dict[str, Any] = {"status": "completed"}
     try:
         yield
-    except Interrupted as interrupted:
-        ending = {"status": "interrupted", "cause": str(interrupted)}
-        messages.note(f"ended by {interrupted}")
-        raise
     except BaseException as error:
-        ending = {"status": "failed", "cause": str(error) or type(error).__name__}
-        messages.note(f"error: {ending['cause']}")
+        was_stopped = isinstance(error, Interrupted)
+        cause = str(error) or type(error).__name__
+        messages.note(f"ended by {cause}" if was_stopped else f"error: {cause}")
+        ending = {"status": "interrupted" if was_stopped else "failed", "cause": cause}
+        try:
+            run.write_run_json(record | {"ended": now()} | ending)
+        except OSError as failure:  # the cause of the end is what counts
+            messages.warn(f"{run.run_json_path}: the end is not recorded: {failure.strerror}")
         raise
-    finally:
-        run.write_run_json(record | {"ended": _now()} | ending)
+    try:
+        run.write_run_json(record | {"ended": now(), "status": "completed"})
+    except OSError as error:
+        raise FailedRun(f"{run.run_json_path}: cannot be written: {error.strerror}; resume the run") from error
 
 
 def _train(
@@ -367,6 +334,7 @@ def _train(
     messages.say(_greeting(run, computing))
     with _recorded_ending(run, record, messages):
         test: dict[str, float] | None = None
+        no_summary: OSError | None = None
         try:
             coordinator.train()
             if coordinator.completed:
@@ -377,10 +345,17 @@ def _train(
                 messages.note(f"{name} computed {number:,} tiles")
             seconds = session.clock.read()
             seconds = {name: value + earlier_seconds.get(name, 0.0) for name, value in seconds.items()}
-            run.write_summary(_summary(coordinator, computing.num_workers, seconds, test))
+            try:
+                run.write_summary(_summary(coordinator, computing.num_workers, seconds, test))
+            except OSError as error:
+                no_summary = error
+                messages.warn(f"{run.summary_path}: cannot be written: {error.strerror}")
         if interruption.received is not None and test is None:
             saved = f"the run is saved at step {coordinator.step} in {run.path}"
             raise Interrupted(interruption.received, saved)
+        if no_summary is not None:
+            raise FailedRun(f"{run.summary_path}: cannot be written; resume the run") from no_summary
+    kill_point("coordinator: at the end")
 
 
 def _seconds_until(run: RunDirectory, step: int, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -389,12 +364,13 @@ def _seconds_until(run: RunDirectory, step: int, rows: Sequence[dict[str, Any]])
     A session that ended in order wrote them into the summary. Of one that was killed only the sum is known, from
     the metrics; it counts as training.
     """
-    with contextlib.suppress(RunError):
+    with contextlib.suppress(RunError, LookupError, TypeError, ValueError):
         summary = run.read_summary()
         if summary["steps"] == step:
             names = ("startup", "train", "evaluation", "checkpoint")
-            return {name: summary[f"{name}_seconds"] for name in names}
-    return {"train": max((row["time_s"] for row in rows), default=0.0)}
+            return {name: min(float(summary[f"{name}_seconds"]), MOST_SECONDS) for name in names}
+    times = [time_s for row in rows if isinstance(time_s := row.get("time_s"), int | float)]
+    return {"train": max((float(time_s) for time_s in times if 0 <= time_s < MOST_SECONDS), default=0.0)}
 
 
 def _summary(
@@ -433,7 +409,3 @@ def _greeting(run: RunDirectory, computing: _Computing) -> str:
         f"{preparation.splits['train'].size:,} examples, {preparation.num_steps:,} steps of "
         f"{training.batch_size}, on {who}"
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

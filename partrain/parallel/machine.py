@@ -46,6 +46,20 @@ def available_memory(root: Path = Path("/")) -> int | None:
     return max(0, min(amounts)) if amounts else None
 
 
+def num_oom_kills(root: Path = Path("/")) -> int:
+    """Return how many processes the system has killed for want of memory: a number that rises with each.
+
+    Parameters
+    ----------
+    root : where /proc and /sys are looked up.
+    """
+    counters = [_read(root / "proc/vmstat")]
+    for folder in _control_groups(root, "memory"):
+        counters += [_read(folder / "memory.events"), _read(folder / "memory.oom_control")]
+    lines = [line.split() for text in counters for line in text.splitlines()]
+    return sum(int(words[1]) for words in lines if len(words) == 2 and words[0] == "oom_kill")
+
+
 def proportional_memory(pids: list[int]) -> int:
     """Return the memory of these processes in bytes, each shared page counted once in all (the sum of PSS).
 

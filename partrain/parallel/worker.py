@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from partrain.kernels import loops
 from partrain.kernels.compile_options import load
 from partrain.kernels.kernel_set import kernel_set
+from partrain.kill_switch import kill_point
 from partrain.network.execution import Execution, Factors, LoopsExecution
 from partrain.network.fast_execution import FastExecution
 from partrain.network.network import Network
@@ -103,6 +104,7 @@ class TileComputer:
             last = min(first + self._execution.capacity, command.last)
             if command.operation == GRADIENTS:
                 self._forward(file, self._arrays["indices"][first:last], first, last)
+                kill_point("worker: in the middle of a tile")
                 self._backward(first, last)
             else:
                 self._forward(file, np.arange(command.offset + first, command.offset + last), first, last)
@@ -132,21 +134,34 @@ def work(connection: Connection, computation: Computation, preload_module: str) 
     try:
         was_preloaded = preload_module in sys.modules
         ignore_signals()
+        kill_point("worker: start-up")
         computer = TileComputer(computation)
         connection.send_bytes(HELLO + (b"1" if was_preloaded else b"0"))
         while True:
             message = connection.recv_bytes()
+            kill_point("worker: before computing")
             try:
                 computer.carry_out(Command.decode(message))
             except Exception:
-                connection.send_bytes(ERROR + traceback.format_exc().encode())
+                connection.send_bytes(_report())
             else:
+                kill_point("worker: before answering")
                 connection.send_bytes(DONE)
+                kill_point("worker: after answering")
     except (EOFError, ConnectionError):
+        kill_point("worker: shutting down")
         return  # the coordinator closed the pipe, or is gone
     except Exception:
         with contextlib.suppress(ConnectionError):
-            connection.send_bytes(ERROR + traceback.format_exc().encode())
+            connection.send_bytes(_report())
+
+
+def _report() -> bytes:
+    """Return the message that tells of the exception being handled; short enough to go out in one write.
+
+    The coordinator would wait for the rest of a longer one, if the worker were stopped between two writes.
+    """
+    return ERROR + traceback.format_exc()[-4000:].encode()
 
 
 def ignore_signals() -> None:

@@ -3,6 +3,9 @@
 A killed holder of a lock would hang the others, and so would a killed reader of a queue; a killed owner of a
 pipe is seen at once, as its end. The coordinator waits on all pipes with one selector. What a dead worker had
 been told to compute is given to the next free one, and the worker gets a successor.
+
+A worker that is silent for too long is killed. Only silence that the coordinator has heard counts: it listens in
+slices, and a slice that took much longer than it should have is one in which the coordinator itself was stopped.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import os
 import selectors
 import signal
 import sys
+import time
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +28,8 @@ from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 from partrain.errors import FailedRun
+from partrain.kill_switch import kill_point
+from partrain.parallel import patience
 from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import (
     DONE,
@@ -36,6 +42,7 @@ from partrain.parallel.worker import (
     TileComputer,
     work,
 )
+from partrain.parallel.worker_process import WorkerProcess
 
 # How often a command may fail with an exception: once more elsewhere, for it could have been that machine's
 # memory or a signal; the second time it is the program.
@@ -43,6 +50,12 @@ MAX_ATTEMPTS = 2
 
 # How long a worker may take to end after its pipe was closed, before it is killed. Liveness only.
 SHUTDOWN_SECONDS = 5.0
+
+# The coordinator listens for so long at a time. A slice of more than twice that is not counted as silence.
+SLICE_SECONDS = 0.1
+
+# How often a worker's start is tried where the fork server dies during it.
+MAX_STARTS = 3
 
 # By its name, for importing it here would do to the coordinator what it does to the fork server. The fork server
 # passes over a name that it cannot import, without a word: so a worker says whether it found the module.
@@ -119,9 +132,11 @@ class _Task:
 @dataclass
 class _Worker:
     name: str
-    process: BaseProcess
+    process: WorkerProcess
     connection: Connection
     task: _Task | None = None
+    has_begun: bool = False
+    silent_s: float = 0.0
 
 
 class WorkerPool:
@@ -148,6 +163,7 @@ class WorkerPool:
         self._max_restarts = max_restarts
         self._log = log
         self._num_restarts = 0
+        self._patience = patience.Patience()
         self._selector = selectors.DefaultSelector()
         self.num_tiles_computed = {f"worker {k}": 0 for k in range(num_workers)}
         self._workers: dict[str, _Worker] = {}
@@ -162,7 +178,7 @@ class WorkerPool:
     def pids(self) -> list[int]:
         """The processes of the pool, the fork server among them."""
         server = [pid] if (pid := getattr(forkserver._forkserver, "_forkserver_pid", None)) else []
-        return server + [worker.process.pid for worker in self._workers.values() if worker.process.pid]
+        return server + [worker.process.pid for worker in self._workers.values()]
 
     def run(self, commands: Sequence[Command]) -> None:
         """Return when all commands have been carried out, each by one worker at a time.
@@ -170,22 +186,40 @@ class WorkerPool:
         Raises
         ------
         FailedRun
-            A command raised in two workers, or more workers died than `max_restarts`.
+            A command raised in two workers, or more workers died or hung than `max_restarts`.
         """
         waiting = deque(_Task(command) for command in commands)
         num_unfinished = len(waiting)
+        kill_point("coordinator: before the commands")
         for worker in list(self._workers.values()):
             self._give(worker, waiting)
+        kill_point("coordinator: during the commands")
+        began = now = time.monotonic()
+        num_restarts = self._num_restarts
+        was_smooth = all(worker.has_begun for worker in self._workers.values())
         while num_unfinished:
-            for key, _ in self._selector.select():
+            before = now
+            answers = self._selector.select(SLICE_SECONDS)
+            now = time.monotonic()
+            for key, _ in answers:
                 num_unfinished -= self._receive(key.data, waiting)
+            if now - before > 2 * SLICE_SECONDS:
+                was_smooth = False
+            elif not answers:
+                self._count_silence(now - before, waiting)
+        if was_smooth and commands and num_restarts == self._num_restarts:
+            # As if the commands had been spread evenly: good enough for a bound, and no command is timed by itself.
+            num_examples = sum(command.last - command.first for command in commands)
+            self._patience.learn(commands[0].operation, num_examples, (now - began) * len(self._workers))
 
     def close(self) -> None:
         """End all workers: close their pipes, and kill whoever does not end by it."""
         for worker in self._workers.values():
             worker.connection.close()
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
         for worker in self._workers.values():
-            _end(worker.process)
+            with contextlib.suppress(FailedRun):  # it is killed, if not gone: nothing is to be computed any more
+                worker.process.end(max(0.0, deadline - time.monotonic()))
         self._workers.clear()
         self._selector.close()
 
@@ -194,6 +228,7 @@ class WorkerPool:
         if worker.task is not None or not waiting:
             return
         worker.task = waiting.popleft()
+        worker.silent_s = 0.0
         with contextlib.suppress(BrokenPipeError):  # it has died; its pipe's end will say so to `_receive`
             worker.connection.send_bytes(worker.task.command.encode())
 
@@ -203,10 +238,13 @@ class WorkerPool:
         try:
             message = worker.connection.recv_bytes()
         except (EOFError, ConnectionError):
-            self._replace(worker, waiting)
+            self._close_pipe(worker)
+            self._replace(worker, worker.process.end(SHUTDOWN_SECONDS), waiting)
             return 0
         kind, text = message[:1], message[1:].decode()
+        worker.silent_s = 0.0
         if kind == HELLO:
+            worker.has_begun = True
             if text != "1":
                 self._log(f"{name} found no preloaded kernels and loaded them itself")
             return 0
@@ -235,15 +273,25 @@ class WorkerPool:
             self._give(idle or worker, waiting)
         # else the first of the others that is done takes it
 
-    def _replace(self, dead: _Worker, waiting: deque[_Task]) -> None:
-        """Start a successor of a dead worker, and have its task done by somebody.
+    def _count_silence(self, seconds: float, waiting: deque[_Task]) -> None:
+        """Count that no worker was heard for `seconds`; kill and replace those that have been silent for too long."""
+        for worker in list(self._workers.values()):
+            if not worker.has_begun:
+                limit, what = patience.START_UP_SECONDS, "to begin"
+            elif worker.task is not None:
+                command = worker.task.command
+                limit = self._patience.limit(command.operation, command.last - command.first)
+                what = f"for {command.last - command.first} examples"
+            else:
+                continue
+            worker.silent_s += seconds
+            if worker.silent_s > limit:
+                self._close_pipe(worker)
+                worker.process.end(0.0)
+                self._replace(worker, f"hung: it took {worker.silent_s:.0f} s {what}, and was killed", waiting)
 
-        The end of its pipe is also its own: the system unmaps a process's memory before it closes its files, so
-        it can no longer write into the shared arrays.
-        """
-        self._selector.unregister(dead.connection)
-        dead.connection.close()
-        cause = _end(dead.process)
+    def _replace(self, dead: _Worker, cause: str, waiting: deque[_Task]) -> None:
+        """Start a successor of a worker whose end is certain, and have its task done by somebody."""
         if dead.task is not None:
             waiting.appendleft(dead.task)
         if self._num_restarts == self._max_restarts:
@@ -256,7 +304,25 @@ class WorkerPool:
         self._log(f"{dead.name} {cause}; a successor takes its place")
         self._give(self._start(dead.name), waiting)
 
+    def _close_pipe(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.connection)
+        worker.connection.close()
+
     def _start(self, name: str) -> _Worker:
+        for number in range(1, MAX_STARTS + 1):
+            try:
+                process, connection = self._start_process(name)
+                break
+            except (EOFError, ConnectionError) as error:
+                # A worker that may have been forked all the same has lost its pipe, and ends.
+                if number == MAX_STARTS:
+                    raise FailedRun(f"{name} cannot be started: the fork server died {MAX_STARTS} times") from error
+                self._log(f"the fork server died while it started {name}; another takes its place")
+        worker = self._workers[name] = _Worker(name, WorkerProcess(process), connection)
+        self._selector.register(connection, selectors.EVENT_READ, name)
+        return worker
+
+    def _start_process(self, name: str) -> tuple[BaseProcess, Connection]:
         connection, far_end = self._context.Pipe()
         process = self._context.Process(  # type: ignore[attr-defined]
             target=work,
@@ -265,11 +331,13 @@ class WorkerPool:
             daemon=True,
         )
         start_fork_server(self._computation.kernels, self._computation.dtype)
-        with far_end, _conditions_for_children(self._computation.kernels, self._computation.dtype):
-            process.start()
-        worker = self._workers[name] = _Worker(name, process, connection)
-        self._selector.register(connection, selectors.EVENT_READ, name)
-        return worker
+        try:
+            with far_end, _conditions_for_children(self._computation.kernels, self._computation.dtype):
+                process.start()
+        except BaseException:
+            connection.close()
+            raise
+        return process, connection
 
 
 @contextlib.contextmanager
@@ -296,19 +364,3 @@ def _conditions_for_children(kernels: str, dtype: str) -> Iterator[None]:
             else:
                 os.environ[name] = value
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _end(process: BaseProcess) -> str:
-    """Wait for the end of a process whose pipe is closed, kill it if it does not come; return what it died of."""
-    process.join(SHUTDOWN_SECONDS)
-    exit_code = process.exitcode
-    if exit_code is None:
-        process.kill()
-        process.join()
-    process.close()
-    if exit_code is None:
-        return "did not end with its pipe and was killed"
-    if exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        return f"was killed by {name}" + (" (probably out of memory)" if name == "SIGKILL" else "")
-    return f"ended with exit code {exit_code}"

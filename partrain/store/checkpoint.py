@@ -217,6 +217,11 @@ def newest_good(folder: Path, warn: Callable[[str], None]) -> tuple[Checkpoint, 
     return None
 
 
+def has_any(folder: Path) -> bool:
+    """Return whether there is a checkpoint in `folder`, good or not."""
+    return bool(_checkpoint_files(folder))
+
+
 def prune(folder: Path, *, newest: Path, keep_last: int, best_step: int | None) -> None:
     """Delete the checkpoints that need not be kept, after `newest` was saved.
 

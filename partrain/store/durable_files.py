@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from partrain.kill_switch import kill_point
+
 _TEMPORARY_NAME = re.compile(r"\..+\.(\d+)\.tmp")
 
 
@@ -42,11 +44,13 @@ def write_durably(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         _write_and_sync(temporary, data)
+        kill_point("coordinator: before a file is replaced")
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+    kill_point("coordinator: after a file was replaced")
     sync_folder(path.parent)
 
 

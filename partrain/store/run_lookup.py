@@ -35,9 +35,9 @@ def find_run(reference: str, runs_dir: Path) -> Path:
             return runs[-1 - place]
         raise RunError(f"{reference}: there are {len(runs)} runs in {runs_dir}")
     path = Path(reference)
-    if "\0" not in reference and path.is_dir():
+    if os.path.isdir(reference):  # and not Path's own: that one raises for a name that is too long
         return path
-    if os.sep not in reference and (runs_dir / reference).is_dir() and reference not in ("", ".", ".."):
+    if os.sep not in reference and os.path.isdir(runs_dir / reference) and reference not in ("", ".", ".."):
         return runs_dir / reference
     nearest = difflib.get_close_matches(path.name, [run.name for run in runs], n=1, cutoff=0.4)
     hint = f"; did you mean {runs_dir / nearest[0]}?" if nearest else ""
@@ -47,7 +47,8 @@ def find_run(reference: str, runs_dir: Path) -> Path:
 def _runs_by_age(runs_dir: Path) -> list[Path]:
     """Return the runs in a folder, the oldest first."""
     started = []
-    for path in runs_dir.iterdir() if runs_dir.is_dir() else ():
+    for name in os.listdir(runs_dir) if os.path.isdir(runs_dir) else ():
         with contextlib.suppress(RunError):  # no run, or a damaged one
+            path = runs_dir / name
             started.append((str(RunDirectory.open(path).read_run_json().get("started")), path))
     return [path for _, path in sorted(started)]

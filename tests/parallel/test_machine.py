@@ -10,6 +10,7 @@ from partrain.parallel import machine
 from partrain.parallel.machine import (
     available_memory,
     available_processors,
+    num_oom_kills,
     processor_features,
     processor_name,
     proportional_memory,
@@ -237,3 +238,16 @@ def test_processor_of_a_system_without_proc_is_the_machine(monkeypatch: pytest.M
     monkeypatch.setattr(machine, "_read", lambda path: "")
     assert processor_name() == os.uname().machine
     assert processor_features() == []
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 0),
+        ({"proc/vmstat": "oom_kills_of_old 9\noom_kill 3\n"}, 3),
+        ({"proc/self/cgroup": V2, "sys/fs/cgroup/slice/job/memory.events": "oom 7\noom_kill 2\n"}, 2),
+        ({"proc/self/cgroup": V1, "sys/fs/cgroup/memory/slice/job/memory.oom_control": "under_oom 0\noom_kill 4\n"}, 4),
+    ],
+)
+def test_kills_for_want_of_memory_are_counted(tmp_path: Path, files: dict[str, str], expected: int) -> None:
+    assert num_oom_kills(write_tree(tmp_path, files)) == expected

@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from partrain.errors import FailedRun
+from partrain.parallel import patience
 from partrain.parallel.tiles import cut_into_shards
 from partrain.parallel.worker import EVALUATE, FILES, GRADIENTS, Command, Computation
 from partrain.parallel.worker_pool import THREAD_VARIABLES, Inline, WorkerPool
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes
 TRAIN, TEST = FILES.index("train"), FILES.index("test")
 # A command that no worker can carry out: there is no such file.
 UNCOMPUTABLE = Command(GRADIENTS, 7, 0, 0, 3)
-SUCCESSOR = r"^worker \d was killed by SIGKILL \(probably out of memory\); a successor takes its place$"
+SUCCESSOR = r"^worker \d was killed by SIGKILL; a successor takes its place$"
 
 
 def batch(num_shards: int) -> list[Command]:
@@ -268,7 +270,7 @@ def test_more_deaths_than_allowed_end_the_run_and_name_the_signal(
         for _ in range(3):
             pool.run(batch(2))
 
-    with pytest.raises(FailedRun, match=r"SIGKILL \(probably out of memory\).*1 workers.*workers\.max_restarts"):
+    with pytest.raises(FailedRun, match=r"SIGKILL, and 1 workers.*workers\.max_restarts"):
         run_until_it_fails()
 
 
@@ -334,6 +336,138 @@ def test_killed_fork_server_is_started_anew_with_the_next_worker(
         wait_until(lambda pid=pid: not is_running(pid), f"the end of process {pid}")
     assert len(pools.log) == 1
     assert "a successor takes its place" in pools.log[0]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have workers count as hung soon."""
+    monkeypatch.setattr(patience, "LEAST_SECONDS", 0.3)
+    monkeypatch.setattr(patience, "GENEROSITY", 1.0)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_worker_that_hangs_is_killed_and_its_tiles_are_computed_again(
+    make_computation: Callable[..., Computation], pools: Pools, num_workers: int
+) -> None:
+    computation = make_computation()
+    expected = results(Inline(computation), computation, batch(3))
+    pool = pools.start(num_workers, computation)
+    for _ in range(3):
+        pool.run(batch(3))
+    victim = worker_pids(pool)[-1]
+    os.kill(victim, signal.SIGSTOP)
+    assert results(pool, computation, batch(3)) == expected
+    assert not is_running(victim)
+    assert results(pool, computation, batch(3)) == expected
+    assert len(pools.log) == 1
+    assert re.match(r"^worker \d hung: it took 0 s for \d examples, and was killed; a successor takes", pools.log[0])
+
+
+def test_worker_that_hangs_at_its_start_is_replaced(
+    make_computation: Callable[..., Computation], pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "START_UP_SECONDS", 2.0)
+    computation = make_computation()
+    expected = results(Inline(computation), computation, batch(2))
+    pool = pools.start(2, computation)
+    os.kill(worker_pids(pool)[0], signal.SIGSTOP)
+    assert results(pool, computation, batch(2)) == expected
+    assert all(re.match(r"^worker 0 hung: it took 2 s (to begin|for)", line) for line in pools.log)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_hanging_workers_count_as_restarts(make_computation: Callable[..., Computation], pools: Pools) -> None:
+    pool = pools.start(1, make_computation(), max_restarts=0)
+    for _ in range(3):
+        pool.run(batch(1))
+    os.kill(worker_pids(pool)[0], signal.SIGSTOP)
+    with pytest.raises(FailedRun, match=r"worker 0 hung: .* 0 workers have been replaced"):
+        pool.run(batch(1))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_silence_that_the_coordinator_slept_through_does_not_count(
+    make_computation: Callable[..., Computation], pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computation = make_computation()
+    expected = results(Inline(computation), computation, batch(2))
+    pool = pools.start(2, computation)
+    for _ in range(3):
+        pool.run(batch(2))
+    victim = worker_pids(pool)[0]
+    os.kill(victim, signal.SIGSTOP)
+    select, num_slices = pool._selector.select, 0
+
+    def sleeping(seconds: float) -> Any:
+        nonlocal num_slices
+        answers = select(seconds)
+        num_slices += 1
+        if num_slices < 4:  # as if the coordinator had been stopped: the time goes on and nobody looks
+            time.sleep(0.5)
+        else:
+            os.kill(victim, signal.SIGCONT)
+        return answers
+
+    monkeypatch.setattr(pool._selector, "select", sleeping)
+    assert results(pool, computation, batch(2)) == expected
+    assert num_slices >= 4
+    assert pools.log == []
+
+
+@pytest.mark.parametrize("num_kills", [0, 1])
+def test_out_of_memory_is_suspected_only_where_the_system_counted_it(
+    make_computation: Callable[..., Computation], pools: Pools, monkeypatch: pytest.MonkeyPatch, num_kills: int
+) -> None:
+    counts = [7]
+    monkeypatch.setattr("partrain.parallel.worker_process.num_oom_kills", lambda: counts[0])
+    pool = pools.start(1, make_computation())
+    counts[0] += num_kills
+    kill(*worker_pids(pool))
+    pool.run(batch(1))
+    suspicion = " (probably out of memory)" * num_kills
+    assert pools.log == [f"worker 0 was killed by SIGKILL{suspicion}; a successor takes its place"]
+
+
+def test_end_of_a_worker_is_certain_though_the_fork_server_is_dead(
+    make_computation: Callable[..., Computation], pools: Pools
+) -> None:
+    """`multiprocessing` takes a child for dead when its fork server is."""
+    computation = make_computation()
+    expected = results(Inline(computation), computation, batch(2))
+    pool = pools.start(2, computation)
+    pool.run(batch(2))
+    kill(server_pid())
+    victim = worker_pids(pool)[0]
+    process = pool._workers["worker 0"].process
+    assert process._process.exitcode == 255
+    assert is_running(victim)
+    assert not process._wait(0.05)
+    assert process.end(0.0) == "did not end with its pipe and was killed"
+    assert not is_running(victim)
+    assert results(pool, computation, batch(2)) == expected
+
+
+@pytest.mark.parametrize("exception", [EOFError, ConnectionRefusedError, BrokenPipeError])
+def test_fork_server_that_dies_while_it_starts_a_worker_is_started_anew(
+    make_computation: Callable[..., Computation],
+    pools: Pools,
+    monkeypatch: pytest.MonkeyPatch,
+    exception: type[Exception],
+) -> None:
+    start, failures = WorkerPool._start_process, [exception(), exception()]
+
+    def failing(pool: WorkerPool, name: str) -> Any:
+        if failures:
+            raise failures.pop()
+        return start(pool, name)
+
+    monkeypatch.setattr(WorkerPool, "_start_process", failing)
+    pools.start(1, make_computation()).run(batch(1))
+    assert pools.log == ["the fork server died while it started worker 0; another takes its place"] * 2
+    failures += [exception(), exception(), exception()]
+    with pytest.raises(FailedRun, match="the fork server died 3 times"):
+        pools.start(1, make_computation())
 
 
 def test_pool_of_other_kernels_after_a_pool_has_the_right_ones(

@@ -1,0 +1,123 @@
+"""`run.json`: what a run is, where it ran, how far it is to go, and how often it was resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pydantic
+from pydantic import BaseModel, ConfigDict
+
+from partrain.config import Config, PositiveInt
+from partrain.errors import RunError
+from partrain.preparation import Preparation
+from partrain.provenance import differences, provenance
+from partrain.store.run_directory import RunDirectory
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Data(_Part):
+    name: str
+    source: str
+    digest: str
+
+
+class _Processor(_Part):
+    name: str
+    features: list[str]
+
+
+class _Horizon(_Part):
+    epochs: PositiveInt
+    max_steps: PositiveInt | None
+
+
+class _Record(_Part):
+    """What a resume needs of run.json."""
+
+    status: str
+    command_lines: list[list[str]]
+    data: _Data
+    identity: dict[str, Any]
+    horizon: _Horizon
+    lineage: list[dict[str, Any]]
+    versions: dict[str, str | None]
+    processor: _Processor
+
+
+def read_record(run: RunDirectory) -> dict[str, Any]:
+    """Return the content of run.json, with all that a resume needs.
+
+    Raises
+    ------
+    RunError
+        The file is missing, damaged, or of a newer format.
+    """
+    content = run.read_run_json()
+    try:
+        _Record.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunError(f"{run.run_json_path}: is damaged: {where}: {first['msg']}.") from error
+    return content
+
+
+def first_record(preparation: Preparation, command_line: Sequence[str], num_workers: int) -> dict[str, Any]:
+    """Return the record of a run that begins."""
+    dataset, normalisation = preparation.dataset, preparation.normalisation
+    return {
+        "status": "running",
+        "command_lines": [list(command_line)],
+        "workers": num_workers,
+        "started": now(),
+        "ended": None,
+        "data": {
+            "name": dataset.name,
+            "source": dataset.source,
+            "digest": dataset.digest,
+            "class_names": list(dataset.class_names),
+            "normalisation": {"mean": list(normalisation.mean), "std": list(normalisation.std)},
+        },
+        "identity": preparation.config.identity(),
+        "horizon": horizon_of(preparation.config),
+        "lineage": [],
+        **provenance(),
+    }
+
+
+def next_record(
+    before: dict[str, Any], config: Config, from_step: int, command_line: Sequence[str], num_workers: int
+) -> dict[str, Any]:
+    """Return the record of a run that goes on from a step; its last lineage entry says what is new."""
+    current, horizon = provenance(), horizon_of(config)
+    resumption = {
+        "resumed": now(),
+        "from_step": from_step,
+        "workers": num_workers,
+        "horizon": {name: value for name, value in horizon.items() if value != before["horizon"][name]},
+        "differences": differences(before, current),
+        "host": current["host"],
+    }
+    return {name: value for name, value in before.items() if name != "cause"} | {
+        "status": "running",
+        "command_lines": [*before["command_lines"], list(command_line)],
+        "workers": num_workers,
+        "ended": None,
+        "horizon": horizon,
+        "lineage": [*before["lineage"], resumption],
+    }
+
+
+def horizon_of(config: Config) -> dict[str, int | None]:
+    """Return how far a configuration says to train."""
+    return {"epochs": config.training.epochs, "max_steps": config.training.max_steps}
+
+
+def now() -> str:
+    """Return the time, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

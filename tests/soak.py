@@ -1,0 +1,191 @@
+"""Disturb runs at random for a given time, and compare what comes of them: `python tests/soak.py --minutes 30`.
+
+Prints what was done, and how many runs ended with other bits than the undisturbed one. Not collected by pytest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.conftest import PartrainProcess
+from tests.whole_runs import outcome, write_config
+
+# About half a minute when nothing disturbs it: 3,000 steps in 30 epochs.
+LONG: dict[str, Any] = {
+    "data.train_examples": 2000,
+    "training.epochs": 30,
+    "logging": {"every_steps": 10, "evaluate_every_steps": 70},
+    "checkpoints": {"every_steps": 45},
+    "workers": {"max_restarts": 100_000},
+}
+# Hung workers are given up after 3 seconds and not 30, so that many of them fit into the time.
+PROGRAM = """
+import sys
+from partrain.cli import main
+from partrain.parallel import patience
+patience.LEAST_SECONDS, patience.GENEROSITY = 3.0, 10.0
+sys.exit(main())
+"""
+EXIT_CODES = (0, 129, 130, 143, -signal.SIGKILL)
+
+
+def send(number: int, *pids: int) -> None:
+    """Send a signal to processes that may be gone."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+class Disturber:
+    """Does one thing at a time to a running program.
+
+    Parameters
+    ----------
+    rng : decides what, to whom, and for how long.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self.done: Counter[str] = Counter()
+        self._faults: dict[Callable[[PartrainProcess], None], int] = {
+            self.kill_a_worker: 12,
+            self.kill_all_workers: 2,
+            self.hang_a_worker: 1,
+            self.pause_a_worker: 4,
+            self.kill_the_fork_server: 4,
+            self.kill_the_fork_server_and_a_worker: 3,
+            self.pause_the_coordinator: 2,
+            self.pause_the_group: 2,
+            self.kill_the_coordinator: 5,
+            self.kill_the_group: 2,
+            self.stop_in_order: 3,
+        }
+
+    def disturb(self, process: PartrainProcess) -> None:
+        """Do something."""
+        (fault,) = self._rng.choices(list(self._faults), list(self._faults.values()))
+        fault(process)
+        self.done[fault.__name__.replace("_", " ")] += 1
+
+    def _workers(self, process: PartrainProcess) -> list[int]:
+        return [entry.pid for entry in process.processes() if entry.pid not in self._others(process)]
+
+    def _others(self, process: PartrainProcess) -> list[int]:
+        return [process.popen.pid, *self._children(process, "forkserver"), *self._children(process, "resource_tracker")]
+
+    def _children(self, process: PartrainProcess, kind: str) -> list[int]:
+        entries = process.processes()
+        return [e.pid for e in entries if e.parent == process.popen.pid and kind in e.command]
+
+    def _some_worker(self, process: PartrainProcess) -> list[int]:
+        return self._rng.sample(workers, 1) if (workers := self._workers(process)) else []
+
+    def kill_a_worker(self, process: PartrainProcess) -> None:
+        send(self._rng.choice((signal.SIGKILL, signal.SIGSEGV)), *self._some_worker(process))
+
+    def kill_all_workers(self, process: PartrainProcess) -> None:
+        send(signal.SIGKILL, *self._workers(process))
+
+    def hang_a_worker(self, process: PartrainProcess) -> None:
+        send(signal.SIGSTOP, *self._some_worker(process))
+
+    def pause_a_worker(self, process: PartrainProcess) -> None:
+        pids = self._some_worker(process)
+        send(signal.SIGSTOP, *pids)
+        time.sleep(self._rng.uniform(0, 1))
+        send(signal.SIGCONT, *pids)
+
+    def kill_the_fork_server(self, process: PartrainProcess) -> None:
+        send(signal.SIGKILL, *self._children(process, "forkserver"))
+
+    def kill_the_fork_server_and_a_worker(self, process: PartrainProcess) -> None:
+        send(signal.SIGKILL, *self._children(process, "forkserver"), *self._some_worker(process))
+
+    def pause_the_coordinator(self, process: PartrainProcess) -> None:
+        send(signal.SIGSTOP, process.popen.pid)
+        time.sleep(self._rng.uniform(0, 5))
+        send(signal.SIGCONT, process.popen.pid)
+
+    def pause_the_group(self, process: PartrainProcess) -> None:
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            send(number, *(entry.pid for entry in process.processes()))
+            time.sleep(self._rng.uniform(0, 5) * (number == signal.SIGSTOP))
+
+    def kill_the_coordinator(self, process: PartrainProcess) -> None:
+        send(signal.SIGKILL, process.popen.pid)
+
+    def kill_the_group(self, process: PartrainProcess) -> None:
+        send(signal.SIGKILL, *(entry.pid for entry in process.processes()))
+
+    def stop_in_order(self, process: PartrainProcess) -> None:
+        number = self._rng.choice((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        send(number, *(entry.pid for entry in process.processes()))
+
+
+def run_disturbed(folder: Path, config: Path, disturber: Disturber, rng: random.Random) -> Path:
+    """Train a run to its end, disturbed and resumed as often as it takes; return its directory."""
+    run = folder / f"run-{len(list(folder.glob('run-*')))}"
+    while True:
+        new = not (run / "run.json").exists()
+        words = ["--config", str(config), "--run-dir", str(run)] if new else ["resume", str(run)]
+        process = PartrainProcess(
+            [*words, "--workers", str(rng.randint(1, 4))], folder, program=[sys.executable, "-c", PROGRAM]
+        )
+        try:
+            time.sleep(rng.uniform(0, 3))
+            while process.popen.poll() is None:
+                disturber.disturb(process)
+                time.sleep(rng.expovariate(1.5))
+            result = process.wait()
+        finally:
+            process.kill()
+        if result.exit_code not in EXIT_CODES or "Traceback" in result.stderr:
+            raise SystemExit(f"exit code {result.exit_code}:\n{result.stderr}")
+        if result.exit_code == 0:
+            return run
+        if run.exists() and not (run / "run.json").exists():
+            run.rename(run.with_name(f"{run.name}-unborn"))  # it was killed before it was a run
+
+
+def main() -> int:
+    """Return 0 if all runs had the same bits."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    disturber = Disturber(rng)
+    num_runs = num_different = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = write_config(folder, LONG)
+        words = ["--config", str(config), "--run-dir", str(folder / "undisturbed"), "--workers", "2", "-q"]
+        assert PartrainProcess(words, folder).wait(1000).exit_code == 0
+        expected = outcome(folder / "undisturbed")
+        deadline = time.monotonic() + 60 * options.minutes
+        while time.monotonic() < deadline:
+            run = run_disturbed(folder, config, disturber, rng)
+            num_runs += 1
+            num_different += outcome(run) != expected
+            print(f"{num_runs} runs, {disturber.done.total()} faults, {num_different} runs differ", flush=True)
+    for fault, number in disturber.done.most_common():
+        print(f"{number:6} {fault}")
+    print(f"{disturber.done.total()} faults in {num_runs} runs; {num_different} runs with differing bits")
+    return int(num_different > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
