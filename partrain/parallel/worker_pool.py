@@ -54,8 +54,10 @@ SHUTDOWN_SECONDS = 5.0
 # The coordinator listens for so long at a time. A slice of more than twice that is not counted as silence.
 SLICE_SECONDS = 0.1
 
-# How often a worker's start is tried where the fork server dies during it.
-MAX_STARTS = 3
+# How often a worker's start is tried where the fork server dies during it, and how long to wait in between: a killed
+# process loses its files, by which that is seen, some time before its parent can see that it is dead.
+MAX_STARTS = 5
+START_AGAIN_SECONDS = 0.2
 
 # By its name, for importing it here would do to the coordinator what it does to the fork server. The fork server
 # passes over a name that it cannot import, without a word: so a worker says whether it found the module.
@@ -318,6 +320,7 @@ class WorkerPool:
                 if number == MAX_STARTS:
                     raise FailedRun(f"{name} cannot be started: the fork server died {MAX_STARTS} times") from error
                 self._log(f"the fork server died while it started {name}; another takes its place")
+                time.sleep(START_AGAIN_SECONDS)
         worker = self._workers[name] = _Worker(name, WorkerProcess(process), connection)
         self._selector.register(connection, selectors.EVENT_READ, name)
         return worker

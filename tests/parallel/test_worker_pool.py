@@ -465,9 +465,20 @@ def test_fork_server_that_dies_while_it_starts_a_worker_is_started_anew(
     monkeypatch.setattr(WorkerPool, "_start_process", failing)
     pools.start(1, make_computation()).run(batch(1))
     assert pools.log == ["the fork server died while it started worker 0; another takes its place"] * 2
-    failures += [exception(), exception(), exception()]
-    with pytest.raises(FailedRun, match="the fork server died 3 times"):
+    failures += [exception() for _ in range(5)]
+    with pytest.raises(FailedRun, match="the fork server died 5 times"):
         pools.start(1, make_computation())
+
+
+def test_fork_server_killed_just_before_a_start_is_started_anew(
+    make_computation: Callable[..., Computation], pools: Pools
+) -> None:
+    computation = make_computation()
+    expected = results(Inline(computation), computation, batch(2))
+    pools.start(1, computation).run(batch(2))
+    for _ in range(3):
+        os.kill(server_pid(), signal.SIGKILL)  # and not waited for
+        assert results(pools.start(1, computation), computation, batch(2)) == expected
 
 
 def test_pool_of_other_kernels_after_a_pool_has_the_right_ones(
