@@ -17,6 +17,7 @@ import os
 import selectors
 import signal
 import sys
+import threading
 import time
 import types
 from collections import deque
@@ -42,7 +43,7 @@ from partrain.parallel.worker import (
     TileComputer,
     work,
 )
-from partrain.parallel.worker_process import WorkerProcess
+from partrain.parallel.worker_process import WorkerProcess, kill_fork_server
 
 # How often a command may fail with an exception: once more elsewhere, for it could have been that machine's
 # memory or a signal; the second time it is the program.
@@ -334,12 +335,18 @@ class WorkerPool:
             daemon=True,
         )
         start_fork_server(self._computation.kernels, self._computation.dtype)
+        # A fork server that is stopped would let the start wait for ever; killed, it makes it fail.
+        watch = threading.Timer(patience.START_UP_SECONDS, kill_fork_server)
+        watch.start()
         try:
             with far_end, _conditions_for_children(self._computation.kernels, self._computation.dtype):
                 process.start()
         except BaseException:
             connection.close()
             raise
+        finally:
+            watch.cancel()
+            watch.join()
         return process, connection
 
 
