@@ -34,12 +34,17 @@ LONG: dict[str, Any] = {
 # Hung workers are given up after 3 seconds and not 30, so that many of them fit into the time.
 PROGRAM = """
 import sys
-from partrain.cli import main
-from partrain.parallel import patience
+try:
+    from partrain.cli import main
+    from partrain.parallel import patience
+except KeyboardInterrupt:
+    sys.exit(130)
 patience.LEAST_SECONDS, patience.GENEROSITY = 3.0, 10.0
 sys.exit(main())
 """
-EXIT_CODES = (0, 129, 130, 143, -signal.SIGKILL)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# A signal that comes before the program listens to it ends the interpreter.
+EXIT_CODES = (0, -signal.SIGKILL, *(128 + number for number in STOPS), *(-number for number in STOPS))
 
 
 def send(number: int, *pids: int) -> None:
@@ -131,7 +136,7 @@ class Disturber:
         send(signal.SIGKILL, *(entry.pid for entry in process.processes()))
 
     def stop_in_order(self, process: PartrainProcess) -> None:
-        number = self._rng.choice((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        number = self._rng.choice(STOPS)
         send(number, *(entry.pid for entry in process.processes()))
 
 

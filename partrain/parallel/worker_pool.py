@@ -17,6 +17,7 @@ import os
 import selectors
 import signal
 import sys
+import threading
 import time
 import types
 from collections import deque
@@ -42,7 +43,7 @@ from partrain.parallel.worker import (
     TileComputer,
     work,
 )
-from partrain.parallel.worker_process import WorkerProcess
+from partrain.parallel.worker_process import WorkerProcess, kill_fork_server
 
 # How often a command may fail with an exception: once more elsewhere, for it could have been that machine's
 # memory or a signal; the second time it is the program.
@@ -54,8 +55,10 @@ SHUTDOWN_SECONDS = 5.0
 # The coordinator listens for so long at a time. A slice of more than twice that is not counted as silence.
 SLICE_SECONDS = 0.1
 
-# How often a worker's start is tried where the fork server dies during it.
-MAX_STARTS = 3
+# How often a worker's start is tried where the fork server dies during it, and how long to wait in between: a killed
+# process loses its files, by which that is seen, some time before its parent can see that it is dead.
+MAX_STARTS = 5
+START_AGAIN_SECONDS = 0.2
 
 # By its name, for importing it here would do to the coordinator what it does to the fork server. The fork server
 # passes over a name that it cannot import, without a word: so a worker says whether it found the module.
@@ -318,6 +321,7 @@ class WorkerPool:
                 if number == MAX_STARTS:
                     raise FailedRun(f"{name} cannot be started: the fork server died {MAX_STARTS} times") from error
                 self._log(f"the fork server died while it started {name}; another takes its place")
+                time.sleep(START_AGAIN_SECONDS)
         worker = self._workers[name] = _Worker(name, WorkerProcess(process), connection)
         self._selector.register(connection, selectors.EVENT_READ, name)
         return worker
@@ -331,12 +335,18 @@ class WorkerPool:
             daemon=True,
         )
         start_fork_server(self._computation.kernels, self._computation.dtype)
+        # A fork server that is stopped would let the start wait for ever; killed, it makes it fail.
+        watch = threading.Timer(patience.START_UP_SECONDS, kill_fork_server)
+        watch.start()
         try:
             with far_end, _conditions_for_children(self._computation.kernels, self._computation.dtype):
                 process.start()
         except BaseException:
             connection.close()
             raise
+        finally:
+            watch.cancel()
+            watch.join()
         return process, connection
 
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import time
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
@@ -25,6 +26,14 @@ EXIT_CODE_SECONDS = 1.0
 
 # What `multiprocessing` says when the fork server did not live to tell.
 _EXIT_CODE_UNKNOWN = 255
+
+
+def kill_fork_server() -> None:
+    """Kill the fork server, if there is one; its children live on, and the next start of a worker makes another."""
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 class WorkerProcess:
@@ -73,7 +82,7 @@ class WorkerProcess:
 
     def _describe(self, exit_code: int | None) -> str:
         if exit_code is None:
-            return "died, it is not known of what, for the fork server died too"
+            return "died, it is not known of what, for the fork server did not live to tell"
         if exit_code < 0:
             name = signal.Signals(-exit_code).name
             out_of_memory = name == "SIGKILL" and num_oom_kills() > self._num_oom_kills
@@ -111,7 +120,10 @@ class WorkerProcess:
     def _exit_code(self) -> int | None:
         """Return the exit code of the ended process, or None if nobody knows it."""
         self._process.join(EXIT_CODE_SECONDS)
+        if self._process.exitcode is None:
+            # The fork server is stopped, and `multiprocessing` would wait for it when this program ends.
+            kill_fork_server()
+            self._process.join()
         exit_code = self._process.exitcode
-        if exit_code is not None:
-            self._process.close()
+        self._process.close()
         return None if exit_code == _EXIT_CODE_UNKNOWN else exit_code

@@ -46,10 +46,11 @@ class Pools:
 
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.log_line: Callable[[str], object] = self.log.append
         self._pools: list[WorkerPool] = []
 
     def start(self, num_workers: int, computation: Computation, *, max_restarts: int = 8) -> WorkerPool:
-        pool = WorkerPool(num_workers, computation, max_restarts=max_restarts, log=self.log.append)
+        pool = WorkerPool(num_workers, computation, max_restarts=max_restarts, log=self.log_line)
         self._pools.append(pool)
         return pool
 
@@ -465,9 +466,40 @@ def test_fork_server_that_dies_while_it_starts_a_worker_is_started_anew(
     monkeypatch.setattr(WorkerPool, "_start_process", failing)
     pools.start(1, make_computation()).run(batch(1))
     assert pools.log == ["the fork server died while it started worker 0; another takes its place"] * 2
-    failures += [exception(), exception(), exception()]
-    with pytest.raises(FailedRun, match="the fork server died 3 times"):
+    failures += [exception() for _ in range(5)]
+    with pytest.raises(FailedRun, match="the fork server died 5 times"):
         pools.start(1, make_computation())
+
+
+def test_fork_server_killed_just_before_a_start_is_started_anew(
+    make_computation: Callable[..., Computation], pools: Pools
+) -> None:
+    computation = make_computation()
+    expected = results(Inline(computation), computation, batch(2))
+    pools.start(1, computation).run(batch(2))
+    for _ in range(3):
+        os.kill(server_pid(), signal.SIGKILL)  # and not waited for
+        assert results(pools.start(1, computation), computation, batch(2)) == expected
+
+
+def test_stopped_fork_server_holds_up_neither_a_start_nor_an_end(
+    make_computation: Callable[..., Computation], pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computation = make_computation()
+    expected = results(Inline(computation), computation, batch(2))
+    pool = pools.start(2, computation)
+    pool.run(batch(2))
+    monkeypatch.setattr(patience, "START_UP_SECONDS", 0.5)
+    usual_log = pools.log.append
+    # The next fork server gets the usual time.
+    monkeypatch.setattr(pools, "log_line", lambda line: (usual_log(line), monkeypatch.undo()))
+    os.kill(server_pid(), signal.SIGSTOP)
+    assert results(pools.start(1, computation), computation, batch(2)) == expected
+    assert pools.log == ["the fork server died while it started worker 0; another takes its place"]
+    os.kill(server_pid(), signal.SIGSTOP)
+    pids = worker_pids(pool)
+    pool.close()
+    assert not [pid for pid in pids if is_running(pid)]
 
 
 def test_pool_of_other_kernels_after_a_pool_has_the_right_ones(
