@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from partrain.parallel.machine import available_processors
 from partrain.store.run_directory import check_writable, validate_run_name
 from partrain.store.run_lookup import find_run
 
-COMMANDS = ("train", "resume")
+COMMANDS = ("train", "resume", "bench")
 
 RUNS_DIR = "runs"
 
@@ -89,6 +90,25 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("--epochs", type=_positive_number, metavar="E", help="train to this many epochs")
     resume.add_argument("--max-steps", type=_positive_number, metavar="S", help="train to at most this step")
     _add_options_of_training(resume)
+    bench = commands.add_parser(
+        "bench",
+        help="measure this machine: kernels, phases of a step, scaling",
+        description="Measure this machine, and print a report; trains a while, and keeps nothing.",
+        epilog="example: partrain bench --config configs/mnist.yaml --workers 1,2,4 --json",
+        allow_abbrev=False,
+    )
+    bench.set_defaults(run=_bench)
+    bench.add_argument(
+        "--config", metavar="FILE", help="what to train (default: the article's network on drawn digits)"
+    )
+    bench.add_argument(
+        "--workers",
+        type=_numbers_of_workers,
+        metavar="N,N",
+        help="numbers of workers, e.g. 1,2,4 (default: 1, 2, 4 … to the processors that may be used); 0: no processes",
+    )
+    bench.add_argument("--json", action="store_true", help="print the facts as JSON")
+    _add_quiet(bench)
     return parser
 
 
@@ -107,11 +127,19 @@ def _add_options_of_training(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override a value of the configuration, e.g. logging.every_steps=1; may be given several times",
     )
+    _add_quiet(command)
+
+
+def _add_quiet(command: argparse.ArgumentParser) -> None:
     command.add_argument("-q", "--quiet", action="store_true", help="say only warnings and errors")
 
 
 def _number_of_workers(text: str) -> int:
     return _whole_number(text, 0, 4096)
+
+
+def _numbers_of_workers(text: str) -> list[int]:
+    return [_number_of_workers(number) for number in text.split(",")]
 
 
 def _positive_number(text: str) -> int:
@@ -156,6 +184,17 @@ def _resume(
     horizon = Horizon(options.epochs, options.max_steps)
     session = Session(_num_workers(options), command_line, messages, interruption)
     print(resume_run(path, options.overrides, horizon, session).path)
+
+
+def _bench(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    config = None if options.config is None else read_config(options.config)
+    from partrain.bench.measurement import measure
+    from partrain.bench.table import describe
+
+    report = measure(config, options.workers, messages, interruption)
+    print(json.dumps(report, indent=2) if options.json else describe(report))
 
 
 def _num_workers(options: argparse.Namespace) -> int:

@@ -38,6 +38,13 @@ COMMANDS = {
         "--set": "KEY=VALUE",
         "-q, --quiet": None,
     },
+    "bench": {
+        "-h, --help": None,
+        "--config": "FILE",
+        "--workers": "N,N",
+        "--json": None,
+        "-q, --quiet": None,
+    },
 }
 OPTIONS = {"-h, --help": None, "--version": None}
 

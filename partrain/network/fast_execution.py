@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from partrain.kernels import convolution, convolution_backward, dense, layout, loops, max_pool
 from partrain.kernels.vectors import LANES
 from partrain.network.execution import Array, Factors, Views
-from partrain.network.layers import Conv2d, Dense, Flatten, MaxPool2d, Relu
+from partrain.network.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, Relu
 from partrain.network.network import Network
 from partrain.normalisation import Normalisation
 
@@ -42,6 +42,7 @@ class _Stage(Protocol):
     """Layers that are computed together, with buffers for N examples."""
 
     border: tuple[int, int]  # that it wants around its input
+    layers: tuple[Layer, ...]  # that it computes
 
     def forward(self, x: Array) -> Array:
         """Compute the output, and keep what `backward` needs."""
@@ -78,6 +79,7 @@ class _ConvStage:
         num: int,
         tile: int,
     ) -> None:
+        self.layers: tuple[Layer, ...] = tuple(layer for layer in (conv, relu, pool) if layer is not None)
         self._conv, self._pool, self._tile = conv, pool, tile
         self._rectified = relu is not None
         self.border = conv.padding
@@ -136,6 +138,7 @@ class _PoolStage:
     border = (0, 0)
 
     def __init__(self, pool: MaxPool2d, num: int) -> None:
+        self.layers: tuple[Layer, ...] = (pool,)
         self._pool = pool
         (C, I, J), (_, H, W) = pool.output_shape, pool.input_shape
         self._y, self._winner = _zeros_with_slack((num, I, J, C)), np.empty((num, I, J, C), np.int32)
@@ -161,6 +164,7 @@ class _ReluStage:
     border = (0, 0)
 
     def __init__(self, relu: Relu, num: int) -> None:
+        self.layers: tuple[Layer, ...] = (relu,)
         shape = relu.output_shape
         self._y = _zeros_with_slack((num, *(shape[1:] + shape[:1])))
         self._is_image = len(shape) == 3
@@ -189,6 +193,7 @@ class _FlattenStage:
     border = (0, 0)
 
     def __init__(self, flatten: Flatten, num: int) -> None:
+        self.layers: tuple[Layer, ...] = (flatten,)
         _, H, W = flatten.input_shape
         self._num_places = H * W
         self._y = np.zeros((num, *flatten.output_shape), np.float32)
@@ -210,6 +215,7 @@ class _DenseStage:
     border = (0, 0)
 
     def __init__(self, layer: Dense, relu: Relu | None, views: Views, num: int) -> None:
+        self.layers: tuple[Layer, ...] = (layer,) if relu is None else (layer, relu)
         self._name, self._rectified = layer.name, relu is not None
         self._weight, self._bias = (views[p.name] for p in layer.parameters)
         self._y = np.zeros((num, *layer.output_shape), np.float32)
@@ -247,13 +253,17 @@ class FastExecution:
     parameters : float32 vector (network.parameters.size,); read at every call, so that a change is seen.
     normalisation : of the images.
     tile : examples a tile.
+
+    Attributes
+    ----------
+    stages : layers that are computed together, in order; who measures them may put others in their places.
     """
 
     def __init__(self, network: Network, parameters: Array, normalisation: Normalisation, tile: int) -> None:
         self.capacity = num = tile * -(-EXAMPLES_A_CALL // tile)
         self._mean = np.array(normalisation.mean, np.float32)
         self._inverse_std = 1 / np.array(normalisation.std, np.float32)
-        self._stages, self._inputs, self._first_trained = _plan(network, parameters, num, tile)
+        self.stages, self._inputs, self._first_trained = _plan(network, parameters, num, tile)
 
     def forward(self, images_MCHW: Array, indices_N: NDArray[np.int64]) -> Array:
         """See `execution.Execution`."""
@@ -261,9 +271,9 @@ class FastExecution:
         y = self._inputs[0]
         assert y is not None
         y = y[:N]
-        border = self._stages[0].border
+        border = self.stages[0].border
         layout.gather_normalised(images_MCHW, indices_N, self._mean, self._inverse_std, border, y)
-        for stage, bordered in zip(self._stages, self._inputs, strict=True):
+        for stage, bordered in zip(self.stages, self._inputs, strict=True):
             if bordered is not None and bordered is not self._inputs[0]:
                 (top, left), (_, H, W, _) = stage.border, y.shape
                 bordered[:N, top : top + H, left : left + W] = y
@@ -274,9 +284,9 @@ class FastExecution:
     def backward(self, dlogits_NE: Array, slots_TK: Array, factors: Mapping[str, Factors]) -> None:
         """See `execution.Execution`."""
         dy: _Gradient | None = _Gradient(dlogits_NE, 1, 1)
-        for k in range(len(self._stages) - 1, self._first_trained - 1, -1):
+        for k in range(len(self.stages) - 1, self._first_trained - 1, -1):
             assert dy is not None
-            dy = self._stages[k].backward(dy, slots_TK, factors, needs_dx=k > self._first_trained)
+            dy = self.stages[k].backward(dy, slots_TK, factors, needs_dx=k > self._first_trained)
 
 
 def _plan(network: Network, parameters: Array, num: int, tile: int) -> tuple[list[_Stage], list[Array | None], int]:

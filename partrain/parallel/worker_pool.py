@@ -152,6 +152,10 @@ class WorkerPool:
     max_restarts : how many dead workers are replaced, all together, before the run fails.
     log : called with a line for the log.
 
+    Attributes
+    ----------
+    dispatched_at : when the last `run` had given every worker its first command, as `time.monotonic` counts.
+
     Side effects
     ------------
     Starts the fork server of `multiprocessing`, if it does not run yet, and the workers.
@@ -168,6 +172,7 @@ class WorkerPool:
         self._num_restarts = 0
         self._patience = patience.Patience()
         self._selector = selectors.DefaultSelector()
+        self.dispatched_at = 0.0
         self.num_tiles_computed = {f"worker {k}": 0 for k in range(num_workers)}
         self._workers: dict[str, _Worker] = {}
         try:
@@ -197,7 +202,7 @@ class WorkerPool:
         for worker in list(self._workers.values()):
             self._give(worker, waiting)
         kill_point("coordinator: during the commands")
-        began = now = time.monotonic()
+        began = now = self.dispatched_at = time.monotonic()
         num_restarts = self._num_restarts
         was_smooth = all(worker.has_begun for worker in self._workers.values())
         while num_unfinished:

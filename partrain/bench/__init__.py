@@ -1,0 +1,1 @@
+"""What this machine does with a network: kernels, phases of a step, more workers; and what a model expects."""

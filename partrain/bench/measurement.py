@@ -1,0 +1,202 @@
+"""All measurements of a machine, from a configuration to the facts. No run is made, nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partrain.bench.phases import SERIAL_PHASES, measure_phases, scaling
+from partrain.bench.stages import measure_coordinator, measure_execution, stage_facts
+from partrain.bench.step_model import StepCosts
+from partrain.bench.trial import Trial, seconds_of
+from partrain.config import Config, parse_config
+from partrain.interruption import Interruption
+from partrain.kernels import peak
+from partrain.kernels.compile_options import load
+from partrain.kernels.kernel_set import kernel_set
+from partrain.kernels.vectors import LANES
+from partrain.messages import Messages
+from partrain.parallel.exchange import exchange_specs
+from partrain.parallel.machine import available_processors
+from partrain.parallel.reduction import GradientReduction
+from partrain.parallel.shared_arrays import SharedArrays
+from partrain.parallel.tiles import num_tiles
+from partrain.preparation import check_memory, prepare
+from partrain.provenance import provenance
+from partrain.store.metrics_log import MetricsLog
+
+# The article's network, as in configs/mnist.yaml, on data that every machine has.
+DEFAULT_CONFIG: dict[str, Any] = {
+    "name": "bench",
+    "data": {"name": "synthetic-digits", "train_examples": 6000, "validation_examples": 0},
+    "network": [
+        {"conv": {"filters": 8, "kernel": 5}},
+        "relu",
+        {"conv": {"filters": 8, "kernel": 5}},
+        "relu",
+        {"max_pool": {"window": 2}},
+        "flatten",
+        {"dense": {"units": 128}},
+        "relu",
+        {"dense": {"units": 10}},
+    ],
+    "training": {"optimizer": {"lr": 0.003}},
+}
+
+MODEL_CORES = (4, 8, 16)
+MODEL_BATCHES = (32, 128, 256, 512)
+
+
+def measure(
+    config: Config | None, numbers_of_workers: Sequence[int] | None, messages: Messages, interruption: Interruption
+) -> dict[str, Any]:
+    """Measure this machine with a training.
+
+    Parameters
+    ----------
+    config : what to train; None: DEFAULT_CONFIG.
+    numbers_of_workers : which to measure, besides 1; None: 1, 2, 4 … to the processors there are.
+    messages, interruption : where to speak, and what to listen to.
+
+    Returns
+    -------
+    The facts, as they go into JSON: "machine", "training", "stages", "phases", "scaling", "model".
+
+    Raises
+    ------
+    UserError
+        The configuration or the data cannot be used, or there is too little memory.
+    FailedRun
+        The training's numbers are not finite, or the workers failed.
+
+    Side effects
+    ------------
+    Starts processes, and ends them. Writes metrics into a temporary folder, and deletes it.
+    """
+    config = config or parse_config(DEFAULT_CONFIG, source="the built-in configuration")
+    preparation = prepare(config, say=messages.say, warn=messages.warn)
+    training, dataset = preparation.config.training, preparation.dataset
+    tiles = num_tiles(min(training.batch_size, preparation.splits["train"].size), training.tile)
+    asked = sorted({1, *(_powers_of_two(available_processors()) if numbers_of_workers is None else numbers_of_workers)})
+    workers = sorted({min(number, tiles) for number in asked})
+    if asked[-1] > tiles:
+        messages.warn(
+            f"a batch has {tiles} tile{'s' * (tiles > 1)}: more workers would have nothing to do, and are left out"
+        )
+    check_memory(preparation.memory_plan(workers[-1]))
+    load(
+        (*kernel_set(training.kernels).all, peak.multiply_adds),
+        training.dtype,
+        announce=messages.say,
+        warn=messages.warn,
+    )
+    specs, files = preparation.array_plan()
+    with interruption.deferred(), contextlib.ExitStack() as at_end:
+        folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
+        log = MetricsLog(Path(folder) / "metrics.jsonl")
+        at_end.callback(log.close)
+        arrays = SharedArrays(specs, files)
+        at_end.callback(arrays.close)
+        for name, split in (("train", dataset.train), ("test", dataset.test)):
+            for kind, values in (("images", split.images), ("labels", split.labels)):
+                if f"{name}.{kind}" in specs:
+                    arrays[f"{name}.{kind}"][:] = values
+        messages.say("training for a moment, then measuring kernels")
+        trial = Trial(preparation, arrays, log, messages, interruption)
+        machine = _describe_machine(trial)
+        stages = measure_execution(trial) + measure_coordinator(trial)
+        shard_seconds = trial.shard_seconds(workers)
+        phases = [measure_phases(trial, number, shard_seconds) for number in workers]
+        return {
+            "machine": machine,
+            "training": _describe_training(trial),
+            "stages": [stage_facts(stage, machine["peak_gflops"]) for stage in stages],
+            "phases": phases,
+            "scaling": scaling(phases, trial),
+            "model": _model(phases, shard_seconds, trial),
+        }
+
+
+def _powers_of_two(most: int) -> list[int]:
+    return [*(2**k for k in range(most.bit_length()) if 2**k < most), most]
+
+
+def _describe_machine(trial: Trial) -> dict[str, Any]:
+    sums, rounds = np.zeros(peak.SUMS * LANES, np.float32), 20_000
+    seconds = trial.repeat(lambda: {"call": seconds_of(lambda: peak.multiply_adds(rounds, sums))})["call"]
+    origin = provenance()
+    return {
+        "processor": origin["processor"]["name"],
+        "processors": os.cpu_count(),
+        "processors_available": available_processors(),
+        "versions": origin["versions"],
+        "lanes": LANES,
+        "peak_gflops": rounds * peak.OPERATIONS_A_ROUND / min(seconds) / 1e9,
+    }
+
+
+def _describe_training(trial: Trial) -> dict[str, Any]:
+    preparation, training = trial.preparation, trial.training
+    return {
+        "name": preparation.config.name,
+        "data": preparation.dataset.name,
+        "parameters": preparation.network.parameters.size,
+        "multiply_adds": sum(layer.multiply_adds for layer in preparation.network.layers),
+        "batch_size": trial.trainer.num_examples,
+        "tile": training.tile,
+        "kernels": training.kernels,
+        "dtype": training.dtype,
+    }
+
+
+def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, float], trial: Trial) -> dict[str, Any]:
+    """Return the costs that the model takes from the measurements, and what it expects."""
+    one = next(row for row in phases if row["workers"] == 1)
+    # With no more workers than processors, whom a command wakes does not take the processor from who sends them.
+    at_once = [row for row in phases if 1 <= row["workers"] <= available_processors()]
+    costs = StepCosts(
+        tile=trial.training.tile,
+        serial=sum(one[f"{name}_us"] for name in SERIAL_PHASES) / 1e6,
+        dispatch=at_once[-1]["dispatch_us"] / at_once[-1]["workers"] / 1e6,
+        wake=one["wake_us"] / 1e6,
+        shard=shard_seconds,
+        reduce=trial.compare({batch_size: _reduction(trial, batch_size) for batch_size in MODEL_BATCHES}),
+    )
+    return {
+        "serial_us": costs.serial * 1e6,
+        "dispatch_us": costs.dispatch * 1e6,
+        "wake_us": costs.wake * 1e6,
+        "shard_us": {str(tiles): seconds * 1e6 for tiles, seconds in sorted(costs.shard.items())},
+        "reduce_us": {str(batch_size): seconds * 1e6 for batch_size, seconds in costs.reduce.items()},
+        "expected": [
+            {
+                "batch_size": batch_size,
+                "cores": cores,
+                "step_us": costs.step(batch_size, cores) * 1e6,
+                "speed_up": costs.speed_up(batch_size, cores),
+            }
+            for batch_size in MODEL_BATCHES
+            for cores in MODEL_CORES
+        ],
+    }
+
+
+def _reduction(trial: Trial, batch_size: int) -> Callable[[], object]:
+    """Return what reduces a batch of another size: the last batch, repeated."""
+    network, training = trial.preparation.network, trial.training
+    specs = exchange_specs(network, batch_size, training.tile, training.dtype, batch_size)
+    n = trial.trainer.num_examples
+    arrays = {
+        name: np.resize(trial.arrays[name][: trial.num_tiles if name == "tile_sums" else n], spec.shape)
+        for name, spec in specs.items()
+        if name not in ("parameters", "losses", "predictions")
+    }
+    reduction = GradientReduction(network, trial.kernels, arrays, training.tile, training.dtype)
+    return partial(reduction.reduce, batch_size)

@@ -1,0 +1,80 @@
+"""Where the time of a step goes, for each number of workers."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+from partrain.bench.trial import LEAST_CALLS, Trial
+from partrain.parallel.tiles import num_tiles
+from partrain.parallel.worker import FILES, GRADIENTS, Command
+from partrain.parallel.worker_pool import ComputeGroup, WorkerPool
+
+# In the order of a step. What `wait` is: see `measure_phases`.
+PHASES = ("prepare", "dispatch", "compute", "wait", "reduce", "checks", "adam", "logging")
+SERIAL_PHASES = ("prepare", "checks", "adam", "logging")
+
+
+def measure_phases(trial: Trial, num_workers: int, shard_seconds: Mapping[int, float]) -> dict[str, Any]:
+    """Measure the phases of steps by so many workers (0: by this process), in microseconds.
+
+    What the workers compute cannot be seen from here. `compute` is what the longest shard takes in this process while
+    nothing else is done; `wait` is the rest of the time until all workers have answered. It can be a little below
+    zero, for that shard may have been computed with other things in the caches.
+    """
+    trainer = trial.trainer
+    commands = trainer.commands(max(1, num_workers))
+    tiles = [num_tiles(command.last - command.first, trial.training.tile) for command in commands]
+    compute = shard_seconds[max(tiles)]
+    wake = None
+    with contextlib.ExitStack() as at_end:
+        group: ComputeGroup = trial.inline
+        if num_workers:
+            trial.messages.say(f"measuring with {num_workers} worker{'s' * (num_workers > 1)}")
+            group = WorkerPool(num_workers, trial.computation, max_restarts=0, log=trial.messages.say)
+        at_end.callback(group.close)
+        trial.repeat(lambda: trainer.step(group, commands), LEAST_CALLS)
+        samples = trial.repeat(lambda: trainer.step(group, commands))
+        if isinstance(group, WorkerPool):
+            wake = _wake_seconds(trial, group, num_workers)
+    medians = {name: statistics.median(values) for name, values in samples.items()} | {"compute": compute}
+    medians.setdefault("dispatch", 0.0)
+    medians["wait"] = medians["run"] - medians["dispatch"] - compute
+    return {
+        "workers": num_workers,
+        "tiles_per_worker": [min(tiles), max(tiles)],
+        **{f"{name}_us": medians[name] * 1e6 for name in PHASES},
+        "sum_us": sum(medians[name] for name in PHASES) * 1e6,
+        "step_us": medians["step"] * 1e6,
+        "wake_us": None if wake is None else wake * 1e6,
+        "steps": len(samples["step"]),
+    }
+
+
+def _wake_seconds(trial: Trial, pool: WorkerPool, num_workers: int) -> float:
+    """Return how long it takes, from the last command on, until workers that have nothing to compute have answered."""
+    nothing = [Command(GRADIENTS, FILES.index("train"), 0, 0, 0)] * num_workers
+
+    def call() -> dict[str, float]:
+        trial.trainer.reduction.reduce(trial.trainer.num_examples)  # so that they are asleep, as in a training
+        pool.run(nothing)
+        return {"wake": monotonic() - pool.dispatched_at}
+
+    return statistics.median(trial.repeat(call)["wake"])
+
+
+def scaling(phases: Sequence[Mapping[str, Any]], trial: Trial) -> list[dict[str, Any]]:
+    """Return examples per second, and the speed-up against one worker."""
+    one = next(row["step_us"] for row in phases if row["workers"] == 1)
+    return [
+        {
+            "workers": row["workers"],
+            "tiles_per_worker": row["tiles_per_worker"],
+            "examples_per_s": trial.trainer.num_examples / row["step_us"] * 1e6,
+            "speed_up": one / row["step_us"],
+        }
+        for row in phases
+    ]

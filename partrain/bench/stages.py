@@ -1,0 +1,163 @@
+"""What each stage of a step's computation takes: the network's, forward and backward, and the coordinator's."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from partrain.bench.trial import Array, Samples, Trial, seconds_of
+from partrain.kernels import loops
+from partrain.network.execution import Execution, Factors, LoopsExecution
+from partrain.network.fast_execution import FastExecution
+from partrain.network.layers import Conv2d, Layer
+from partrain.parallel.reduction import GradientReduction
+from partrain.parallel.tiles import num_tiles
+
+
+class _TimedStage:
+    """A stage of the fast execution that notes the seconds of its passes."""
+
+    def __init__(self, stage: Any) -> None:
+        self._stage = stage
+        self.layers: tuple[Layer, ...] = stage.layers
+        self.border: tuple[int, int] = stage.border
+        self.name = "+".join(layer.name for layer in self.layers)
+        self.seconds: Samples = {"forward": [], "backward": []}
+        self._needs_dx = False
+
+    def forward(self, x: Array) -> Array:
+        begin = monotonic()
+        y: Array = self._stage.forward(x)
+        self.seconds["forward"].append(monotonic() - begin)
+        return y
+
+    def backward(self, dy: Any, slots_TK: Array, factors: Mapping[str, Factors], needs_dx: bool) -> Any:
+        begin = monotonic()
+        dx = self._stage.backward(dy, slots_TK, factors, needs_dx)
+        self.seconds["backward"].append(monotonic() - begin)
+        self._needs_dx = needs_dx
+        return dx
+
+    def multiply_adds(self, direction: str) -> int:
+        """Return those of an example; a dense layer's weight gradient is the coordinator's."""
+        if direction == "forward":
+            return sum(layer.multiply_adds for layer in self.layers)
+        return sum(layer.multiply_adds * (isinstance(layer, Conv2d) + self._needs_dx) for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """The seconds of a stage's calls. A call is `units_a_call` of `unit`; `multiply_adds` are those of a unit."""
+
+    name: str
+    direction: str
+    unit: str
+    seconds: Sequence[float]
+    units_a_call: int = 1
+    multiply_adds: int = 0
+
+
+def stage_facts(stage: StageTimes, peak_gflops: float) -> dict[str, Any]:
+    """Return what goes into JSON: microseconds of a unit, and the rate where multiply-adds are known."""
+    median = statistics.median(stage.seconds) / stage.units_a_call
+    gflops = 2 * stage.multiply_adds / median / 1e9 if stage.multiply_adds else None
+    return {
+        "stage": stage.name,
+        "pass": stage.direction,
+        "per": stage.unit,
+        "median_us": median * 1e6,
+        "minimum_us": min(stage.seconds) / stage.units_a_call * 1e6,
+        "calls": len(stage.seconds),
+        "gflops": gflops,
+        "share_of_peak": gflops and gflops / peak_gflops,
+    }
+
+
+def measure_execution(trial: Trial) -> list[StageTimes]:
+    """Measure what a worker does with as many examples as it takes at once; the loops as a whole only."""
+    network, arrays, training = trial.preparation.network, trial.arrays, trial.training
+    normalisation, tile, dtype = trial.preparation.normalisation, training.tile, training.dtype
+    timed: list[_TimedStage] = []
+    execution: Execution
+    if training.kernels == "fast":
+        execution = FastExecution(network, arrays["parameters"], normalisation, tile)
+        timed = [_TimedStage(stage) for stage in execution.stages]
+        execution.stages[:] = timed
+    else:
+        execution = LoopsExecution(network, arrays["parameters"], normalisation, tile, dtype)
+    n = min(execution.capacity, trial.trainer.num_examples)
+    dlogits = np.empty((n, network.num_outputs), dtype)
+    factors = {
+        layer.name: Factors(arrays[f"{layer.name}.inputs"][:n], arrays[f"{layer.name}.deltas"][:n])
+        for layer in network.dense_layers
+    }
+
+    def call() -> dict[str, float]:
+        # Other examples every time, as in a training.
+        order = np.roll(arrays["indices"], n)
+        arrays["indices"][:] = order
+        indices = order[:n]
+        labels = arrays["train.labels"][indices]
+        begin = monotonic()
+        logits = execution.forward(arrays["train.images"], indices)
+        forward = monotonic()
+        loops.softmax_cross_entropy(logits, labels, arrays["losses"][:n], arrays["predictions"][:n], dlogits)
+        softmax = monotonic()
+        execution.backward(dlogits, arrays["tile_sums"][: num_tiles(n, tile)], factors)
+        times = {"forward": forward - begin, "softmax": softmax - forward, "backward": monotonic() - softmax}
+        for direction in ("forward", "backward"):
+            inside = sum(stage.seconds[direction][-1] for stage in timed if stage.seconds[direction])
+            times[f"rest of {direction}"] = times[direction] - inside
+        return times
+
+    trial.trainer.choose_batch()
+    samples = trial.repeat(call)
+    result = [StageTimes("gather, borders", "forward", "example", samples["rest of forward"], n)] if timed else []
+    for stage in timed:
+        result.append(
+            StageTimes(stage.name, "forward", "example", stage.seconds["forward"], n, stage.multiply_adds("forward"))
+        )
+    multiply_adds = sum(layer.multiply_adds for layer in network.layers)
+    result.append(StageTimes("all layers", "forward", "example", samples["forward"], n, multiply_adds))
+    result.append(StageTimes("softmax", "both", "example", samples["softmax"], n))
+    for stage in reversed(timed):
+        if stage.seconds["backward"]:
+            seconds, multiply_adds = stage.seconds["backward"], stage.multiply_adds("backward")
+            result.append(StageTimes(stage.name, "backward", "example", seconds, n, multiply_adds))
+    result.append(StageTimes("all layers", "backward", "example", samples["backward"], n))
+    return result
+
+
+def measure_coordinator(trial: Trial) -> list[StageTimes]:
+    """Measure what the coordinator computes in a step, after a real one."""
+    trainer, network = trial.trainer, trial.preparation.network
+    dense_seconds = 0.0
+
+    def timed_dense(*arguments: Any) -> None:
+        nonlocal dense_seconds
+        dense_seconds += seconds_of(lambda: trial.kernels.dense_backward_weights(*arguments))
+
+    timed_kernels = replace(trial.kernels, dense_backward_weights=timed_dense)
+    reduction = GradientReduction(network, timed_kernels, trial.arrays, trial.training.tile, trial.training.dtype)
+    commands = trainer.commands(1)
+
+    def call() -> dict[str, float]:
+        nonlocal dense_seconds
+        step = trainer.step(trial.inline, commands)
+        dense_seconds = 0.0
+        whole = seconds_of(lambda: reduction.reduce(trainer.num_examples))
+        return {"slots": whole - dense_seconds, "dense": dense_seconds, "checks": step["checks"], "adam": step["adam"]}
+
+    samples = trial.repeat(call)
+    multiply_adds = trainer.num_examples * sum(layer.multiply_adds for layer in network.dense_layers)
+    stages = [StageTimes("sum of slots", "reduce", "step", samples["slots"])]
+    if network.dense_layers:
+        stages.append(StageTimes("dense factors", "reduce", "step", samples["dense"], multiply_adds=multiply_adds))
+    stages.append(StageTimes("finite checks", "update", "step", samples["checks"]))
+    stages.append(StageTimes("Adam", "update", "step", samples["adam"]))
+    return stages

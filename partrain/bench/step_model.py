@@ -1,0 +1,50 @@
+"""A model of a step: how fast more cores than are here would be, from phases that were measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from partrain.parallel.tiles import num_tiles
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """A model of a step, in seconds: what is done once by the coordinator, and what n workers share.
+
+    With n the cores (a worker on each; no more than there are tiles), B the batch size:
+
+        T(B, n) = serial + n·dispatch + shard(⌈tiles(B) / n⌉) + wake + reduce(B)
+        speed-up(B, n) = T(B, 1) / T(B, n)
+
+    It knows nothing of memory bandwidth, shared caches, and clocks that fall when all cores work.
+
+    Attributes
+    ----------
+    tile : examples a tile.
+    serial : all that neither the batch size nor the number of workers changes.
+    dispatch : giving one worker its command.
+    wake : from there until its answer is there, if it has nothing to compute.
+    shard : a worker's computation, by its number of tiles; between and beyond them in proportion to the next fewer.
+    reduce : by batch size.
+    """
+
+    tile: int
+    serial: float
+    dispatch: float
+    wake: float
+    shard: Mapping[int, float]
+    reduce: Mapping[int, float]
+
+    def step(self, batch_size: int, cores: int) -> float:
+        """Return T(batch_size, cores)."""
+        tiles = num_tiles(batch_size, self.tile)
+        workers = min(cores, tiles)
+        longest = -(-tiles // workers)
+        known = max(k for k in self.shard if k <= longest)
+        compute = self.shard[known] * longest / known
+        return self.serial + workers * self.dispatch + compute + self.wake + self.reduce[batch_size]
+
+    def speed_up(self, batch_size: int, cores: int) -> float:
+        """Return how many times as fast as one worker `cores` of them are."""
+        return self.step(batch_size, 1) / self.step(batch_size, cores)

@@ -1,0 +1,172 @@
+"""The training that is measured: real steps, so that gradients are as sparse, and caches as full, as ever."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from time import monotonic
+from typing import Any
+
+from numpy.typing import NDArray
+
+from partrain.adam import Adam
+from partrain.data.batches import epoch_order
+from partrain.errors import FailedRun
+from partrain.interruption import Interruption
+from partrain.kernels import loops
+from partrain.kernels.kernel_set import KernelSet, kernel_set
+from partrain.messages import Messages
+from partrain.parallel.reduction import GradientReduction
+from partrain.parallel.shared_arrays import SharedArrays
+from partrain.parallel.tiles import cut_into_shards, num_tiles
+from partrain.parallel.worker import FILES, GRADIENTS, Command, Computation
+from partrain.parallel.worker_pool import ComputeGroup, Inline, WorkerPool
+from partrain.preparation import Preparation
+from partrain.store.metrics_log import MetricsLog
+
+Array = NDArray[Any]
+Samples = dict[str, list[float]]
+
+# Before anything is measured: by then ReLU and pooling let through as few gradients as later on.
+TRAINING_STEPS = 200
+# How long one thing is measured, and how often: at least, at most.
+SECONDS = 1.0
+LEAST_CALLS, MOST_CALLS = 10, 1000
+# However seldom the configuration logs, it is to be measured.
+LOG_EVERY = 10
+
+
+class Trainer:
+    """Makes steps as the coordinator does, of its parts, and notes how long each phase took. All batches are full."""
+
+    def __init__(self, preparation: Preparation, arrays: SharedArrays, kernels: KernelSet, log: MetricsLog) -> None:
+        config, network, training = preparation.config, preparation.network, preparation.config.training
+        num_train = preparation.splits["train"].size
+        self.num_examples = min(training.batch_size, num_train)
+        self.arrays, self.tile = arrays, training.tile
+        self.reduction = GradientReduction(network, kernels, arrays, training.tile, training.dtype)
+        self.parameters = arrays["parameters"]
+        self.parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
+        self.adam = Adam(self.parameters, training.optimizer, training.schedule, loops.adam_update)
+        self.num_steps = 0
+        self._order = lru_cache(maxsize=1)(partial(epoch_order, num_train, seed=config.seed))
+        self._steps_per_epoch = num_train // self.num_examples
+        self._log, self._log_every = log, config.logging.every_steps
+
+    def choose_batch(self) -> None:
+        """Write the indices of the next batch."""
+        epoch, place = divmod(self.num_steps, self._steps_per_epoch)
+        first = place * self.num_examples
+        self.arrays["indices"][: self.num_examples] = self._order(epoch=epoch)[first : first + self.num_examples]
+
+    def commands(self, num_shards: int) -> list[Command]:
+        """Return the commands for a batch."""
+        shards = cut_into_shards(self.num_examples, self.tile, num_shards)
+        return [Command(GRADIENTS, FILES.index("train"), 0, first, last) for first, last in shards]
+
+    def step(self, group: ComputeGroup, commands: Sequence[Command]) -> dict[str, float]:
+        """Make a step; return the seconds of its phases, of "run" (dispatch to wait), and of the whole."""
+        n, begin = self.num_examples, monotonic()
+        self.choose_batch()
+        prepared = monotonic()
+        group.run(commands)
+        computed = monotonic()
+        loss = float(self.arrays["losses"][:n].mean())
+        gradient_sum = self.reduction.reduce(n)
+        reduced = monotonic()
+        is_finite = math.isfinite(loss) and loops.first_not_finite(gradient_sum) < 0
+        checked = monotonic()
+        lr = self.adam.update(gradient_sum, n, self.num_steps + 1)
+        updated = monotonic()
+        if not is_finite or loops.first_not_finite(self.parameters) >= 0:
+            raise FailedRun(f"step {self.num_steps + 1} is not finite; a lower training.optimizer.lr may help")
+        checked_again = monotonic()
+        self.num_steps += 1
+        times = {
+            "prepare": prepared - begin,
+            "run": computed - prepared,
+            "reduce": reduced - computed,
+            "checks": checked - reduced + checked_again - updated,
+            "adam": updated - checked,
+        }
+        if isinstance(group, WorkerPool):
+            times["dispatch"] = group.dispatched_at - prepared
+        if self.num_steps % min(self._log_every, LOG_EVERY) == 0:
+            self._log_step(loss, lr)
+            # Each step's share of what is done every so many steps.
+            times["logging"] = (monotonic() - checked_again) / self._log_every
+        return times | {"step": monotonic() - begin}
+
+    def _log_step(self, loss: float, lr: float) -> None:
+        n = self.num_examples
+        num_correct = int(
+            (self.arrays["predictions"][:n] == self.arrays["train.labels"][self.arrays["indices"][:n]]).sum()
+        )
+        row = {"step": self.num_steps, "epoch": 1.0, "examples": n, "time_s": 1.0}
+        self._log.append(row | {"train/loss": loss, "train/accuracy": num_correct / n, "lr": lr, "examples_per_s": 1.0})
+
+
+class Trial:
+    """What the measurements share: a training in shared arrays, and processes only while they are measured."""
+
+    def __init__(
+        self,
+        preparation: Preparation,
+        arrays: SharedArrays,
+        log: MetricsLog,
+        messages: Messages,
+        interruption: Interruption,
+    ) -> None:
+        training = preparation.config.training
+        self.preparation, self.arrays, self.training, self.messages = preparation, arrays, training, messages
+        self._interruption = interruption
+        self.kernels = kernel_set(training.kernels)
+        self.computation = Computation(
+            preparation.network, training.kernels, training.dtype, training.tile, preparation.normalisation, arrays
+        )
+        self.inline = Inline(self.computation)
+        self.trainer = Trainer(preparation, arrays, self.kernels, log)
+        self.num_tiles = num_tiles(self.trainer.num_examples, training.tile)
+        self.warm_up()
+
+    def repeat(self, call: Callable[[], Mapping[str, float]], most: int = MOST_CALLS) -> Samples:
+        """Call for SECONDS, LEAST_CALLS at least; return the values of each name."""
+        samples: Samples = {}
+        begin, count = monotonic(), 0
+        while count < min(LEAST_CALLS, most) or (count < most and monotonic() < begin + SECONDS):
+            self._interruption.check()
+            for name, value in call().items():
+                samples.setdefault(name, []).append(value)
+            count += 1
+        return samples
+
+    def warm_up(self) -> None:
+        """Train in this process."""
+        commands = self.trainer.commands(1)
+        self.repeat(lambda: self.trainer.step(self.inline, commands), TRAINING_STEPS)
+
+    def compare(self, calls: Mapping[int, Callable[[], object]]) -> dict[int, float]:
+        """Return the median of the seconds that each call takes; in turns, so that a bad moment meets all of them."""
+        samples = self.repeat(lambda: {str(key): seconds_of(call) for key, call in calls.items()})
+        return {key: statistics.median(samples[str(key)]) for key in calls}
+
+    def shard_seconds(self, numbers_of_workers: Sequence[int]) -> dict[int, float]:
+        """Return what a shard takes in this process, by its tiles: those of the workers, and powers of 2."""
+        powers = (2**k for k in range(self.num_tiles.bit_length()))
+        longest = (-(-self.num_tiles // max(1, number)) for number in numbers_of_workers)
+        commands = {
+            tiles: Command(
+                GRADIENTS, FILES.index("train"), 0, 0, min(tiles * self.training.tile, self.trainer.num_examples)
+            )
+            for tiles in sorted({*powers, *longest})
+        }
+        return self.compare({tiles: partial(self.inline.run, [command]) for tiles, command in commands.items()})
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """Return how long a call took."""
+    begin = monotonic()
+    call()
+    return monotonic() - begin

@@ -1,0 +1,40 @@
+"""What the processor can do at best: multiply-adds in registers alone, to measure other kernels by."""
+
+from __future__ import annotations
+
+from partrain.kernels.compile_options import kernel
+from partrain.kernels.vectors import LANES, broadcast, multiply_add, store
+
+# Independent sums: more than two multiply-adds a cycle, of four or five cycles each, can have under way. They fit 16
+# registers together with the two factors.
+SUMS = 12
+# Floating-point operations a round.
+OPERATIONS_A_ROUND = 2 * SUMS * LANES
+
+
+@kernel("void(int64, float32[::1])")
+def multiply_adds(num_rounds, sums):
+    """s = s/2 + 1, `num_rounds` times, in SUMS vectors; overwrites `sums` (SUMS · LANES,) with them.
+
+    Nothing is loaded within the loop, and no sum waits for another. The values stay near 2, far from numbers that
+    some processors are slow with.
+    """
+    half, one = broadcast(0.5), broadcast(1.0)
+    a = b = c = d = e = f = g = h = i = j = k = m = broadcast(0.0)
+    for _ in range(num_rounds):
+        a = multiply_add(a, half, one)
+        b = multiply_add(b, half, one)
+        c = multiply_add(c, half, one)
+        d = multiply_add(d, half, one)
+        e = multiply_add(e, half, one)
+        f = multiply_add(f, half, one)
+        g = multiply_add(g, half, one)
+        h = multiply_add(h, half, one)
+        i = multiply_add(i, half, one)
+        j = multiply_add(j, half, one)
+        k = multiply_add(k, half, one)
+        m = multiply_add(m, half, one)
+    place = 0
+    for vector in (a, b, c, d, e, f, g, h, i, j, k, m):
+        store(sums, place, vector)
+        place += LANES

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from partrain.bench.measurement import MODEL_BATCHES, MODEL_CORES
+from partrain.bench.phases import PHASES
+from partrain.bench.step_model import StepCosts
+from tests.conftest import PartrainProcess, Result
+
+COSTS = StepCosts(
+    tile=4,
+    serial=10.0,
+    dispatch=2.0,
+    wake=5.0,
+    shard={1: 12.0, 2: 20.0, 8: 80.0},
+    reduce={8: 3.0, 32: 6.0, 30: 6.0, 128: 20.0},
+)
+
+
+def test_model_of_a_step_is_its_formula() -> None:
+    assert COSTS.step(32, 1) == 10 + 2 + 80 + 5 + 6
+    assert COSTS.step(32, 4) == 10 + 8 + 20 + 5 + 6
+    assert COSTS.step(32, 8) == 10 + 16 + 12 + 5 + 6
+    assert COSTS.speed_up(32, 8) == 103 / 49
+    assert COSTS.speed_up(32, 1) == 1
+
+
+def test_model_gives_work_to_no_more_workers_than_there_are_tiles() -> None:
+    assert COSTS.step(32, 16) == COSTS.step(32, 8)
+    assert COSTS.step(8, 16) == 10 + 4 + 12 + 5 + 3
+
+
+def test_model_counts_a_part_of_a_tile_and_of_a_round_as_a_whole_one() -> None:
+    assert COSTS.step(30, 8) == COSTS.step(32, 8)
+    assert COSTS.step(32, 5) == 10 + 10 + 20 + 5 + 6  # 8 tiles for 5 workers: one has 2
+
+
+def test_model_takes_unmeasured_shards_in_proportion_to_the_next_fewer_tiles() -> None:
+    assert COSTS.step(32, 3) == 10 + 6 + 20 * 3 / 2 + 5 + 6
+    assert COSTS.step(128, 1) == 10 + 2 + 80 * 32 / 8 + 5 + 20
+
+
+def numbers_in(facts: Any) -> Iterator[float]:
+    if isinstance(facts, dict | list):
+        for value in facts.values() if isinstance(facts, dict) else facts:
+            yield from numbers_in(value)
+    elif isinstance(facts, int | float):
+        yield facts
+
+
+def test_json_holds_the_facts(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    before = set(os.listdir(tmp_path)) | {"small.yaml"}
+    arguments = ("--config", small_config(), "--workers", "0,2", "--json", "-q")
+    result = run_partrain("bench", *arguments, env={"TMPDIR": str(tmp_path / "temporary")})
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert not os.listdir(tmp_path / "temporary")
+    assert {name for name in os.listdir(tmp_path) if not name.startswith("said-")} == before
+
+    facts = json.loads(result.stdout)
+    assert list(facts) == ["machine", "training", "stages", "phases", "scaling", "model"]
+    assert all(math.isfinite(number) for number in numbers_in(facts))
+    assert facts["machine"]["peak_gflops"] > 0
+    assert facts["machine"]["lanes"] in (4, 8, 16)
+    assert {"partrain", "numba", "numpy"} <= set(facts["machine"]["versions"])
+    assert (facts["training"]["batch_size"], facts["training"]["tile"]) == (20, 3)
+
+    stages = {(stage["stage"], stage["pass"]): stage for stage in facts["stages"]}
+    assert len(stages) == len(facts["stages"])
+    assert set(stages) >= {
+        ("gather, borders", "forward"),
+        ("conv1+relu1+pool1", "forward"),
+        ("conv1+relu1+pool1", "backward"),
+        ("dense1", "forward"),
+        ("dense1", "backward"),
+        ("softmax", "both"),
+        ("sum of slots", "reduce"),
+        ("dense factors", "reduce"),
+        ("finite checks", "update"),
+        ("Adam", "update"),
+    }
+    for stage in facts["stages"]:
+        assert 0 < stage["minimum_us"] <= stage["median_us"]
+    dense = stages["dense1", "forward"]
+    assert dense["gflops"] == pytest.approx(2 * 72 * 10 / dense["median_us"] / 1e3)
+    assert dense["share_of_peak"] == pytest.approx(dense["gflops"] / facts["machine"]["peak_gflops"])
+
+    assert [row["workers"] for row in facts["phases"]] == [0, 1, 2]
+    for row in facts["phases"]:
+        measured = {name: row[f"{name}_us"] for name in PHASES}
+        assert row["sum_us"] == pytest.approx(sum(measured.values()))
+        # Workers may be quicker than this process was, and without them nothing is dispatched.
+        assert all(us > 0 for name, us in measured.items() if name not in ("wait", "dispatch"))
+        assert (measured["dispatch"] > 0) == (row["workers"] > 0)
+        assert row["step_us"] > 0
+    assert [row["tiles_per_worker"] for row in facts["scaling"]] == [[7, 7], [7, 7], [3, 4]]
+    assert facts["scaling"][1]["speed_up"] == 1
+    for row, phases in zip(facts["scaling"], facts["phases"], strict=True):
+        assert row["examples_per_s"] == pytest.approx(20 / phases["step_us"] * 1e6)
+
+    expected = facts["model"]["expected"]
+    assert [(row["batch_size"], row["cores"]) for row in expected] == list(product(MODEL_BATCHES, MODEL_CORES))
+    assert all(row["speed_up"] > 0 and row["step_us"] > 0 for row in expected)
+
+
+def test_table_is_on_stdout_and_the_rest_on_stderr(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path]
+) -> None:
+    changes = {"training.kernels": "loops", "training.dtype": "float64", "training.tile": 20}
+    result = run_partrain("bench", "--config", small_config(changes), "--workers", "1,2")
+    assert result.exit_code == 0, result.stderr
+    for expected in (
+        "GFLOP/s",
+        "all layers",
+        "phases of a step",
+        "tiles per worker",
+        "model: speed-up",
+        "loops kernels in float64",
+    ):
+        assert expected in result.stdout
+    assert "warning: a batch has 1 tile:" in result.stderr
+    assert "measuring with 1 worker" in result.stderr
+    assert "with 2 workers" not in result.stderr
+
+
+@pytest.mark.parametrize("workers", ["", "two", "1,,2", "1;2", "-1", "1,5000", "1.5"])
+def test_malformed_workers_are_the_users_mistake(workers: str, call_partrain: Callable[..., Result]) -> None:
+    result = call_partrain("bench", f"--workers={workers}")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "argument --workers" in result.stderr
+
+
+def test_wrong_configuration_is_the_users_mistake(
+    call_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    missing = call_partrain("bench", "--config", tmp_path / "missing.yaml")
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    assert "missing.yaml" in missing.stderr
+    unfit = call_partrain("bench", "--config", small_config({"training.batch_size": 0}))
+    assert (unfit.exit_code, unfit.stdout) == (2, "")
+    assert "training.batch_size" in unfit.stderr
+
+
+def test_numbers_that_are_not_finite_are_a_failure(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path]
+) -> None:
+    result = run_partrain("bench", "--config", small_config({"training.optimizer.lr": 1e30}), "--workers", 1)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "not finite" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_signal_ends_it_and_its_workers(
+    start_partrain: Callable[..., PartrainProcess], small_config: Callable[..., Path]
+) -> None:
+    process = start_partrain("bench", "--config", small_config(), "--workers", 2)
+    process.wait_for("measuring with 1 worker")
+    process.send(15)
+    result = process.wait()
+    assert (result.exit_code, result.stdout) == (143, "")
+    assert "Traceback" not in result.stderr
