@@ -58,17 +58,20 @@ class Adam:
     def __init__(
         self, parameters: Array, optimizer: Optimizer, schedule: Schedule, update_kernel: Callable[..., Any]
     ) -> None:
-        self._parameters, self._optimizer, self._schedule = parameters, optimizer, schedule
+        self.parameters, self._optimizer, self._schedule = parameters, optimizer, schedule
         self._update_kernel = update_kernel
         self.first_moment = np.zeros_like(parameters)
         self.second_moment = np.zeros_like(parameters)
 
-    def update(self, gradient_sum: Array, num_examples: int, step: int) -> float:
-        """Make step `step` (counted from 1) with the mean gradient of `num_examples`; return its learning rate."""
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of `step`, counted from 1."""
+        return learning_rate(step, self._optimizer, self._schedule)
+
+    def coefficients(self, num_examples: int, step: int) -> tuple[float, ...]:
+        """Return what `loops.adam_update` is given between gradient and moments, for the sum of `num_examples`."""
         o = self._optimizer
-        lr = learning_rate(step, o, self._schedule)
-        self._update_kernel(
-            gradient_sum,
+        lr = self.learning_rate(step)
+        return (
             1 / num_examples,
             lr / (1 - o.beta1**step),
             o.beta1,
@@ -78,8 +81,9 @@ class Adam:
             o.eps,
             1 - lr * o.weight_decay,
             1 / math.sqrt(1 - o.beta2**step),
-            self.first_moment,
-            self.second_moment,
-            self._parameters,
         )
-        return lr
+
+    def update(self, gradient_sum: Array, num_examples: int, step: int) -> None:
+        """Make step `step` (counted from 1) with the mean gradient of `num_examples`."""
+        coefficients = self.coefficients(num_examples, step)
+        self._update_kernel(gradient_sum, *coefficients, self.first_moment, self.second_moment, self.parameters)

@@ -12,7 +12,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
@@ -25,7 +25,7 @@ from partrain.kernels import loops
 from partrain.kernels.kernel_set import KernelSet
 from partrain.kill_switch import kill_point
 from partrain.messages import Messages
-from partrain.parallel.reduction import GradientReduction
+from partrain.parallel.parameter_update import ParameterUpdate
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.tiles import cut_into_shards
 from partrain.parallel.worker import FILES, GRADIENTS, Command
@@ -54,7 +54,6 @@ class Coordinator:
     preparation : what is trained.
     run : the run's directory, its lock held; metrics and checkpoints are written there.
     group : who computes tiles.
-    num_shards : into how many shards a batch is cut.
     arrays : the shared arrays of the preparation's plan, with the data set in them.
     kernels : loaded for the configuration's dtype.
     messages, interruption : where to speak; and what to listen to, where the caller defers it.
@@ -73,7 +72,6 @@ class Coordinator:
         preparation: Preparation,
         run: RunDirectory,
         group: ComputeGroup,
-        num_shards: int,
         arrays: SharedArrays,
         kernels: KernelSet,
         *,
@@ -85,14 +83,14 @@ class Coordinator:
         config, network = preparation.config, preparation.network
         training = config.training
         self._config, self._preparation, self._network = config, preparation, network
-        self._run, self._group, self._num_shards, self._arrays = run, group, num_shards, arrays
+        self._run, self._group, self._arrays = run, group, arrays
         self._messages, self._interruption, self._clock = messages, interruption, clock
         self._measure_memory = measure_memory
         self._num_train = preparation.splits["train"].size
         self._parameters = arrays["parameters"]
         self._parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
-        self._reduction = GradientReduction(network, kernels, arrays, training.tile, training.dtype)
         self._adam = Adam(self._parameters, training.optimizer, training.schedule, loops.adam_update)
+        self._update = ParameterUpdate(network, kernels, arrays, training.tile, training.dtype, self._adam)
         self._order = functools.lru_cache(maxsize=1)(functools.partial(epoch_order, self._num_train, seed=config.seed))
         self._commands = functools.cache(self._cut_batch)
         self._saved_step: int | None = None
@@ -169,6 +167,7 @@ class Coordinator:
         with contextlib.ExitStack() as at_end:
             at_end.callback(self._metrics_log.close)
             at_end.callback(progress.close)
+            at_end.callback(self._update.close)
             at_end.enter_context(self._clock.timing("train"))
             try:
                 while not self.completed and self._interruption.received is None:
@@ -204,38 +203,37 @@ class Coordinator:
         self._arrays["indices"][:num_examples] = indices
         self._group.run(self._commands(num_examples))
         loss = float(self._arrays["losses"][:num_examples].mean())
-        gradient_sum = self._reduction.reduce(num_examples)
-        self._check_finite(loss, gradient_sum)
-        lr = self._adam.update(gradient_sum, num_examples, self.step + 1)
-        self._check_update()
+        self._update_parameters(num_examples, loss)
         self.step += 1
-        return _StepResult(loss, num_examples, lr)
+        return _StepResult(loss, num_examples, self._adam.learning_rate(self.step))
 
     def _cut_batch(self, num_examples: int) -> list[Command]:
-        shards = cut_into_shards(num_examples, self._config.training.tile, self._num_shards)
+        shards = cut_into_shards(num_examples, self._config.training.tile, self._group.num_at_once)
         return [Command(GRADIENTS, FILES.index("train"), 0, first, last) for first, last in shards]
 
-    def _check_finite(self, loss: float, gradient_sum: NDArray[Any]) -> None:
+    def _update_parameters(self, num_examples: int, loss: float) -> None:
+        step = self.step + 1
         kill_point("coordinator: before an update")
-        place = loops.first_not_finite(gradient_sum)
-        if place < 0 and math.isfinite(loss):
+        if not math.isfinite(loss):
+            self._refuse_update(self._update.find_not_finite(num_examples), loss)
+        not_finite = self._update.apply(num_examples, step)
+        kill_point("coordinator: after an update")
+        if not_finite is None:
             return
-        what = f"the gradient of {self._network.parameters.name_at(place)}" if place >= 0 else "the loss"
+        if not_finite.is_gradient:
+            self._refuse_update(not_finite.parameter, loss)
+        self._settled_step = -1  # these parameters must not be saved
+        raise FailedRun(
+            f"step {step}: the update made {not_finite.parameter} not finite, though its gradient is; "
+            "training.optimizer.lr is too large or eps too small for this dtype; the last good checkpoint is still "
+            "there"
+        )
+
+    def _refuse_update(self, parameter: str | None, loss: float) -> NoReturn:
+        what = "the loss" if parameter is None else f"the gradient of {parameter}"
         raise FailedRun(
             f"step {self.step + 1}: {what} is not finite (the batch's loss is {loss}); the parameters were not "
             "changed by this step; a lower training.optimizer.lr or a longer warm-up may help"
-        )
-
-    def _check_update(self) -> None:
-        kill_point("coordinator: after an update")
-        place = loops.first_not_finite(self._parameters)
-        if place < 0:
-            return
-        self._settled_step = -1  # these parameters must not be saved
-        raise FailedRun(
-            f"step {self.step + 1}: the update made {self._network.parameters.name_at(place)} not finite, though "
-            "its gradient is; training.optimizer.lr is too large or eps too small for this dtype; the last good "
-            "checkpoint is still there"
         )
 
     def _follow_step(self, result: _StepResult) -> None:

@@ -281,7 +281,6 @@ def _coordinator(run: RunDirectory, computing: _Computing, session: Session) -> 
         computing.preparation,
         run,
         group,
-        max(1, computing.num_workers),
         computing.arrays,
         computing.kernels,
         messages=session.messages,

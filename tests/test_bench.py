@@ -21,7 +21,8 @@ COSTS = StepCosts(
     dispatch=2.0,
     wake=5.0,
     shard={1: 12.0, 2: 20.0, 8: 80.0},
-    reduce={8: 3.0, 32: 6.0, 30: 6.0, 128: 20.0},
+    update={8: 3.0, 32: 6.0, 30: 6.0, 128: 20.0},
+    num_threads=lambda batch_size, cores: 2 if batch_size == 128 and cores > 1 else 1,
 )
 
 
@@ -41,6 +42,10 @@ def test_model_gives_work_to_no_more_workers_than_there_are_tiles() -> None:
 def test_model_counts_a_part_of_a_tile_and_of_a_round_as_a_whole_one() -> None:
     assert COSTS.step(30, 8) == COSTS.step(32, 8)
     assert COSTS.step(32, 5) == 10 + 10 + 20 + 5 + 6  # 8 tiles for 5 workers: one has 2
+
+
+def test_model_divides_the_update_between_the_threads_that_make_it() -> None:
+    assert COSTS.step(128, 8) == 10 + 16 + 20 * 4 / 2 + 5 + 20 / 2
 
 
 def test_model_takes_unmeasured_shards_in_proportion_to_the_next_fewer_tiles() -> None:
@@ -84,10 +89,7 @@ def test_json_holds_the_facts(
         ("dense1", "forward"),
         ("dense1", "backward"),
         ("softmax", "both"),
-        ("sum of slots", "reduce"),
-        ("dense factors", "reduce"),
-        ("finite checks", "update"),
-        ("Adam", "update"),
+        ("1 thread", "update"),
     }
     for stage in facts["stages"]:
         assert 0 < stage["minimum_us"] <= stage["median_us"]

@@ -25,7 +25,7 @@ from partrain.kernels.vectors import LANES
 from partrain.messages import Messages
 from partrain.parallel.exchange import exchange_specs
 from partrain.parallel.machine import available_processors
-from partrain.parallel.reduction import GradientReduction
+from partrain.parallel.parameter_update import ParameterUpdate, useful_threads
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.tiles import num_tiles
 from partrain.preparation import check_memory, prepare
@@ -110,6 +110,7 @@ def measure(
                     arrays[f"{name}.{kind}"][:] = values
         messages.say("training for a moment, then measuring kernels")
         trial = Trial(preparation, arrays, log, messages, interruption)
+        at_end.callback(trial.close)
         machine = _describe_machine(trial)
         stages = measure_execution(trial) + measure_coordinator(trial)
         shard_seconds = trial.shard_seconds(workers)
@@ -167,14 +168,15 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
         dispatch=at_once[-1]["dispatch_us"] / at_once[-1]["workers"] / 1e6,
         wake=one["wake_us"] / 1e6,
         shard=shard_seconds,
-        reduce=trial.compare({batch_size: _reduction(trial, batch_size) for batch_size in MODEL_BATCHES}),
+        update=trial.compare({batch_size: _update(trial, batch_size) for batch_size in MODEL_BATCHES}),
+        num_threads=partial(useful_threads, trial.preparation.network),
     )
     return {
         "serial_us": costs.serial * 1e6,
         "dispatch_us": costs.dispatch * 1e6,
         "wake_us": costs.wake * 1e6,
         "shard_us": {str(tiles): seconds * 1e6 for tiles, seconds in sorted(costs.shard.items())},
-        "reduce_us": {str(batch_size): seconds * 1e6 for batch_size, seconds in costs.reduce.items()},
+        "update_us": {str(batch_size): seconds * 1e6 for batch_size, seconds in costs.update.items()},
         "expected": [
             {
                 "batch_size": batch_size,
@@ -188,15 +190,16 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
     }
 
 
-def _reduction(trial: Trial, batch_size: int) -> Callable[[], object]:
-    """Return what reduces a batch of another size: the last batch, repeated."""
-    network, training = trial.preparation.network, trial.training
+def _update(trial: Trial, batch_size: int) -> Callable[[], object]:
+    """Return what updates the parameters by one thread, after a batch of another size: the last one, repeated."""
+    network, training, trainer = trial.preparation.network, trial.training, trial.trainer
     specs = exchange_specs(network, batch_size, training.tile, training.dtype, batch_size)
-    n = trial.trainer.num_examples
     arrays = {
-        name: np.resize(trial.arrays[name][: trial.num_tiles if name == "tile_sums" else n], spec.shape)
+        name: np.resize(
+            trial.arrays[name][: trial.num_tiles if name == "tile_sums" else trainer.num_examples], spec.shape
+        )
         for name, spec in specs.items()
         if name not in ("parameters", "losses", "predictions")
     }
-    reduction = GradientReduction(network, trial.kernels, arrays, training.tile, training.dtype)
-    return partial(reduction.reduce, batch_size)
+    update = ParameterUpdate(network, trial.kernels, arrays, training.tile, training.dtype, trainer.adam, 1)
+    return partial(update.apply, batch_size, trainer.num_steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
@@ -14,8 +15,10 @@ from partrain.parallel.worker import FILES, GRADIENTS, Command
 from partrain.parallel.worker_pool import ComputeGroup, WorkerPool
 
 # In the order of a step. What `wait` is: see `measure_phases`.
-PHASES = ("prepare", "dispatch", "compute", "wait", "reduce", "checks", "adam", "logging")
-SERIAL_PHASES = ("prepare", "checks", "adam", "logging")
+PHASES = ("prepare", "dispatch", "compute", "wait", "update", "logging")
+SERIAL_PHASES = ("prepare", "logging")
+# How long workers are left alone before the time that waking them takes is measured.
+ASLEEP_SECONDS = 0.0002
 
 
 def measure_phases(trial: Trial, num_workers: int, shard_seconds: Mapping[int, float]) -> dict[str, Any]:
@@ -25,26 +28,26 @@ def measure_phases(trial: Trial, num_workers: int, shard_seconds: Mapping[int, f
     nothing else is done; `wait` is the rest of the time until all workers have answered. It can be a little below
     zero, for that shard may have been computed with other things in the caches.
     """
-    trainer = trial.trainer
-    commands = trainer.commands(max(1, num_workers))
-    tiles = [num_tiles(command.last - command.first, trial.training.tile) for command in commands]
-    compute = shard_seconds[max(tiles)]
-    wake = None
+    trainer, wake = trial.trainer, None
     with contextlib.ExitStack() as at_end:
         group: ComputeGroup = trial.inline
         if num_workers:
             trial.messages.say(f"measuring with {num_workers} worker{'s' * (num_workers > 1)}")
             group = WorkerPool(num_workers, trial.computation, max_restarts=0, log=trial.messages.say)
         at_end.callback(group.close)
+        commands = trainer.commands(group.num_at_once)
         trial.repeat(lambda: trainer.step(group, commands), LEAST_CALLS)
         samples = trial.repeat(lambda: trainer.step(group, commands))
         if isinstance(group, WorkerPool):
-            wake = _wake_seconds(trial, group, num_workers)
+            wake = _wake_seconds(trial, group)
+    tiles = [num_tiles(command.last - command.first, trial.training.tile) for command in commands]
+    compute = shard_seconds[max(tiles)]
     medians = {name: statistics.median(values) for name, values in samples.items()} | {"compute": compute}
     medians.setdefault("dispatch", 0.0)
     medians["wait"] = medians["run"] - medians["dispatch"] - compute
     return {
         "workers": num_workers,
+        "at_once": len(commands),
         "tiles_per_worker": [min(tiles), max(tiles)],
         **{f"{name}_us": medians[name] * 1e6 for name in PHASES},
         "sum_us": sum(medians[name] for name in PHASES) * 1e6,
@@ -54,12 +57,12 @@ def measure_phases(trial: Trial, num_workers: int, shard_seconds: Mapping[int, f
     }
 
 
-def _wake_seconds(trial: Trial, pool: WorkerPool, num_workers: int) -> float:
+def _wake_seconds(trial: Trial, pool: WorkerPool) -> float:
     """Return how long it takes, from the last command on, until workers that have nothing to compute have answered."""
-    nothing = [Command(GRADIENTS, FILES.index("train"), 0, 0, 0)] * num_workers
+    nothing = [Command(GRADIENTS, FILES.index("train"), 0, 0, 0)] * pool.num_at_once
 
     def call() -> dict[str, float]:
-        trial.trainer.reduction.reduce(trial.trainer.num_examples)  # so that they are asleep, as in a training
+        time.sleep(ASLEEP_SECONDS)  # as they are in a training, while the coordinator updates the parameters
         pool.run(nothing)
         return {"wake": monotonic() - pool.dispatched_at}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -15,7 +16,7 @@ from partrain.kernels import loops
 from partrain.network.execution import Execution, Factors, LoopsExecution
 from partrain.network.fast_execution import FastExecution
 from partrain.network.layers import Conv2d, Layer
-from partrain.parallel.reduction import GradientReduction
+from partrain.parallel.parameter_update import ParameterUpdate
 from partrain.parallel.tiles import num_tiles
 
 
@@ -134,30 +135,27 @@ def measure_execution(trial: Trial) -> list[StageTimes]:
 
 
 def measure_coordinator(trial: Trial) -> list[StageTimes]:
-    """Measure what the coordinator computes in a step, after a real one."""
-    trainer, network = trial.trainer, trial.preparation.network
-    dense_seconds = 0.0
-
-    def timed_dense(*arguments: Any) -> None:
-        nonlocal dense_seconds
-        dense_seconds += seconds_of(lambda: trial.kernels.dense_backward_weights(*arguments))
-
-    timed_kernels = replace(trial.kernels, dense_backward_weights=timed_dense)
-    reduction = GradientReduction(network, timed_kernels, trial.arrays, trial.training.tile, trial.training.dtype)
+    """Measure the update of the parameters, by one thread and by as many as it takes here, after real steps."""
+    trainer, network, training = trial.trainer, trial.preparation.network, trial.training
+    updates = {
+        number: ParameterUpdate(
+            network, trial.kernels, trial.arrays, training.tile, training.dtype, trainer.adam, number
+        )
+        for number in sorted({1, trainer.update.num_threads})
+    }
     commands = trainer.commands(1)
 
     def call() -> dict[str, float]:
-        nonlocal dense_seconds
-        step = trainer.step(trial.inline, commands)
-        dense_seconds = 0.0
-        whole = seconds_of(lambda: reduction.reduce(trainer.num_examples))
-        return {"slots": whole - dense_seconds, "dense": dense_seconds, "checks": step["checks"], "adam": step["adam"]}
+        trainer.step(trial.inline, commands)
+        step, n = trainer.num_steps, trainer.num_examples
+        return {str(number): seconds_of(partial(u.apply, n, step)) for number, u in updates.items()}
 
     samples = trial.repeat(call)
+    for update in updates.values():
+        update.close()
     multiply_adds = trainer.num_examples * sum(layer.multiply_adds for layer in network.dense_layers)
-    stages = [StageTimes("sum of slots", "reduce", "step", samples["slots"])]
-    if network.dense_layers:
-        stages.append(StageTimes("dense factors", "reduce", "step", samples["dense"], multiply_adds=multiply_adds))
-    stages.append(StageTimes("finite checks", "update", "step", samples["checks"]))
-    stages.append(StageTimes("Adam", "update", "step", samples["adam"]))
-    return stages
+    return [
+        StageTimes(f"{number} thread" + "s" * (number > 1), "update", "step", samples[str(number)],
+                   multiply_adds=multiply_adds)
+        for number in updates
+    ]  # fmt: skip

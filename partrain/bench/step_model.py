@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from partrain.parallel.tiles import num_tiles
@@ -14,7 +14,7 @@ class StepCosts:
 
     With n the cores (a worker on each; no more than there are tiles), B the batch size:
 
-        T(B, n) = serial + n·dispatch + shard(⌈tiles(B) / n⌉) + wake + reduce(B)
+        T(B, n) = serial + n·dispatch + shard(⌈tiles(B) / n⌉) + wake + update(B) / threads(B, n)
         speed-up(B, n) = T(B, 1) / T(B, n)
 
     It knows nothing of memory bandwidth, shared caches, and clocks that fall when all cores work.
@@ -26,7 +26,8 @@ class StepCosts:
     dispatch : giving one worker its command.
     wake : from there until its answer is there, if it has nothing to compute.
     shard : a worker's computation, by its number of tiles; between and beyond them in proportion to the next fewer.
-    reduce : by batch size.
+    update : the update of the parameters by one thread, by batch size.
+    num_threads : how many threads make it, of a batch size and a number of cores.
     """
 
     tile: int
@@ -34,7 +35,8 @@ class StepCosts:
     dispatch: float
     wake: float
     shard: Mapping[int, float]
-    reduce: Mapping[int, float]
+    update: Mapping[int, float]
+    num_threads: Callable[[int, int], int]
 
     def step(self, batch_size: int, cores: int) -> float:
         """Return T(batch_size, cores)."""
@@ -43,7 +45,8 @@ class StepCosts:
         longest = -(-tiles // workers)
         known = max(k for k in self.shard if k <= longest)
         compute = self.shard[known] * longest / known
-        return self.serial + workers * self.dispatch + compute + self.wake + self.reduce[batch_size]
+        update = self.update[batch_size] / self.num_threads(batch_size, cores)
+        return self.serial + workers * self.dispatch + compute + self.wake + update
 
     def speed_up(self, batch_size: int, cores: int) -> float:
         """Return how many times as fast as one worker `cores` of them are."""

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 NOTE_ON_STAGES = """\
-Multiply-adds count as two operations, as if all were made: the backward passes and the dense factors leave out
-gradients that are zero, so their share of the peak can be above 100 %."""
+Multiply-adds count as two operations, as if all were made: the backward passes and the update leave out
+gradients that are zero, so their share of the peak can be above 100 %. The update is that of the parameters: dense
+gradients, sums of slots, checks, and Adam."""
 NOTE_ON_PHASES = """\
 compute is what the longest shard takes in this process; wait is how much longer the workers took: waking and
-collecting them, and sharing processors where there are fewer than workers."""
+collecting them, and fetching what other processors wrote. More workers than processors take turns."""
 NOTE_ON_MODEL = """\
 Not measured: a model, of that many cores like this one, from the phases above. It knows nothing of memory bandwidth,
 shared caches, and clocks that fall when all cores work."""
@@ -77,7 +78,7 @@ def describe(facts: dict[str, Any]) -> str:
             ),
             f"µs: {model['serial_us']:.0f} once a step, {model['wake_us']:.0f} for waking, "
             f"{model['dispatch_us']:.0f} for each worker's command",
-            "µs of the reduction, by batch: " + _costs(model["reduce_us"]),
+            "µs of the update by one thread, by batch: " + _costs(model["update_us"]),
             "µs of a worker, by its tiles: " + _costs(model["shard_us"]),
             NOTE_ON_MODEL,
         ]

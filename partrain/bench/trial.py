@@ -18,7 +18,8 @@ from partrain.interruption import Interruption
 from partrain.kernels import loops
 from partrain.kernels.kernel_set import KernelSet, kernel_set
 from partrain.messages import Messages
-from partrain.parallel.reduction import GradientReduction
+from partrain.parallel.machine import available_processors
+from partrain.parallel.parameter_update import ParameterUpdate
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.tiles import cut_into_shards, num_tiles
 from partrain.parallel.worker import FILES, GRADIENTS, Command, Computation
@@ -46,10 +47,10 @@ class Trainer:
         num_train = preparation.splits["train"].size
         self.num_examples = min(training.batch_size, num_train)
         self.arrays, self.tile = arrays, training.tile
-        self.reduction = GradientReduction(network, kernels, arrays, training.tile, training.dtype)
-        self.parameters = arrays["parameters"]
-        self.parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
-        self.adam = Adam(self.parameters, training.optimizer, training.schedule, loops.adam_update)
+        parameters = arrays["parameters"]
+        parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
+        self.adam = Adam(parameters, training.optimizer, training.schedule, loops.adam_update)
+        self.update = ParameterUpdate(network, kernels, arrays, training.tile, training.dtype, self.adam)
         self.num_steps = 0
         self._order = lru_cache(maxsize=1)(partial(epoch_order, num_train, seed=config.seed))
         self._steps_per_epoch = num_train // self.num_examples
@@ -74,29 +75,24 @@ class Trainer:
         group.run(commands)
         computed = monotonic()
         loss = float(self.arrays["losses"][:n].mean())
-        gradient_sum = self.reduction.reduce(n)
-        reduced = monotonic()
-        is_finite = math.isfinite(loss) and loops.first_not_finite(gradient_sum) < 0
+        lr = self.adam.learning_rate(self.num_steps + 1)
         checked = monotonic()
-        lr = self.adam.update(gradient_sum, n, self.num_steps + 1)
+        not_finite = self.update.apply(n, self.num_steps + 1)
         updated = monotonic()
-        if not is_finite or loops.first_not_finite(self.parameters) >= 0:
+        if not math.isfinite(loss) or not_finite is not None:
             raise FailedRun(f"step {self.num_steps + 1} is not finite; a lower training.optimizer.lr may help")
-        checked_again = monotonic()
         self.num_steps += 1
         times = {
-            "prepare": prepared - begin,
+            "prepare": prepared - begin + checked - computed,
             "run": computed - prepared,
-            "reduce": reduced - computed,
-            "checks": checked - reduced + checked_again - updated,
-            "adam": updated - checked,
+            "update": updated - checked,
         }
         if isinstance(group, WorkerPool):
             times["dispatch"] = group.dispatched_at - prepared
         if self.num_steps % min(self._log_every, LOG_EVERY) == 0:
             self._log_step(loss, lr)
             # Each step's share of what is done every so many steps.
-            times["logging"] = (monotonic() - checked_again) / self._log_every
+            times["logging"] = (monotonic() - updated) / self._log_every
         return times | {"step": monotonic() - begin}
 
     def _log_step(self, loss: float, lr: float) -> None:
@@ -142,6 +138,10 @@ class Trial:
             count += 1
         return samples
 
+    def close(self) -> None:
+        """End the threads of the update."""
+        self.trainer.update.close()
+
     def warm_up(self) -> None:
         """Train in this process."""
         commands = self.trainer.commands(1)
@@ -155,7 +155,8 @@ class Trial:
     def shard_seconds(self, numbers_of_workers: Sequence[int]) -> dict[int, float]:
         """Return what a shard takes in this process, by its tiles: those of the workers, and powers of 2."""
         powers = (2**k for k in range(self.num_tiles.bit_length()))
-        longest = (-(-self.num_tiles // max(1, number)) for number in numbers_of_workers)
+        at_once = (max(1, min(number, available_processors())) for number in numbers_of_workers)
+        longest = (-(-self.num_tiles // number) for number in at_once)
         commands = {
             tiles: Command(
                 GRADIENTS, FILES.index("train"), 0, 0, min(tiles * self.training.tile, self.trainer.num_examples)

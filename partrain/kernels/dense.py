@@ -130,6 +130,47 @@ def dense_backward_input(dy_NE, w_ED, dx_ND):
                 dx_ND[n, d] = total
 
 
+@inlined
+def list_deltas(dy, N, E, D, first, last, starts, rows, deltas, db):
+    """List the deltas of units first..last-1 that are not zero, and where the rows of x that they go with start.
+
+    Those of unit e are at starts[e-first]..starts[e-first+1]-1 of `rows` and `deltas`, in the order of n; their sums
+    go into `db`. Both lists have room for N·(last-first) + 1.
+    """
+    count = 0
+    for e in range(first, last):
+        store_number(starts, e - first, count)
+        bias = np.float32(0)
+        for n in range(N):
+            delta = element(dy, n * E + e)
+            store_number(rows, count, n * D)
+            store_number(deltas, count, delta)
+            bias += delta
+            count += delta != 0
+        store_number(db, e - first, bias)
+    store_number(starts, last - first, count)
+
+
+@inlined
+def sum_scaled_rows(x, d, first, last, rows, deltas, sums, start):
+    """Write sum over i from first to last-1 of  deltas[i] · x[rows[i] + d :][:SPAN·LANES]  to sums[start:]."""
+    points = points_in_steps(x, d, LANES, SPAN)
+    block = zeros(SPAN)
+    for i in range(first, last):
+        block = add_scaled(block, broadcast(element(deltas, i)), points, element(rows, i))
+    store_block(block, points_in_steps(sums, start, LANES, SPAN), 0)
+
+
+@inlined
+def sum_scaled_numbers(x, D, first, last, rows, deltas, sums, start):
+    """Write the same sums of rows of any length D."""
+    for d in range(D):
+        number = np.float32(0)
+        for i in range(first, last):
+            number += element(deltas, i) * element(x, element(rows, i) + d)
+        store_number(sums, start + d, number)
+
+
 @kernel("void(float32[:,::1], float32[:,::1], float32[:,::1], float32[::1])")
 def dense_backward_weights(x_ND, dy_NE, dw_ED, db_E):
     """dw[e,d] = sum over n of  dy[n,e] · x[n,d];  db[e] = sum over n of  dy[n,e];  in the order of n. Overwrites both.
@@ -142,32 +183,13 @@ def dense_backward_weights(x_ND, dy_NE, dw_ED, db_E):
     starts = np.empty(E + 1, np.int64)
     rows = np.empty(N * E + 1, np.int64)
     deltas = np.empty(N * E + 1, np.float32)
-    count = 0
-    for e in range(E):
-        starts[e] = count
-        bias = np.float32(0)
-        for n in range(N):
-            delta = element(dy_NE, n * E + e)
-            store_number(rows, count, n * D)
-            store_number(deltas, count, delta)
-            bias += delta
-            count += delta != 0
-        db_E[e] = bias
-    starts[E] = count
+    list_deltas(dy_NE, N, E, D, 0, E, starts, rows, deltas, db_E)
     span = SPAN * LANES
     if span <= D:
         for part in range(0, D, span):
             d = min(part, D - span)
-            points = points_in_steps(x_ND, d, LANES, SPAN)
             for e in range(E):
-                sums = zeros(SPAN)
-                for i in range(starts[e], starts[e + 1]):
-                    sums = add_scaled(sums, broadcast(element(deltas, i)), points, element(rows, i))
-                store_block(sums, points_in_steps(dw_ED, e * D + d, LANES, SPAN), 0)
+                sum_scaled_rows(x_ND, d, starts[e], starts[e + 1], rows, deltas, dw_ED, e * D + d)
         return
     for e in range(E):
-        for d in range(D):
-            number = np.float32(0)
-            for i in range(starts[e], starts[e + 1]):
-                number += element(deltas, i) * element(x_ND, element(rows, i) + d)
-            store_number(dw_ED, e * D + d, number)
+        sum_scaled_numbers(x_ND, D, starts[e], starts[e + 1], rows, deltas, dw_ED, e * D)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from partrain.kernels import convolution, convolution_backward, dense, layout, loops, max_pool
+from partrain.kernels import convolution, convolution_backward, dense, layout, loops, max_pool, update
 
 Kernel = Callable[..., Any]
 
@@ -20,11 +20,13 @@ class KernelSet:
     name : "loops" or "fast".
     all : what must be loaded before any is called.
     dense_backward_weights : turns factors into a gradient; see `loops.dense_backward_weights`.
+    in_pieces : whether the set has `update.update_parameters`, which makes an update by several threads.
     """
 
     name: str
     all: tuple[Kernel, ...]
     dense_backward_weights: Kernel
+    in_pieces: bool
 
 
 _BOTH = (
@@ -51,6 +53,7 @@ LOOPS = KernelSet(
         loops.dense_backward_weights,
     ),
     loops.dense_backward_weights,
+    in_pieces=False,
 )
 
 FAST = KernelSet(
@@ -70,8 +73,11 @@ FAST = KernelSet(
         dense.dense_forward,
         dense.dense_backward_input,
         dense.dense_backward_weights,
+        update.begin_update,
+        update.update_parameters,
     ),
     dense.dense_backward_weights,
+    in_pieces=True,
 )
 
 

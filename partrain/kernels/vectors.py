@@ -191,6 +191,46 @@ def add(typing, a, b):
 
 
 @intrinsic
+def subtract(typing, a, b):
+    """Return a - b, lane by lane."""
+
+    def code(context, builder, signature, arguments):
+        return builder.fsub(*arguments)
+
+    return VECTOR(VECTOR, VECTOR), code
+
+
+@intrinsic
+def multiply(typing, a, b):
+    """Return a * b, lane by lane."""
+
+    def code(context, builder, signature, arguments):
+        return builder.fmul(*arguments)
+
+    return VECTOR(VECTOR, VECTOR), code
+
+
+@intrinsic
+def divide(typing, a, b):
+    """Return a / b, lane by lane."""
+
+    def code(context, builder, signature, arguments):
+        return builder.fdiv(*arguments)
+
+    return VECTOR(VECTOR, VECTOR), code
+
+
+@intrinsic
+def square_root(typing, a):
+    """Return the square root of each lane."""
+
+    def code(context, builder, signature, arguments):
+        return _call_llvm(builder, "sqrt", *arguments)
+
+    return VECTOR(VECTOR), code
+
+
+@intrinsic
 def multiply_add(typing, a, b, c):
     """Return a * b + c, rounded once."""
 

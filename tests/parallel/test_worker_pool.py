@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from partrain.errors import FailedRun
-from partrain.parallel import patience
+from partrain.parallel import patience, worker_pool
 from partrain.parallel.tiles import cut_into_shards
 from partrain.parallel.worker import EVALUATE, FILES, GRADIENTS, Command, Computation
 from partrain.parallel.worker_pool import THREAD_VARIABLES, Inline, WorkerPool
@@ -49,8 +49,12 @@ class Pools:
         self.log_line: Callable[[str], object] = self.log.append
         self._pools: list[WorkerPool] = []
 
-    def start(self, num_workers: int, computation: Computation, *, max_restarts: int = 8) -> WorkerPool:
-        pool = WorkerPool(num_workers, computation, max_restarts=max_restarts, log=self.log_line)
+    def start(
+        self, num_workers: int, computation: Computation, *, max_restarts: int = 8, num_processors: int = 64
+    ) -> WorkerPool:
+        pool = WorkerPool(
+            num_workers, computation, max_restarts=max_restarts, log=self.log_line, num_processors=num_processors
+        )
         self._pools.append(pool)
         return pool
 
@@ -112,6 +116,25 @@ def test_each_worker_is_a_process_that_computes_and_is_counted(
     counts = pool.num_tiles_computed
     assert list(counts) == ["worker 0", "worker 1", "worker 2"]
     assert counts == {"worker 0": 4, "worker 1": 4, "worker 2": 6}
+
+
+def test_more_workers_than_processors_take_turns(
+    make_computation: Callable[..., Computation], pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_pool, "TURN_RUNS", 2)
+    computation = make_computation()
+    expected = results(Inline(computation), computation, batch(1))
+    pool = pools.start(5, computation, num_processors=2)
+    assert pool.num_at_once == 2
+    for _ in range(20):
+        assert results(pool, computation, batch(2)) == expected
+    assert set(pool.num_tiles_computed.values()) == {28}
+
+
+def test_with_a_processor_for_each_all_workers_compute_at_once(
+    make_computation: Callable[..., Computation], pools: Pools
+) -> None:
+    assert pools.start(3, make_computation(), num_processors=4).num_at_once == 3
 
 
 def test_evaluation_counts_as_no_tile(make_computation: Callable[..., Computation], pools: Pools) -> None:

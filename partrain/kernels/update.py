@@ -1,0 +1,289 @@
+"""From the results of a batch's tiles to new parameters, by several threads, without a gradient in between.
+
+The gradient of a dense layer is as large as the layer. Here it is never written: a block of it is summed from the
+layer's factors into the first-level cache and goes into Adam from there. So before anything is written it must be
+known that the whole gradient is finite. A bound proves it:
+
+    |dw[e,d]| = |sum over n of  dy[n,e] · x[n,d]|  <=  N · max|dy| · max|x|
+
+Work comes in pieces that are cut from shapes alone. Which thread takes a piece is chance; what is computed in it, and
+in which order, is not. Threads claim pieces by counters: each has a row of its own, and then helps with the others'.
+
+    first round     sums of the slots into the gradient, checked one by one; largest factors
+    second round    Adam on the parameters of slots; gradient and Adam, unit by unit, of dense layers
+
+Shapes: N examples; D, E a dense layer's inputs, outputs; T tiles; K numbers of a slot, U parameters.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from partrain.kernels.atomics import (
+    atomic_add,
+    atomic_load,
+    atomic_max,
+    atomic_store,
+    compare_exchange,
+    float32_pointer,
+    int32_pointer,
+    yield_processor,
+)
+from partrain.kernels.compile_options import inlined, kernel
+from partrain.kernels.dense import SPAN, list_deltas, sum_scaled_numbers, sum_scaled_rows
+from partrain.kernels.vectors import (
+    LANES,
+    add,
+    broadcast,
+    divide,
+    element,
+    load,
+    multiply,
+    square_root,
+    store,
+    store_number,
+    subtract,
+    sum_lanes,
+)
+
+# Places in `control`, which threads share; each on a cache line of its own.
+LINE = 8
+GENERATION, NUM_EXAMPLES, DONE, NOT_FINITE_SUMS, NOT_FINITE_PARAMETERS, CLAIMS = (LINE * k for k in range(6))
+# Behind them: for each thread the claims of two rounds, and for each dense layer its largest input and delta.
+
+# What `update_parameters` returns.
+UPDATED, UNPROVEN, NOT_FINITE = 0, 1, 2
+
+# Columns of `checks` and `pieces`: (kind, first, last, …), see parallel.parameter_update.
+SLOTS, FACTORS, UNITS = 0, 1, 2
+NUM_COLUMNS = 10
+
+# Products up to here are finite in float32, with room for the rounding of their sum.
+LARGEST = 1e38
+SPINS = 2000
+
+
+def control_size(num_threads: int, num_layers: int) -> int:
+    """Return how many int64 `control` holds."""
+    return CLAIMS + LINE * (2 * num_threads + 2 * num_layers)
+
+
+@inlined
+def _claim(control, claims, generation, size):
+    """Return a number below `size` that no other thread gets in this generation; -1 where none is left."""
+    while True:
+        seen = atomic_load(control, claims)
+        place = seen & 0xFFFFFFFF
+        if seen >> 32 != generation or place >= size:
+            return -1
+        if compare_exchange(control, claims, seen, seen + 1):
+            return place
+
+
+@inlined
+def _wait_until_done(control, count):
+    """Wait until `count` pieces have been done since the beginning: by threads that are at work already."""
+    spins = 0
+    while atomic_load(control, DONE) < count:
+        spins += 1
+        if spins > SPINS:
+            yield_processor()
+
+
+@inlined
+def _first_of(share, num_shares, size):
+    return share * size // num_shares
+
+
+@inlined
+def _magnitude(address, first, last):
+    """Return the largest of the numbers without their signs, as the bits of a float32; NaN is above all.
+
+    As integers, the bits of numbers that are not negative have the same order.
+    """
+    bits = numba.carray(int32_pointer(address), (last,))
+    largest = np.int32(0)
+    for i in range(first, last):
+        largest = max(largest, bits[i] & np.int32(0x7FFFFFFF))
+    return largest
+
+
+@inlined
+def _sum_slots(slots_TK, num_tiles, first, last, gradient):
+    """Sum the slots, in their order, as `loops.sum_slots` does; return whether all sums are finite."""
+    for k in range(first, last):
+        gradient[k] = 0
+    for t in range(num_tiles):
+        for k in range(first, last):
+            gradient[k] += slots_TK[t, k]
+    finite = True
+    for k in range(first, last):
+        finite &= abs(gradient[k]) < np.inf
+    return finite
+
+
+@inlined
+def _adam(gradient, start, count, coefficients, m, v, w):
+    """Do as `loops.adam_update` does to parameters start..start+count-1; return 0, or NaN if one is not finite."""
+    scale, step_size = element(coefficients, 0), element(coefficients, 1)
+    beta1, rest1, beta2, rest2 = (
+        element(coefficients, 2), element(coefficients, 3), element(coefficients, 4), element(coefficients, 5)
+    )  # fmt: skip
+    eps, decay, root_scale = element(coefficients, 6), element(coefficients, 7), element(coefficients, 8)
+    whole = count - count % LANES
+    zeros = broadcast(np.float32(0))
+    for i in range(start, start + whole, LANES):
+        g = multiply(load(gradient, i - start), broadcast(scale))
+        m_new = add(multiply(broadcast(beta1), load(m, i)), multiply(broadcast(rest1), g))
+        v_new = add(multiply(broadcast(beta2), load(v, i)), multiply(multiply(broadcast(rest2), g), g))
+        store(m, i, m_new)
+        store(v, i, v_new)
+        root = add(multiply(square_root(v_new), broadcast(root_scale)), broadcast(eps))
+        step = divide(multiply(broadcast(step_size), m_new), root)
+        w_new = subtract(multiply(load(w, i), broadcast(decay)), step)
+        store(w, i, w_new)
+        zeros = add(zeros, subtract(w_new, w_new))
+    zero = sum_lanes(zeros)
+    for i in range(start + whole, start + count):
+        g = element(gradient, i - start) * scale
+        m_i = beta1 * element(m, i) + rest1 * g
+        v_i = beta2 * element(v, i) + rest2 * g * g
+        store_number(m, i, m_i)
+        store_number(v, i, v_i)
+        w_i = element(w, i) * decay - step_size * m_i / (np.sqrt(v_i) * root_scale + eps)
+        store_number(w, i, w_i)
+        zero += w_i - w_i
+    return zero
+
+
+@inlined
+def _update_units(x, dy, N, D, E, first, last, weight_start, bias_start, coefficients, starts, rows, deltas,
+                  sums, m, v, w):  # fmt: skip
+    """Update the weights and biases of units first..last-1 of a dense layer; return as `_adam` does."""
+    num_units = last - first
+    list_deltas(dy, N, E, D, first, last, starts, rows, deltas, sums)
+    zero = _adam(sums, bias_start + first, num_units, coefficients, m, v, w)
+    span = SPAN * LANES
+    if span <= D:
+        for part in range(0, D, span):
+            d = min(part, D - span)  # the last one overlaps, and finds the same sums there
+            for e in range(num_units):
+                sum_scaled_rows(x, d, element(starts, e), element(starts, e + 1), rows, deltas, sums, e * D + d)
+    else:
+        for e in range(num_units):
+            sum_scaled_numbers(x, D, element(starts, e), element(starts, e + 1), rows, deltas, sums, e * D)
+    return zero + _adam(sums, weight_start + first * D, num_units * D, coefficients, m, v, w)
+
+
+@inlined
+def _is_proven(control, magnitudes, num_layers, N):
+    """Return whether all gradients are finite, by the sums of slots and the bound on dense layers."""
+    if atomic_load(control, NOT_FINITE_SUMS):
+        return False
+    bits = np.empty(2, np.int32)
+    numbers = bits.view(np.float32)
+    for layer in range(num_layers):
+        place = magnitudes + 2 * LINE * layer
+        bits[0], bits[1] = atomic_load(control, place), atomic_load(control, place + LINE)
+        largest_x, largest_bias = np.float64(numbers[0]), np.float64(numbers[1]) * N
+        if not (largest_bias < LARGEST and largest_x * largest_bias < LARGEST):  # so that NaN proves nothing
+            return False
+    return True
+
+
+@kernel("int64(int64[::1], int64, int64, int64[:,::1], int64[:,::1], int64, int64, float32[:,::1], float32[::1],"
+        " float32[::1], float32[::1], float32[::1], float32[::1])")  # fmt: skip
+def update_parameters(
+    control, thread, num_threads, checks, pieces, num_layers, tile, slots_TK, coefficients, gradient_K, m_U, v_U, w_U
+):
+    """Take part in a step that `begin_update` announced; all threads call this.
+
+    Parameters
+    ----------
+    control : of `control_size`; read and written.
+    thread : this one's number, below `num_threads`; 0 returns when all is done, the others when nothing is left.
+    checks, pieces : the work of both rounds, a row each; read.
+    num_layers : dense layers.
+    tile : examples a tile.
+    slots_TK : a row for each tile; read.
+    coefficients : those of `loops.adam_update`, in its order; read.
+    gradient_K : overwritten with the sums of the slots.
+    m_U, v_U, w_U : moments and parameters; updated.
+
+    Returns
+    -------
+    UPDATED; UNPROVEN: nothing was updated, since the gradient could not be seen to be finite; NOT_FINITE: all was
+    updated, and a parameter is not finite.
+    """
+    generation = atomic_load(control, GENERATION)
+    N = control[NUM_EXAMPLES]
+    magnitudes = CLAIMS + 2 * LINE * num_threads
+    num_checks, num_pieces = len(checks), len(pieces)
+    done_before = (generation - 1) * (num_checks + num_pieces)
+    for turn in range(num_threads):
+        share = (thread + turn) % num_threads
+        begin = _first_of(share, num_threads, num_checks)
+        size = _first_of(share + 1, num_threads, num_checks) - begin
+        while True:
+            k = _claim(control, CLAIMS + 2 * LINE * share, generation, size)
+            if k < 0:
+                break
+            row = checks[begin + k]
+            if row[0] == SLOTS:
+                if not _sum_slots(slots_TK, (N + tile - 1) // tile, row[1], row[2], gradient_K):
+                    atomic_store(control, NOT_FINITE_SUMS, 1)
+            else:
+                first, last = min(row[1], N) * row[4], min(row[2], N) * row[4]
+                atomic_max(control, magnitudes + LINE * row[5], _magnitude(row[3], first, last))
+            atomic_add(control, DONE, 1)
+    _wait_until_done(control, done_before + num_checks)
+    if not _is_proven(control, magnitudes, num_layers, N):
+        if thread == 0:
+            atomic_add(control, DONE, num_pieces)
+        return UNPROVEN
+    most, most_numbers = 0, 0
+    for piece in range(num_pieces):
+        if pieces[piece, 0] == UNITS:
+            num_units = pieces[piece, 2] - pieces[piece, 1]
+            most, most_numbers = max(most, num_units), max(most_numbers, num_units * pieces[piece, 5])
+    starts, rows = np.empty(most + 1, np.int64), np.empty(N * most + 1, np.int64)
+    deltas, sums = np.empty(N * most + 1, np.float32), np.empty(most_numbers, np.float32)
+    zero = np.float32(0)
+    for turn in range(num_threads):
+        share = (thread + turn) % num_threads
+        begin = _first_of(share, num_threads, num_pieces)
+        size = _first_of(share + 1, num_threads, num_pieces) - begin
+        while True:
+            k = _claim(control, CLAIMS + 2 * LINE * share + LINE, generation, size)
+            if k < 0:
+                break
+            row = pieces[begin + k]
+            if row[0] == SLOTS:
+                zero = _adam(gradient_K[row[1] :], row[1], row[2] - row[1], coefficients, m_U, v_U, w_U)
+            else:
+                D, E = row[5], row[6]
+                x = numba.carray(float32_pointer(row[3]), (N * D,))
+                dy = numba.carray(float32_pointer(row[4]), (N * E,))
+                zero = _update_units(x, dy, N, D, E, row[1], row[2], row[7], row[8], coefficients, starts, rows,
+                                     deltas, sums, m_U, v_U, w_U)  # fmt: skip
+            if zero != 0:
+                atomic_store(control, NOT_FINITE_PARAMETERS, 1)
+            atomic_add(control, DONE, 1)
+    if thread != 0:
+        return UPDATED
+    _wait_until_done(control, done_before + num_checks + num_pieces)
+    return NOT_FINITE if atomic_load(control, NOT_FINITE_PARAMETERS) else UPDATED
+
+
+@kernel("void(int64[::1], int64, int64, int64)")
+def begin_update(control, num_threads, num_layers, num_examples):
+    """Announce the next step, of `num_examples`, to `update_parameters`; all threads have done with the last one."""
+    generation = control[GENERATION] + 1
+    control[NUM_EXAMPLES] = num_examples
+    control[NOT_FINITE_SUMS] = control[NOT_FINITE_PARAMETERS] = 0
+    for layer in range(2 * num_layers):
+        control[CLAIMS + 2 * LINE * num_threads + LINE * layer] = 0
+    atomic_store(control, GENERATION, generation)
+    for thread in range(2 * num_threads):
+        atomic_store(control, CLAIMS + LINE * thread, generation << 32)

@@ -1,0 +1,240 @@
+"""From what the tiles of a batch left in the shared arrays to new parameters.
+
+The plain way is: reduce (parallel.reduction), check, Adam, check. Where the kernels are made for it, and the gradient
+can be seen to be finite without being written down, all of that is one pass in pieces, by threads of the coordinator
+while the workers sleep (kernels.update): the same sums in the same order, so the same bits.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.adam import Adam
+from partrain.kernels import loops, update
+from partrain.kernels.kernel_set import KernelSet
+from partrain.network.network import Network
+from partrain.parallel.machine import available_processors
+from partrain.parallel.reduction import GradientReduction
+
+Array = NDArray[Any]
+
+# Parameters a piece: a few pieces for each thread, so that all end at about the same time.
+PIECE = 8192
+# More threads would wait for memory and for each other.
+MAX_THREADS = 8
+# What a thread should have to do at least, and about how much there is: nanoseconds a parameter, once a step (Adam) and
+# for each example (its part of the gradient). With less, waking a thread and the way of the data to it cost more.
+NANOSECONDS_A_THREAD = 100_000
+NANOSECONDS_A_STEP, NANOSECONDS_AN_EXAMPLE = 0.43, 0.0135
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """A value is NaN or infinite: a gradient, before anything was written, or an updated parameter."""
+
+    parameter: str
+    is_gradient: bool
+
+
+class ParameterUpdate:
+    """Makes the steps of a training out of what its tiles computed.
+
+    Parameters
+    ----------
+    network : its shapes.
+    kernels : loaded for `dtype`.
+    arrays : as exchange.exchange_specs plans them; read.
+    tile : examples a tile.
+    dtype : "float32" or "float64".
+    adam : over arrays["parameters"].
+    num_threads : how many compute, at most; None: as many as pay here. The bits are the same for any number.
+
+    Side effects
+    ------------
+    The first update starts threads; `close` ends them.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        kernels: KernelSet,
+        arrays: Mapping[str, Array],
+        tile: int,
+        dtype: str,
+        adam: Adam,
+        num_threads: int | None = None,
+    ) -> None:
+        self._network, self._adam = network, adam
+        self._reduction = GradientReduction(network, kernels, arrays, tile, dtype)
+        self._threads: _UpdateThreads | None = None
+        if kernels.in_pieces:
+            if num_threads is None:
+                num_threads = useful_threads(network, len(arrays["indices"]), available_processors())
+            self._threads = _UpdateThreads(network, arrays, tile, adam, num_threads)
+
+    @property
+    def num_threads(self) -> int:
+        """How many threads compute an update."""
+        return 1 if self._threads is None else self._threads.number
+
+    def apply(self, num_examples: int, step: int) -> NotFinite | None:
+        """Make step `step` (counted from 1) with the gradient of the batch's first `num_examples`.
+
+        Returns
+        -------
+        None, or what is not finite. If that is a gradient, parameters and moments are as they were.
+        """
+        outcome = update.UNPROVEN if self._threads is None else self._threads.update(num_examples, step)
+        if outcome == update.UPDATED:
+            return None
+        if outcome == update.UNPROVEN:
+            gradient_sum = self._reduction.reduce(num_examples)
+            if (bad := self._first_not_finite(gradient_sum)) is not None:
+                return NotFinite(bad, is_gradient=True)
+            self._adam.update(gradient_sum, num_examples, step)
+        bad = self._first_not_finite(self._adam.parameters)
+        return None if bad is None else NotFinite(bad, is_gradient=False)
+
+    def find_not_finite(self, num_examples: int) -> str | None:
+        """Return the parameter whose gradient is not finite (the first one), or None."""
+        return self._first_not_finite(self._reduction.reduce(num_examples))
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._threads is not None:
+            self._threads.close()
+
+    def _first_not_finite(self, vector: Array) -> str | None:
+        place = loops.first_not_finite(vector)
+        return None if place < 0 else self._network.parameters.name_at(place)
+
+
+def useful_threads(network: Network, batch_size: int, num_processors: int) -> int:
+    """Return how many threads are worth their waking for an update."""
+    nanoseconds = network.parameters.size * (NANOSECONDS_A_STEP + NANOSECONDS_AN_EXAMPLE * batch_size)
+    return max(1, min(num_processors, MAX_THREADS, int(nanoseconds / NANOSECONDS_A_THREAD)))
+
+
+class _UpdateThreads:
+    """The calling thread, and others that sleep between updates, in `kernels.update.update_parameters`."""
+
+    def __init__(self, network: Network, arrays: Mapping[str, Array], tile: int, adam: Adam, num_threads: int) -> None:
+        checks, pieces = np.array(list(_checks(network, arrays))), np.array(list(_pieces(network, arrays)))
+        self.number = num_threads
+        self._adam, self._num_layers = adam, len(network.dense_layers)
+        self._control = np.zeros(update.control_size(num_threads, self._num_layers), np.int64)
+        self._coefficients = np.zeros(len(adam.coefficients(1, 1)), np.float32)
+        slots = arrays["tile_sums"]
+        gradient = np.zeros(network.tile_sums.size, np.float32)
+        self._arguments = (
+            num_threads,
+            checks,
+            pieces,
+            self._num_layers,
+            tile,
+            slots,
+            self._coefficients,
+            gradient,
+            adam.first_moment,
+            adam.second_moment,
+            adam.parameters,
+        )
+        self._arrays = arrays  # the kernel has their addresses
+        self._sleepers: list[_Sleeper] = []
+
+    def update(self, num_examples: int, step: int) -> int:
+        self._coefficients[:] = self._adam.coefficients(num_examples, step)
+        update.begin_update(self._control, self.number, self._num_layers, num_examples)
+        while len(self._sleepers) < self.number - 1:
+            self._sleepers.append(_Sleeper(self._participate, len(self._sleepers) + 1))
+        for sleeper in self._sleepers:
+            sleeper.wake()
+        return self._participate(0)
+
+    def close(self) -> None:
+        while self._sleepers:
+            self._sleepers.pop().close()
+
+    def _participate(self, number: int) -> int:
+        outcome: int = update.update_parameters(self._control, number, *self._arguments)
+        return outcome
+
+
+class _Sleeper:
+    """A thread that calls `call(number)` each time that it is woken."""
+
+    def __init__(self, call: Callable[[int], object], number: int) -> None:
+        self._call, self._number = call, number
+        self._closing = False
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+        self._thread = threading.Thread(target=self._run, name=f"partrain update {number}", daemon=True)
+        # Signals are for the main thread: where another one took them, the main one would not wake up from a wait.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self._thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def wake(self) -> None:
+        """Have it call; if it has not yet begun the call that it was woken for before, that one will do."""
+        if self._asleep.locked():
+            self._asleep.release()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing = True
+        self.wake()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._asleep.acquire()
+            if self._closing:
+                return
+            self._call(self._number)
+
+
+def _checks(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
+    """Yield the rows of the first round: SLOTS, first, last; FACTORS, first, last example, address, length, place."""
+    for first, last in _ranges(network.tile_sums.size, PIECE):
+        yield _row(update.SLOTS, first, last)
+    for k, layer in enumerate(network.dense_layers):
+        for kind, place in (("inputs", 2 * k), ("deltas", 2 * k + 1)):
+            factor = arrays[f"{layer.name}.{kind}"]
+            length = factor.shape[1]
+            for first, last in _ranges(len(factor), max(1, PIECE // length)):
+                yield _row(update.FACTORS, first, last, factor.ctypes.data, length, place)
+
+
+def _pieces(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
+    """Yield the rows of the second round.
+
+    They are SLOTS, first, last parameter; UNITS, first, last unit, address of inputs and of deltas, D, E, and where
+    weights and biases begin.
+    """
+    for first, last in _ranges(network.tile_sums.size, PIECE):
+        yield _row(update.SLOTS, first, last)
+    for layer in network.dense_layers:
+        (D,), (E,) = layer.input_shape, layer.output_shape
+        addresses = (arrays[f"{layer.name}.{kind}"].ctypes.data for kind in ("inputs", "deltas"))
+        starts = (network.parameters.start(parameter.name) for parameter in layer.parameters)
+        shape_and_places = (*addresses, D, E, *starts)
+        for first, last in _ranges(E, max(1, PIECE // D)):
+            yield _row(update.UNITS, first, last, *shape_and_places)
+
+
+def _ranges(size: int, step: int) -> Iterator[tuple[int, int]]:
+    for first in range(0, size, step):
+        yield first, min(first + step, size)
+
+
+def _row(*columns: int) -> list[int]:
+    return [*columns, *[0] * (update.NUM_COLUMNS - len(columns))]

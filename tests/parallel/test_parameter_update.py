@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from partrain.adam import Adam
+from partrain.config import Optimizer, Schedule
+from partrain.kernels import loops, update
+from partrain.kernels.kernel_set import kernel_set
+from partrain.network.network import Network
+from partrain.parallel import parameter_update
+from partrain.parallel.parameter_update import NotFinite, ParameterUpdate, useful_threads
+from partrain.parallel.worker import Computation
+
+KINDS = [("fast", "float32"), ("loops", "float32"), ("loops", "float64")]
+EVERY_KIND = pytest.mark.parametrize(("kernels", "dtype"), KINDS)
+Make = Callable[..., tuple[Computation, Adam, ParameterUpdate]]
+
+
+@pytest.fixture
+def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
+    """Return a function that makes a computation with noise for results, Adam on it, and an update."""
+    made: list[ParameterUpdate] = []
+
+    def make(num_threads: int | None = None, *, weight_decay: float = 0.1, **options: object) -> object:
+        computation = make_computation(**options)
+        rng = np.random.default_rng(5)
+        for name, array in computation.arrays.items():
+            if name == "tile_sums" or name.startswith("dense"):
+                array[...] = rng.standard_normal(array.shape) * (rng.random(array.shape) < 0.6)
+        optimizer = Optimizer(lr=0.01, weight_decay=weight_decay)
+        adam = Adam(computation.arrays["parameters"], optimizer, Schedule(), loops.adam_update)
+        made.append(
+            ParameterUpdate(
+                computation.network,
+                kernel_set(computation.kernels),
+                computation.arrays,
+                computation.tile,
+                computation.dtype,
+                adam,
+                num_threads,
+            )
+        )
+        return computation, adam, made[-1]
+
+    yield make  # type: ignore[misc]
+    for made_update in made:
+        made_update.close()
+
+
+def state_of(adam: Adam) -> tuple[bytes, ...]:
+    return adam.parameters.tobytes(), adam.first_moment.tobytes(), adam.second_moment.tobytes()
+
+
+def after_steps(made: tuple[Computation, Adam, ParameterUpdate], *numbers_of_examples: int) -> tuple[bytes, ...]:
+    _, adam, made_update = made
+    for step, num_examples in enumerate(numbers_of_examples, start=1):
+        assert made_update.apply(num_examples, step) is None
+    return state_of(adam)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut even a small network into many pieces, with remainders."""
+    monkeypatch.setattr(parameter_update, "PIECE", 23)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 7])
+@pytest.mark.usefixtures("small_pieces")
+def test_update_in_pieces_by_any_number_of_threads_has_the_bits_of_the_plain_one(
+    make_update: Make, num_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_pieces = after_steps(make_update(num_threads), 20, 20, 7, 1, 20)
+    monkeypatch.setattr(update, "begin_update", None)  # the plain way needs none of that
+    plain = make_update(1)
+    monkeypatch.setattr(plain[2], "_threads", None)
+    assert after_steps(plain, 20, 20, 7, 1, 20) == in_pieces
+
+
+@EVERY_KIND
+def test_update_is_adam_on_the_sum_of_the_gradients(make_update: Make, kernels: str, dtype: str) -> None:
+    computation, adam, made_update = make_update(kernels=kernels, dtype=dtype, weight_decay=0)
+    views = computation.network.parameters.views
+    start = adam.parameters.copy()
+    assert made_update.apply(20, 1) is None
+    arrays = {name: array.astype(np.float64) for name, array in computation.arrays.items()}
+    expected = np.zeros(start.size)
+    expected[: computation.network.tile_sums.size] = arrays["tile_sums"].sum(axis=0)
+    for name in ("dense1", "dense2"):
+        inputs, deltas = arrays[f"{name}.inputs"][:20], arrays[f"{name}.deltas"][:20]
+        views(expected)[f"{name}.weight"][:] = np.einsum("ne,nd->ed", deltas, inputs)
+        views(expected)[f"{name}.bias"][:] = deltas.sum(axis=0)
+    assert np.allclose(adam.first_moment, 0.1 * expected / 20, rtol=1e-5, atol=1e-7)
+    assert np.allclose(adam.second_moment, 0.001 * (expected / 20) ** 2, rtol=1e-5, atol=1e-9)
+    assert np.allclose(adam.parameters - start, -0.01 * np.sign(expected) * (expected != 0), rtol=0, atol=1e-4)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_steps_have_the_same_bits_however_late_the_other_threads_come(
+    make_update: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = after_steps(make_update(1), *[20] * 200)
+    participate = parameter_update._UpdateThreads._participate
+
+    def late(self: parameter_update._UpdateThreads, number: int) -> int:
+        if number:
+            time.sleep(0.0003 * (number % 3))
+        return participate(self, number)
+
+    monkeypatch.setattr(parameter_update._UpdateThreads, "_participate", late)
+    assert after_steps(make_update(5), *[20] * 200) == expected
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("array", "place", "parameter"),
+    [
+        ("tile_sums", (3, 7), "conv1.weight"),
+        ("dense1.deltas", (4, 2), "dense1.weight"),
+        ("dense2.deltas", (4, 2), "dense2.weight"),
+        ("dense2.inputs", (19, 3), "dense2.weight"),
+    ],
+)
+def test_gradient_that_is_not_finite_is_named_and_nothing_is_written(
+    make_update: Make, kernels: str, dtype: str, array: str, place: tuple[int, int], parameter: str, bad: float
+) -> None:
+    computation, adam, made_update = make_update(2, kernels=kernels, dtype=dtype)
+    after_steps((computation, adam, made_update), 20)
+    before = state_of(adam)
+    computation.arrays["dense2.deltas"][19] = 1  # so that an input there counts
+    computation.arrays[array][place] = bad
+    assert made_update.apply(20, 2) == NotFinite(parameter, is_gradient=True)
+    assert made_update.find_not_finite(20) == parameter
+    assert state_of(adam) == before
+
+
+def test_sum_of_finite_slots_that_is_not_finite_is_named(make_update: Make) -> None:
+    computation, _, made_update = make_update(2)
+    computation.arrays["tile_sums"][:2, 5] = 3e38
+    assert made_update.apply(20, 1) == NotFinite("conv1.weight", is_gradient=True)
+
+
+def test_what_lies_behind_the_batch_does_not_count(make_update: Make) -> None:
+    expected = after_steps(make_update(2), 10)
+    made = make_update(2)
+    for name, array in made[0].arrays.items():
+        if name == "tile_sums":
+            array[4:] = np.nan
+        elif name.startswith("dense"):
+            array[10:] = np.nan
+    assert after_steps(made, 10) == expected
+
+
+def test_finite_gradient_that_the_bound_cannot_prove_is_applied_all_the_same(make_update: Make) -> None:
+    states = []
+    for in_pieces in (True, False):
+        computation, adam, made_update = make_update(2)
+        computation.arrays["dense1.inputs"][3] = 1e30
+        computation.arrays["dense1.deltas"][3] = 0
+        computation.arrays["dense1.deltas"][5] = 1e12  # never meets the input above
+        if not in_pieces:
+            made_update._threads = None
+        assert made_update.apply(20, 1) is None
+        assert np.isfinite(adam.parameters).all()
+        states.append(state_of(adam))
+    assert states[0] == states[1]
+
+
+@EVERY_KIND
+def test_parameter_that_an_update_makes_infinite_is_named(make_update: Make, kernels: str, dtype: str) -> None:
+    computation, adam, made_update = make_update(2, kernels=kernels, dtype=dtype)
+    largest = np.finfo(dtype).max
+    computation.network.parameters.views(adam.parameters)["dense2.bias"][1] = largest
+    adam._optimizer = Optimizer(lr=1e30, weight_decay=0)
+    computation.network.parameters.views(adam.first_moment)["dense2.bias"][1] = -largest / 2
+    assert made_update.apply(20, 1) == NotFinite("dense2.bias", is_gradient=False)
+
+
+def test_threads_begin_with_the_first_update_and_end_at_close(make_update: Make) -> None:
+    def num_threads() -> int:
+        return sum(thread.name.startswith("partrain update") for thread in threading.enumerate())
+
+    _, _, made_update = make_update(3)
+    assert num_threads() == 0
+    made_update.apply(20, 1)
+    assert num_threads() == 2
+    made_update.close()
+    assert num_threads() == 0
+    made_update.close()
+
+
+def test_number_of_threads_follows_from_the_work(make_computation: Callable[..., Computation]) -> None:
+    small: Network = make_computation().network
+    assert useful_threads(small, 32, 64) == 1
+
+    class Large:
+        parameters = type("Layout", (), {"size": 10**6})
+
+    assert useful_threads(Large, 32, 2) == 2  # type: ignore[arg-type]
+    assert useful_threads(Large, 32, 64) == parameter_update.MAX_THREADS  # type: ignore[arg-type]
