@@ -23,7 +23,7 @@ from partrain.data.batches import (
 from partrain.data.dataset import Dataset
 from partrain.data.sources import load_dataset
 from partrain.errors import ResourceError
-from partrain.network.network import Network
+from partrain.network.network import Network, examples_a_call
 from partrain.normalisation import Normalisation
 from partrain.parallel.exchange import exchange_specs
 from partrain.parallel.machine import MIB, available_memory
@@ -88,7 +88,7 @@ class Preparation:
         specs, _ = self.array_plan()
         data = {name: spec for name, spec in specs.items() if name.partition(".")[0] in ("train", "test")}
         exchange = {name: spec for name, spec in specs.items() if name not in data}
-        buffers = 2 * training.tile * network.num_activations * max(itemsize, 8)
+        buffers = examples_a_call(training.tile) * network.num_activations * max(itemsize, 8)
         return {
             "data set": total_bytes(data),
             "parameters and exchange": total_bytes(exchange),

@@ -23,11 +23,8 @@ from partrain.kernels import convolution, convolution_backward, dense, layout, l
 from partrain.kernels.vectors import LANES
 from partrain.network.execution import Array, Factors, Views
 from partrain.network.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, Relu
-from partrain.network.network import Network
+from partrain.network.network import Network, examples_a_call
 from partrain.normalisation import Normalisation
-
-# Examples a call, at least: calls from Python cost 1 µs each, but activations should stay in the second-level cache.
-EXAMPLES_A_CALL = 8
 
 
 class _Gradient(NamedTuple):
@@ -260,7 +257,7 @@ class FastExecution:
     """
 
     def __init__(self, network: Network, parameters: Array, normalisation: Normalisation, tile: int) -> None:
-        self.capacity = num = tile * -(-EXAMPLES_A_CALL // tile)
+        self.capacity = num = examples_a_call(tile)
         self._mean = np.array(normalisation.mean, np.float32)
         self._inverse_std = 1 / np.array(normalisation.std, np.float32)
         self.stages, self._inputs, self._first_trained = _plan(network, parameters, num, tile)
