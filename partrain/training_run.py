@@ -183,7 +183,7 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
 
 def _prepare(config: Config, session: Session) -> Preparation:
     training = config.training
-    if session.num_workers and are_cached(kernel_set(training.kernels).all):
+    if session.num_workers and are_cached(kernel_set(training.kernels).all, training.dtype):
         start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
     return prepare(config, say=session.messages.say, warn=session.messages.warn)
 

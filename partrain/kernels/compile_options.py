@@ -82,20 +82,15 @@ def load(
 
     Side effects
     ------------
-    Writes to the cache folder while it holds a lock there.
+    Holds a lock in the cache folder, and writes there what it compiles.
     """
     pending = [k for k in kernels if hasattr(k, "compile") and not _is_loaded(k, float_type)]
     if not pending:
         return
     try:
         folder = _cache_folder()
-        with _locked(folder):
-            _discard_damaged_files(folder, warn)
-            if not all(_is_cached(k, folder) for k in pending):
-                announce("compiling kernels, first run only")
-            for k in pending:
-                _compile(k, float_type, folder)
-                _note_checksums(folder)
+        if not _load_cached(pending, float_type, folder):
+            _fill_cache(pending, float_type, folder, announce, warn)
     except Exception as error:
         if isinstance(error, numba.core.errors.NumbaError):
             raise  # a kernel that does not compile is a defect, not a broken cache
@@ -106,13 +101,42 @@ def load(
             _compile(k, float_type, folder)
 
 
-def are_cached(kernels: Iterable[Any]) -> bool:
+def are_cached(kernels: Iterable[Any], float_type: str) -> bool:
     """Return whether the cache has all `kernels`, so that `load` will compile nothing."""
     try:
-        folder = _cache_folder()
-        return all(_is_cached(k, folder) for k in kernels)
+        return _are_noted(kernels, float_type, _cache_folder())
     except OSError:
         return False
+
+
+def _load_cached(kernels: Iterable[Any], float_type: str, folder: Path) -> bool:
+    """Load the kernels if the cache has all of them and is whole; return whether. Processes may do so at once."""
+    with _locked(folder, fcntl.LOCK_SH):
+        if not (_are_noted(kernels, float_type, folder) and _notes(folder)["files"] == _checksums(folder)):
+            return False
+        for k in kernels:
+            _compile(k, float_type, folder)
+        return True
+
+
+def _fill_cache(
+    kernels: Iterable[Any],
+    float_type: str,
+    folder: Path,
+    announce: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> None:
+    """Load the kernels, and compile those that the cache does not have."""
+    # Numba numbers the data files of one kernel's signatures; two processes that each add another signature
+    # at the same time could be given one number.
+    with _locked(folder, fcntl.LOCK_EX):
+        _discard_damaged_files(folder, warn)
+        if not _are_noted(kernels, float_type, folder):  # another process may have been here first
+            announce("compiling kernels, first run only")
+        for k in kernels:
+            _compile(k, float_type, folder)
+            if not _are_noted([k], float_type, folder):
+                _note(k, float_type, folder)
 
 
 def _signature(k: Any, float_type: str) -> list[str]:
@@ -134,14 +158,9 @@ def _compile(k: Any, float_type: str, folder: Path) -> None:
     k.partrain_loaded = (*getattr(k, "partrain_loaded", ()), float_type)
 
 
-def _is_cached(k: Any, folder: Path) -> bool:
-    module = k.py_func.__module__.rpartition(".")[2]
-    return any(folder.glob(f"**/{module}.{k.py_func.__name__}-*.nbi"))
-
-
 # Numba neither syncs its files nor checks them: after a power failure, or on a bad disk, one could hold something
-# else, and running that would end the process.
-_CHECKSUMS = "checksums.json"
+# else, and running that would end the process. So this file says which kernels are there, and the digest of each file.
+_NOTES = "checksums.json"
 
 
 def _checksums(folder: Path) -> dict[str, str]:
@@ -149,25 +168,34 @@ def _checksums(folder: Path) -> dict[str, str]:
     return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def _note_checksums(folder: Path) -> None:
-    checksums = _checksums(folder)
-    if checksums != _noted_checksums(folder):
-        temporary = folder / f"{_CHECKSUMS}.{os.getpid()}"
-        temporary.write_text(json.dumps(checksums))
-        temporary.replace(folder / _CHECKSUMS)
-
-
-def _noted_checksums(folder: Path) -> Any:
+def _notes(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / _CHECKSUMS).read_bytes())
-    except (OSError, ValueError):
-        return {}
+        notes = json.loads((folder / _NOTES).read_bytes())
+        return {"files": dict(notes["files"]), "kernels": list(notes["kernels"])}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {"files": {}, "kernels": []}
+
+
+def _label(k: Any, float_type: str) -> str:
+    return f"{k.py_func.__module__}.{k.py_func.__name__} {float_type}"
+
+
+def _are_noted(kernels: Iterable[Any], float_type: str, folder: Path) -> bool:
+    return {_label(k, float_type) for k in kernels} <= set(_notes(folder)["kernels"])
+
+
+def _note(k: Any, float_type: str, folder: Path) -> None:
+    kernels = [*_notes(folder)["kernels"], _label(k, float_type)]
+    temporary = folder / f"{_NOTES}.{os.getpid()}"
+    temporary.write_text(json.dumps({"files": _checksums(folder), "kernels": kernels}))
+    temporary.replace(folder / _NOTES)
 
 
 def _discard_damaged_files(folder: Path, warn: Callable[[str], None]) -> None:
-    if _checksums(folder) == _noted_checksums(folder):
+    if _checksums(folder) == _notes(folder)["files"]:
         return
     warn(f"the kernel cache {folder} is damaged, or its making was interrupted; the kernels are compiled again")
+    (folder / _NOTES).unlink(missing_ok=True)
     for file in folder.glob("**/*.nb[ic]"):
         file.unlink()
 
@@ -209,11 +237,9 @@ def _temporary_folder() -> Path:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    # Numba numbers the data files of one kernel's signatures; two processes that each add another signature
-    # at the same time could be given one number.
+def _locked(folder: Path, operation: int) -> Iterator[None]:
     with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, operation)
         yield
 
 
