@@ -177,7 +177,12 @@ def _notes(folder: Path) -> dict[str, Any]:
 
 
 def _label(k: Any, float_type: str) -> str:
-    return f"{k.py_func.__module__}.{k.py_func.__name__} {float_type}"
+    """Return what stands for a kernel in the notes: with its file's place and time, which Numba's key has too.
+
+    So of two checkouts neither takes what the other one noted for what it has itself.
+    """
+    file = Path(k.py_func.__code__.co_filename)
+    return f"{file}:{file.stat().st_mtime_ns} {k.py_func.__name__} {float_type}"
 
 
 def _are_noted(kernels: Iterable[Any], float_type: str, folder: Path) -> bool:

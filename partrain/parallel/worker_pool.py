@@ -58,9 +58,9 @@ SHUTDOWN_SECONDS = 5.0
 # The coordinator listens for so long at a time. A slice of more than twice that is not counted as silence.
 SLICE_SECONDS = 0.1
 
-# Where there are more workers than processors, how many calls of `run` a turn lasts. In the first ones of a turn the
+# Where there are more workers than processors, how many calls of `run` a turn lasts. In the first one of a turn the
 # caches are cold, and the system may wake two workers on one processor: turns of one call cost a tenth of the speed.
-TURN_RUNS = 16
+TURN_RUNS = 4
 
 # How often a worker's start is tried where the fork server dies during it, and how long to wait in between: a killed
 # process loses its files, by which that is seen, some time before its parent can see that it is dead.

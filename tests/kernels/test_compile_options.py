@@ -327,3 +327,24 @@ def test_every_kernel_is_closed_once_it_is_loaded(loaded_fast):
     for k in loaded_fast:
         with pytest.raises(TypeError):
             k(*["not an array"] * len(k.signatures[0]))
+
+
+def copy_sources(sources, folder):
+    folder.mkdir()
+    return Path(shutil.copytree(sources, folder / "sources"))
+
+
+def test_sources_of_another_time_leave_a_sound_cache(sources, tmp_path):
+    copied = copy_sources(sources, tmp_path / "copy")
+    assert run(USE_TINY_KERNEL, sources=copied, folder=tmp_path) == FRESH
+    os.utime(copied / "tiny.py", (1, 1))
+    # Whether it is compiled again is up to Numba, whose versions differ in that.
+    assert "warned" not in run(USE_TINY_KERNEL, sources=copied, folder=tmp_path)
+    assert run(USE_TINY_KERNEL, sources=copied, folder=tmp_path) == CACHED
+
+
+def test_two_checkouts_share_a_cache_folder_without_harm(sources, tmp_path):
+    first, second = (copy_sources(sources, tmp_path / name) for name in ("first", "second"))
+    for expected in (FRESH, CACHED):
+        assert run(USE_TINY_KERNEL, sources=first, folder=tmp_path) == expected
+        assert run(USE_TINY_KERNEL, sources=second, folder=tmp_path) == expected
