@@ -137,7 +137,7 @@ def work(connection: Connection, computation: Computation, preload_module: str) 
     traceback; after an ERROR the worker goes on.
     """
     # Read and written as they are, for a message is never longer than one write: without the framing of `Connection`,
-    # which costs 10 µs a step and worker (bench: dispatch, wait).
+    # which reads each message in two calls.
     pipe = connection.fileno()
     try:
         was_preloaded = preload_module in sys.modules

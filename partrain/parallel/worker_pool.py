@@ -167,6 +167,7 @@ class WorkerPool:
 
     Attributes
     ----------
+    num_at_once : how many of the workers compute at once.
     dispatched_at : when the last `run` had given every worker its first command, as `time.monotonic` counts.
 
     Side effects
