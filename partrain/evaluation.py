@@ -1,11 +1,12 @@
-"""Loss and accuracy over a whole split, computed by the same workers in the same tiles."""
+"""Every example of a split, classified once, by the same workers in the same tiles as in a training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from partrain.data.batches import SplitRange
@@ -15,46 +16,86 @@ from partrain.parallel.worker_pool import ComputeGroup
 
 # Tiles a command: few enough that workers end at about the same time, enough that commands cost nothing.
 TILES_A_COMMAND = 64
+# Commands between two looks at what else there is to do: about a second of one worker.
+COMMANDS_A_ROUND = 64
 
 
-@dataclass(frozen=True)
+# Without eq: comparing arrays gives arrays, so a generated == would only raise.
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Mean loss (cross-entropy, in nats) and accuracy (0 to 1) over `num_examples` examples."""
+    """What came of each of N examples, in their order.
 
-    loss: float
-    accuracy: float
-    num_examples: int
+    Attributes
+    ----------
+    labels_N, predictions_N : the true class, and the most probable one; int64.
+    losses_N : cross-entropy, in nats; float64.
+    confidences_N : the probability of the predicted class, 0 to 1; float64.
+    """
+
+    labels_N: NDArray[np.int64]
+    predictions_N: NDArray[np.int64]
+    losses_N: NDArray[np.float64]
+    confidences_N: NDArray[np.float64]
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples."""
+        return len(self.labels_N)
+
+    @property
+    def loss(self) -> float:
+        """The mean loss."""
+        return float(self.losses_N.mean())
+
+    @property
+    def accuracy(self) -> float:
+        """The share of examples that were classified rightly, 0 to 1."""
+        return float((self.predictions_N == self.labels_N).mean())
 
     def metrics(self) -> dict[str, float]:
         """Return loss and accuracy by name."""
         return {"loss": self.loss, "accuracy": self.accuracy}
 
 
-def evaluate_split(group: ComputeGroup, arrays: Mapping[str, NDArray[Any]], split: SplitRange, tile: int) -> Evaluation:
+def evaluate_split(
+    group: ComputeGroup,
+    arrays: Mapping[str, NDArray[Any]],
+    split: SplitRange,
+    tile: int,
+    follow: Callable[[int], None] = lambda num_done: None,
+) -> Evaluation:
     """Evaluate the shared parameters on every example of a split, each once.
 
     Parameters
     ----------
     group : who computes.
-    arrays : the shared arrays; `losses` and `predictions` are overwritten.
+    arrays : the shared arrays; `losses`, `predictions` and `confidences` are overwritten.
     split : not empty.
     tile : examples a tile.
+    follow : called now and then with how many examples are done; may raise, to stop.
+
+    Returns
+    -------
+    The evaluation; its arrays are copies.
     """
     piece = TILES_A_COMMAND * tile
     file = FILES.index(split.file)
     arrays["predictions"][: split.size] = -1
-    group.run(
-        [
-            Command(EVALUATE, file, split.first, first, min(first + piece, split.size))
-            for first in range(0, split.size, piece)
-        ]
-    )
+    for start in range(0, split.size, piece * COMMANDS_A_ROUND):
+        stop = min(start + piece * COMMANDS_A_ROUND, split.size)
+        group.run(
+            [
+                Command(EVALUATE, file, split.first, first, min(first + piece, stop))
+                for first in range(start, stop, piece)
+            ]
+        )
+        follow(stop)
     predictions_N = arrays["predictions"][: split.size]
-    labels_N = arrays[f"{split.file}.labels"][split.first : split.last]
     if predictions_N.min() < 0:
         raise FailedRun(f"{int((predictions_N < 0).sum())} examples of the {split.file} file were not evaluated")
     return Evaluation(
-        loss=float(arrays["losses"][: split.size].mean()),
-        accuracy=float((predictions_N == labels_N).mean()),
-        num_examples=split.size,
+        labels_N=arrays[f"{split.file}.labels"][split.first : split.last].copy(),
+        predictions_N=predictions_N.copy(),
+        losses_N=arrays["losses"][: split.size].copy(),
+        confidences_N=arrays["confidences"][: split.size].copy(),
     )

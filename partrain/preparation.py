@@ -28,6 +28,7 @@ from partrain.normalisation import Normalisation
 from partrain.parallel.exchange import exchange_specs
 from partrain.parallel.machine import MIB, available_memory
 from partrain.parallel.shared_arrays import ArraySpec, MappedFile, total_bytes
+from partrain.parallel.shared_splits import plan_splits
 
 # What a worker has of its own besides its buffers: Python's objects, stack, pages that the fork copied.
 WORKER_BYTES = 16 * MIB
@@ -69,17 +70,8 @@ class Preparation:
         training, network = self.config.training, self.network
         num_results = max(training.batch_size, *(split.size for split in self.splits.values()))
         specs = exchange_specs(network, training.batch_size, training.tile, training.dtype, num_results)
-        files: dict[str, MappedFile] = {}
-        for name, split in (("train", self.dataset.train), ("test", self.dataset.test)):
-            for kind, array in (("images", split.images), ("labels", split.labels)):
-                if isinstance(array, np.memmap):
-                    assert array.filename is not None
-                    files[f"{name}.{kind}"] = MappedFile(
-                        str(array.filename), array.offset, array.shape, array.dtype.str
-                    )
-                else:
-                    specs[f"{name}.{kind}"] = ArraySpec(array.shape, array.dtype.str)
-        return specs, files
+        data, files = plan_splits(self.dataset.files)
+        return specs | data, files
 
     def memory_plan(self, num_workers: int) -> dict[str, int]:
         """Return what the training needs, in bytes, by what it is for."""
@@ -120,6 +112,23 @@ def prepare(config: Config, *, say: Callable[[str], None], warn: Callable[[str],
     UserError
         The data cannot be used, or the configuration does not fit it.
     """
+    dataset, splits = load_splits(config, say=say, warn=warn)
+    training_images = dataset.train.images[: splits["train"].size]
+    network = Network(config.network, dataset.train.images.shape[1:], len(dataset.class_names))
+    resolved = _resolve(config, dataset, splits)
+    return Preparation(resolved, dataset, splits, measure_normalisation(training_images), network)
+
+
+def load_splits(
+    config: Config, *, say: Callable[[str], None], warn: Callable[[str], None]
+) -> tuple[Dataset, dict[str, SplitRange]]:
+    """Load the data that a configuration names, and divide it into "train", "validation" and "test".
+
+    Raises
+    ------
+    UserError
+        The data cannot be used, or there is less than the configuration asks for.
+    """
     asked = config.data
     dataset = load_dataset(
         asked.name,
@@ -130,11 +139,7 @@ def prepare(config: Config, *, say: Callable[[str], None], warn: Callable[[str],
         say=say,
         warn=warn,
     )
-    splits = split_examples(asked, dataset)
-    training_images = dataset.train.images[: splits["train"].size]
-    network = Network(config.network, dataset.train.images.shape[1:], len(dataset.class_names))
-    resolved = _resolve(config, dataset, splits)
-    return Preparation(resolved, dataset, splits, measure_normalisation(training_images), network)
+    return dataset, split_examples(asked, dataset)
 
 
 def describe_plan(preparation: Preparation, num_workers: int) -> str:

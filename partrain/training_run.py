@@ -10,11 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from partrain.config import Config
 from partrain.coordinator import Coordinator
-from partrain.data.dataset import Split
 from partrain.errors import FailedRun, ResourceError, RunError
 from partrain.interruption import Interrupted, Interruption
 from partrain.kernels.compile_options import are_cached, load
@@ -23,9 +20,10 @@ from partrain.kill_switch import kill_point
 from partrain.messages import Messages
 from partrain.parallel.machine import proportional_memory
 from partrain.parallel.shared_arrays import SharedArrays
+from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import Computation
-from partrain.parallel.worker_pool import ComputeGroup, Inline, WorkerPool, start_fork_server
+from partrain.parallel.worker_pool import ComputeGroup, start_fork_server, start_group
 from partrain.preparation import Preparation, check_disk, check_memory, num_steps, prepare
 from partrain.resumption import Horizon, config_to_resume, newest_state, require_same_data
 from partrain.run_record import first_record, next_record, now, read_record
@@ -236,30 +234,19 @@ def _computing(
             preparation.normalisation,
             arrays,
         )
-        max_restarts = config.workers.max_restarts
-        group: ComputeGroup = (
-            WorkerPool(num_workers, computation, max_restarts=max_restarts, log=messages.say)
-            if num_workers
-            else Inline(computation)
-        )
+        group = start_group(num_workers, computation, max_restarts=config.workers.max_restarts, log=messages.say)
         at_end.callback(group.close)
         session.interruption.check()
         yield _Computing(preparation, num_workers, kernels, arrays, group)
 
 
 def _share_data(preparation: Preparation, arrays: SharedArrays) -> Preparation:
-    """Copy the data set into the shared arrays (what is mapped is there); return the preparation with it there.
+    """Copy the data set into the shared arrays; return the preparation with it there.
 
     The copy that was read is let go with the old preparation: it would be there twice.
     """
     dataset = preparation.dataset
-    shared = {}
-    for name, split in (("train", dataset.train), ("test", dataset.test)):
-        shared[name] = Split(arrays[f"{name}.images"], arrays[f"{name}.labels"])
-        if not isinstance(split.images, np.memmap):
-            shared[name].images[:] = split.images
-        if not isinstance(split.labels, np.memmap):
-            shared[name].labels[:] = split.labels
+    shared = share_splits(dataset.files, arrays)
     return replace(preparation, dataset=replace(dataset, train=shared["train"], test=shared["test"]))
 
 

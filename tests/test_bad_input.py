@@ -17,6 +17,7 @@ import pytest
 
 from partrain import preparation, training_run
 from partrain.data import catalog
+from partrain.parallel import worker_pool
 from tests.conftest import Result, noise_examples, write_idx, write_idx_folder
 
 Refuse = Callable[..., str]
@@ -27,7 +28,7 @@ def _no_worker_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*args: object, **options: object) -> None:
         pytest.fail("workers were started")
 
-    monkeypatch.setattr(training_run, "WorkerPool", started)
+    monkeypatch.setattr(worker_pool, "WorkerPool", started)
 
 
 @pytest.fixture

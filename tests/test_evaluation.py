@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from partrain import evaluation
 from partrain.data.batches import SplitRange
 from partrain.errors import FailedRun
-from partrain.evaluation import evaluate_split
+from partrain.evaluation import Evaluation, evaluate_split
 from partrain.parallel.worker import EVALUATE, FILES, Command, Computation
 from partrain.parallel.worker_pool import Inline, WorkerPool
 
@@ -29,6 +30,7 @@ class RecordingGroup:
         for command in commands:
             self.arrays["losses"][command.first : command.last] = 2
             self.arrays["predictions"][command.first : command.last] = 1
+            self.arrays["confidences"][command.first : command.last] = 0.5
         if self.forgets is not None:
             self.arrays["predictions"][self.forgets] = -1
 
@@ -40,22 +42,52 @@ def arrays_for(num_examples: int) -> dict[str, np.ndarray]:
     return {
         "losses": np.zeros(num_examples),
         "predictions": np.full(num_examples, 1),  # left over from before
+        "confidences": np.zeros(num_examples),
         "train.labels": np.arange(num_examples) % 10,
     }
+
+
+def bits_of(evaluation: Evaluation) -> list[bytes]:
+    return [array.tobytes() for array in vars(evaluation).values()]
 
 
 @given(st.integers(1, 3000), st.integers(0, 3000), st.integers(1, 40))
 def test_every_example_of_the_split_is_asked_for_once(size: int, first: int, tile: int) -> None:
     group = RecordingGroup(arrays_for(first + size))
-    evaluation = evaluate_split(group, group.arrays, SplitRange("train", first, first + size), tile)
+    result = evaluate_split(group, group.arrays, SplitRange("train", first, first + size), tile)
     positions = [k for command in group.commands for k in range(command.first, command.last)]
     assert positions == list(range(size))
     for command in group.commands:
         assert (command.operation, command.file, command.offset) == (EVALUATE, FILES.index("train"), first)
         assert command.first % tile == 0
-    assert evaluation.num_examples == size
-    assert evaluation.loss == 2
-    assert evaluation.accuracy == np.mean(np.arange(first, first + size) % 10 == 1)
+    assert result.num_examples == size
+    assert result.loss == 2
+    assert result.accuracy == np.mean(np.arange(first, first + size) % 10 == 1)
+
+
+def test_who_follows_an_evaluation_hears_of_each_round_and_can_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "COMMANDS_A_ROUND", 2)
+    group, heard = RecordingGroup(arrays_for(1000)), []
+
+    def follow(num_done: int) -> None:
+        assert num_done == group.commands[-1].last
+        heard.append(num_done)
+        if num_done == 768:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        evaluate_split(group, group.arrays, SplitRange("train", 0, 1000), 3, follow)
+    assert heard == [384, 768]
+
+
+def test_confidence_is_the_probability_of_the_predicted_class(make_computation: Callable[..., Computation]) -> None:
+    computation = make_computation(kernels="loops", dtype="float64", tile=60)
+    result = evaluate_split(Inline(computation), computation.arrays, SplitRange("train", 0, 60), 60)
+    right = result.predictions_N == result.labels_N
+    assert 0 < right.sum() < 60
+    np.testing.assert_allclose(result.confidences_N[right], np.exp(-result.losses_N[right]), rtol=1e-12)
+    assert (result.confidences_N[~right] > np.exp(-result.losses_N[~right])).all()
+    assert (result.confidences_N < 1).all()
 
 
 def test_example_that_nobody_evaluated_is_found() -> None:
@@ -71,14 +103,13 @@ def test_workers_evaluate_to_the_bits_of_the_coordinator(
     computation = make_computation(num_test=1000)
     split = SplitRange("test", 7, 1000)
     expected = evaluate_split(Inline(computation), computation.arrays, split, computation.tile)
-    losses = computation.arrays["losses"].tobytes()
-    computation.arrays["losses"][:] = -1
+    computation.arrays["losses"][:] = computation.arrays["confidences"][:] = -1
     pool = WorkerPool(num_workers, computation, max_restarts=0, log=pytest.fail)
     try:
-        assert evaluate_split(pool, computation.arrays, split, computation.tile) == expected
+        result = evaluate_split(pool, computation.arrays, split, computation.tile)
     finally:
         pool.close()
-    assert computation.arrays["losses"][:993].tobytes() == losses[: 993 * 8]
+    assert bits_of(result) == bits_of(expected)
 
 
 def test_evaluation_does_not_depend_on_the_tile_but_for_rounding(
@@ -89,9 +120,9 @@ def test_evaluation_does_not_depend_on_the_tile_but_for_rounding(
     for kernels, dtype, tile in (("loops", "float64", 1), ("fast", "float32", 3), ("fast", "float32", 16)):
         computation = make_computation(kernels=kernels, dtype=dtype, tile=tile)
         evaluations.append(evaluate_split(Inline(computation), computation.arrays, split, tile))
-    for evaluation in evaluations[1:]:
-        assert evaluation.loss == pytest.approx(evaluations[0].loss, rel=1e-5)
-        assert evaluation.accuracy == evaluations[0].accuracy
+    for result in evaluations[1:]:
+        assert result.loss == pytest.approx(evaluations[0].loss, rel=1e-5)
+        assert result.accuracy == evaluations[0].accuracy
 
 
 def test_loss_is_the_mean_cross_entropy_of_the_softmax(make_computation: Callable[..., Computation]) -> None:
@@ -99,8 +130,8 @@ def test_loss_is_the_mean_cross_entropy_of_the_softmax(make_computation: Callabl
     computation.arrays["parameters"][:] = 0
     bias = np.linspace(-1, 1, 10)
     computation.network.parameters.views(computation.arrays["parameters"])["dense2.bias"][:] = bias
-    evaluation = evaluate_split(Inline(computation), computation.arrays, SplitRange("train", 0, 60), 60)
+    result = evaluate_split(Inline(computation), computation.arrays, SplitRange("train", 0, 60), 60)
     labels = computation.arrays["train.labels"]
     expected = np.log(np.exp(bias).sum()) - bias[labels].mean()
-    assert evaluation.loss == pytest.approx(expected, rel=1e-12)
-    assert evaluation.accuracy == (labels == 9).mean()
+    assert result.loss == pytest.approx(expected, rel=1e-12)
+    assert result.accuracy == (labels == 9).mean()

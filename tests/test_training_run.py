@@ -19,6 +19,7 @@ import partrain
 from partrain import training_run
 from partrain.config import read_config
 from partrain.errors import FailedRun
+from partrain.parallel import worker_pool
 from partrain.parallel.worker_pool import Inline
 from partrain.store import checkpoint
 from tests.conftest import Result
@@ -291,7 +292,7 @@ def test_gradient_that_is_not_finite_names_the_parameter(
             super().run(commands)
             self._computer._arrays["dense1.deltas"][0, 3] = np.inf
 
-    monkeypatch.setattr(training_run, "Inline", SpoilingGroup)
+    monkeypatch.setattr(worker_pool, "Inline", SpoilingGroup)
     _, message = failed_run(call_partrain, tmp_path, "--config", small_config(), "--workers", 0)
     assert re.match(r"step 1: the gradient of dense1\.\w+ is not finite", message)
 
@@ -306,7 +307,7 @@ def test_failed_run_says_why_in_its_log(
         def run(self, commands: Any) -> None:
             raise FailedRun("the group failed")
 
-    monkeypatch.setattr(training_run, "Inline", FailingGroup)
+    monkeypatch.setattr(worker_pool, "Inline", FailingGroup)
     run, message = failed_run(call_partrain, tmp_path, "--config", small_config(), "--workers", 0)
     assert message == "the group failed"
     assert "error: the group failed" in (run / "train.log").read_text()
@@ -322,7 +323,7 @@ def test_defect_of_the_program_keeps_its_traceback_and_the_run_its_checkpoint(
         def run(self, commands: Any) -> None:
             raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(training_run, "Inline", DefectiveGroup)
+    monkeypatch.setattr(worker_pool, "Inline", DefectiveGroup)
     with pytest.raises(ZeroDivisionError):
         call_partrain("--config", small_config(), "--workers", 0, "--runs-dir", tmp_path / "runs")
     (run,) = (tmp_path / "runs").iterdir()

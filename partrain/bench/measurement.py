@@ -27,6 +27,7 @@ from partrain.parallel.exchange import exchange_specs
 from partrain.parallel.machine import available_processors
 from partrain.parallel.parameter_update import ParameterUpdate, useful_threads
 from partrain.parallel.shared_arrays import SharedArrays
+from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.tiles import num_tiles
 from partrain.preparation import check_memory, prepare
 from partrain.provenance import provenance
@@ -104,10 +105,7 @@ def measure(
         at_end.callback(log.close)
         arrays = SharedArrays(specs, files)
         at_end.callback(arrays.close)
-        for name, split in (("train", dataset.train), ("test", dataset.test)):
-            for kind, values in (("images", split.images), ("labels", split.labels)):
-                if f"{name}.{kind}" in specs:
-                    arrays[f"{name}.{kind}"][:] = values
+        share_splits(dataset.files, arrays)
         messages.say("training for a moment, then measuring kernels")
         trial = Trial(preparation, arrays, log, messages, interruption)
         at_end.callback(trial.close)
@@ -199,7 +197,7 @@ def _update(trial: Trial, batch_size: int) -> Callable[[], object]:
             trial.arrays[name][: trial.num_tiles if name == "tile_sums" else trainer.num_examples], spec.shape
         )
         for name, spec in specs.items()
-        if name not in ("parameters", "losses", "predictions")
+        if name not in ("parameters", "losses", "predictions", "confidences")
     }
     update = ParameterUpdate(network, trial.kernels, arrays, training.tile, training.dtype, trainer.adam, 1)
     return partial(update.apply, batch_size, trainer.num_steps)

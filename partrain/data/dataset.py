@@ -54,6 +54,11 @@ class Dataset:
     class_names: tuple[str, ...]
     digest: str
 
+    @property
+    def files(self) -> dict[str, Split]:
+        """The splits by the names of their files, "train" and "test"."""
+        return {"train": self.train, "test": self.test}
+
 
 def build_dataset(
     name: str, source: str, train: Split, test: Split, class_names: tuple[str, ...] | None = None

@@ -1,4 +1,4 @@
-"""What the coordinator and its workers exchange in a step, as a plan of shared arrays."""
+"""What the coordinator and its workers exchange, as a plan of shared arrays."""
 
 from __future__ import annotations
 
@@ -7,20 +7,30 @@ from partrain.parallel.shared_arrays import ArraySpec
 from partrain.parallel.tiles import num_tiles
 
 
-def exchange_specs(network: Network, batch_size: int, tile: int, dtype: str, num_results: int) -> dict[str, ArraySpec]:
-    """Plan the arrays that a step exchanges.
+def evaluation_specs(network: Network, dtype: str, num_results: int) -> dict[str, ArraySpec]:
+    """Plan the arrays that an evaluation exchanges.
 
-    `parameters` and `indices` go from the coordinator to the workers. Back come a slot of sums for each tile,
-    factors of each dense layer with a row for each example, and each example's loss and predicted class
-    (`num_results` of them: a batch's, or those of a whole evaluation).
+    `parameters` go from the coordinator to the workers. Back come each example's loss, its predicted class, and the
+    probability of that class (`confidences`).
     """
-    specs = {
+    return {
         "parameters": ArraySpec((network.parameters.size,), dtype),
-        "indices": ArraySpec((batch_size,), "int64"),
-        "tile_sums": ArraySpec((num_tiles(batch_size, tile), network.tile_sums.size), dtype),
         "losses": ArraySpec((num_results,), "float64"),
         "predictions": ArraySpec((num_results,), "int64"),
+        "confidences": ArraySpec((num_results,), "float64"),
     }
+
+
+def exchange_specs(network: Network, batch_size: int, tile: int, dtype: str, num_results: int) -> dict[str, ArraySpec]:
+    """Plan the arrays that a training exchanges.
+
+    Those of an evaluation (`num_results`: a batch's, or those of a whole evaluation), and `indices` that go from the
+    coordinator to the workers. Back come besides a slot of sums for each tile, and factors of each dense layer with a
+    row for each example. A step writes no `confidences`.
+    """
+    specs = evaluation_specs(network, dtype, num_results)
+    specs["indices"] = ArraySpec((batch_size,), "int64")
+    specs["tile_sums"] = ArraySpec((num_tiles(batch_size, tile), network.tile_sums.size), dtype)
     for layer in network.dense_layers:
         specs[f"{layer.name}.inputs"] = ArraySpec((batch_size, *layer.input_shape), dtype)
         specs[f"{layer.name}.deltas"] = ArraySpec((batch_size, *layer.output_shape), dtype)

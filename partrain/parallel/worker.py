@@ -13,8 +13,9 @@ import struct
 import sys
 import traceback
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing.connection import Connection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,10 @@ from partrain.kernels import loops
 from partrain.kernels.compile_options import load
 from partrain.kernels.kernel_set import kernel_set
 from partrain.kill_switch import kill_point
-from partrain.network.execution import Execution, Factors, LoopsExecution
-from partrain.network.fast_execution import FastExecution
+from partrain.network.execution import Factors
+from partrain.network.execution_choice import make_execution
 from partrain.network.network import Network
+from partrain.network.softmax import softmax
 from partrain.normalisation import Normalisation
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.tiles import num_tiles
@@ -73,7 +75,7 @@ FILES = ("train", "test")
 
 @dataclass(frozen=True)
 class Computation:
-    """All that a worker must know; `arrays` are those of exchange.exchange_specs, and the data set's."""
+    """All that a worker must know; `arrays` are those that `parallel.exchange` plans, and the data set's."""
 
     network: Network
     kernels: str
@@ -90,17 +92,9 @@ class TileComputer:
         network, arrays, dtype = computation.network, computation.arrays, computation.dtype
         normalisation, tile = computation.normalisation, computation.tile
         load(kernel_set(computation.kernels).all, dtype)
-        self._arrays, self._tile = arrays, tile
-        self._execution: Execution
-        if computation.kernels == "fast":
-            self._execution = FastExecution(network, arrays["parameters"], normalisation, tile)
-        else:
-            self._execution = LoopsExecution(network, arrays["parameters"], normalisation, tile, dtype)
+        self._arrays, self._tile, self._dense_layers = arrays, tile, network.dense_layers
+        self._execution = make_execution(computation.kernels, network, arrays["parameters"], normalisation, tile, dtype)
         self._dlogits_NE = np.empty((self._execution.capacity, network.num_outputs), dtype)
-        self._factors = {
-            layer.name: (arrays[f"{layer.name}.inputs"], arrays[f"{layer.name}.deltas"])
-            for layer in network.dense_layers
-        }
 
     def carry_out(self, command: Command) -> None:
         """Compute what `command` says, as many tiles at a time as the execution takes."""
@@ -112,14 +106,24 @@ class TileComputer:
                 kill_point("worker: in the middle of a tile")
                 self._backward(first, last)
             else:
-                self._forward(file, np.arange(command.offset + first, command.offset + last), first, last)
+                logits_NE = self._forward(file, np.arange(command.offset + first, command.offset + last), first, last)
+                self._arrays["confidences"][first:last] = softmax(logits_NE).max(axis=1)
 
-    def _forward(self, file: str, indices_N: NDArray[np.int64], first: int, last: int) -> None:
+    def _forward(self, file: str, indices_N: NDArray[np.int64], first: int, last: int) -> NDArray[Any]:
         images, labels = self._arrays[f"{file}.images"], self._arrays[f"{file}.labels"]
         losses_N, predictions_N = self._arrays["losses"][first:last], self._arrays["predictions"][first:last]
         logits_NE = self._execution.forward(images, indices_N)
         dlogits_NE = self._dlogits_NE[: last - first]
         loops.softmax_cross_entropy(logits_NE, labels[indices_N], losses_N, predictions_N, dlogits_NE)
+        return logits_NE
+
+    @cached_property
+    def _factors(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """The arrays of the factors: they are there where something is trained."""
+        return {
+            layer.name: (self._arrays[f"{layer.name}.inputs"], self._arrays[f"{layer.name}.deltas"])
+            for layer in self._dense_layers
+        }
 
     def _backward(self, first: int, last: int) -> None:
         factors = {

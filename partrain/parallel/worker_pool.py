@@ -389,6 +389,15 @@ class WorkerPool:
         return process, connection
 
 
+def start_group(
+    num_workers: int, computation: Computation, *, max_restarts: int, log: Callable[[str], None]
+) -> ComputeGroup:
+    """Return who carries out commands: a pool, or with 0 workers this process. See `WorkerPool`."""
+    if num_workers:
+        return WorkerPool(num_workers, computation, max_restarts=max_restarts, log=log)
+    return Inline(computation)
+
+
 @contextlib.contextmanager
 def _conditions_for_children(kernels: str, dtype: str) -> Iterator[None]:
     """What the fork server and its workers find at birth, and the coordinator only while it starts them."""

@@ -16,7 +16,7 @@ numbers = st.integers(0, 2**40)
 def spoil_results(computation: Computation) -> None:
     """Overwrite all that a command writes, so that nothing old counts."""
     for name, array in computation.arrays.items():
-        if name in ("tile_sums", "losses", "predictions") or name.startswith("dense"):
+        if name in ("tile_sums", "losses", "predictions", "confidences") or name.startswith("dense"):
             array[...] = -77
 
 
@@ -24,7 +24,7 @@ def results_of(computation: Computation) -> dict[str, bytes]:
     return {
         name: array.tobytes()
         for name, array in computation.arrays.items()
-        if name in ("tile_sums", "losses", "predictions") or name.startswith("dense")
+        if name in ("tile_sums", "losses", "predictions", "confidences") or name.startswith("dense")
     }
 
 
@@ -73,6 +73,17 @@ def test_command_writes_only_what_belongs_to_its_positions(make_computation: Cal
         assert not (arrays[name][6:12] == -77).all()
     assert (arrays["tile_sums"][[0, 1, 4, 5, 6]] == -77).all()
     assert not (arrays["tile_sums"][2:4] == -77).any()
+
+
+def test_step_writes_no_confidences_and_an_evaluation_nothing_else_besides_its_results(
+    make_computation: Callable[..., Computation],
+) -> None:
+    computation = make_computation()
+    for operation, written in ((GRADIENTS, False), (EVALUATE, True)):
+        spoil_results(computation)
+        TileComputer(computation).carry_out(Command(operation, TRAIN, 0, 0, 12))
+        assert (computation.arrays["confidences"][:12] != -77).all() == written
+        assert (computation.arrays["tile_sums"] == -77).all() == written
 
 
 def test_gradients_are_of_the_examples_that_the_indices_name(

@@ -1,0 +1,19 @@
+"""From a network's outputs to probabilities, in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def softmax(logits_NE: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the probability of each class: exp(z[e] - max z) / sum over e of exp(z[e] - max z).
+
+    Subtracting the maximum changes nothing but keeps exp from overflowing. Logits that are not finite give NaN.
+    """
+    with np.errstate(invalid="ignore"):
+        powers_NE = np.exp(logits_NE.astype(np.float64) - logits_NE.max(axis=1, keepdims=True))
+    probabilities_NE: NDArray[np.float64] = powers_NE / powers_NE.sum(axis=1, keepdims=True)
+    return probabilities_NE
