@@ -15,12 +15,14 @@ from partrain.errors import PartrainError, RunError
 from partrain.interruption import Interrupted, Interruption
 from partrain.messages import Messages
 from partrain.parallel.machine import available_processors
+from partrain.store.durable_files import json_text
 from partrain.store.run_directory import check_writable, validate_run_name
 from partrain.store.run_lookup import find_run
 
-COMMANDS = ("train", "resume", "bench")
+COMMANDS = ("train", "resume", "evaluate", "bench")
 
 RUNS_DIR = "runs"
+SPLITS = ("test", "validation", "train")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,10 +88,25 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     resume.set_defaults(run=_resume)
-    resume.add_argument("reference", metavar="RUN", help="a path, a name in runs/, last, or last~1")
+    _add_run(resume)
     resume.add_argument("--epochs", type=_positive_number, metavar="E", help="train to this many epochs")
     resume.add_argument("--max-steps", type=_positive_number, metavar="S", help="train to at most this step")
     _add_options_of_training(resume)
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="accuracy, recall and precision of each class, confusion matrix; pictures",
+        description="Evaluate a trained network on its data. Prints the figures, and writes them and pictures into "
+        "the run; a training under way is not disturbed.",
+        epilog="example: partrain evaluate last --split test --checkpoint best --json",
+        allow_abbrev=False,
+    )
+    evaluate.set_defaults(run=_evaluate)
+    _add_run(evaluate)
+    evaluate.add_argument("--split", choices=SPLITS, default="test", help="which examples (default: test)")
+    _add_checkpoint(evaluate)
+    _add_workers(evaluate)
+    evaluate.add_argument("--json", action="store_true", help="print the figures as JSON, as the run keeps them")
+    _add_quiet(evaluate)
     bench = commands.add_parser(
         "bench",
         help="measure this machine: kernels, phases of a step, scaling",
@@ -112,13 +129,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options_of_training(command: argparse.ArgumentParser) -> None:
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("reference", metavar="RUN", help="a path, a name in runs/, last, or last~1")
+
+
+def _add_checkpoint(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--checkpoint",
+        default="last",
+        metavar="last|best|FILE",
+        help="the newest (the default), the one with the best validation accuracy, or a file",
+    )
+
+
+def _add_workers(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--workers",
         type=_number_of_workers,
         metavar="N",
         help="processes that compute (default: the processors that may be used); 0: the coordinator computes",
     )
+
+
+def _add_options_of_training(command: argparse.ArgumentParser) -> None:
+    _add_workers(command)
     command.add_argument(
         "--set",
         action="append",
@@ -184,6 +218,17 @@ def _resume(
     horizon = Horizon(options.epochs, options.max_steps)
     session = Session(_num_workers(options), command_line, messages, interruption)
     print(resume_run(path, options.overrides, horizon, session).path)
+
+
+def _evaluate(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    path = find_run(options.reference, Path(RUNS_DIR))
+    from partrain.classification_report import describe
+    from partrain.run_evaluation import evaluate_run
+
+    evaluated = evaluate_run(path, options.split, options.checkpoint, _num_workers(options), messages, interruption)
+    print(json_text(evaluated.report) if options.json else describe(evaluated.report) + "\n", end="")
 
 
 def _bench(

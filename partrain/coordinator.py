@@ -358,6 +358,8 @@ class Coordinator:
             "best": self.best,
             "normalisation": {"mean": normalisation.mean, "std": normalisation.std},
             "class_names": dataset.class_names,
+            "image_shape": self._network.input_shape,
+            "image_dtype": dataset.train.images.dtype.name,
             "data_digest": dataset.digest,
             "config_digest": self._config.identity_digest(),
         }

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from partrain.config import Config
+from partrain.config import Config, Training
 from partrain.data.batches import (
     SplitRange,
     measure_normalisation,
@@ -80,13 +80,11 @@ class Preparation:
         specs, _ = self.array_plan()
         data = {name: spec for name, spec in specs.items() if name.partition(".")[0] in ("train", "test")}
         exchange = {name: spec for name, spec in specs.items() if name not in data}
-        buffers = examples_a_call(training.tile) * network.num_activations * max(itemsize, 8)
         return {
             "data set": total_bytes(data),
             "parameters and exchange": total_bytes(exchange),
             "gradient and moments": 3 * network.parameters.size * itemsize,
-            f"{num_workers} workers": num_workers * (WORKER_BYTES + buffers) if num_workers else buffers,
-            "interpreters": INTERPRETER_BYTES * (2 if num_workers else 1),
+            **memory_of_processes(training, network, num_workers),
         }
 
     @property
@@ -142,6 +140,15 @@ def load_splits(
     return dataset, split_examples(asked, dataset)
 
 
+def memory_of_processes(training: Training, network: Network, num_workers: int) -> dict[str, int]:
+    """Return what the processes that compute need of their own, in bytes, by what it is for."""
+    buffers = examples_a_call(training.tile) * network.num_activations * max(np.dtype(training.dtype).itemsize, 8)
+    return {
+        f"{num_workers} workers": num_workers * (WORKER_BYTES + buffers) if num_workers else buffers,
+        "interpreters": INTERPRETER_BYTES * (2 if num_workers else 1),
+    }
+
+
 def describe_plan(preparation: Preparation, num_workers: int) -> str:
     """Return what `--dry-run` prints: configuration, table of layers, memory plan."""
     plan = preparation.memory_plan(num_workers)
@@ -149,8 +156,8 @@ def describe_plan(preparation: Preparation, num_workers: int) -> str:
     return "\n".join([preparation.config.to_yaml(), preparation.network.table(), "", "memory plan", *lines])
 
 
-def check_memory(plan: dict[str, int]) -> None:
-    """Compare a memory plan with what this process can still take.
+def check_memory(plan: dict[str, int], what: str = "the training") -> None:
+    """Compare the memory plan of `what` with what this process can still take.
 
     Raises
     ------
@@ -159,9 +166,9 @@ def check_memory(plan: dict[str, int]) -> None:
     """
     needed, there = sum(plan.values()), available_memory()
     if there is not None and needed > there:
-        parts = ", ".join(f"{what} {size / MIB:,.0f} MiB" for what, size in plan.items())
+        parts = ", ".join(f"{part} {size / MIB:,.0f} MiB" for part, size in plan.items())
         raise ResourceError(
-            f"the training needs about {needed / MIB:,.0f} MiB of memory ({parts}), but {there / MIB:,.0f} MiB "
+            f"{what} needs about {needed / MIB:,.0f} MiB of memory ({parts}), but {there / MIB:,.0f} MiB "
             "are available; use fewer workers, a smaller batch or network, or free some memory"
         )
 

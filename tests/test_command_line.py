@@ -38,6 +38,14 @@ COMMANDS = {
         "--set": "KEY=VALUE",
         "-q, --quiet": None,
     },
+    "evaluate": {
+        "-h, --help": None,
+        "--split": None,
+        "--checkpoint": "last|best|FILE",
+        "--workers": "N",
+        "--json": None,
+        "-q, --quiet": None,
+    },
     "bench": {
         "-h, --help": None,
         "--config": "FILE",

@@ -222,6 +222,11 @@ def has_any(folder: Path) -> bool:
     return bool(_checkpoint_files(folder))
 
 
+def names(folder: Path) -> list[str]:
+    """Return the names of the checkpoint files in `folder`, good or not, in the order of their steps."""
+    return [path.name for path in _checkpoint_files(folder)]
+
+
 def prune(folder: Path, *, newest: Path, keep_last: int, best_step: int | None) -> None:
     """Delete the checkpoints that need not be kept, after `newest` was saved.
 

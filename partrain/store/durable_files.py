@@ -126,19 +126,45 @@ def _is_leftover(pid: int) -> bool:
 
 
 def write_json_durably(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` as JSON that a person can read, keys in the order given, by `write_durably`.
-
-    JSON has no NaN and no infinity: a float that is not finite becomes null.
+    """Write `content` as `json_text` has it, by `write_durably`.
 
     Raises
     ------
     OSError : as `write_durably`.
     TypeError : something in `content` is no plain value, list or dictionary.
     """
-    plain = replace_non_finite(content, lambda number: None)
-    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     # A surrogate stands for a byte of a path that is not UTF-8; as an escape it comes back as it was.
-    write_durably(path, (text + "\n").encode("utf-8", errors="backslashreplace"))
+    write_durably(path, json_text(content).encode("utf-8", errors="backslashreplace"))
+
+
+def json_text(content: Any) -> str:
+    """Return `content` as JSON that a person can read, keys in the order given.
+
+    A list of plain values stands in one line, and so does each entry of a list: a matrix is a line for each row.
+    JSON has no NaN and no infinity: a float that is not finite becomes null.
+
+    Raises
+    ------
+    TypeError : something in `content` is no plain value, list or dictionary.
+    """
+    return _json_lines(replace_non_finite(content, lambda number: None), "") + "\n"
+
+
+def _json_lines(value: Any, indent: str) -> str:
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        entries = [f"{_json_line(key)}: {_json_lines(item, inner)}" for key, item in value.items()]
+        brackets = "{}"
+    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        entries = [_json_line(item) for item in value]
+        brackets = "[]"
+    else:
+        return _json_line(value)
+    return f"{brackets[0]}\n{inner}" + f",\n{inner}".join(entries) + f"\n{indent}{brackets[1]}"
+
+
+def _json_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def replace_non_finite(value: Any, replace: Callable[[float], object]) -> Any:

@@ -366,6 +366,15 @@ class RunDirectory:
         """
         write_json_durably(self.summary_path, {"format": RUN_FORMAT} | content)
 
+    def write_evaluation(self, split: str, content: dict[str, Any]) -> None:
+        """Replace the evaluation on a split durably; `format` is added. Needs no lock: it is no part of the training.
+
+        Raises
+        ------
+        OSError : the disk is full, or an I/O error; the old content stays.
+        """
+        write_json_durably(self.evaluation_path(split), {"format": RUN_FORMAT} | content)
+
 
 def _read_document(path: Path) -> dict[str, Any]:
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from partrain.store.durable_files import make_folders, sweep_temporaries, write_durably, write_json_durably
+from partrain.store.durable_files import json_text, make_folders, sweep_temporaries, write_durably, write_json_durably
 from tests.store.file_faults import fault_at_call, recorded_calls
 
 
@@ -88,6 +88,28 @@ def test_json_keeps_order_and_text_and_turns_non_finite_floats_to_null(tmp_path:
     assert "Größe" in text
     expected = {"z": 1, "a": {"loss": None, "list": [None, [None, 0.1]]}, "text": "Größe \udc80"}
     assert json.loads(text) == expected
+
+
+def test_json_has_a_line_for_each_row_of_a_matrix_and_each_entry_of_a_list() -> None:
+    content = {"rows": [[1, 2], [3, 4]], "entries": [{"a": 1, "b": [2]}], "numbers": [1, 2], "empty": [{}, []], "d": {}}
+    assert json.loads(json_text(content)) == content
+    assert json_text(content).splitlines() == [
+        "{",
+        '  "rows": [',
+        "    [1, 2],",
+        "    [3, 4]",
+        "  ],",
+        '  "entries": [',
+        '    {"a": 1, "b": [2]}',
+        "  ],",
+        '  "numbers": [1, 2],',
+        '  "empty": [',
+        "    {},",
+        "    []",
+        "  ],",
+        '  "d": {}',
+        "}",
+    ]
 
 
 def test_json_of_something_that_is_no_plain_value_leaves_the_old_file(tmp_path: Path) -> None:

@@ -1,0 +1,180 @@
+"""The evaluation of a trained run, from its directory to the figures; it takes no lock, and disturbs no training."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partrain.classification_report import classification_report
+from partrain.data.batches import SplitRange
+from partrain.data.dataset import Dataset
+from partrain.errors import DataError, RunError
+from partrain.evaluation import TILES_A_COMMAND, Evaluation, evaluate_split
+from partrain.interruption import Interruption
+from partrain.kernels.compile_options import are_cached, load
+from partrain.kernels.kernel_set import kernel_set
+from partrain.messages import Messages
+from partrain.parallel.exchange import evaluation_specs
+from partrain.parallel.shared_arrays import SharedArrays, total_bytes
+from partrain.parallel.shared_splits import plan_splits, share_splits
+from partrain.parallel.tiles import num_tiles
+from partrain.parallel.worker import Computation
+from partrain.parallel.worker_pool import start_fork_server, start_group
+from partrain.preparation import check_memory, load_splits, memory_of_processes
+from partrain.store.run_directory import RunDirectory
+from partrain.trained_run import TrainedRun, load_trained_run
+
+# Between two lines that say how far a long evaluation is.
+PROGRESS_SECONDS = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatedRun:
+    """What came of an evaluation: the trained run, the data, and the figures as they go into the run."""
+
+    trained: TrainedRun
+    dataset: Dataset
+    split: SplitRange
+    report: dict[str, Any]
+
+
+def evaluate_run(
+    path: Path, split_name: str, which: str, num_workers: int, messages: Messages, interruption: Interruption
+) -> EvaluatedRun:
+    """Evaluate a run's checkpoint on a split of its data.
+
+    Parameters
+    ----------
+    path : the run's directory; another process may be writing into it.
+    split_name : "train", "validation" or "test".
+    which : the checkpoint, see `load_trained_run`.
+    num_workers : 0: this process computes.
+    messages, interruption : where to speak, and what to listen to.
+
+    Raises
+    ------
+    UserError
+        The run, the checkpoint or the data cannot be used, or there is too little memory.
+    FailedRun
+        The workers failed.
+    Interrupted
+        A signal asked to stop.
+
+    Side effects
+    ------------
+    Starts processes, and ends them. Writes the figures into the run (`write_report`).
+    """
+    trained = load_trained_run(path, which, messages.warn)
+    training = trained.config.training
+    if num_workers and are_cached(kernel_set(training.kernels).all, training.dtype):
+        start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
+    dataset, splits = load_splits(trained.config, say=messages.say, warn=messages.warn)
+    require_fitting_data(trained, dataset, messages.warn)
+    split = splits[split_name]
+    if split.size == 0:
+        raise RunError(f"{path}: its data has no {split_name} examples. Choose another --split.")
+    num_workers = min(num_workers, num_tiles(split.size, training.tile * TILES_A_COMMAND))
+    messages.say(
+        f"{path}: evaluating step {trained.step:,} ({trained.checkpoint.name}) on {split.size:,} {split_name} examples"
+    )
+    evaluation, seconds = _compute(trained, dataset, split, num_workers, messages, interruption)
+    messages.say(f"{split.size:,} examples in {seconds:.2f} s, {split.size / seconds:,.0f} a second")
+    report = report_of(
+        evaluation,
+        trained.class_names,
+        split=split_name,
+        data_digest=dataset.digest,
+        checkpoint=trained.checkpoint.name,
+        step=trained.step,
+    )
+    write_report(trained.run, report, messages.warn)
+    return EvaluatedRun(trained, dataset, split, report)
+
+
+def report_of(
+    evaluation: Evaluation, class_names: tuple[str, ...], *, split: str, data_digest: str, checkpoint: str, step: int
+) -> dict[str, Any]:
+    """Return the figures of an evaluation, and of what it is one."""
+    origin = {"split": split, "data_digest": data_digest, "checkpoint": checkpoint, "step": step}
+    return origin | classification_report(evaluation, class_names)
+
+
+def write_report(run: RunDirectory, report: dict[str, Any], warn: Callable[[str], None]) -> None:
+    """Write the figures into the run; where that cannot be done, say so: they are printed all the same."""
+    try:
+        run.write_evaluation(report["split"], report)
+    except OSError as error:
+        warn(f"{run.evaluation_path(report['split'])}: cannot be written: {error.strerror}")
+
+
+def require_fitting_data(trained: TrainedRun, dataset: Dataset, warn: Callable[[str], None]) -> None:
+    """Check that a data set is of the images and classes that a network was trained on.
+
+    Raises
+    ------
+    DataError
+        The images have another shape or dtype, or there are more classes than outputs.
+    """
+    images, name = dataset.train.images, f"{dataset.name} from {dataset.source}"
+    if images.shape[1:] != trained.network.input_shape or images.dtype.name != trained.image_dtype:
+        raise DataError(
+            f"{name}: its images are {images.dtype.name}{list(images.shape[1:])}, but the run was trained on "
+            f"{trained.image_dtype}{list(trained.network.input_shape)}. Put back the data that it was trained on."
+        )
+    if len(dataset.class_names) > trained.network.num_outputs:
+        raise DataError(
+            f"{name}: has {len(dataset.class_names)} classes, but the network has {trained.network.num_outputs} "
+            "outputs. Put back the data that it was trained on."
+        )
+    if trained.data_digest is not None and dataset.digest != trained.data_digest:
+        warn(
+            f"the data changed since the run was trained: its digest was {trained.data_digest[:12]}…, that of {name} "
+            f"is {dataset.digest[:12]}…"
+        )
+
+
+def _compute(
+    trained: TrainedRun,
+    dataset: Dataset,
+    split: SplitRange,
+    num_workers: int,
+    messages: Messages,
+    interruption: Interruption,
+) -> tuple[Evaluation, float]:
+    """Return the evaluation, and the seconds that its computing took."""
+    training, network = trained.config.training, trained.network
+    kernels = kernel_set(training.kernels)
+    file = {split.file: dataset.files[split.file]}
+    data_specs, mapped = plan_splits(file)
+    exchange = evaluation_specs(network, training.dtype, split.size)
+    plan = {"data set": total_bytes(data_specs), "parameters and results": total_bytes(exchange)}
+    check_memory(plan | memory_of_processes(training, network, num_workers), "the evaluation")
+    load(kernels.all, training.dtype, announce=messages.say, warn=messages.warn)
+    with interruption.deferred(), contextlib.ExitStack() as at_end:
+        arrays = SharedArrays(exchange | data_specs, mapped)
+        at_end.callback(arrays.close)
+        share_splits(file, arrays)
+        arrays["parameters"][:] = trained.parameters
+        computation = Computation(
+            network, training.kernels, training.dtype, training.tile, trained.normalisation, arrays
+        )
+        max_restarts = trained.config.workers.max_restarts
+        group = start_group(num_workers, computation, max_restarts=max_restarts, log=messages.say)
+        at_end.callback(group.close)
+        began = said = time.monotonic()
+
+        def follow(num_done: int) -> None:
+            nonlocal said
+            interruption.check()
+            if num_done < split.size and time.monotonic() > said + PROGRESS_SECONDS:
+                said = time.monotonic()
+                messages.say(f"{num_done:,} of {split.size:,} examples")
+
+        evaluation = evaluate_split(group, arrays, split, training.tile, follow)
+        return evaluation, max(time.monotonic() - began, np.finfo(float).tiny)
