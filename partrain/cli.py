@@ -11,7 +11,7 @@ from pathlib import Path
 
 import partrain
 from partrain.config import read_config
-from partrain.errors import PartrainError, RunError
+from partrain.errors import ConfigError, PartrainError, RunError
 from partrain.interruption import Interrupted, Interruption
 from partrain.messages import Messages
 from partrain.parallel.machine import available_processors
@@ -19,7 +19,7 @@ from partrain.store.durable_files import json_text
 from partrain.store.run_directory import check_writable, validate_run_name
 from partrain.store.run_lookup import find_run
 
-COMMANDS = ("train", "resume", "evaluate", "bench")
+COMMANDS = ("train", "resume", "evaluate", "predict", "bench")
 
 RUNS_DIR = "runs"
 SPLITS = ("test", "validation", "train")
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] and given[0] not in COMMANDS and given[0] not in ("-h", "--help", "--version"):
         given.insert(0, "train")
-    options = _parser().parse_args(given)
+    options = _parse(given)
     messages = Messages(quiet=options.quiet)
     interruption = Interruption()
     try:
@@ -48,6 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         messages.error(f"ended by {interrupted}")
         return interrupted.exit_code
     return 0
+
+
+def _parse(given: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; images may stand before and after options, which argparse does not allow by itself."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(given)
+    images = [argument for argument in rest if hasattr(options, "images") and not argument.startswith("-")]
+    unknown = [argument for argument in rest if argument not in images]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if images:
+        options.images += images
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,6 +120,27 @@ def _parser() -> argparse.ArgumentParser:
     _add_workers(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON, as the run keeps them")
     _add_quiet(evaluate)
+    predict = commands.add_parser(
+        "predict",
+        help="class and probability of image files, or of an example of the data set",
+        description="Classify image files (PNG, JPEG, .npy), or an example of the data set: class, probability, and "
+        "the next two classes. Pictures are made grey or coloured, and resized, as the network wants them.",
+        epilog="examples: partrain predict last digit.png --invert; partrain predict last --index 17 --split test",
+        allow_abbrev=False,
+    )
+    predict.set_defaults(run=_predict)
+    _add_run(predict)
+    predict.add_argument("images", nargs="*", metavar="IMAGE", help="a PNG or JPEG file, or an .npy array")
+    predict.add_argument(
+        "--index", type=_non_negative_number, metavar="I", help="the example of the data set, counted from 0"
+    )
+    predict.add_argument("--split", choices=SPLITS, help="the examples that --index counts (default: test)")
+    _add_checkpoint(predict)
+    predict.add_argument(
+        "--invert", action="store_true", help="for dark on light, where the network knows light on dark"
+    )
+    predict.add_argument("--json", action="store_true", help="print a list with an object for each image, as JSON")
+    _add_quiet(predict)
     bench = commands.add_parser(
         "bench",
         help="measure this machine: kernels, phases of a step, scaling",
@@ -176,6 +210,10 @@ def _numbers_of_workers(text: str) -> list[int]:
     return [_number_of_workers(number) for number in text.split(",")]
 
 
+def _non_negative_number(text: str) -> int:
+    return _whole_number(text, 0, 2**31 - 1)
+
+
 def _positive_number(text: str) -> int:
     return _whole_number(text, 1, 2**31 - 1)
 
@@ -229,6 +267,26 @@ def _evaluate(
 
     evaluated = evaluate_run(path, options.split, options.checkpoint, _num_workers(options), messages, interruption)
     print(json_text(evaluated.report) if options.json else describe(evaluated.report) + "\n", end="")
+
+
+def _predict(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    if bool(options.images) == (options.index is not None):
+        raise ConfigError("predict: give image files, or --index I for an example of the data set")
+    if options.images and options.split is not None:
+        raise ConfigError("predict: --split goes with --index, not with image files")
+    path = find_run(options.reference, Path(RUNS_DIR))
+    from partrain import prediction
+
+    which, invert = options.checkpoint, options.invert
+    if options.images:
+        images = [Path(image) for image in options.images]
+        outcomes = prediction.predict_files(path, which, images, invert=invert, messages=messages)
+    else:
+        split = options.split or "test"
+        outcomes = [prediction.predict_example(path, which, split, options.index, invert=invert, messages=messages)]
+    print(json_text(outcomes), end="") if options.json else print(*map(prediction.describe, outcomes), sep="\n")
 
 
 def _bench(

@@ -46,6 +46,15 @@ COMMANDS = {
         "--json": None,
         "-q, --quiet": None,
     },
+    "predict": {
+        "-h, --help": None,
+        "--index": "I",
+        "--split": None,
+        "--checkpoint": "last|best|FILE",
+        "--invert": None,
+        "--json": None,
+        "-q, --quiet": None,
+    },
     "bench": {
         "-h, --help": None,
         "--config": "FILE",

@@ -82,14 +82,25 @@ def _map_folder(folder: Path) -> list[NamedArray]:
     arrays: list[NamedArray] = []
     for key in _KEYS:
         path = folder / f"{key}.npy"
-        require_file(path)
-        try:
-            arrays.append((str(path), np.lib.format.open_memmap(path, mode="r")))
-        except OSError as error:
-            raise unreadable(path, error) from None
-        except _DAMAGED as error:
-            raise _unusable(str(path), error) from None
+        arrays.append((str(path), map_array(path)))
     return arrays
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Map the array in an .npy file; of its content nothing is read yet.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, is damaged, or holds Python objects.
+    """
+    require_file(path)
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except _DAMAGED as error:
+        raise _unusable(str(path), error) from None
 
 
 def _read_npz(path: Path) -> list[NamedArray]:
