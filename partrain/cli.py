@@ -263,10 +263,21 @@ def _evaluate(
 ) -> None:
     path = find_run(options.reference, Path(RUNS_DIR))
     from partrain.classification_report import describe
+    from partrain.plots.run_plots import write_plots
     from partrain.run_evaluation import evaluate_run
 
     evaluated = evaluate_run(path, options.split, options.checkpoint, _num_workers(options), messages, interruption)
-    print(json_text(evaluated.report) if options.json else describe(evaluated.report) + "\n", end="")
+    print(json_text(evaluated.report) if options.json else describe(evaluated.report) + "\n", end="", flush=True)
+    trained = evaluated.trained
+    write_plots(
+        trained.run,
+        trained.network,
+        trained.parameters,
+        evaluated.dataset,
+        evaluated.split,
+        evaluated.report,
+        messages,
+    )
 
 
 def _predict(

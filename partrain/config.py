@@ -206,11 +206,12 @@ class Training(Section):
 
 
 class Logging(Section):
-    """How often something is measured."""
+    """How often something is measured, and whether pictures are drawn at the end."""
 
     every_steps: PositiveInt = 10
     evaluate_every_epochs: PositiveInt | None = 1
     evaluate_every_steps: PositiveInt | None = None
+    plots: bool = True
 
 
 class Checkpoints(Section):

@@ -7,7 +7,7 @@ another program: it is checked against each other, and what does not fit is a me
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -117,19 +117,23 @@ def load_trained_run(path: Path, which: str, warn: Callable[[str], None]) -> Tra
         network = Network(config.network, (channels, rows, columns), len(metadata.class_names))
     except ConfigError as error:
         raise RunError(f"{file}: does not fit the configuration {run.config_path}: {error}") from error
-    more_names = (str(number) for number in range(len(metadata.class_names), network.num_outputs))
     return TrainedRun(
         run=run,
         config=config,
         network=network,
         parameters=_fill(network, state.tensors, config.training.dtype, file, run),
         normalisation=normalisation,
-        class_names=(*metadata.class_names, *more_names),
+        class_names=padded_names(metadata.class_names, network.num_outputs),
         image_dtype=metadata.image_dtype,
         data_digest=metadata.data_digest,
         checkpoint=file,
         step=state.step,
     )
+
+
+def padded_names(class_names: Sequence[str], num_outputs: int) -> tuple[str, ...]:
+    """Return a name for each output: an output more than there are classes is called by its number."""
+    return (*class_names, *map(str, range(len(class_names), num_outputs)))
 
 
 def _require_unchanged_network(run: RunDirectory, config: Config) -> None:

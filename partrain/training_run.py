@@ -24,14 +24,18 @@ from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import Computation
 from partrain.parallel.worker_pool import ComputeGroup, start_fork_server, start_group
+from partrain.plots.run_plots import write_plots
 from partrain.preparation import Preparation, check_disk, check_memory, num_steps, prepare
 from partrain.resumption import Horizon, config_to_resume, newest_state, require_same_data
+from partrain.run_evaluation import report_of, write_report
 from partrain.run_record import first_record, next_record, now, read_record
 from partrain.stopwatch import Stopwatch
+from partrain.store.checkpoint import checkpoint_path
 from partrain.store.durable_files import write_durably
 from partrain.store.metrics_log import cut_back, read_metrics
 from partrain.store.run_directory import RunDirectory
 from partrain.store.training_log import TrainingLog
+from partrain.trained_run import padded_names
 
 # More than any run takes: what a damaged file says beyond it is not believed.
 MOST_SECONDS = 1e10
@@ -315,8 +319,8 @@ def _train(
     session: Session,
     earlier_seconds: dict[str, float],
 ) -> None:
-    """Train, evaluate the test split once if the run is complete, and write summary and status."""
-    messages, interruption = session.messages, session.interruption
+    """Train, evaluate the test split once if the run is complete, write summary and status, and draw pictures."""
+    messages, interruption, preparation = session.messages, session.interruption, computing.preparation
     messages.say(_greeting(run, computing))
     with _recorded_ending(run, record, messages):
         test: dict[str, float] | None = None
@@ -324,8 +328,18 @@ def _train(
         try:
             coordinator.train()
             if coordinator.completed:
-                test = coordinator.evaluate("test").metrics()
+                evaluation = coordinator.evaluate("test")
+                test = evaluation.metrics()
                 messages.say(f"test accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}")
+                report = report_of(
+                    evaluation,
+                    padded_names(preparation.dataset.class_names, preparation.network.num_outputs),
+                    split="test",
+                    data_digest=preparation.dataset.digest,
+                    checkpoint=checkpoint_path(run.checkpoints_path, coordinator.step).name,
+                    step=coordinator.step,
+                )
+                write_report(run, report, messages.warn)
         finally:
             for name, number in computing.group.num_tiles_computed.items():
                 messages.note(f"{name} computed {number:,} tiles")
@@ -342,6 +356,10 @@ def _train(
         if no_summary is not None:
             raise FailedRun(f"{run.summary_path}: cannot be written; resume the run") from no_summary
     kill_point("coordinator: at the end")
+    # The run is complete without its pictures: whoever stops it now loses them alone, and `evaluate` draws them again.
+    if preparation.config.logging.plots and interruption.received is None:
+        parameters, splits = computing.arrays["parameters"], preparation.splits
+        write_plots(run, preparation.network, parameters, preparation.dataset, splits["test"], report, messages)
 
 
 def _seconds_until(run: RunDirectory, step: int, rows: Sequence[dict[str, Any]]) -> dict[str, float]:

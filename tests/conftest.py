@@ -365,6 +365,8 @@ def write_small_config(folder: Path, changes: Mapping[str, Any] | None = None) -
         for parent in parents:
             section = section.setdefault(parent, {})
         section[last] = value
+    # Pictures take longer to draw than all the rest.
+    mapping["logging"] = {"plots": False} | mapping.get("logging", {})
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(mapping))
     return path

@@ -131,7 +131,7 @@ def test_the_defaults_are_those_of_the_reference(read):
             "kernels": "fast",
             "dtype": "float32",
         },
-        "logging": {"every_steps": 10, "evaluate_every_epochs": 1, "evaluate_every_steps": None},
+        "logging": {"every_steps": 10, "evaluate_every_epochs": 1, "evaluate_every_steps": None, "plots": True},
         "checkpoints": {"every_steps": 500, "keep_last": 2, "keep_best": True},
         "workers": {"max_restarts": 8},
     }

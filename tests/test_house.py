@@ -42,6 +42,7 @@ FLOORS = (
         "partrain.coordinator",
         "partrain.evaluation",
         "partrain.messages",
+        "partrain.plots",
         "partrain.prediction",
         "partrain.preparation",
         "partrain.provenance",

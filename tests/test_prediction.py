@@ -11,12 +11,19 @@ import pytest
 from PIL import Image
 
 from partrain.config import read_config
+from partrain.plots import run_plots
 from partrain.prediction import Classifier
 from partrain.preparation import load_splits
 from partrain.trained_run import load_trained_run
 from tests.conftest import Result, noise_examples, write_small_config
 
 Call = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures have tests of their own; drawing them takes seconds."""
+    monkeypatch.setattr(run_plots, "write_plots", lambda *given: None)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import yaml
 
 from partrain import preparation
 from partrain.parallel import worker_pool
+from partrain.plots import run_plots
 from partrain.store import checkpoint
 from partrain.store.run_directory import RunDirectory
 from tests.conftest import (
@@ -27,6 +28,12 @@ from tests.conftest import (
 )
 
 Call = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures have tests of their own; drawing them takes seconds."""
+    monkeypatch.setattr(run_plots, "write_plots", lambda *given: None)
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +185,7 @@ def test_signal_ends_an_evaluation(call_partrain: Call, run: Path, monkeypatch: 
             super().run(commands)
             signal.raise_signal(signal.SIGINT)
 
+    (run / "evaluation-test.json").unlink()
     monkeypatch.setattr(worker_pool, "Inline", SignallingGroup)
     result = call_partrain("evaluate", run, "--workers", 0)
     assert (result.exit_code, result.stdout) == (130, "")

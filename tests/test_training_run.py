@@ -58,6 +58,7 @@ def test_directory_of_a_completed_run_holds_these_files(train: Train) -> None:
         "run.json",
         "metrics.jsonl",
         "summary.json",
+        "evaluation-test.json",
         "train.log",
         "checkpoints",
     }
