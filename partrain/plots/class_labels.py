@@ -63,6 +63,12 @@ def _families() -> list[str]:
 
 @cache
 def _characters_of(family: str) -> frozenset[str]:
-    """Return the characters that the font has a glyph for: of the file that a text in this family is drawn with."""
-    path = font_manager.findfont(font_manager.FontProperties(family=[family]), fallback_to_default=False)
-    return frozenset(chr(code) for code in FT2Font(str(path)).get_charmap())
+    """Return the characters that the font has a glyph for: of the file that a text in this family is drawn with.
+
+    A file that was removed since matplotlib listed it, or that is damaged, has none.
+    """
+    try:
+        path = font_manager.findfont(font_manager.FontProperties(family=[family]), fallback_to_default=False)
+        return frozenset(chr(code) for code in FT2Font(str(path)).get_charmap())
+    except (ValueError, OSError, RuntimeError):
+        return frozenset()

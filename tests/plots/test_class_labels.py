@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from matplotlib import font_manager
@@ -57,6 +59,13 @@ def test_font_that_has_the_characters_is_taken(monkeypatch: pytest.MonkeyPatch) 
     labels = ClassLabels.of(["abc", "数字"])
     assert labels.texts == ("abc", "数字")
     assert labels.families == ("DejaVu Sans", "Two")
+
+
+def test_font_that_was_removed_or_is_damaged_has_no_characters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert class_labels._characters_of("a family that no machine has") == frozenset()
+    (tmp_path / "damaged.ttf").write_bytes(b"no font")
+    monkeypatch.setattr(font_manager, "findfont", lambda *given, **options: tmp_path / "damaged.ttf")
+    assert class_labels._characters_of("a family that is damaged") == frozenset()
 
 
 def test_fonts_of_last_resort_do_not_count() -> None:
