@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -54,10 +55,11 @@ def _shorten(name: str) -> str:
 def _families() -> list[str]:
     """Return the fonts of this machine that have an upright face of normal weight.
 
-    Of others matplotlib would log that it draws with another face. A font of last resort has a box for everything.
+    Of others matplotlib would log that it draws with another face. Its list may be older than the removal of a font.
+    A font of last resort has a box for everything.
     """
     faces = [entry for entry in font_manager.fontManager.ttflist if entry.style == entry.variant == "normal"]
-    families = {entry.name for entry in faces if entry.weight in (400, "normal", "regular")}
+    families = {e.name for e in faces if e.weight in (400, "normal", "regular") and os.path.isfile(e.fname)}
     return sorted(family for family in families if "last resort" not in family.lower())
 
 
@@ -65,7 +67,7 @@ def _families() -> list[str]:
 def _characters_of(family: str) -> frozenset[str]:
     """Return the characters that the font has a glyph for: of the file that a text in this family is drawn with.
 
-    A file that was removed since matplotlib listed it, or that is damaged, has none.
+    A font that is gone or damaged has none.
     """
     try:
         path = font_manager.findfont(font_manager.FontProperties(family=[family]), fallback_to_default=False)
