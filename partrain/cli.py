@@ -267,7 +267,7 @@ def _evaluate(
     from partrain.run_evaluation import evaluate_run
 
     evaluated = evaluate_run(path, options.split, options.checkpoint, _num_workers(options), messages, interruption)
-    print(json_text(evaluated.report) if options.json else describe(evaluated.report) + "\n", end="", flush=True)
+    _print(json_text(evaluated.report) if options.json else describe(evaluated.report))
     trained = evaluated.trained
     write_plots(
         trained.run,
@@ -297,7 +297,16 @@ def _predict(
     else:
         split = options.split or "test"
         outcomes = [prediction.predict_example(path, which, split, options.index, invert=invert, messages=messages)]
-    print(json_text(outcomes), end="") if options.json else print(*map(prediction.describe, outcomes), sep="\n")
+    _print(json_text(outcomes) if options.json else "\n".join(map(prediction.describe, outcomes)))
+
+
+def _print(text: str) -> None:
+    """Print data; whoever reads it may have seen enough, as `head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Else Python would try to flush the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _bench(

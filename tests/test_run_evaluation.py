@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from partrain.store import checkpoint
 from partrain.store.run_directory import RunDirectory
 from tests.conftest import (
     ENDLESS,
+    ROOT,
     PartrainProcess,
     Result,
     noise_examples,
@@ -190,6 +193,21 @@ def test_signal_ends_an_evaluation(call_partrain: Call, run: Path, monkeypatch: 
     result = call_partrain("evaluate", run, "--workers", 0)
     assert (result.exit_code, result.stdout) == (130, "")
     assert not (run / "evaluation-test.json").exists()
+
+
+def test_reader_of_the_figures_that_has_seen_enough_is_no_error(run: Path) -> None:
+    program = "import sys; sys.stdin.read(); from partrain.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "evaluate", str(run), "--workers", "0", "--json", "-q"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    process.stdout.close()  # before anything is written
+    process.stdout = None
+    _, said = process.communicate("", timeout=120)
+    assert process.returncode == 0
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
 
 
 # ---- what cannot be evaluated

@@ -134,7 +134,7 @@ def write_json_durably(path: Path, content: dict[str, Any]) -> None:
     TypeError : something in `content` is no plain value, list or dictionary.
     """
     # A surrogate stands for a byte of a path that is not UTF-8; as an escape it comes back as it was.
-    write_durably(path, json_text(content).encode("utf-8", errors="backslashreplace"))
+    write_durably(path, (json_text(content) + "\n").encode("utf-8", errors="backslashreplace"))
 
 
 def json_text(content: Any) -> str:
@@ -147,7 +147,7 @@ def json_text(content: Any) -> str:
     ------
     TypeError : something in `content` is no plain value, list or dictionary.
     """
-    return _json_lines(replace_non_finite(content, lambda number: None), "") + "\n"
+    return _json_lines(replace_non_finite(content, lambda number: None), "")
 
 
 def _json_lines(value: Any, indent: str) -> str:
