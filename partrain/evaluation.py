@@ -16,8 +16,6 @@ from partrain.parallel.worker_pool import ComputeGroup
 
 # Tiles a command: few enough that workers end at about the same time, enough that commands cost nothing.
 TILES_A_COMMAND = 64
-# Commands between two looks at what else there is to do: about a second of one worker.
-COMMANDS_A_ROUND = 64
 
 
 # Without eq: comparing arrays gives arrays, so a generated == would only raise.
@@ -63,6 +61,7 @@ def evaluate_split(
     split: SplitRange,
     tile: int,
     follow: Callable[[int], None] = lambda num_done: None,
+    commands_a_round: int | None = None,
 ) -> Evaluation:
     """Evaluate the shared parameters on every example of a split, each once.
 
@@ -72,7 +71,8 @@ def evaluate_split(
     arrays : the shared arrays; `losses`, `predictions` and `confidences` are overwritten.
     split : not empty.
     tile : examples a tile.
-    follow : called now and then with how many examples are done; may raise, to stop.
+    follow : called after each round with how many examples are done; may raise, to stop.
+    commands_a_round : at the end of each round workers wait for each other; without it there is one round.
 
     Returns
     -------
@@ -81,8 +81,9 @@ def evaluate_split(
     piece = TILES_A_COMMAND * tile
     file = FILES.index(split.file)
     arrays["predictions"][: split.size] = -1
-    for start in range(0, split.size, piece * COMMANDS_A_ROUND):
-        stop = min(start + piece * COMMANDS_A_ROUND, split.size)
+    examples_a_round = split.size if commands_a_round is None else piece * commands_a_round
+    for start in range(0, split.size, examples_a_round):
+        stop = min(start + examples_a_round, split.size)
         group.run(
             [
                 Command(EVALUATE, file, split.first, first, min(first + piece, stop))

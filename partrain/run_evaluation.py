@@ -32,6 +32,8 @@ from partrain.trained_run import TrainedRun, load_trained_run
 
 # Between two lines that say how far a long evaluation is.
 PROGRESS_SECONDS = 5.0
+# Commands of each worker between two looks at whether to say so, or to stop: few, for the loops take seconds for them.
+COMMANDS_A_LOOK = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,5 +178,5 @@ def _compute(
                 said = time.monotonic()
                 messages.say(f"{num_done:,} of {split.size:,} examples")
 
-        evaluation = evaluate_split(group, arrays, split, training.tile, follow)
+        evaluation = evaluate_split(group, arrays, split, training.tile, follow, COMMANDS_A_LOOK * max(1, num_workers))
         return evaluation, max(time.monotonic() - began, np.finfo(float).tiny)

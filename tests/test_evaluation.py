@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partrain import evaluation
 from partrain.data.batches import SplitRange
 from partrain.errors import FailedRun
 from partrain.evaluation import Evaluation, evaluate_split
@@ -65,8 +64,7 @@ def test_every_example_of_the_split_is_asked_for_once(size: int, first: int, til
     assert result.accuracy == np.mean(np.arange(first, first + size) % 10 == 1)
 
 
-def test_who_follows_an_evaluation_hears_of_each_round_and_can_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "COMMANDS_A_ROUND", 2)
+def test_who_follows_an_evaluation_hears_of_each_round_and_can_stop_it() -> None:
     group, heard = RecordingGroup(arrays_for(1000)), []
 
     def follow(num_done: int) -> None:
@@ -76,7 +74,7 @@ def test_who_follows_an_evaluation_hears_of_each_round_and_can_stop_it(monkeypat
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        evaluate_split(group, group.arrays, SplitRange("train", 0, 1000), 3, follow)
+        evaluate_split(group, group.arrays, SplitRange("train", 0, 1000), 3, follow, 2)
     assert heard == [384, 768]
 
 

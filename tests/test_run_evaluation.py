@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from partrain import preparation
+from partrain import evaluation, preparation, run_evaluation
 from partrain.parallel import worker_pool
 from partrain.plots import run_plots
 from partrain.store import checkpoint
@@ -180,6 +180,17 @@ def test_run_that_cannot_be_written_is_evaluated_all_the_same(
     assert result.exit_code == 0
     assert json.loads(result.stdout)["num_examples"] == 240
     assert f"warning: {run / 'evaluation-test.json'}: cannot be written: Read-only file system" in result.stderr
+
+
+def test_long_evaluation_says_how_far_it_is(call_partrain: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_evaluation, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(run_evaluation, "COMMANDS_A_LOOK", 1)
+    monkeypatch.setattr(evaluation, "TILES_A_COMMAND", 30)
+    result = call_partrain("evaluate", run, "--workers", 0)
+    assert [line for line in result.stderr.splitlines() if line.endswith("of 240 examples")] == [
+        "90 of 240 examples",
+        "180 of 240 examples",
+    ]
 
 
 def test_signal_ends_an_evaluation(call_partrain: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
