@@ -73,6 +73,8 @@ ROWS = (
 def run_partrain(config: Path, workers: int, folder: Path, *settings: str) -> tuple[dict[str, Any], float]:
     """Train; return the run's summary and the seconds of the whole command."""
     command = [sys.executable, "-m", "partrain", "--config", str(config), "--workers", str(workers), "-q"]
+    # PyTorch's part draws no pictures either.
+    settings = ("logging.plots=false", *settings)
     command += ["--runs-dir", str(folder / "runs"), *(word for value in settings for word in ("--set", value))]
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment(folder))
