@@ -95,6 +95,7 @@ class Coordinator:
         self._commands = functools.cache(self._cut_batch)
         self._saved_step: int | None = None
         self._settled_step = 0
+        self._num_lost_rows = 0
         self._earlier_seconds = 0.0
         self._logged_examples, self._logged_seconds = 0, 0.0
         self.step = 0
@@ -167,6 +168,7 @@ class Coordinator:
         with contextlib.ExitStack() as at_end:
             at_end.callback(self._metrics_log.close)
             at_end.callback(progress.close)
+            at_end.callback(self._tell_lost_rows)
             at_end.callback(self._update.close)
             at_end.enter_context(self._clock.timing("train"))
             try:
@@ -302,8 +304,20 @@ class Coordinator:
         try:
             self._metrics_log.append(row | metrics)
         except OSError as error:
-            self._messages.warn(f"the metrics of step {self.step} are lost: {error.strerror}")
+            if not self._num_lost_rows:
+                self._messages.warn(
+                    f"the metrics of step {self.step} are lost: {error.strerror}; training goes on, and the further "
+                    "ones that are lost are counted"
+                )
+            self._num_lost_rows += 1
+        else:
+            self._tell_lost_rows()
         kill_point("coordinator: after a line of metrics")
+
+    def _tell_lost_rows(self) -> None:
+        if self._num_lost_rows > 1:
+            self._messages.warn(f"{self._num_lost_rows} lines of metrics were lost up to step {self.step}")
+        self._num_lost_rows = 0
 
     def _save(self, *, is_last: bool = False) -> None:
         """Save the state after this step, unless that has been done; then delete what need not be kept.

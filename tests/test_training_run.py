@@ -22,6 +22,7 @@ from partrain.errors import FailedRun
 from partrain.parallel import worker_pool
 from partrain.parallel.worker_pool import Inline
 from partrain.store import checkpoint
+from partrain.store.metrics_log import MetricsLog
 from tests.conftest import Result
 
 Train = Callable[..., Path]
@@ -331,6 +332,29 @@ def test_defect_of_the_program_keeps_its_traceback_and_the_run_its_checkpoint(
     record = read_json(run / "run.json")
     assert (record["status"], record["cause"]) == ("failed", "a defect")
     assert saved_steps(run) == [0]
+
+
+def test_lines_of_metrics_that_are_lost_are_said_once_and_counted(
+    call_partrain: Callable[..., Result],
+    small_config: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    append = MetricsLog.append
+
+    def failing(log: MetricsLog, row: dict[str, Any]) -> None:
+        if 3 <= row["step"] <= 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(log, row)
+
+    monkeypatch.setattr(MetricsLog, "append", failing)
+    config = small_config({"logging.every_steps": 1})
+    result = call_partrain("--config", config, "--workers", 0, "--runs-dir", tmp_path / "runs")
+    assert result.exit_code == 0
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    first, last = (line for line in warnings if "lost" in line)
+    assert "the metrics of step 3 are lost" in first
+    assert re.search(r": [4-9] lines of metrics were lost up to step 7$", last)
 
 
 def test_disk_that_is_full_before_training_leaves_no_run(
