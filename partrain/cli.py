@@ -19,7 +19,7 @@ from partrain.store.durable_files import json_text
 from partrain.store.run_directory import check_writable, validate_run_name
 from partrain.store.run_lookup import find_run
 
-COMMANDS = ("train", "resume", "evaluate", "predict", "bench")
+COMMANDS = ("train", "resume", "evaluate", "predict", "export", "bench")
 
 RUNS_DIR = "runs"
 SPLITS = ("test", "validation", "train")
@@ -141,6 +141,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--json", action="store_true", help="print a list with an object for each image, as JSON")
     _add_quiet(predict)
+    export = commands.add_parser(
+        "export",
+        help="write a run's parameters or metrics in the format of other programs",
+        description="Write the parameters of a run's newest checkpoint, or its metrics, in another format.",
+        epilog="example: partrain export last --to model.onnx",
+        allow_abbrev=False,
+    )
+    export.set_defaults(run=_export)
+    _add_run(export)
+    export.add_argument(
+        "--to",
+        required=True,
+        metavar="FILE",
+        help="the file to write, which is replaced if it exists; its ending says the format "
+        "(.safetensors, .npz, .onnx, .csv). For tensorboard a folder",
+    )
+    export.add_argument(
+        "--format", metavar="FORMAT", help="safetensors, npz, onnx, csv or tensorboard, whatever the file's ending"
+    )
+    _add_quiet(export)
     bench = commands.add_parser(
         "bench",
         help="measure this machine: kernels, phases of a step, scaling",
@@ -307,6 +327,16 @@ def _print(text: str) -> None:
     except BrokenPipeError:
         # Else Python would try to flush the rest at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _export(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    from partrain.export.formats import choose_format, export_run
+
+    format_name = choose_format(options.to, options.format)
+    path = find_run(options.reference, Path(RUNS_DIR))
+    print(export_run(path, Path(options.to), format_name, say=messages.say, warn=messages.warn))
 
 
 def _bench(

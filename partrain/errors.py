@@ -5,7 +5,8 @@
     │   ├── ConfigError        the configuration or the command line
     │   ├── DataError          a data set, or a file of one
     │   ├── RunError           a run directory, its lock, or a checkpoint in it
-    │   └── ResourceError      too little memory, disk or permission for what was asked
+    │   ├── ResourceError      too little memory, disk or permission for what was asked
+    │   └── MissingPackage     an optional package that the command needs is not installed
     └── FailedRun            exit code 1: the run began and could not go on
 
 `str(error)` is the whole message. It says what is wrong, where (file, key, layer), and what to do; the
@@ -42,6 +43,13 @@ class RunError(UserError):
 
 class ResourceError(UserError):
     """The plan needs more memory or disk, or another permission, than there is."""
+
+
+class MissingPackage(UserError):
+    """A package that is installed with an extra is not there."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package}: pip install 'partrain[{extra}]'")
 
 
 class FailedRun(PartrainError):

@@ -153,7 +153,7 @@ def _require_unchanged_network(run: RunDirectory, config: Config) -> None:
 
 def _find_checkpoint(run: RunDirectory, which: str, warn: Callable[[str], None]) -> tuple[Checkpoint, Path]:
     if which == "last":
-        return _newest(run, warn)
+        return newest_checkpoint(run, warn)
     if which == "best":
         return _best(run, warn)
     for path in (Path(which), run.checkpoints_path / which):
@@ -164,7 +164,14 @@ def _find_checkpoint(run: RunDirectory, which: str, warn: Callable[[str], None])
     raise RunError(f"--checkpoint {which}: there is no such file; {there}. Give last, best, or a file.")
 
 
-def _newest(run: RunDirectory, warn: Callable[[str], None]) -> tuple[Checkpoint, Path]:
+def newest_checkpoint(run: RunDirectory, warn: Callable[[str], None]) -> tuple[Checkpoint, Path]:
+    """Return the newest good checkpoint of a run, and its file.
+
+    Raises
+    ------
+    RunError
+        There is none.
+    """
     found = checkpoint.newest_good(run.checkpoints_path, warn)
     if found is None and checkpoint.has_any(run.checkpoints_path):
         raise RunError(f"{run.path}: none of its checkpoints is good. Train it anew.")
@@ -175,7 +182,7 @@ def _newest(run: RunDirectory, warn: Callable[[str], None]) -> tuple[Checkpoint,
 
 def _best(run: RunDirectory, warn: Callable[[str], None]) -> tuple[Checkpoint, Path]:
     for _ in range(MAX_ATTEMPTS):
-        state, file = _newest(run, warn)
+        state, file = newest_checkpoint(run, warn)
         best = state.metadata.get("best")
         step = best.get("step") if isinstance(best, dict) else None
         if not isinstance(step, int):
@@ -197,13 +204,18 @@ def _load(path: Path) -> Checkpoint:
         raise RunError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
+def parameters_in(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the parameters among a checkpoint's tensors, without the optimizer's moments."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith("adam.")}
+
+
 def _fill(
     network: Network, tensors: Mapping[str, NDArray[Any]], dtype: str, file: Path, run: RunDirectory
 ) -> NDArray[Any]:
     """Return the vector of the network's parameters, filled from a checkpoint's tensors."""
     vector = np.empty(network.parameters.size, dtype)
     views = network.parameters.views(vector)
-    found = {name: tensor for name, tensor in tensors.items() if not name.startswith("adam.")}
+    found = parameters_in(tensors)
     problems = [f"{name} is no parameter of the network" for name in found if name not in views]
     for name, view in views.items():
         if name not in found:

@@ -55,6 +55,12 @@ COMMANDS = {
         "--json": None,
         "-q, --quiet": None,
     },
+    "export": {
+        "-h, --help": None,
+        "--to": "FILE",
+        "--format": "FORMAT",
+        "-q, --quiet": None,
+    },
     "bench": {
         "-h, --help": None,
         "--config": "FILE",

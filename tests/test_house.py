@@ -41,6 +41,7 @@ FLOORS = (
         "partrain.comparison",
         "partrain.coordinator",
         "partrain.evaluation",
+        "partrain.export",
         "partrain.messages",
         "partrain.plots",
         "partrain.prediction",

@@ -376,6 +376,23 @@ class RunDirectory:
         write_json_durably(self.evaluation_path(split), {"format": RUN_FORMAT} | content)
 
 
+def owner_of(path: Path) -> Path | None:
+    """Return the directory of the run that `path` is a file of; None if none needs it.
+
+    Other files may stand in a run's directory: what was exported into it, for example.
+
+    Parameters
+    ----------
+    path : absolute, with links resolved.
+    """
+    for folder in path.parents:
+        run = RunDirectory(folder, created=False)
+        if run.run_json_path.is_file():
+            written = (run.config_path, run.run_json_path, run.metrics_path, run.summary_path, run.train_log_path)
+            return folder if path in (*written, run.lock_path) or run.checkpoints_path in path.parents else None
+    return None
+
+
 def _read_document(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
