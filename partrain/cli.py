@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -14,12 +15,13 @@ from partrain.config import read_config
 from partrain.errors import ConfigError, PartrainError, RunError
 from partrain.interruption import Interrupted, Interruption
 from partrain.messages import Messages
+from partrain.normalisation import Normalisation
 from partrain.parallel.machine import available_processors
 from partrain.store.durable_files import json_text
-from partrain.store.run_directory import check_writable, validate_run_name
+from partrain.store.run_directory import Place, check_writable, validate_run_name
 from partrain.store.run_lookup import find_run
 
-COMMANDS = ("train", "resume", "evaluate", "predict", "export", "bench")
+COMMANDS = ("train", "resume", "evaluate", "predict", "export", "import-article", "bench")
 
 RUNS_DIR = "runs"
 SPLITS = ("test", "validation", "train")
@@ -161,6 +163,35 @@ def _parser() -> argparse.ArgumentParser:
         "--format", metavar="FORMAT", help="safetensors, npz, onnx, csv or tensorboard, whatever the file's ending"
     )
     _add_quiet(export)
+    article = commands.add_parser(
+        "import-article",
+        help="turn the article's saved parameters into a run",
+        description="Turn the article's saved file, a pickle of [params, cost], into a run, and print its path.",
+        epilog="example: partrain import-article params.pkl --run-dir runs/article",
+        allow_abbrev=False,
+    )
+    article.set_defaults(run=_import_article)
+    article.add_argument("file", metavar="FILE", help="the pickle")
+    article.add_argument(
+        "--run-dir",
+        metavar="DIR",
+        help=f"the run's own directory, which must not exist (default: a new one in {RUNS_DIR}/)",
+    )
+    article.add_argument(
+        "--mean",
+        type=_finite_number,
+        default=33.0,
+        metavar="MEAN",
+        help="what was subtracted from each pixel (default: 33, as of MNIST's test images)",
+    )
+    article.add_argument(
+        "--std",
+        type=_positive_finite_number,
+        default=79.0,
+        metavar="STD",
+        help="what each difference was divided by (default: 79)",
+    )
+    _add_quiet(article)
     bench = commands.add_parser(
         "bench",
         help="measure this machine: kernels, phases of a step, scaling",
@@ -244,6 +275,23 @@ def _whole_number(text: str, least: int, most: int) -> int:
     return int(text)
 
 
+def _finite_number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return number
+
+
+def _positive_finite_number(text: str) -> float:
+    number = _finite_number(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
 def _train(
     options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
 ) -> None:
@@ -259,7 +307,7 @@ def _train(
     run_dir = Path(options.run_dir) if options.run_dir is not None else None
     if run_dir is not None and os.path.lexists(run_dir):
         raise RunError(f"{run_dir}: exists already. Choose another --run-dir, or go on with that run.")
-    from partrain.training_run import Place, Session, train_new_run
+    from partrain.training_run import Session, train_new_run
 
     place = Place(Path(options.runs_dir), run_dir)
     check_writable(place.folder)
@@ -337,6 +385,16 @@ def _export(
     format_name = choose_format(options.to, options.format)
     path = find_run(options.reference, Path(RUNS_DIR))
     print(export_run(path, Path(options.to), format_name, say=messages.say, warn=messages.warn))
+
+
+def _import_article(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    from partrain.article_import import import_article
+
+    place = Place(Path(RUNS_DIR), None if options.run_dir is None else Path(options.run_dir))
+    normalisation = Normalisation((options.mean,), (options.std,))
+    print(import_article(Path(options.file), place, normalisation, command_line, messages.say).path)
 
 
 def _bench(

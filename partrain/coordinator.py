@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from partrain.kernels import loops
 from partrain.kernels.kernel_set import KernelSet
 from partrain.kill_switch import kill_point
 from partrain.messages import Messages
+from partrain.network.parameters import digest
 from partrain.parallel.parameter_update import ParameterUpdate
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.tiles import cut_into_shards
@@ -119,9 +119,8 @@ class Coordinator:
         return epochs * self._num_train + min(steps * self._config.training.batch_size, self._num_train)
 
     def parameters_sha256(self) -> str:
-        """Return the digest of the parameters' little-endian bytes in network order."""
-        little_endian = self._parameters.astype(self._parameters.dtype.newbyteorder("<"))
-        return hashlib.sha256(little_endian.tobytes()).hexdigest()
+        """Return the digest of the parameters."""
+        return digest(self._parameters)
 
     def restore(self, state: checkpoint.Checkpoint, rows: Sequence[dict[str, Any]], earlier_seconds: float) -> None:
         """Go on from a saved state.

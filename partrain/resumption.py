@@ -32,6 +32,21 @@ class Horizon:
         return {name: value for name, value in given.items() if value is not None}
 
 
+def require_trained_here(record: dict[str, Any], run_path: Path) -> None:
+    """Check that a run was not imported: then there are parameters, and no moments of the optimizer.
+
+    Raises
+    ------
+    RunError
+        It was.
+    """
+    if "imported" in record:
+        raise RunError(
+            f"{run_path}: was imported, and holds parameters alone, so that its training cannot go on. "
+            f"To train from its parameters, begin a new run with --init-from {run_path}."
+        )
+
+
 def config_to_resume(
     path: Path, record: dict[str, Any], overrides: Sequence[str], horizon: Horizon, warn: Callable[[str], None]
 ) -> Config:

@@ -23,7 +23,7 @@ class _Part(BaseModel):
 class _Data(_Part):
     name: str
     source: str
-    digest: str
+    digest: str | None  # None: not known, of an imported run
 
 
 class _Processor(_Part):
@@ -70,21 +70,32 @@ def read_record(run: RunDirectory) -> dict[str, Any]:
 def first_record(preparation: Preparation, command_line: Sequence[str], num_workers: int) -> dict[str, Any]:
     """Return the record of a run that begins."""
     dataset, normalisation = preparation.dataset, preparation.normalisation
+    data = {
+        "name": dataset.name,
+        "source": dataset.source,
+        "digest": dataset.digest,
+        "class_names": list(dataset.class_names),
+        "normalisation": {"mean": list(normalisation.mean), "std": list(normalisation.std)},
+    }
+    began = {"status": "running", "workers": num_workers, "started": now(), "ended": None}
+    return began | _origin(preparation.config, data, command_line)
+
+
+def imported_record(
+    config: Config, data: dict[str, Any], imported: dict[str, Any], command_line: Sequence[str]
+) -> dict[str, Any]:
+    """Return the record of a run that was trained by another program; `imported` says where it comes from."""
+    time = now()
+    ended = {"status": "completed", "imported": imported, "workers": None, "started": time, "ended": time}
+    return ended | _origin(config, data, command_line)
+
+
+def _origin(config: Config, data: dict[str, Any], command_line: Sequence[str]) -> dict[str, Any]:
     return {
-        "status": "running",
         "command_lines": [list(command_line)],
-        "workers": num_workers,
-        "started": now(),
-        "ended": None,
-        "data": {
-            "name": dataset.name,
-            "source": dataset.source,
-            "digest": dataset.digest,
-            "class_names": list(dataset.class_names),
-            "normalisation": {"mean": list(normalisation.mean), "std": list(normalisation.std)},
-        },
-        "identity": preparation.config.identity(),
-        "horizon": horizon_of(preparation.config),
+        "data": data,
+        "identity": config.identity(),
+        "horizon": horizon_of(config),
         "lineage": [],
         **provenance(),
     }

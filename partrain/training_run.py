@@ -6,13 +6,12 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from partrain.config import Config
 from partrain.coordinator import Coordinator
-from partrain.errors import FailedRun, ResourceError, RunError
+from partrain.errors import FailedRun, RunError
 from partrain.interruption import Interrupted, Interruption
 from partrain.kernels.compile_options import are_cached, load
 from partrain.kernels.kernel_set import KernelSet, kernel_set
@@ -26,38 +25,19 @@ from partrain.parallel.worker import Computation
 from partrain.parallel.worker_pool import ComputeGroup, start_fork_server, start_group
 from partrain.plots.run_plots import write_plots
 from partrain.preparation import Preparation, check_disk, check_memory, num_steps, prepare
-from partrain.resumption import Horizon, config_to_resume, newest_state, require_same_data
+from partrain.resumption import Horizon, config_to_resume, newest_state, require_same_data, require_trained_here
 from partrain.run_evaluation import report_of, write_report
 from partrain.run_record import first_record, next_record, now, read_record
 from partrain.stopwatch import Stopwatch
 from partrain.store.checkpoint import checkpoint_path
 from partrain.store.durable_files import write_durably
 from partrain.store.metrics_log import cut_back, read_metrics
-from partrain.store.run_directory import RunDirectory
+from partrain.store.run_directory import Place, RunDirectory, writing_into
 from partrain.store.training_log import TrainingLog
 from partrain.trained_run import padded_names
 
 # More than any run takes: what a damaged file says beyond it is not believed.
 MOST_SECONDS = 1e10
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a new run goes: into `runs_dir` under a name of its own, or exactly to `run_dir`."""
-
-    runs_dir: Path
-    run_dir: Path | None = None
-
-    @property
-    def folder(self) -> Path:
-        """The folder that the run's directory is made in."""
-        return self.runs_dir if self.run_dir is None else self.run_dir.absolute().parent
-
-    def create(self, name: str) -> RunDirectory:
-        """Make the run's directory."""
-        if self.run_dir is not None:
-            return RunDirectory.create_at(self.run_dir)
-        return RunDirectory.create(self.runs_dir, name, datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -115,7 +95,7 @@ def train_new_run(config: Config, place: Place, session: Session) -> RunDirector
         with run.lock(), _log_of(run, session.messages):
             try:
                 record = first_record(preparation, session.command_line, computing.num_workers)
-                with _writing_into(run):
+                with writing_into(run):
                     write_durably(run.config_path, preparation.config.to_yaml().encode())
                     run.write_run_json(record)  # with it, the directory is a run
                 coordinator = _coordinator(run, computing, session)
@@ -156,6 +136,7 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
     run = RunDirectory.open(path)
     with run.lock():
         before = read_record(run)
+        require_trained_here(before, path)
         config = config_to_resume(run.config_path, before, overrides, horizon, messages.warn)
         state = newest_state(run, config, before["status"], messages.warn)
         if before["status"] == "completed" and state is not None and state.step >= num_steps(config):
@@ -167,7 +148,7 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
             record = next_record(before, preparation.config, step, session.command_line, computing.num_workers)
             for difference in record["lineage"][-1]["differences"]:
                 messages.warn(f"the bits may differ from those of the run so far: {difference}")
-            with _writing_into(run):
+            with writing_into(run):
                 num_cut = cut_back(run.metrics_path, step)
                 kill_point("coordinator: after the metrics were cut back")
                 run.write_run_json(record)  # first: what config.yaml says of the horizon does not count
@@ -256,7 +237,7 @@ def _share_data(preparation: Preparation, arrays: SharedArrays) -> Preparation:
 
 @contextlib.contextmanager
 def _log_of(run: RunDirectory, messages: Messages) -> Iterator[None]:
-    with _writing_into(run):
+    with writing_into(run):
         log = TrainingLog(run.train_log_path)
     messages.attach_log(log.write)
     try:
@@ -279,15 +260,6 @@ def _coordinator(run: RunDirectory, computing: _Computing, session: Session) -> 
         clock=session.clock,
         measure_memory=lambda: proportional_memory([os.getpid(), *group.pids]),
     )
-
-
-@contextlib.contextmanager
-def _writing_into(run: RunDirectory) -> Iterator[None]:
-    """Turn a failure to write before the training into a message."""
-    try:
-        yield
-    except OSError as error:
-        raise ResourceError(f"{run.path}: cannot be written: {error.strerror}") from error
 
 
 @contextlib.contextmanager

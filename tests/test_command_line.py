@@ -61,6 +61,13 @@ COMMANDS = {
         "--format": "FORMAT",
         "-q, --quiet": None,
     },
+    "import-article": {
+        "-h, --help": None,
+        "--run-dir": "DIR",
+        "--mean": "MEAN",
+        "--std": "STD",
+        "-q, --quiet": None,
+    },
     "bench": {
         "-h, --help": None,
         "--config": "FILE",

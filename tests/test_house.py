@@ -36,6 +36,7 @@ FLOORS = (
     {"partrain.data", "partrain.network"},
     {"partrain.parallel", "partrain.store"},
     {
+        "partrain.article_import",
         "partrain.bench",
         "partrain.classification_report",
         "partrain.comparison",

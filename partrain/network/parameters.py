@@ -5,8 +5,9 @@ One vector, because it is what processes share, what Adam walks over, and what i
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,10 @@ class ParameterLayout:
         """Return each parameter's part of `vector` (self.size,) under its name, in its shape; no copy."""
         return {p.name: vector[self._slices[p.name]].reshape(p.shape) for p in self.parameters}
 
+    def join(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Return the vector of all parameters, from an array for each."""
+        return np.concatenate([arrays[p.name].reshape(p.size) for p in self.parameters])
+
     def start(self, name: str) -> int:
         """Return where the parameter's part of the vector begins."""
         return int(self._slices[name].start)
@@ -70,3 +75,8 @@ class ParameterLayout:
                 normals = standard_normals(p.size, seed=seed, purpose="initial values", name=p.name)
                 vector[self._slices[p.name]] = normals * p.initial_deviation
         return vector
+
+
+def digest(vector: NDArray[Any]) -> str:
+    """Return the SHA-256 of all parameters' little-endian bytes in network order: equal digests are equal networks."""
+    return hashlib.sha256(vector.astype(vector.dtype.newbyteorder("<")).tobytes()).hexdigest()

@@ -6,6 +6,7 @@ the holder dies, however it dies. The file's content, host and process id, is fo
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -14,6 +15,8 @@ import socket
 import tempfile
 import time
 import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -374,6 +377,39 @@ class RunDirectory:
         OSError : the disk is full, or an I/O error; the old content stays.
         """
         write_json_durably(self.evaluation_path(split), {"format": RUN_FORMAT} | content)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a new run goes: into `runs_dir` under a name of its own, or exactly to `run_dir`."""
+
+    runs_dir: Path
+    run_dir: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the run's directory is made in."""
+        return self.runs_dir if self.run_dir is None else self.run_dir.absolute().parent
+
+    def create(self, name: str) -> RunDirectory:
+        """Make the run's directory."""
+        if self.run_dir is not None:
+            return RunDirectory.create_at(self.run_dir)
+        return RunDirectory.create(self.runs_dir, name, datetime.now(UTC))
+
+
+@contextlib.contextmanager
+def writing_into(run: RunDirectory) -> Iterator[None]:
+    """Turn a failure to write the files that make a directory a run into a message.
+
+    Raises
+    ------
+    ResourceError : something could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(f"{run.path}: cannot be written: {error.strerror}") from error
 
 
 def owner_of(path: Path) -> Path | None:
