@@ -93,6 +93,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     where.add_argument("--run-dir", metavar="DIR", help="the run's own directory, which must not exist")
     train.add_argument(
+        "--init-from",
+        metavar="RUN",
+        help="begin with the parameters of this run's newest checkpoint: a path, a name in the runs folder, or last",
+    )
+    train.add_argument(
         "--dry-run", action="store_true", help="print configuration, layers and memory plan, and train nothing"
     )
     resume = commands.add_parser(
@@ -298,10 +303,18 @@ def _train(
     config = read_config(options.config, options.overrides)
     validate_run_name(config.name)
     num_workers = _num_workers(options)
+    initial = None
+    if options.init_from is not None:
+        from partrain.initial_parameters import read_initial_parameters
+
+        initial = read_initial_parameters(find_run(options.init_from, Path(options.runs_dir)), messages.warn)
     if options.dry_run:
         from partrain.preparation import describe_plan, prepare
 
-        print(describe_plan(prepare(config, say=messages.say, warn=messages.warn), num_workers))
+        preparation = prepare(config, say=messages.say, warn=messages.warn)
+        if initial is not None:
+            initial.require_fit(preparation.network)
+        print(describe_plan(preparation, num_workers))
         return
     # Before anything starts: a job that could not be kept is not begun.
     run_dir = Path(options.run_dir) if options.run_dir is not None else None
@@ -311,7 +324,8 @@ def _train(
 
     place = Place(Path(options.runs_dir), run_dir)
     check_writable(place.folder)
-    print(train_new_run(config, place, Session(num_workers, command_line, messages, interruption)).path)
+    session = Session(num_workers, command_line, messages, interruption)
+    print(train_new_run(config, place, session, initial).path)
 
 
 def _resume(

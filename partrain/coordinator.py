@@ -122,6 +122,18 @@ class Coordinator:
         """Return the digest of the parameters."""
         return digest(self._parameters)
 
+    def begin_with(self, parameters: NDArray[Any]) -> None:
+        """Begin with these parameters in place of drawn ones, and save them: a resume from step 0 must find them.
+
+        Raises
+        ------
+        OSError
+            They cannot be saved.
+        """
+        self._parameters[:] = parameters
+        checkpoint.save(self._run.checkpoints_path, self._state())
+        self._saved_step = self.step
+
     def restore(self, state: checkpoint.Checkpoint, rows: Sequence[dict[str, Any]], earlier_seconds: float) -> None:
         """Go on from a saved state.
 

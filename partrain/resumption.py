@@ -93,9 +93,11 @@ def config_to_resume(
 
 
 def newest_state(
-    run: RunDirectory, config: Config, status: str, warn: Callable[[str], None]
+    run: RunDirectory, config: Config, record: dict[str, Any], warn: Callable[[str], None]
 ) -> checkpoint.Checkpoint | None:
     """Return the newest good checkpoint; None if the run was killed before it had saved any.
+
+    A run that began with another run's parameters saved them first.
 
     Raises
     ------
@@ -104,7 +106,8 @@ def newest_state(
     """
     found = checkpoint.newest_good(run.checkpoints_path, warn)
     if found is None:
-        if status == "running" and not checkpoint.has_any(run.checkpoints_path):
+        drew_its_parameters = "initialised_from" not in record
+        if record["status"] == "running" and drew_its_parameters and not checkpoint.has_any(run.checkpoints_path):
             warn(f"{run.path} was killed before its first checkpoint; it starts again from step 0")
             return None
         raise RunError(f"{run.path}: has no good checkpoint to go on from; train it anew")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from partrain.config import Config
 from partrain.coordinator import Coordinator
 from partrain.errors import FailedRun, RunError
+from partrain.initial_parameters import InitialParameters
 from partrain.interruption import Interrupted, Interruption
 from partrain.kernels.compile_options import are_cached, load
 from partrain.kernels.kernel_set import KernelSet, kernel_set
@@ -62,7 +63,9 @@ class _Computing:
     group: ComputeGroup
 
 
-def train_new_run(config: Config, place: Place, session: Session) -> RunDirectory:
+def train_new_run(
+    config: Config, place: Place, session: Session, initial: InitialParameters | None = None
+) -> RunDirectory:
     """Train a new run.
 
     Parameters
@@ -70,6 +73,7 @@ def train_new_run(config: Config, place: Place, session: Session) -> RunDirector
     config : as it was read; the run keeps it as it was resolved.
     place : where the run goes.
     session : `num_workers` 0: this process computes.
+    initial : what to begin with, in place of values that are drawn.
 
     Returns
     -------
@@ -88,17 +92,26 @@ def train_new_run(config: Config, place: Place, session: Session) -> RunDirector
     ------------
     Makes the run's directory and, while it trains, processes and shared memory.
     """
-    with _computing(config, place.folder, session) as computing:
+
+    def check(preparation: Preparation) -> None:
+        if initial is not None:
+            initial.require_fit(preparation.network)
+
+    with _computing(config, place.folder, session, check) as computing:
         preparation = computing.preparation
         kill_point("coordinator: before the run is made")
         run = place.create(preparation.config.name)
         with run.lock(), _log_of(run, session.messages):
             try:
                 record = first_record(preparation, session.command_line, computing.num_workers)
+                coordinator = _coordinator(run, computing, session)
                 with writing_into(run):
                     write_durably(run.config_path, preparation.config.to_yaml().encode())
+                    if initial is not None:
+                        coordinator.begin_with(initial.vector(preparation.network, preparation.config.training.dtype))
+                        record["initialised_from"] = initial.origin(preparation.network)
+                        session.messages.say(f"begins with the parameters of {initial.run}, step {initial.step:,}")
                     run.write_run_json(record)  # with it, the directory is a run
-                coordinator = _coordinator(run, computing, session)
                 session.interruption.check()
             except BaseException:
                 run.discard()
@@ -138,11 +151,15 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
         before = read_record(run)
         require_trained_here(before, path)
         config = config_to_resume(run.config_path, before, overrides, horizon, messages.warn)
-        state = newest_state(run, config, before["status"], messages.warn)
+        state = newest_state(run, config, before, messages.warn)
         if before["status"] == "completed" and state is not None and state.step >= num_steps(config):
             messages.say(f"{run.path} is complete: {state.step} steps; to go further, raise --epochs or --max-steps")
             return run
-        with _log_of(run, messages), _computing(config, run.path, session, began_with=before) as computing:
+
+        def check(preparation: Preparation) -> None:
+            require_same_data(preparation, before, run.path)
+
+        with _log_of(run, messages), _computing(config, run.path, session, check) as computing:
             preparation = computing.preparation
             step = 0 if state is None else state.step
             record = next_record(before, preparation.config, step, session.command_line, computing.num_workers)
@@ -185,19 +202,18 @@ def _useful_workers(num_workers: int, preparation: Preparation, messages: Messag
 
 @contextlib.contextmanager
 def _computing(
-    config: Config, folder: Path, session: Session, began_with: dict[str, Any] | None = None
+    config: Config, folder: Path, session: Session, check: Callable[[Preparation], None]
 ) -> Iterator[_Computing]:
     """Prepare a training; provide the shared arrays with the data set in them, and the processes that compute.
 
     Parameters
     ----------
     folder : where checkpoints will be kept; memory and disk are checked before anything is started.
-    began_with : the run.json of a run that goes on; the data must be the same.
+    check : told what was prepared, before anything is started; raises where that does not fit the run.
     """
     messages = session.messages
     preparation = _prepare(config, session)
-    if began_with is not None:
-        require_same_data(preparation, began_with, folder)
+    check(preparation)
     config = preparation.config
     training = config.training
     num_workers = _useful_workers(session.num_workers, preparation, messages)

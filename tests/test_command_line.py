@@ -27,6 +27,7 @@ COMMANDS = {
         "--set": "KEY=VALUE",
         "--runs-dir": "DIR",
         "--run-dir": "DIR",
+        "--init-from": "RUN",
         "--dry-run": None,
         "-q, --quiet": None,
     },

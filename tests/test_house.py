@@ -43,6 +43,7 @@ FLOORS = (
         "partrain.coordinator",
         "partrain.evaluation",
         "partrain.export",
+        "partrain.initial_parameters",
         "partrain.messages",
         "partrain.plots",
         "partrain.prediction",
