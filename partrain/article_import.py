@@ -266,6 +266,7 @@ def _write(
             "final": {"train/loss": article.cost[-1]} if article.cost else {},
             "best": None,
             "test": None,
+            "stopped_early": None,
             "parameters_sha256": digest(network.parameters.join(tensors)),
         }
     )

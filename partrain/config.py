@@ -14,7 +14,7 @@ import re
 import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 import yaml
@@ -186,6 +186,14 @@ class Schedule(Section):
     factor: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
+class StopEarly(Section):
+    """End after `patience` evaluations in a row that did not improve the metric by more than `min_delta`."""
+
+    metric: Literal["validation/loss", "validation/accuracy"] = "validation/loss"
+    patience: PositiveInt = 3
+    min_delta: NonNegativeFloat = 0.0
+
+
 class Training(Section):
     """What is computed in a step, and how many steps."""
 
@@ -195,6 +203,7 @@ class Training(Section):
     tile: PositiveInt = 4
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    stop_early: StopEarly | None = None
     kernels: Literal["fast", "loops"] = "fast"
     dtype: Literal["float32", "float64"] = "float32"
 
@@ -244,6 +253,16 @@ class Config(Section):
     checkpoints: Checkpoints = Checkpoints()
     workers: Workers = Workers()
 
+    @pydantic.model_validator(mode="after")
+    def _stopping_early_needs_evaluations(self) -> Config:
+        logging = self.logging
+        if self.training.stop_early and not (logging.evaluate_every_epochs or logging.evaluate_every_steps):
+            raise ValueError(
+                "training.stop_early goes by evaluations, and there are none on the way; "
+                "set logging.evaluate_every_epochs or logging.evaluate_every_steps"
+            )
+        return self
+
     def to_mapping(self) -> dict[str, Any]:
         """Return the configuration as plain containers; `parse_config` of them gives it back."""
         return self.model_dump(mode="json")
@@ -254,7 +273,10 @@ class Config(Section):
         return text
 
     def identity(self) -> dict[str, Any]:
-        """Return the fields that results are a function of: all but RUNTIME and HORIZON."""
+        """Return the fields that results are a function of: all but RUNTIME and HORIZON.
+
+        How often is evaluated belongs to it where the evaluations decide how long to train.
+        """
         mapping = self.to_mapping()
         for path in (*RUNTIME, *HORIZON):
             *parents, last = path.split(".")
@@ -262,6 +284,11 @@ class Config(Section):
             for parent in parents:
                 section = section[parent]
             del section[last]
+        if self.training.stop_early is None:
+            del mapping["training"]["stop_early"]  # as in runs from before there was such a field
+        else:
+            fields = {"evaluate_every_epochs", "evaluate_every_steps"}
+            mapping["logging"] = self.logging.model_dump(mode="json", include=fields)
         return mapping
 
     def identity_digest(self) -> str:
@@ -427,14 +454,25 @@ def _known_keys(location: Sequence[str]) -> list[str]:
         return [key for key in LAYERS[location[2]].model_fields if key != "kind"]
     section: type[BaseModel] = Config
     for part in location:
-        section = section.model_fields[part].annotation  # type: ignore[assignment]
+        inner = _section_in(section.model_fields[part].annotation)
+        assert inner is not None
+        section = inner
     return list(section.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a field holds, also one that may be left out; None for a value."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
 
 
 def _paths_of_values(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     for key, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _paths_of_values(field.annotation, f"{prefix}{key}.")
+        inner = _section_in(field.annotation)
+        if inner is not None:
+            yield from _paths_of_values(inner, f"{prefix}{key}.")
         else:
             yield prefix + key
 

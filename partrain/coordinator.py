@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from partrain.adam import Adam
 from partrain.data.batches import epoch_order
+from partrain.early_stopping import EarlyStopping
 from partrain.errors import FailedRun
 from partrain.evaluation import Evaluation, evaluate_split
 from partrain.interruption import Interruption
@@ -98,6 +99,7 @@ class Coordinator:
         self._num_lost_rows = 0
         self._earlier_seconds = 0.0
         self._logged_examples, self._logged_seconds = 0, 0.0
+        self._early_stopping = EarlyStopping(training.stop_early) if training.stop_early else None
         self.step = 0
         self.best: Metrics | None = None
         self.metrics: Metrics = {}
@@ -105,8 +107,15 @@ class Coordinator:
 
     @property
     def completed(self) -> bool:
-        """Whether the last step is done."""
-        return self.step >= self._preparation.num_steps
+        """Whether the last step is done, or no more are to be made."""
+        return self.step >= self._preparation.num_steps or self.stopped_early is not None
+
+    @property
+    def stopped_early(self) -> str | None:
+        """Why the training ended before its last step, or None if it did not."""
+        if self._early_stopping is None or self.step >= self._preparation.num_steps:
+            return None
+        return self._early_stopping.reason
 
     @property
     def steps_per_epoch(self) -> int:
@@ -149,6 +158,8 @@ class Coordinator:
                 view[:] = state.tensors[prefix + name]
         self.step = self._saved_step = self._settled_step = state.step
         self.best = state.metadata["best"]
+        if self._config.training.stop_early:
+            self._early_stopping = EarlyStopping(self._config.training.stop_early, state.metadata["stop_early"])
         self._earlier_seconds = earlier_seconds
         self._logged_examples = self.num_examples_until(self.step)
         not_metrics = ("step", "epoch", "examples", "time_s")
@@ -256,13 +267,19 @@ class Coordinator:
         epoch_ends = steps_into_epoch == 0
         if self.step % logging.every_steps == 0 or self.completed:
             self._log_step(result)
-        evaluation_due = self.completed or any(
+        evaluation_due = any(
             (
                 epoch_ends and logging.evaluate_every_epochs and epoch % logging.evaluate_every_epochs == 0,
                 logging.evaluate_every_steps and self.step % logging.evaluate_every_steps == 0,
             )
         )
-        is_best = bool(evaluation_due and self._preparation.splits["validation"].size and self._validate())
+        has_validation = self._preparation.splits["validation"].size > 0
+        is_best = (evaluation_due or self.completed) and has_validation and self._validate()
+        # Not at an end that falls between two evaluations: a longer run does not evaluate there.
+        if self._early_stopping and evaluation_due:
+            self._early_stopping.observe(self.step, self.metrics)
+            if self.stopped_early:
+                self._messages.say(f"stopped early at step {self.step}: {self.stopped_early}")
         save_due = (
             epoch_ends
             or (is_best and checkpoints.keep_best)
@@ -388,4 +405,6 @@ class Coordinator:
             "data_digest": dataset.digest,
             "config_digest": self._config.identity_digest(),
         }
+        if self._early_stopping:
+            metadata["stop_early"] = self._early_stopping.state
         return checkpoint.Checkpoint(tensors, metadata)

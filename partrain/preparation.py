@@ -22,7 +22,7 @@ from partrain.data.batches import (
 )
 from partrain.data.dataset import Dataset
 from partrain.data.sources import load_dataset
-from partrain.errors import ResourceError
+from partrain.errors import ConfigError, ResourceError
 from partrain.network.network import Network, examples_a_call
 from partrain.normalisation import Normalisation
 from partrain.parallel.exchange import exchange_specs
@@ -111,6 +111,10 @@ def prepare(config: Config, *, say: Callable[[str], None], warn: Callable[[str],
         The data cannot be used, or the configuration does not fit it.
     """
     dataset, splits = load_splits(config, say=say, warn=warn)
+    if config.training.stop_early and not splits["validation"].size:
+        raise ConfigError(
+            "training.stop_early goes by examples for validation, and there are none; set data.validation_examples"
+        )
     training_images = dataset.train.images[: splits["train"].size]
     network = Network(config.network, dataset.train.images.shape[1:], len(dataset.class_names))
     resolved = _resolve(config, dataset, splits)

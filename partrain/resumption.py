@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from partrain.config import Config, read_config
+from partrain.early_stopping import EarlyStopping
 from partrain.errors import ConfigError, DataError, RunError
 from partrain.preparation import Preparation
 from partrain.run_record import horizon_of
@@ -30,6 +31,13 @@ class Horizon:
         """Return what is to change."""
         given = {"epochs": self.epochs, "max_steps": self.max_steps}
         return {name: value for name, value in given.items() if value is not None}
+
+
+def _free_fields(config: Config) -> str:
+    free = "logging, checkpoints and workers"
+    if config.training.stop_early is None:
+        return free
+    return f"{free}, and not how often it is evaluated, since training.stop_early goes by that"
 
 
 def require_trained_here(record: dict[str, Any], run_path: Path) -> None:
@@ -83,7 +91,7 @@ def config_to_resume(
     not_runtime = list(_differences(stored.identity(), config.identity()))
     if not_runtime or config.training != stored.training:
         what = not_runtime or ["training.epochs and training.max_steps change by --epochs and --max-steps"]
-        raise ConfigError("\n  ".join(["--set: a resumed run takes only logging, checkpoints and workers:", *what]))
+        raise ConfigError("\n  ".join([f"--set: a resumed run takes only {_free_fields(stored)}:", *what]))
     for name, value in horizon_of(stored).items():
         if value != record["horizon"][name]:
             flag = "--" + name.replace("_", "-")
@@ -115,6 +123,12 @@ def newest_state(
     if state.metadata.get("config_digest") != config.identity_digest():
         raise RunError(f"{path}: belongs to a run of another configuration; train anew")
     return state
+
+
+def why_stopped_early(config: Config, state: checkpoint.Checkpoint) -> str | None:
+    """Return why the training ended with this checkpoint before its last step, or None if it did not."""
+    settings = config.training.stop_early
+    return None if settings is None else EarlyStopping(settings, state.metadata["stop_early"]).reason
 
 
 def require_same_data(preparation: Preparation, record: dict[str, Any], run_path: Path) -> None:

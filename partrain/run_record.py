@@ -114,7 +114,7 @@ def next_record(
         "differences": differences(before, current),
         "host": current["host"],
     }
-    return {name: value for name, value in before.items() if name != "cause"} | {
+    return {name: value for name, value in before.items() if name not in ("cause", "stopped_early")} | {
         "status": "running",
         "command_lines": [*before["command_lines"], list(command_line)],
         "workers": num_workers,

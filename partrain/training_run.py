@@ -26,7 +26,14 @@ from partrain.parallel.worker import Computation
 from partrain.parallel.worker_pool import ComputeGroup, start_fork_server, start_group
 from partrain.plots.run_plots import write_plots
 from partrain.preparation import Preparation, check_disk, check_memory, num_steps, prepare
-from partrain.resumption import Horizon, config_to_resume, newest_state, require_same_data, require_trained_here
+from partrain.resumption import (
+    Horizon,
+    config_to_resume,
+    newest_state,
+    require_same_data,
+    require_trained_here,
+    why_stopped_early,
+)
 from partrain.run_evaluation import report_of, write_report
 from partrain.run_record import first_record, next_record, now, read_record
 from partrain.stopwatch import Stopwatch
@@ -152,9 +159,19 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
         require_trained_here(before, path)
         config = config_to_resume(run.config_path, before, overrides, horizon, messages.warn)
         state = newest_state(run, config, before, messages.warn)
-        if before["status"] == "completed" and state is not None and state.step >= num_steps(config):
-            messages.say(f"{run.path} is complete: {state.step} steps; to go further, raise --epochs or --max-steps")
-            return run
+        if before["status"] == "completed" and state is not None:
+            reason = why_stopped_early(config, state)
+            if reason is not None:
+                messages.say(
+                    f"{run.path} is complete: it stopped early at step {state.step}: {reason}; "
+                    f"to train on from its parameters, begin a new run with --init-from {run.path}"
+                )
+                return run
+            if state.step >= num_steps(config):
+                messages.say(
+                    f"{run.path} is complete: {state.step} steps; to go further, raise --epochs or --max-steps"
+                )
+                return run
 
         def check(preparation: Preparation) -> None:
             require_same_data(preparation, before, run.path)
@@ -328,6 +345,8 @@ def _train(
                     step=coordinator.step,
                 )
                 write_report(run, report, messages.warn)
+            if coordinator.stopped_early:
+                record["stopped_early"] = coordinator.stopped_early
         finally:
             for name, number in computing.group.num_tiles_computed.items():
                 messages.note(f"{name} computed {number:,} tiles")
@@ -384,6 +403,7 @@ def _summary(
         "final": coordinator.metrics,
         "best": coordinator.best,
         "test": test,
+        "stopped_early": coordinator.stopped_early,
         "parameters_sha256": coordinator.parameters_sha256(),
     }
 

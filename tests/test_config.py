@@ -128,6 +128,7 @@ def test_the_defaults_are_those_of_the_reference(read):
                 "every_steps": 1000,
                 "factor": 0.1,
             },
+            "stop_early": None,
             "kernels": "fast",
             "dtype": "float32",
         },
@@ -614,3 +615,38 @@ def test_the_identity_is_all_that_results_are_a_function_of(read):
     assert read(SMALLEST, *free).identity_digest() == digest
     assert len({read(SMALLEST, override).identity_digest() for override in bound} | {digest}) == len(bound) + 1
     assert read(SMALLEST, "training.optimizer.weight_decay=0").identity_digest() == digest
+
+
+def test_how_often_is_evaluated_is_identity_where_it_decides_when_to_stop(read):
+    config = read(SMALLEST)
+    stopping = read(SMALLEST, "training.stop_early={}")
+    assert "stop_early" not in config.identity()["training"]  # as in the runs from before there was such a field
+    assert stopping.identity()["training"]["stop_early"] == {
+        "metric": "validation/loss",
+        "patience": 3,
+        "min_delta": 0,
+    }
+    often = ("logging.evaluate_every_steps=5", "logging.evaluate_every_epochs=null")
+    assert read(SMALLEST, *often).identity_digest() == config.identity_digest()
+    assert read(SMALLEST, "training.stop_early={}", *often).identity_digest() != stopping.identity_digest()
+    rarely = ("logging.every_steps=1", "training.epochs=9")
+    assert read(SMALLEST, "training.stop_early={}", *rarely).identity_digest() == stopping.identity_digest()
+    assert read(stopping.to_yaml()) == stopping
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["training.stop_early.patience=0"], "training.stop_early.patience: "),
+        (["training.stop_early.metric=train/loss"], "training.stop_early.metric: "),
+        (["training.stop_early.min_delta=-1"], "training.stop_early.min_delta: "),
+        (["training.stop_early=3"], "training.stop_early: must be a mapping of keys to values, not 3"),
+        (["training.stop_early.patient=3"], "training.stop_early.patient: unknown key; did you mean patience?"),
+        (["patience=3"], "patience: unknown key; did you mean training.stop_early.patience?"),
+        (["training.stop_early={}", "logging.evaluate_every_epochs=null"], "there are none on the way; set logging."),
+    ],
+)
+def test_errors_in_when_to_stop_early_are_told_with_their_keys(read, overrides, expected):
+    with pytest.raises(ConfigError) as refusal:
+        read(SMALLEST, *overrides)
+    assert expected in str(refusal.value)

@@ -41,6 +41,7 @@ FLOORS = (
         "partrain.classification_report",
         "partrain.comparison",
         "partrain.coordinator",
+        "partrain.early_stopping",
         "partrain.evaluation",
         "partrain.export",
         "partrain.initial_parameters",

@@ -106,6 +106,7 @@ def test_summary_has_every_field(train: Train) -> None:
         "final",
         "best",
         "test",
+        "stopped_early",
         "parameters_sha256",
     }
     assert (summary["steps"], summary["epochs"], summary["examples"], summary["workers"]) == (20, 2, 400, 2)
