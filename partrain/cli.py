@@ -21,7 +21,7 @@ from partrain.store.durable_files import json_text
 from partrain.store.run_directory import Place, check_writable, validate_run_name
 from partrain.store.run_lookup import find_run
 
-COMMANDS = ("train", "resume", "evaluate", "predict", "export", "import-article", "bench")
+COMMANDS = ("train", "resume", "evaluate", "predict", "export", "import-article", "bench", "data")
 
 RUNS_DIR = "runs"
 SPLITS = ("test", "validation", "train")
@@ -216,7 +216,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--json", action="store_true", help="print the facts as JSON")
     _add_quiet(bench)
+    _add_data_commands(commands.add_parser("data", help="data sets ahead of time", allow_abbrev=False))
     return parser
+
+
+def _add_data_commands(data: argparse.ArgumentParser) -> None:
+    data.description = "Data sets ahead of time."
+    data.epilog = "example: partrain data fetch mnist"
+    commands = data.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, what in (
+        ("fetch", _data_fetch, "fetch the files of a data set that are not on this machine, and verify all"),
+        ("verify", _data_verify, "compare the files of a data set that are on this machine with their digests"),
+    ):
+        command = commands.add_parser(
+            name,
+            help=what,
+            description=f"{what[0].upper()}{what[1:]}. Prints a table of the files.",
+            epilog=f"example: partrain data {name} mnist",
+            allow_abbrev=False,
+        )
+        command.set_defaults(run=run)
+        command.add_argument("name", metavar="NAME", help="mnist or fashion-mnist")
+        _add_quiet(command)
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
@@ -420,6 +441,24 @@ def _bench(
 
     report = measure(config, options.workers, messages, interruption)
     print(json.dumps(report, indent=2) if options.json else describe(report))
+
+
+def _data_fetch(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    from partrain.data_files import describe, fetch
+
+    print(describe(fetch(options.name, messages.say)))
+
+
+def _data_verify(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    from partrain.data_files import describe, require_all_right, verify
+
+    reports = verify(options.name)
+    print(describe(reports), flush=True)
+    require_all_right(options.name, reports)
 
 
 def _num_workers(options: argparse.Namespace) -> int:

@@ -326,6 +326,20 @@ def call_partrain(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     return call
 
 
+def call_without_numba(*arguments: object) -> int:
+    """Run the program in a process of its own, in this folder; return its exit code, if it has not imported Numba."""
+    program = (
+        "import sys; from partrain.cli import main; code = main(sys.argv[1:]); "
+        "found = sorted(name for name in sys.modules if name.split('.')[0] in ('numba', 'llvmlite')); "
+        "sys.exit(f'Numba was imported: {found[:3]}' if found else code + 100)"
+    )
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode >= 100, result.stderr
+    return result.returncode - 100
+
+
 # ---- what it is run on
 
 SMALL_CONFIG: dict[str, Any] = {

@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from partrain.store import checkpoint
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
 from tests.article_file import NAMES, article_logits, article_params
-from tests.conftest import ROOT, Result, noise_examples
+from tests.conftest import Result, call_without_numba, noise_examples
 
 Call = Callable[..., Result]
 COST = [np.float64(2.25), np.float64(1.5), 0.75, np.float32(0.5), np.array([0.25])]
@@ -176,12 +174,4 @@ def test_failed_write_leaves_no_run(call_partrain: Call, monkeypatch: pytest.Mon
 
 
 def test_import_imports_no_numba() -> None:
-    program = (
-        "import sys; from partrain.cli import main; code = main(sys.argv[1:]); "
-        "found = sorted(name for name in sys.modules if name.split('.')[0] in ('numba', 'llvmlite')); "
-        "sys.exit(f'{code} {found[:3]}' if code or found else 0)"
-    )
-    command = [sys.executable, "-c", program, "import-article", str(write_article()), "-q"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert call_without_numba("import-article", write_article()) == 0

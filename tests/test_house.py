@@ -41,6 +41,7 @@ FLOORS = (
         "partrain.classification_report",
         "partrain.comparison",
         "partrain.coordinator",
+        "partrain.data_files",
         "partrain.early_stopping",
         "partrain.evaluation",
         "partrain.export",

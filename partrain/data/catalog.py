@@ -105,8 +105,50 @@ CATALOG = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class FoundFile:
+    """A file of a named data set that was read and found right.
+
+    Parameters
+    ----------
+    content : what is in it, and where it is.
+    source : the folder it was in, or the address of the mirror that it was fetched from.
+    """
+
+    content: IdxFile
+    source: str
+
+
 def load_named(name: str, *, say: Callable[[str], None]) -> Dataset:
     """Load a data set of the catalogue, fetching the files that are not on this machine.
+
+    Parameters
+    ----------
+    name : a key of `CATALOG`.
+    say : gets a line for each file that is fetched.
+
+    Raises
+    ------
+    DataUnavailable, DataError
+        As `fetch_files`; or the files do not belong together.
+
+    Side effects
+    ------------
+    As `fetch_files`.
+    """
+    files = fetch_files(name, say=say)
+    train_images, train_labels, test_images, test_labels = (files[file_name].content for file_name in FILE_NAMES)
+    return build_dataset(
+        name,
+        ", ".join(dict.fromkeys(files[file_name].source for file_name in FILE_NAMES)),
+        split_of(train_images, train_labels),
+        split_of(test_images, test_labels),
+        CATALOG[name].class_names,
+    )
+
+
+def fetch_files(name: str, *, say: Callable[[str], None]) -> dict[str, FoundFile]:
+    """Read and check the files of a named data set, by their names; fetch those that are not on this machine.
 
     Parameters
     ----------
@@ -124,41 +166,46 @@ def load_named(name: str, *, say: Callable[[str], None]) -> Dataset:
     ------------
     Fetched files stay in the folder `name` of `data_home()`; a progress bar if stderr is a terminal.
     """
-    entry = CATALOG[name]
     home = data_home() / name
+    paths, tried = find_files(name)
+    # What is here is checked first: no long download before the message that a file is broken.
+    files = {
+        file_name: FoundFile(read_checked(name, file_name, path), str(path.parent.resolve()))
+        for file_name, path in paths.items()
+    }
+    mirrors = list(CATALOG[name].mirrors)
+    for file_name in FILE_NAMES:
+        if file_name not in files:
+            source = _fetch(name, file_name, home, mirrors, tried, say)
+            files[file_name] = FoundFile(read_checked(name, file_name, home / f"{file_name}.gz"), source)
+    return files
+
+
+def find_files(name: str) -> tuple[dict[str, Path], list[str]]:
+    """Return where the files of a named data set are on this machine, and what each folder lacks."""
     paths: dict[str, Path] = {}
-    tried: list[str] = []
-    for folder in (home, *entry.system_folders):
+    lacking: list[str] = []
+    for folder in (data_home() / name, *CATALOG[name].system_folders):
         try:
             found = find_idx_files(folder)
         except OSError as error:
-            tried.append(f"{folder}: {error.strerror}")
+            lacking.append(f"{folder}: {error.strerror}")
             continue
-        lacking = [file_name for file_name in FILE_NAMES if file_name not in found]
-        if lacking:
-            tried.append(f"{folder}: holds no {', '.join(lacking)}")
+        missing = [file_name for file_name in FILE_NAMES if file_name not in found]
+        if missing:
+            lacking.append(f"{folder}: holds no {', '.join(missing)}")
         paths = found | paths  # of two copies, the one in the earlier folder
-
-    # What is here is checked first: no long download before the message that a file is broken.
-    files = {file_name: _read_checked(name, file_name, path) for file_name, path in paths.items()}
-    sources = {file_name: str(path.parent.resolve()) for file_name, path in paths.items()}
-    mirrors = list(entry.mirrors)
-    for file_name in FILE_NAMES:
-        if file_name not in files:
-            sources[file_name] = _fetch(name, file_name, home, mirrors, tried, say)
-            files[file_name] = _read_checked(name, file_name, home / f"{file_name}.gz")
-
-    train_images, train_labels, test_images, test_labels = (files[file_name] for file_name in FILE_NAMES)
-    return build_dataset(
-        name,
-        ", ".join(dict.fromkeys(sources[file_name] for file_name in FILE_NAMES)),
-        split_of(train_images, train_labels),
-        split_of(test_images, test_labels),
-        entry.class_names,
-    )
+    return paths, lacking
 
 
-def _read_checked(name: str, file_name: str, path: Path) -> IdxFile:
+def read_checked(name: str, file_name: str, path: Path) -> IdxFile:
+    """Read a file of a named data set.
+
+    Raises
+    ------
+    DataError
+        It is damaged, or another one; says what its digest is.
+    """
     num_dimensions = 3 if "idx3" in file_name else 1
     file = read_idx(path, num_dimensions=num_dimensions, max_bytes=MAX_FILE_BYTES)
     expected = CATALOG[name].sha256[file_name]
@@ -215,7 +262,7 @@ def _download(name: str, file_name: str, address: str, folder: Path) -> None:
         try:
             num_bytes = _receive(response, temporary, file_name)
             try:
-                _read_checked(name, file_name, temporary)
+                read_checked(name, file_name, temporary)
             except DataError:
                 raise DataError(f"sent {num_bytes:,} bytes that are not the whole, right file") from None
             os.replace(temporary, folder / f"{file_name}.gz")

@@ -53,6 +53,11 @@ class IdxFile:
     array: NDArray[np.uint8]
     sha256: str
 
+    @property
+    def num_bytes(self) -> int:
+        """The size of the uncompressed file."""
+        return 4 + 4 * self.array.ndim + self.array.nbytes
+
 
 def read_idx(path: str | Path, *, num_dimensions: int, max_bytes: int = MAX_BYTES) -> IdxFile:
     """Read an IDX file of unsigned bytes, gzip or plain.

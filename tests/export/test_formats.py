@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import pytest
 
 from partrain.export.metrics import events_name
 from partrain.store.run_directory import RunDirectory
-from tests.conftest import ROOT, Result
+from tests.conftest import Result, call_without_numba
 from tests.saved_runs import write_saved_run
 
 Call = Callable[..., Result]
@@ -114,14 +112,6 @@ def test_a_failed_write_leaves_the_old_file(call_partrain: Call, monkeypatch: py
     assert sorted(os.listdir()) == ["m.csv", "runs"]
 
 
-@pytest.mark.parametrize("name", ["m.safetensors", "m.npz", "m.onnx", "m.csv"])
-def test_export_imports_no_numba(tmp_path: Path, name: str) -> None:
-    program = (
-        "import sys; from partrain.cli import main; code = main(sys.argv[1:]); "
-        "found = sorted(name for name in sys.modules if name.split('.')[0] in ('numba', 'llvmlite')); "
-        "sys.exit(f'{code} {found[:3]}' if code or found else 0)"
-    )
-    command = [sys.executable, "-c", program, "export", "run", "--to", name, "-q"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert (result.returncode, result.stderr) == (0, "")
+@pytest.mark.parametrize("name", ["m.safetensors", "m.onnx", "m.csv"])
+def test_export_imports_no_numba(name: str) -> None:
+    assert call_without_numba("export", "run", "--to", name) == 0
