@@ -8,12 +8,16 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import partrain
 from partrain.config import read_config
 from partrain.errors import ConfigError, PartrainError, RunError
 from partrain.interruption import Interrupted, Interruption
+from partrain.listing import COLUMNS, STATUSES, list_runs
+from partrain.listing import describe as describe_list
 from partrain.messages import Messages
 from partrain.normalisation import Normalisation
 from partrain.parallel.machine import available_processors
@@ -21,7 +25,7 @@ from partrain.store.durable_files import json_text
 from partrain.store.run_directory import Place, check_writable, validate_run_name
 from partrain.store.run_lookup import find_run
 
-COMMANDS = ("train", "resume", "evaluate", "predict", "export", "import-article", "bench", "data")
+COMMANDS = ("train", "resume", "evaluate", "predict", "list", "export", "import-article", "bench", "data")
 
 RUNS_DIR = "runs"
 SPLITS = ("test", "validation", "train")
@@ -148,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--json", action="store_true", help="print a list with an object for each image, as JSON")
     _add_quiet(predict)
+    _add_list(commands)
     export = commands.add_parser(
         "export",
         help="write a run's parameters or metrics in the format of other programs",
@@ -218,6 +223,28 @@ def _parser() -> argparse.ArgumentParser:
     _add_quiet(bench)
     _add_data_commands(commands.add_parser("data", help="data sets ahead of time", allow_abbrev=False))
     return parser
+
+
+def _add_list(commands: Any) -> None:
+    listing = commands.add_parser(
+        "list",
+        help="the runs: status, steps, accuracies, time",
+        description="List the runs in a folder, the newest first. A run that is broken is listed as such.",
+        epilog="example: partrain list --sort validation --status completed",
+        allow_abbrev=False,
+    )
+    listing.set_defaults(run=_list)
+    listing.add_argument("--runs-dir", metavar="DIR", help=f"the folder of runs (default: {RUNS_DIR})")
+    listing.add_argument(
+        "--sort",
+        choices=COLUMNS,
+        default="age",
+        metavar="KEY",
+        help=f"by which column: {', '.join(COLUMNS)} (default: age, the newest first)",
+    )
+    listing.add_argument("--status", choices=STATUSES, metavar="S", help=f"only runs that are: {', '.join(STATUSES)}")
+    listing.add_argument("--json", action="store_true", help="print the facts as JSON")
+    _add_quiet(listing)
 
 
 def _add_data_commands(data: argparse.ArgumentParser) -> None:
@@ -401,6 +428,21 @@ def _predict(
         split = options.split or "test"
         outcomes = [prediction.predict_example(path, which, split, options.index, invert=invert, messages=messages)]
     _print(json_text(outcomes) if options.json else "\n".join(map(prediction.describe, outcomes)))
+
+
+def _list(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    runs_dir = Path(options.runs_dir or RUNS_DIR)
+    # The default folder is made by the first training.
+    nothing_yet = options.runs_dir is None and not runs_dir.exists()
+    entries = [] if nothing_yet else list_runs(runs_dir, options.sort, options.status)
+    if options.json:
+        _print(json_text(entries))
+    elif entries:
+        _print(describe_list(entries, datetime.now(UTC)))
+    else:
+        messages.say(f"no runs in {runs_dir}" + (f" that are {options.status}" if options.status else ""))
 
 
 def _print(text: str) -> None:

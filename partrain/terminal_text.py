@@ -19,12 +19,12 @@ def num_columns(text: str) -> int:
     )
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table: the first column flush left, the others flush right."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], num_words: int = 1) -> list[str]:
+    """Return the lines of a table: the first `num_words` columns flush left, the others flush right."""
     widths = [max(map(num_columns, column)) for column in zip(head, *rows, strict=True)]
     return [
         "  ".join(
-            _pad(cell, width, left=k == 0) for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+            _pad(cell, width, left=k < num_words) for k, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in (head, *rows)
     ]

@@ -55,6 +55,14 @@ COMMANDS = {
         "--json": None,
         "-q, --quiet": None,
     },
+    "list": {
+        "-h, --help": None,
+        "--runs-dir": "DIR",
+        "--sort": "KEY",
+        "--status": "S",
+        "--json": None,
+        "-q, --quiet": None,
+    },
     "export": {
         "-h, --help": None,
         "--to": "FILE",

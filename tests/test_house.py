@@ -46,6 +46,8 @@ FLOORS = (
         "partrain.evaluation",
         "partrain.export",
         "partrain.initial_parameters",
+        "partrain.listing",
+        "partrain.logged_run",
         "partrain.messages",
         "partrain.plots",
         "partrain.prediction",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
+
+from partrain.terminal_text import table
 
 NOTE_ON_STAGES = """\
 Multiply-adds count as two operations, as if all were made: the backward passes and the update leave out
@@ -37,7 +38,7 @@ def describe(facts: dict[str, Any]) -> str:
             f"{training['tile']}, {training['kernels']} kernels in {training['dtype']}",
             "",
             "stages, on one core",
-            *_table(
+            *table(
                 ("stage", "pass", "per", "median µs", "minimum µs", "GFLOP/s", "of the peak"),
                 [_stage_row(stage) for stage in facts["stages"]],
                 num_words=3,
@@ -45,14 +46,15 @@ def describe(facts: dict[str, Any]) -> str:
             NOTE_ON_STAGES,
             "",
             "phases of a step, median µs",
-            *_table(
+            *table(
                 ("workers", *columns),
                 [(str(row["workers"]), *(_number(row[f"{name}_us"]) for name in columns)) for row in facts["phases"]],
+                num_words=0,
             ),
             NOTE_ON_PHASES,
             "",
             "scaling",
-            *_table(
+            *table(
                 ("workers", "tiles per worker", "examples/s", "speed-up"),
                 [
                     (
@@ -63,10 +65,11 @@ def describe(facts: dict[str, Any]) -> str:
                     )
                     for row in facts["scaling"]
                 ],
+                num_words=0,
             ),
             "",
             "model: speed-up to expect against one worker",
-            *_table(
+            *table(
                 ("batch", *(f"{cores} cores" for cores in _distinct(model, "cores"))),
                 [
                     (
@@ -75,6 +78,7 @@ def describe(facts: dict[str, Any]) -> str:
                     )
                     for batch_size in _distinct(model, "batch_size")
                 ],
+                num_words=0,
             ),
             f"µs: {model['serial_us']:.0f} once a step, {model['wake_us']:.0f} for waking, "
             f"{model['dispatch_us']:.0f} for each worker's command",
@@ -109,15 +113,3 @@ def _stage_row(stage: dict[str, Any]) -> tuple[str, ...]:
 
 def _number(microseconds: float) -> str:
     return f"{microseconds:,.2f}" if abs(microseconds) < 100 else f"{microseconds:,.0f}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], num_words: int = 0) -> list[str]:
-    """Return lines with columns of one width each; the first `num_words` columns are words, the others numbers."""
-    widths = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
-    return [
-        "  ".join(
-            f"{cell:<{width}}" if k < num_words else f"{cell:>{width}}"
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *rows)
-    ]

@@ -227,6 +227,32 @@ def names(folder: Path) -> list[str]:
     return [path.name for path in _checkpoint_files(folder)]
 
 
+def newest_shapes(folder: Path) -> dict[str, tuple[int, ...]] | None:
+    """Return the shapes of the newest checkpoint's tensors by name, from its header alone; None if there is none.
+
+    The digest is not verified: that would mean to read the whole file.
+
+    Raises
+    ------
+    CorruptCheckpoint : the header is damaged.
+    OSError : the file cannot be read.
+    """
+    files = _checkpoint_files(folder)
+    if not files:
+        return None
+    with open(files[-1], "rb") as file:
+        start = file.read(8)
+        if len(start) < 8 or _header_length(start) > files[-1].stat().st_size - 8:
+            raise CorruptCheckpoint(f"{files[-1]}: truncated, altered or no checkpoint.")
+        data = file.read(_header_length(start))
+    try:
+        header = json.loads(data)
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        return {name: tuple(int(size) for size in entry["shape"]) for name, entry in tensors.items()}
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise CorruptCheckpoint(f"{files[-1]}: truncated, altered or no checkpoint: {error}.") from error
+
+
 def prune(folder: Path, *, newest: Path, keep_last: int, best_step: int | None) -> None:
     """Delete the checkpoints that need not be kept, after `newest` was saved.
 

@@ -86,17 +86,27 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     RunError : a line before the last is damaged; names file and line.
     OSError : the file cannot be read.
     """
-    lines = _whole_lines(path)
-    rows = [_parse(line) for line in lines]
-    if rows and rows[-1] is None:
-        rows.pop()
-    good_rows = [row for row in rows if row is not None]
-    if len(good_rows) < len(rows):
+    rows, damaged = read_good_metrics(path)
+    if damaged and damaged[0] < len(rows) + len(damaged):
         raise RunError(
-            f"{path}: line {rows.index(None) + 1} is damaged. Delete the line to read the others; "
+            f"{path}: line {damaged[0]} is damaged. Delete the line to read the others; "
             "`partrain resume` sets it aside."
         )
-    return good_rows
+    return rows
+
+
+def read_good_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return the rows of a metrics file that can be read, and the numbers of the lines that cannot.
+
+    A last line without line feed is in neither: it is torn, or being written at this moment.
+
+    Raises
+    ------
+    OSError : the file cannot be read.
+    """
+    parsed = [_parse(line) for line in _whole_lines(path)]
+    good = [row for row in parsed if row is not None]
+    return good, [number for number, row in enumerate(parsed, 1) if row is None]
 
 
 def cut_back(path: Path, step: int) -> int:

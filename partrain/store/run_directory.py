@@ -360,6 +360,15 @@ class RunDirectory:
         """
         return _read_document(self.summary_path)
 
+    def read_evaluation(self, split: str) -> dict[str, Any]:
+        """Return the content of the evaluation on a split.
+
+        Raises
+        ------
+        RunError : the file is missing, damaged, or of a newer format.
+        """
+        return _read_document(self.evaluation_path(split))
+
     def write_summary(self, content: dict[str, Any]) -> None:
         """Replace summary.json durably; `format` is added.
 

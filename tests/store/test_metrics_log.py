@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partrain.errors import RunError
-from partrain.store.metrics_log import MetricsLog, cut_back, read_metrics
+from partrain.store.metrics_log import MetricsLog, cut_back, read_good_metrics, read_metrics
 from tests.store.file_faults import fault_at_call, recorded_calls
 
 
@@ -144,6 +144,20 @@ def test_cut_back_with_only_a_torn_line_drops_it_and_keeps_no_file(path: Path) -
     assert cut_back(path, 5) == 0
     assert path.read_bytes() == b'{"step":1}\n'
     assert os.listdir(path.parent) == ["metrics.jsonl"]
+
+
+def test_damaged_line_before_a_torn_one_is_named(path: Path) -> None:
+    path.write_bytes(b'{"step":1}\n{"st\n{"step\n')
+    with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 is damaged"):
+        read_metrics(path)
+
+
+def test_good_rows_are_read_past_damaged_lines(path: Path) -> None:
+    path.write_bytes(b'{"step":1}\nnot JSON\n[3]\n{"step":4,"a":"NaN"}\n{"step":5')
+    rows, damaged = read_good_metrics(path)
+    assert [row["step"] for row in rows] == [1, 4]
+    assert math.isnan(rows[1]["a"])
+    assert damaged == [2, 3]
 
 
 def test_cut_back_sets_damaged_lines_aside(path: Path) -> None:
