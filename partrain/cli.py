@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from partrain.errors import ConfigError, PartrainError, RunError
 from partrain.interruption import Interrupted, Interruption
 from partrain.listing import COLUMNS, STATUSES, list_runs
 from partrain.listing import describe as describe_list
+from partrain.logged_run import LoggedRun
 from partrain.messages import Messages
 from partrain.normalisation import Normalisation
 from partrain.parallel.machine import available_processors
@@ -25,7 +27,7 @@ from partrain.store.durable_files import json_text
 from partrain.store.run_directory import Place, check_writable, validate_run_name
 from partrain.store.run_lookup import find_run
 
-COMMANDS = ("train", "resume", "evaluate", "predict", "list", "export", "import-article", "bench", "data")
+COMMANDS = ("train", "resume", "evaluate", "predict", "compare", "list", "export", "import-article", "bench", "data")
 
 RUNS_DIR = "runs"
 SPLITS = ("test", "validation", "train")
@@ -152,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--json", action="store_true", help="print a list with an object for each image, as JSON")
     _add_quiet(predict)
+    _add_compare(commands)
     _add_list(commands)
     export = commands.add_parser(
         "export",
@@ -223,6 +226,24 @@ def _parser() -> argparse.ArgumentParser:
     _add_quiet(bench)
     _add_data_commands(commands.add_parser("data", help="data sets ahead of time", allow_abbrev=False))
     return parser
+
+
+def _add_compare(commands: Any) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="what differs between runs, and their results side by side",
+        description="Hold runs against each other: what differs in the configurations, the results side by side, "
+        "whether the parameters have the same bits, and whether a difference is real.",
+        epilog="example: partrain compare last~1 last",
+        allow_abbrev=False,
+    )
+    compare.set_defaults(run=_compare)
+    compare.add_argument(
+        "references", nargs="+", metavar="RUN", help="a path, a name in runs/, last, or last~1; two or more"
+    )
+    compare.add_argument("--all", action="store_true", help="also what is the same in all runs")
+    compare.add_argument("--json", action="store_true", help="print the facts as JSON")
+    _add_quiet(compare)
 
 
 def _add_list(commands: Any) -> None:
@@ -428,6 +449,30 @@ def _predict(
         split = options.split or "test"
         outcomes = [prediction.predict_example(path, which, split, options.index, invert=invert, messages=messages)]
     _print(json_text(outcomes) if options.json else "\n".join(map(prediction.describe, outcomes)))
+
+
+def _compare(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    if len(options.references) < 2:
+        raise ConfigError("compare: give two runs or more, e.g. partrain compare last~1 last")
+    paths = [find_run(reference, Path(RUNS_DIR)) for reference in options.references]
+    places: dict[str, str] = {}
+    for reference, path in zip(options.references, paths, strict=True):
+        earlier = places.setdefault(os.path.realpath(path), reference)
+        if earlier is not reference:
+            raise ConfigError(f"compare: {earlier} and {reference} are the same run, {path}. Name each run once.")
+    from partrain.comparison import compare
+    from partrain.comparison_text import describe
+
+    runs = [LoggedRun.open(path) for path in paths]
+    facts = compare(runs, everything=options.all)
+    if options.json:
+        _print(json_text(facts))
+    else:
+        on_terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns if on_terminal else None
+        _print(describe(facts, width=width, bold=on_terminal and not os.environ.get("NO_COLOR")))
 
 
 def _list(

@@ -55,6 +55,12 @@ COMMANDS = {
         "--json": None,
         "-q, --quiet": None,
     },
+    "compare": {
+        "-h, --help": None,
+        "--all": None,
+        "--json": None,
+        "-q, --quiet": None,
+    },
     "list": {
         "-h, --help": None,
         "--runs-dir": "DIR",
