@@ -234,7 +234,7 @@ def _add_compare(commands: Any) -> None:
         help="what differs between runs, and their results side by side",
         description="Hold runs against each other: what differs in the configurations, the results side by side, "
         "whether the parameters have the same bits, and whether a difference is real.",
-        epilog="example: partrain compare last~1 last",
+        epilog="example: partrain compare last~1 last --html comparison.html",
         allow_abbrev=False,
     )
     compare.set_defaults(run=_compare)
@@ -243,6 +243,7 @@ def _add_compare(commands: Any) -> None:
     )
     compare.add_argument("--all", action="store_true", help="also what is the same in all runs")
     compare.add_argument("--json", action="store_true", help="print the facts as JSON")
+    compare.add_argument("--html", metavar="FILE", help="write a page with curves and tables, for any browser")
     _add_quiet(compare)
 
 
@@ -467,6 +468,11 @@ def _compare(
 
     runs = [LoggedRun.open(path) for path in paths]
     facts = compare(runs, everything=options.all)
+    if options.html is not None:
+        from partrain.report.page import write_page
+
+        write_page(Path(options.html), runs, facts)
+        messages.say(f"the page is {options.html}")
     if options.json:
         _print(json_text(facts))
     else:

@@ -59,6 +59,7 @@ COMMANDS = {
         "-h, --help": None,
         "--all": None,
         "--json": None,
+        "--html": "FILE",
         "-q, --quiet": None,
     },
     "list": {

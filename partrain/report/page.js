@@ -1,0 +1,213 @@
+"use strict";
+
+// Of middle lightness, to be told apart on light ground and on dark; after twenty runs they come again.
+const COLOURS = [
+  "#3b82c4", "#e07b1f", "#3fa35b", "#d1495b", "#8e6bbf", "#9c6b4e", "#d46bb0", "#7d8590", "#a9a52b", "#2ba7b5",
+  "#1f9e89", "#f0a202", "#6a7fdb", "#b5485d", "#5f8d4e", "#c77dff", "#0096c7", "#bc6c25", "#e5707e", "#6c9a8b",
+];
+// Points that are drawn of a curve: the least and the greatest of each of so many pieces of what is in view.
+const PIECES = 600;
+const METRICS = ["loss", "accuracy"];
+const SPLITS = ["train", "validation"];
+
+const element = (id) => document.getElementById(id);
+const colour = (run) => COLOURS[run % COLOURS.length];
+const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/** Return the text that a script element of the page holds compressed. */
+async function unpack(id) {
+  const bytes = Uint8Array.from(atob(element(id).textContent), (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
+}
+
+/** Return the running sums of differences. */
+function sums(differences, factor = 1) {
+  let sum = 0;
+  return differences.map((difference) => (sum += difference) * factor);
+}
+
+/** Give each curve its x axes. */
+function prepare(run) {
+  for (const split of SPLITS) {
+    const curve = run[split];
+    curve.step = sums(curve.step);
+    curve.examples = sums(curve.examples);
+    curve.seconds = sums(curve.milliseconds, 0.001);
+    curve.epoch = curve.step.map((step) => (run.steps_per_epoch ? step / run.steps_per_epoch : null));
+  }
+  return run;
+}
+
+/** Return the exponential moving average, corrected for its start; a gap stays a gap. */
+function smooth(values, weight) {
+  if (weight === 0) return values;
+  let average = 0;
+  let sum = 0;
+  return values.map((value) => {
+    if (value === null) return null;
+    average = weight * average + (1 - weight) * value;
+    sum = weight * sum + (1 - weight);
+    return average / sum;
+  });
+}
+
+/** Return the places of the points to draw: all, or the least and the greatest of each piece of what is in view. */
+function thin(x, y, range) {
+  let first = 0;
+  let last = x.length;
+  if (range) {
+    while (first < last && x[first] < range[0]) first += 1;
+    while (last > first && x[last - 1] > range[1]) last -= 1;
+    first = Math.max(0, first - 1);
+    last = Math.min(x.length, last + 1);
+  }
+  const size = Math.max(1, (last - first) / PIECES);
+  const places = [];
+  for (let start = first; start < last; start += size) {
+    const stop = Math.min(last, Math.floor(start + size));
+    let low = Math.floor(start);
+    let high = low;
+    for (let k = low; k < stop; k += 1) {
+      if (y[k] === null || y[low] === null || y[k] < y[low]) low = k;
+      if (y[k] !== null && (y[high] === null || y[k] > y[high])) high = k;
+    }
+    places.push(Math.min(low, high));
+    if (low !== high) places.push(Math.max(low, high));
+  }
+  if (last > first && places.at(-1) !== last - 1) places.push(last - 1);
+  return places;
+}
+
+/** Return a text as plotly takes it, which reads tags. */
+const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+function trace(run, number, split, metric, range) {
+  const axis = element("x-axis").value;
+  const curve = run[split];
+  const x = curve[axis];
+  const y = smooth(curve[metric], split === "train" ? Number(element("smoothing").value) : 0);
+  const places = thin(x, y, range);
+  const name = plain(`${run.label} ${run.name}`);
+  const value = metric === "loss" ? "%{y:.4f}" : "%{y:.2%}";
+  return {
+    x: places.map((place) => x[place]),
+    y: places.map((place) => y[place]),
+    mode: split === "train" || places.length > 60 ? "lines" : "lines+markers",
+    line: { color: colour(number), width: split === "train" ? 1.4 : 1.8, dash: split === "train" ? "solid" : "dash" },
+    marker: { color: colour(number), size: 5 },
+    name,
+    hovertemplate: `${name}<br>${split} ${metric} ${value}<br>${axis} %{x:,}<extra></extra>`,
+  };
+}
+
+function layout(metric, range) {
+  const axis = element("x-axis").value;
+  const line = variable("--line");
+  const common = { gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true };
+  return {
+    title: { text: metric, x: 0.02, font: { size: 15 } },
+    paper_bgcolor: variable("--ground"),
+    plot_bgcolor: variable("--ground"),
+    font: { color: variable("--text"), family: "system-ui, sans-serif" },
+    hoverlabel: { bgcolor: variable("--raised"), font: { color: variable("--text") }, align: "left", namelength: -1 },
+    margin: { l: 48, r: 12, t: 36, b: 40 },
+    showlegend: false,
+    hovermode: "closest",
+    uirevision: axis,
+    xaxis: { ...common, title: { text: axis }, exponentformat: "none", ...(range && { range, autorange: false }) },
+    yaxis: {
+      ...common,
+      type: metric === "loss" && element("log-loss").checked ? "log" : "linear",
+      ...(metric === "accuracy" && { tickformat: ".4~%" }),
+      uirevision: `${axis} ${element("log-loss").checked}`,
+    },
+  };
+}
+
+/** Show the runs that are switched on, in both charts and in the tables. */
+function draw(runs, ranges) {
+  const shown = new Set([...document.querySelectorAll("#runs input:checked")].map((box) => Number(box.dataset.run)));
+  const splits = SPLITS.filter((split) => element(`show-${split}`).checked);
+  element("smoothing-value").value = Number(element("smoothing").value).toFixed(2);
+  for (const head of document.querySelectorAll("th[data-run]")) {
+    head.parentElement.classList.toggle("off", !shown.has(Number(head.dataset.run)));
+  }
+  return Promise.all(METRICS.map((metric) => {
+    const traces = splits.flatMap((split) =>
+      runs.flatMap((run, number) => (shown.has(number) ? [trace(run, number, split, metric, ranges[metric])] : [])));
+    const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+    return Plotly.react(element(metric), traces, layout(metric, ranges[metric]), config);
+  }));
+}
+
+/** Let a click on a column's head sort the rows: numbers by size, words by the alphabet, what is missing last. */
+function makeSortable(table) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
+    const descending = head.getAttribute("aria-sort") === "ascending";
+    heads.forEach((other) => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+    const key = (row) => row.cells[column].dataset.value;
+    const isNumeric = [...table.tBodies[0].rows].every((row) => key(row) === "" || !Number.isNaN(Number(key(row))));
+    const compare = (a, b) => (isNumeric ? Number(a) - Number(b) : a.localeCompare(b, undefined, { numeric: true }));
+    const rows = [...table.tBodies[0].rows].sort((one, other) => {
+      const [a, b] = [key(one), key(other)];
+      if (a === "" || b === "") return Number(a === "") - Number(b === "");
+      return descending ? compare(b, a) : compare(a, b);
+    });
+    table.tBodies[0].append(...rows);
+  }));
+}
+
+function say(text) {
+  element("no-curves").textContent = text;
+  element("no-curves").hidden = false;
+}
+
+async function start() {
+  document.querySelectorAll("table.sortable").forEach(makeSortable);
+  document.querySelectorAll("[data-run]").forEach((marked) => {
+    marked.parentElement.style.setProperty("--run", colour(Number(marked.dataset.run)));
+  });
+  if (typeof DecompressionStream === "undefined") {
+    say("This browser is too old to draw the curves: it needs one of 2023 or later. The tables below are complete.");
+    return;
+  }
+  const script = document.createElement("script");
+  script.textContent = await unpack("packed-plotly");
+  document.head.append(script);
+  const runs = JSON.parse(await unpack("packed-runs")).map(prepare);
+  const ranges = { loss: null, accuracy: null };
+  const redraw = () => draw(runs, ranges);
+  await redraw();
+  for (const metric of METRICS) {
+    element(metric).on("plotly_relayout", (change) => {
+      const range = change["xaxis.range"] ?? [change["xaxis.range[0]"], change["xaxis.range[1]"]];
+      if (change["xaxis.autorange"]) ranges[metric] = null;
+      else if (range[0] !== undefined) ranges[metric] = range.map(Number);
+      else return;
+      redraw();
+    });
+  }
+  element("controls").addEventListener("input", (event) => {
+    if (event.target.id === "x-axis") METRICS.forEach((metric) => { ranges[metric] = null; });
+    redraw();
+  });
+  element("controls").addEventListener("submit", (event) => event.preventDefault());
+  const boxes = document.querySelectorAll("#runs input");
+  boxes.forEach((box) => box.addEventListener("input", redraw));
+  for (const [id, on] of [["all-runs", true], ["no-runs", false]]) {
+    element(id).addEventListener("click", () => {
+      boxes.forEach((box) => { box.checked = on; });
+      redraw();
+    });
+  }
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  document.documentElement.dataset.drawn = "yes";
+}
+
+start().catch((error) => {
+  say(`The curves cannot be drawn: ${error.message}. The tables below are complete.`);
+  throw error;
+});
