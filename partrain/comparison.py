@@ -85,11 +85,11 @@ def _until(target: float, field: str) -> Callable[[LoggedRun], float | None]:
 
 def first_row_that_reaches(run: LoggedRun, target: float) -> Row | None:
     """Return the first evaluation whose validation accuracy is at least `target`."""
-    return next((row for row in run.rows if (finite(row.get("validation/accuracy")) or 0) >= target), None)
+    return next((row for row in run.evaluation_rows if row["validation/accuracy"] >= target), None)
 
 
 def _evaluation_interval(run: LoggedRun) -> float | None:
-    steps = [0, *(step for step, _ in run.series("validation/accuracy"))]
+    steps = [0, *(row["step"] for row in run.evaluation_rows)]
     return median(after - before for before, after in itertools.pairwise(steps)) if steps[1:] else None
 
 

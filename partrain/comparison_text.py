@@ -112,7 +112,8 @@ def format_difference(test: Facts, kind: str) -> tuple[str, str]:
         difference, low, high = (f"{100 * value:+.2f}" for value in numbers)
         return f"{difference} points", f"{low} to {high}"
     difference, low, high = (f"{value:+.4g}" for value in numbers)
-    return difference, f"{low} to {high}"
+    unit = " s" if kind == "seconds" else ""
+    return difference + unit, f"{low} to {high}"
 
 
 def result_kinds(facts: Facts) -> dict[str, tuple[str, str]]:

@@ -70,6 +70,7 @@ class LoggedRun:
     status: str
     record: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    _series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path) -> LoggedRun:
@@ -122,6 +123,11 @@ class LoggedRun:
             where = f", the first is line {damaged[0]}" if damaged else ""
             self.notes.append(f"{path.name}: {foreign} lines are not metrics and are passed over{where}")
         return good
+
+    @cached_property
+    def evaluation_rows(self) -> list[Row]:
+        """The rows that hold a validation accuracy."""
+        return [row for row in self.rows if finite(row.get("validation/accuracy")) is not None]
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -191,11 +197,15 @@ class LoggedRun:
 
     def series(self, name: str) -> list[tuple[float, float]]:
         """Return step and value of each row that has the metric; a value may be NaN or infinite."""
-        return [(row["step"], value) for row in self.rows if (value := number(row.get(name))) is not None]
+        if name not in self._series:
+            pairs = ((row["step"], number(row[name])) for row in self.rows if name in row)
+            self._series[name] = [(step, value) for step, value in pairs if value is not None]
+        return self._series[name]
 
     def last(self, name: str) -> float | None:
         """Return the metric's last value."""
-        return next((value for row in reversed(self.rows) if (value := number(row.get(name))) is not None), None)
+        series = self.series(name)
+        return series[-1][1] if series else None
 
     def best(self, name: str, *, highest: bool) -> tuple[float, float] | None:
         """Return step and value of the metric's best value, of equal ones the earliest; None without a finite one."""

@@ -33,7 +33,7 @@ def curves(runs: Sequence[LoggedRun]) -> list[dict[str, Any]]:
 def pack(data: bytes) -> str:
     """Return bytes as text that may stand in a page: compressed, in base64."""
     # Without the time of writing: equal pages for equal runs.
-    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode("ascii")
+    return base64.b64encode(gzip.compress(data, 6, mtime=0)).decode("ascii")
 
 
 def pack_json(content: object) -> str:

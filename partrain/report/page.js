@@ -5,8 +5,12 @@ const COLOURS = [
   "#3b82c4", "#e07b1f", "#3fa35b", "#d1495b", "#8e6bbf", "#9c6b4e", "#d46bb0", "#7d8590", "#a9a52b", "#2ba7b5",
   "#1f9e89", "#f0a202", "#6a7fdb", "#b5485d", "#5f8d4e", "#c77dff", "#0096c7", "#bc6c25", "#e5707e", "#6c9a8b",
 ];
-// Points that are drawn of a curve: the least and the greatest of each of so many pieces of what is in view.
-const PIECES = 600;
+// A curve is drawn by the least and the greatest value of each of so many pieces of what is in view; all curves of a
+// chart share the budget, for the time that drawing takes grows with their number.
+const MOST_PIECES = 600;
+const PIECES_OF_ALL_CURVES = 6000;
+// A smoothed curve begins with about so many independent values.
+const SMOOTHED_VALUES = 40;
 const METRICS = ["loss", "accuracy"];
 const SPLITS = ["train", "validation"];
 
@@ -53,7 +57,7 @@ function smooth(values, weight) {
 }
 
 /** Return the places of the points to draw: all, or the least and the greatest of each piece of what is in view. */
-function thin(x, y, range) {
+function thin(x, y, range, pieces) {
   let first = 0;
   let last = x.length;
   if (range) {
@@ -62,7 +66,7 @@ function thin(x, y, range) {
     first = Math.max(0, first - 1);
     last = Math.min(x.length, last + 1);
   }
-  const size = Math.max(1, (last - first) / PIECES);
+  const size = Math.max(1, (last - first) / pieces);
   const places = [];
   for (let start = first; start < last; start += size) {
     const stop = Math.min(last, Math.floor(start + size));
@@ -82,12 +86,12 @@ function thin(x, y, range) {
 /** Return a text as plotly takes it, which reads tags. */
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-function trace(run, number, split, metric, range) {
+function trace(run, number, split, metric, range, pieces) {
   const axis = element("x-axis").value;
   const curve = run[split];
   const x = curve[axis];
   const y = smooth(curve[metric], split === "train" ? Number(element("smoothing").value) : 0);
-  const places = thin(x, y, range);
+  const places = thin(x, y, range, pieces);
   const name = plain(`${run.label} ${run.name}`);
   const value = metric === "loss" ? "%{y:.4f}" : "%{y:.2%}";
   return {
@@ -129,13 +133,14 @@ function layout(metric, range) {
 function draw(runs, ranges) {
   const shown = new Set([...document.querySelectorAll("#runs input:checked")].map((box) => Number(box.dataset.run)));
   const splits = SPLITS.filter((split) => element(`show-${split}`).checked);
-  element("smoothing-value").value = Number(element("smoothing").value).toFixed(2);
+  element("smoothing-value").value = Number(element("smoothing").value).toFixed(3);
   for (const head of document.querySelectorAll("th[data-run]")) {
     head.parentElement.classList.toggle("off", !shown.has(Number(head.dataset.run)));
   }
+  const pieces = Math.min(MOST_PIECES, Math.ceil(PIECES_OF_ALL_CURVES / Math.max(1, shown.size * splits.length)));
   return Promise.all(METRICS.map((metric) => {
     const traces = splits.flatMap((split) =>
-      runs.flatMap((run, number) => (shown.has(number) ? [trace(run, number, split, metric, ranges[metric])] : [])));
+      runs.flatMap((run, number) => (shown.has(number) ? [trace(run, number, split, metric, ranges[metric], pieces)] : [])));
     const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
     return Plotly.react(element(metric), traces, layout(metric, ranges[metric]), config);
   }));
@@ -178,6 +183,8 @@ async function start() {
   script.textContent = await unpack("packed-plotly");
   document.head.append(script);
   const runs = JSON.parse(await unpack("packed-runs")).map(prepare);
+  const numValues = Math.max(1, ...runs.map((run) => run.train.step.length));
+  element("smoothing").value = Math.max(0, 1 - SMOOTHED_VALUES / numValues);
   const ranges = { loss: null, accuracy: null };
   const redraw = () => draw(runs, ranges);
   await redraw();
