@@ -180,44 +180,21 @@ def broadcast(typing, number):
     return VECTOR(number), code
 
 
-@intrinsic
-def add(typing, a, b):
-    """Return a + b, lane by lane."""
+def _lane_by_lane(operation, formula):
+    def typed(typing, a, b):
+        def code(context, builder, signature, arguments):
+            return getattr(builder, operation)(*arguments)
 
-    def code(context, builder, signature, arguments):
-        return builder.fadd(*arguments)
+        return VECTOR(VECTOR, VECTOR), code
 
-    return VECTOR(VECTOR, VECTOR), code
-
-
-@intrinsic
-def subtract(typing, a, b):
-    """Return a - b, lane by lane."""
-
-    def code(context, builder, signature, arguments):
-        return builder.fsub(*arguments)
-
-    return VECTOR(VECTOR, VECTOR), code
+    typed.__doc__ = f"Return {formula}, lane by lane."
+    return intrinsic(typed)
 
 
-@intrinsic
-def multiply(typing, a, b):
-    """Return a * b, lane by lane."""
-
-    def code(context, builder, signature, arguments):
-        return builder.fmul(*arguments)
-
-    return VECTOR(VECTOR, VECTOR), code
-
-
-@intrinsic
-def divide(typing, a, b):
-    """Return a / b, lane by lane."""
-
-    def code(context, builder, signature, arguments):
-        return builder.fdiv(*arguments)
-
-    return VECTOR(VECTOR, VECTOR), code
+add = _lane_by_lane("fadd", "a + b")
+subtract = _lane_by_lane("fsub", "a - b")
+multiply = _lane_by_lane("fmul", "a * b")
+divide = _lane_by_lane("fdiv", "a / b")
 
 
 @intrinsic
