@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import partrain
-from partrain import cli
+import partrain.arguments
 from tests.conftest import ROOT, PartrainProcess, Result, call_without_numba
 
 # The whole surface: a change of it is a change of what users and scripts rely on.
@@ -110,13 +110,13 @@ def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 
 
 def test_command_line_has_these_commands_and_options_and_no_others() -> None:
-    parser = cli._parser()
+    parser = partrain.arguments.build_parser()
     commands = commands_of(parser)
     assert options_of(parser) == OPTIONS
     assert {name: options_of(command) for name, command in commands.items()} == COMMANDS
     of_data = commands_of(commands["data"])
     assert {name: options_of(command) for name, command in of_data.items()} == COMMANDS_OF_DATA
-    assert set(cli.COMMANDS) == set(COMMANDS)
+    assert set(partrain.arguments.COMMANDS) == set(COMMANDS)
 
 
 def test_help_names_every_command_and_option(call_partrain: Callable[..., Result]) -> None:

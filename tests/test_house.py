@@ -62,7 +62,7 @@ FLOORS = (
         "partrain.trained_run",
         "partrain.training_run",
     },
-    {"partrain.__main__", "partrain.cli"},
+    {"partrain.__main__", "partrain.arguments", "partrain.cli"},
 )
 FLOORS_OF_ROOMS = (1, 2)
 WORKER_CODE = ("partrain.parallel.worker", "partrain.parallel.preload")
