@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -208,7 +207,7 @@ def _bench(
     from partrain.bench.table import describe
 
     report = measure(config, options.workers, messages, interruption)
-    print(json.dumps(report, indent=2) if options.json else describe(report))
+    _print(json_text(report) if options.json else describe(report))
 
 
 def _data_fetch(

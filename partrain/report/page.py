@@ -18,7 +18,7 @@ from partrain.comparison_text import (
     group_names,
     result_kinds,
 )
-from partrain.errors import ConfigError, ResourceError
+from partrain.errors import MissingPackage, ResourceError
 from partrain.logged_run import SPLITS, LoggedRun
 from partrain.report.curves import curves, pack, pack_json
 from partrain.store.durable_files import write_durably
@@ -40,13 +40,13 @@ def write_page(path: Path, runs: Sequence[LoggedRun], facts: Facts) -> None:
 
     Raises
     ------
-    ConfigError : plotly is not installed.
+    MissingPackage : plotly is not installed.
     ResourceError : the file cannot be written.
     """
     try:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:
-        raise ConfigError("--html needs plotly, which draws the curves: pip install 'partrain[report]'") from error
+        raise MissingPackage("plotly", "report", "--html") from error
     text = page(runs, facts, get_plotlyjs())
     try:
         # A surrogate stands for a byte of a name that is not UTF-8.
