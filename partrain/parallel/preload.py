@@ -1,15 +1,20 @@
 """Imported by the fork server when it starts: what it has loaded, every worker has from birth.
 
-For the fork server alone: it makes the process that imports it deaf to signals.
+For the fork server alone: it makes the process that imports it deaf to signals, and end with the coordinator. That
+comes first, for the rest takes a second, in which the fork server does not look whether it is an orphan.
 """
 
 from __future__ import annotations
 
 import os
 
-from partrain.kernels.compile_options import load
-from partrain.kernels.kernel_set import kernel_set
-from partrain.parallel import worker
+from partrain.parallel.parent_death import PARENT_VARIABLE, end_with_parent
+
+end_with_parent(int(os.environ[PARENT_VARIABLE]))
+
+from partrain.kernels.compile_options import load  # noqa: E402
+from partrain.kernels.kernel_set import kernel_set  # noqa: E402
+from partrain.parallel import worker  # noqa: E402
 
 worker.ignore_signals()
 _set_name, _, _dtype = os.environ.get(worker.PRELOAD_VARIABLE, "").partition(":")

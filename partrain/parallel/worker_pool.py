@@ -33,6 +33,7 @@ from partrain.errors import FailedRun
 from partrain.kill_switch import kill_point
 from partrain.parallel import patience
 from partrain.parallel.machine import available_processors
+from partrain.parallel.parent_death import PARENT_VARIABLE
 from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import (
     DONE,
@@ -403,6 +404,7 @@ def _conditions_for_children(kernels: str, dtype: str) -> Iterator[None]:
     """What the fork server and its workers find at birth, and the coordinator only while it starts them."""
     environment = dict.fromkeys(THREAD_VARIABLES, "1")
     environment[PRELOAD_VARIABLE] = f"{kernels}:{dtype}"
+    environment[PARENT_VARIABLE] = str(os.getpid())
     before = {name: os.environ.get(name) for name in environment}
     # The resource tracker is started first: its start unblocks signals.
     multiprocessing.resource_tracker.ensure_running()
