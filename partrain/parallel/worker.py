@@ -143,28 +143,28 @@ def work(connection: Connection, computation: Computation, preload_module: str) 
     # Read and written as they are, for a message is never longer than one write: without the framing of `Connection`,
     # which reads each message in two calls.
     pipe = connection.fileno()
-    try:
-        was_preloaded = preload_module in sys.modules
-        ignore_signals()
-        kill_point("worker: start-up")
-        computer = TileComputer(computation)
-        os.write(pipe, HELLO + (b"1" if was_preloaded else b"0"))
-        while message := os.read(pipe, COMMAND_BYTES):
-            kill_point("worker: before computing")
-            try:
-                computer.carry_out(Command.decode(message))
-            except Exception:
-                os.write(pipe, _report())
-            else:
-                kill_point("worker: before answering")
-                os.write(pipe, DONE)
-                kill_point("worker: after answering")
-        kill_point("worker: shutting down")  # the coordinator closed the pipe
-    except ConnectionError:
-        kill_point("worker: shutting down")  # the coordinator is gone
-    except Exception:
-        with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError):  # the coordinator is gone
+        try:
+            was_preloaded = preload_module in sys.modules
+            ignore_signals()
+            kill_point("worker: start-up")
+            computer = TileComputer(computation)
+            os.write(pipe, HELLO + (b"1" if was_preloaded else b"0"))
+            while message := os.read(pipe, COMMAND_BYTES):
+                kill_point("worker: before computing")
+                try:
+                    computer.carry_out(Command.decode(message))
+                except Exception:
+                    os.write(pipe, _report())
+                else:
+                    kill_point("worker: before answering")
+                    os.write(pipe, DONE)
+                    kill_point("worker: after answering")
+        except ConnectionError:
+            raise
+        except Exception:
             os.write(pipe, _report())
+    kill_point("worker: shutting down")
 
 
 def _report() -> bytes:

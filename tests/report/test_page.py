@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from partrain.report import page as page_module
-from tests.conftest import Result
+from tests.conftest import Result, wait_until
 from tests.sample_runs import evaluation, write_json, write_run
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -82,6 +82,14 @@ def opened(browser: Any, written_page: Path) -> Iterator[Any]:
     context.close()
 
 
+def wait_for(page: Any, condition: str) -> None:
+    """Wait until an expression is true in the page.
+
+    It is asked from here: the page's own policy forbids a script that asks again and again within it.
+    """
+    wait_until(lambda: page.evaluate(condition), condition)
+
+
 def traces(tab: Any, chart: str = "loss") -> list[dict[str, Any]]:
     return json.loads(tab.evaluate(f"JSON.stringify(document.getElementById('{chart}').data)"))  # type: ignore[no-any-return]
 
@@ -104,20 +112,20 @@ def test_curves_of_all_runs_are_drawn(opened: Any) -> None:
 def test_a_run_is_switched_off_and_on(opened: Any) -> None:
     box = opened.locator("#runs input[data-run='1']")
     box.uncheck()
-    opened.wait_for_function("document.getElementById('loss').data.length === 4")
+    wait_for(opened, "document.getElementById('loss').data.length === 4")
     assert all("B " not in trace["name"] for trace in traces(opened))
     assert opened.locator("table.results tr.off").count() == 1
     box.check()
-    opened.wait_for_function("document.getElementById('loss').data.length === 6")
+    wait_for(opened, "document.getElementById('loss').data.length === 6")
     opened.locator("#no-runs").click()
-    opened.wait_for_function("document.getElementById('loss').data.length === 0")
+    wait_for(opened, "document.getElementById('loss').data.length === 0")
 
 
 @needs_browser
 def test_x_axis_is_chosen(opened: Any) -> None:
     for axis, last in (("epoch", 2), ("examples", 1280), ("seconds", pytest.approx(3)), ("step", 40)):
         opened.locator("#x-axis").select_option(axis)
-        opened.wait_for_function(f"document.getElementById('loss').layout.xaxis.title.text === '{axis}'")
+        wait_for(opened, f"document.getElementById('loss').layout.xaxis.title.text === '{axis}'")
         assert traces(opened)[0]["x"][-1] == last
 
 
@@ -125,18 +133,18 @@ def test_x_axis_is_chosen(opened: Any) -> None:
 def test_smoothing_and_log_scale_change_the_curves(opened: Any) -> None:
     raw = traces(opened)[0]["y"]
     opened.locator("#smoothing").fill("0.9")
-    opened.wait_for_function("document.getElementById('smoothing-value').value === '0.900'")
+    wait_for(opened, "document.getElementById('smoothing-value').value === '0.900'")
     smoothed = traces(opened)[0]["y"]
     assert smoothed[0] == pytest.approx(raw[0])
     assert smoothed[-1] > raw[-1]  # it comes after a falling curve
     opened.locator("#log-loss").check()
-    opened.wait_for_function("document.getElementById('loss').layout.yaxis.type === 'log'")
+    wait_for(opened, "document.getElementById('loss').layout.yaxis.type === 'log'")
 
 
 @needs_browser
 def test_a_zoom_shows_the_points_in_view(opened: Any) -> None:
     opened.evaluate("Plotly.relayout('loss', {'xaxis.range[0]': 10, 'xaxis.range[1]': 20})")
-    opened.wait_for_function("document.getElementById('loss').data[0].x.length < 20")
+    wait_for(opened, "document.getElementById('loss').data[0].x.length < 20")
     shown = traces(opened)[0]["x"]
     assert (min(shown), max(shown)) == (9, 21)
 
@@ -171,8 +179,8 @@ def test_page_fits_the_screen_and_takes_its_colours(opened: Any) -> None:
     for width, scheme, ground in ((1400, "light", "#ffffff"), (390, "dark", "#14171c")):
         opened.emulate_media(color_scheme=scheme)
         opened.set_viewport_size({"width": width, "height": 800})
-        opened.wait_for_function(f"document.getElementById('loss').layout.paper_bgcolor === '{ground}'")
-        opened.wait_for_function(f"document.querySelector('#loss .main-svg').clientWidth <= {width}")
+        wait_for(opened, f"document.getElementById('loss').layout.paper_bgcolor === '{ground}'")
+        wait_for(opened, f"document.querySelector('#loss .main-svg').clientWidth <= {width}")
         assert opened.evaluate("document.documentElement.scrollWidth") == width
 
 
