@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import struct
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.connection import Connection
@@ -96,10 +98,18 @@ class TileComputer:
         self._execution = make_execution(computation.kernels, network, arrays["parameters"], normalisation, tile, dtype)
         self._dlogits_NE = np.empty((self._execution.capacity, network.num_outputs), dtype)
 
-    def carry_out(self, command: Command) -> None:
-        """Compute what `command` says, as many tiles at a time as the execution takes."""
+    def carry_out(self, command: Command, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Compute what `command` says, as many tiles at a time as the execution takes.
+
+        Parameters
+        ----------
+        command : what to compute.
+        is_wanted : asked between two calls of the execution; if it is false, the rest is left undone.
+        """
         file = FILES[command.file]
         for first in range(command.first, command.last, self._execution.capacity):
+            if first > command.first and not is_wanted():
+                return
             last = min(first + self._execution.capacity, command.last)
             if command.operation == GRADIENTS:
                 self._forward(file, self._arrays["indices"][first:last], first, last)
@@ -143,6 +153,10 @@ def work(connection: Connection, computation: Computation, preload_module: str) 
     # Read and written as they are, for a message is never longer than one write: without the framing of `Connection`,
     # which reads each message in two calls.
     pipe = connection.fileno()
+    # A command may take a minute, and the coordinator may be killed meanwhile: an end of the pipe is looked for
+    # between the calls that a command consists of, too.
+    hang_up = select.poll()
+    hang_up.register(pipe, 0)
     with contextlib.suppress(ConnectionError):  # the coordinator is gone
         try:
             was_preloaded = preload_module in sys.modules
@@ -153,7 +167,7 @@ def work(connection: Connection, computation: Computation, preload_module: str) 
             while message := os.read(pipe, COMMAND_BYTES):
                 kill_point("worker: before computing")
                 try:
-                    computer.carry_out(Command.decode(message))
+                    computer.carry_out(Command.decode(message), is_wanted=lambda: not hang_up.poll(0))
                 except Exception:
                     os.write(pipe, _report())
                 else:

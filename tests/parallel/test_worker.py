@@ -130,3 +130,14 @@ def test_change_of_the_parameters_is_seen_by_the_next_command(
     computer.carry_out(Command(EVALUATE, TEST, 0, 0, 50))
     assert np.allclose(computation.arrays["losses"][:50], np.log(10), rtol=1e-6)
     assert not np.allclose(before, np.log(10), rtol=1e-3)
+
+
+def test_command_that_is_not_wanted_any_more_is_left_between_two_calls(
+    make_computation: Callable[..., Computation],
+) -> None:
+    computation = make_computation(kernels="loops")
+    computer = TileComputer(computation)
+    computation.arrays["predictions"][:] = -1
+    answers = iter([True, False])
+    computer.carry_out(Command(GRADIENTS, TRAIN, 0, 0, 20), is_wanted=lambda: next(answers))
+    assert (computation.arrays["predictions"][:20] >= 0).sum() == 2 * computation.tile

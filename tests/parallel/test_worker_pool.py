@@ -549,3 +549,19 @@ def test_workers_of_a_killed_coordinator_are_soon_gone(
     process.send(signal.SIGKILL)
     result = process.wait()  # which looks for its processes, too
     assert result.exit_code == -signal.SIGKILL
+
+
+def test_worker_looks_for_the_end_of_its_pipe_in_the_middle_of_a_command(
+    make_computation: Callable[..., Computation], pools: Pools
+) -> None:
+    computation = make_computation(kernels="loops", dtype="float64", num_test=200_000)
+    pool = pools.start(1, computation)
+    pool.run(batch(1))
+    predictions = computation.arrays["predictions"]
+    predictions[:] = -1
+    (pid,), (worker,) = worker_pids(pool), pool._workers.values()
+    os.write(worker.connection.fileno(), Command(EVALUATE, TEST, 0, 0, len(predictions)).encode())
+    wait_until(lambda: predictions[0] >= 0, "that it computes")
+    worker.connection.close()
+    wait_until(lambda: not is_running(pid), "its end")
+    assert predictions[-1] == -1
