@@ -14,7 +14,7 @@ from typing import Any
 from partrain.config import Config, read_config
 from partrain.early_stopping import EarlyStopping
 from partrain.errors import ConfigError, DataError, RunError
-from partrain.preparation import Preparation
+from partrain.preparation import Preparation, num_steps
 from partrain.run_record import horizon_of
 from partrain.store import checkpoint
 from partrain.store.run_directory import RunDirectory
@@ -123,6 +123,22 @@ def newest_state(
     if state.metadata.get("config_digest") != config.identity_digest():
         raise RunError(f"{path}: belongs to a run of another configuration; train anew")
     return state
+
+
+def require_steps_ahead(state: checkpoint.Checkpoint, config: Config, horizon: Horizon, run_path: Path) -> None:
+    """Check that a horizon that was asked for lies ahead: a run cannot go back to it, nor end there as if it had.
+
+    Raises
+    ------
+    ConfigError
+        The run is there already, or beyond.
+    """
+    if horizon.changes() and state.step >= num_steps(config):
+        flags = " and ".join(f"--{name.replace('_', '-')} {value}" for name, value in horizon.changes().items())
+        raise ConfigError(
+            f"{flags}: {run_path} would end at step {num_steps(config):,}, and is at step {state.step:,} already; "
+            "ask for more, or train a new run"
+        )
 
 
 def why_stopped_early(config: Config, state: checkpoint.Checkpoint) -> str | None:

@@ -31,6 +31,7 @@ from partrain.resumption import (
     config_to_resume,
     newest_state,
     require_same_data,
+    require_steps_ahead,
     require_trained_here,
     why_stopped_early,
 )
@@ -167,11 +168,13 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
                     f"to train on from its parameters, begin a new run with --init-from {run.path}"
                 )
                 return run
-            if state.step >= num_steps(config):
+            if state.step == num_steps(config):
                 messages.say(
                     f"{run.path} is complete: {state.step} steps; to go further, raise --epochs or --max-steps"
                 )
                 return run
+        if state is not None:
+            require_steps_ahead(state, config, horizon, run.path)
 
         def check(preparation: Preparation) -> None:
             require_same_data(preparation, before, run.path)

@@ -289,6 +289,23 @@ def test_more_steps_move_the_horizon(runs: Runs, undisturbed: Path) -> None:
     assert sha256[0] == sha256[1]
 
 
+@pytest.mark.parametrize(
+    ("flag", "number", "end"), [("--max-steps", 5, 5), ("--max-steps", 12, 12), ("--epochs", 1, 10)]
+)
+def test_horizon_that_the_run_has_reached_already_is_refused(
+    killed: Path, runs: Runs, undisturbed: Path, flag: str, number: int, end: int
+) -> None:
+    message = refusal(runs.resume(killed, flag, number))
+    assert f"{flag} {number}: " in message
+    assert f"would end at step {end}, and is at step 12 already" in message
+    assert runs.resume(killed).exit_code == 0
+    assert outcome(killed) == outcome(undisturbed)
+
+
+def test_completed_run_is_not_cut_short(completed: Path, runs: Runs) -> None:
+    assert "would end at step 9, and is at step 20 already" in refusal(runs.resume(completed, "--max-steps", 9))
+
+
 # ---- one writer
 
 
