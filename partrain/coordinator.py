@@ -254,7 +254,8 @@ class Coordinator:
         )
 
     def _refuse_update(self, parameter: str | None, loss: float) -> NoReturn:
-        what = "the loss" if parameter is None else f"the gradient of {parameter}"
+        last_layer = self._network.layers[-1].name
+        what = f"the loss of {last_layer}'s outputs" if parameter is None else f"the gradient of {parameter}"
         raise FailedRun(
             f"step {self.step + 1}: {what} is not finite (the batch's loss is {loss}); the parameters were not "
             "changed by this step; a lower training.optimizer.lr or a longer warm-up may help"

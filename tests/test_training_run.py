@@ -284,20 +284,27 @@ def test_value_that_is_not_finite_ends_the_run_before_it_reaches_the_parameters(
     assert read_json(run / "summary.json")["steps"] == found[0].step
 
 
-def test_gradient_that_is_not_finite_names_the_parameter(
+@pytest.mark.parametrize(
+    ("array", "place", "named"),
+    [("dense1.deltas", (0, 3), r"the gradient of dense1\.\w+"), ("losses", 2, "the loss of dense1's outputs")],
+)
+def test_value_that_is_not_finite_is_named_with_its_layer(
     call_partrain: Callable[..., Result],
     small_config: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    array: str,
+    place: Any,
+    named: str,
 ) -> None:
     class SpoilingGroup(Inline):
         def run(self, commands: Any) -> None:
             super().run(commands)
-            self._computer._arrays["dense1.deltas"][0, 3] = np.inf
+            self._computer._arrays[array][place] = np.inf
 
     monkeypatch.setattr(worker_pool, "Inline", SpoilingGroup)
     _, message = failed_run(call_partrain, tmp_path, "--config", small_config(), "--workers", 0)
-    assert re.match(r"step 1: the gradient of dense1\.\w+ is not finite", message)
+    assert re.match(f"step 1: {named} is not finite", message)
 
 
 def test_failed_run_says_why_in_its_log(
