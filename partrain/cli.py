@@ -44,6 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PartrainError as error:
         messages.error(str(error))
         return error.exit_code
+    except MemoryError:  # a limit that no plan could know of, such as a shell's
+        messages.error(
+            "there is not enough memory for this process; free some, or raise the limit that it runs under "
+            "(ulimit -v), or use a smaller batch, network or data set"
+        )
+        return 1
     except Interrupted as interrupted:
         messages.error(f"ended by {interrupted}")
         return interrupted.exit_code

@@ -454,6 +454,18 @@ def test_too_little_shared_memory(
     assert "MiB of shared memory are needed" in refuse("--config", small_config(), "--workers", 2)
 
 
+def test_memory_that_runs_out_on_the_way_is_a_message(
+    call_partrain: Callable[..., Result], small_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate(*args: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(preparation, "load_dataset", allocate)
+    result = call_partrain("--config", small_config(), "--workers", 0)
+    assert result.exit_code == 1
+    assert "error: there is not enough memory for this process" in result.stderr
+
+
 def test_too_little_disk(
     refuse: Refuse, small_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
