@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -32,6 +33,29 @@ import sys
 from partrain.cli import main
 from partrain.parallel import patience
 patience.LEAST_SECONDS, patience.GENEROSITY = 1.0, 1.0
+sys.exit(main())
+"""
+
+
+# The program with a coordinator that gives out, in step 8, a command that no worker can carry out.
+UNCOMPUTABLE = """
+import itertools, sys
+from partrain.cli import main
+from partrain.parallel.worker_pool import WorkerPool
+run, calls = WorkerPool.run, itertools.count(1)
+def run_or_spoil(pool, commands):
+    run(pool, [command._replace(file=7) for command in commands] if next(calls) == 10 else commands)
+WorkerPool.run = run_or_spoil
+sys.exit(main())
+"""
+
+# The program with a clock that is set back or forward by a day whenever somebody looks at it.
+RESTLESS_CLOCK = """
+import itertools, sys, time
+clock, days = time.time, itertools.cycle((0, -1, 1))
+time.time = lambda: clock() + 86_400 * next(days)
+time.time_ns = lambda: int(1e9 * time.time())
+from partrain.cli import main
 sys.exit(main())
 """
 
@@ -105,6 +129,51 @@ def test_worker_that_dies_again_and_again_ends_the_run_in_order(start_partrain: 
     assert re.search(r"error: worker \d was killed by SIGKILL, and 3 workers have been replaced", result.stderr)
     assert RunDirectory.open(run).status() == "failed"
     assert start_partrain("resume", run, "--workers", 2).wait().exit_code == 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_workers_that_die_at_random_points_again_and_again_change_no_bit(
+    start_partrain: Start, tmp_path: Path, undisturbed_long: dict[str, Any], seed: int
+) -> None:
+    rng = random.Random(seed)
+    point = rng.choice([p for p in points_of("worker") if p not in ("worker: start-up", "worker: shutting down")])
+    env = {"PARTRAIN_KILL_AT": f"{point}|{rng.randint(15, 25)}"}  # each worker dies there, and each successor
+    run = tmp_path / "run"
+    words = ("--config", write_config(tmp_path, LONG), "--workers", rng.randint(2, 4), "--run-dir", run)
+    result = start_partrain(*words, env=env).wait()
+    assert result.exit_code == 0, result
+    assert result.stderr.count("was killed by SIGKILL; a successor takes its place") >= 15
+    assert outcome(run) == undisturbed_long
+
+
+def test_worker_that_raises_twice_ends_the_run_in_order(
+    start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    run = tmp_path / "run"
+    words = ("--config", write_config(tmp_path), "--workers", 2, "--run-dir", run)
+    result = start_partrain(*words, program=[sys.executable, "-c", UNCOMPUTABLE]).wait()
+    assert result.exit_code == 1, result
+    assert re.search(r"^error: worker \d failed; its own traceback:\n\nTraceback", result.stderr, re.MULTILINE)
+    assert "in carry_out" in result.stderr
+    assert RunDirectory.open(run).status() == "failed"
+    assert start_partrain("resume", run, "--workers", 2).wait().exit_code == 0
+    assert outcome(run) == undisturbed
+
+
+def test_clock_that_is_set_back_and_forward_has_no_effect(
+    start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    run = tmp_path / "run"
+    program = [sys.executable, "-c", RESTLESS_CLOCK]
+    env = {"PARTRAIN_KILL_AT": "coordinator: before a step|16"}
+    words = ("--config", write_config(tmp_path), "--workers", 2, "--run-dir", run)
+    assert start_partrain(*words, program=program, env=env).wait().exit_code == -signal.SIGKILL
+    result = start_partrain("resume", run, "--workers", 2, program=program).wait()
+    assert result.exit_code == 0, result
+    assert "hung" not in result.stderr
+    assert outcome(run) == undisturbed
+    times = [json.loads(line)["time_s"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert times == sorted(times)
 
 
 # ---- stopped processes
