@@ -149,9 +149,10 @@ def _compare(
     paths = [find_run(reference, Path(RUNS_DIR)) for reference in options.references]
     places: dict[str, str] = {}
     for reference, path in zip(options.references, paths, strict=True):
-        earlier = places.setdefault(os.path.realpath(path), reference)
-        if earlier is not reference:
-            raise ConfigError(f"compare: {earlier} and {reference} are the same run, {path}. Name each run once.")
+        place = os.path.realpath(path)
+        if place in places:
+            raise ConfigError(f"compare: {places[place]} and {reference} are the same run, {path}. Name each run once.")
+        places[place] = reference
     from partrain.comparison import compare
     from partrain.comparison_text import describe
 

@@ -220,6 +220,7 @@ def test_mistakes_are_told(call_partrain: Callable[..., Result], tmp_path: Path)
     for arguments, said in (
         ([a], "give two runs or more"),
         ([a, tmp_path / "link"], "are the same run"),
+        ([a, a], "are the same run"),
         ([a, tmp_path / "empty"], "is no run"),
         ([a, tmp_path / "aa"], "there is no such run"),
     ):
