@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -42,6 +44,9 @@ except KeyboardInterrupt:
 patience.LEAST_SECONDS, patience.GENEROSITY = 3.0, 10.0
 sys.exit(main())
 """
+# How often a program is left alone after some faults, and how long it may then take: many times what is expected.
+LEFT_ALONE = 0.2
+HANG_SECONDS = 600.0
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A signal that comes before the program listens to it ends the interpreter.
 EXIT_CODES = (0, -signal.SIGKILL, *(128 + number for number in STOPS), *(-number for number in STOPS))
@@ -151,10 +156,14 @@ def run_disturbed(folder: Path, config: Path, disturber: Disturber, rng: random.
         )
         try:
             time.sleep(rng.uniform(0, 3))
-            while process.popen.poll() is None:
+            # A fault that makes it hang would be hidden by the next: so it is left alone once in a while.
+            most_faults = rng.randint(1, 5) if rng.random() < LEFT_ALONE else math.inf
+            num_faults = 0
+            while process.popen.poll() is None and num_faults < most_faults:
                 disturber.disturb(process)
+                num_faults += 1
                 time.sleep(rng.expovariate(1.5))
-            result = process.wait()
+            result = process.wait(HANG_SECONDS)
         finally:
             process.kill()
         # A process that was just being born when the coordinator was killed may complain of that.
@@ -164,7 +173,7 @@ def run_disturbed(folder: Path, config: Path, disturber: Disturber, rng: random.
         if result.exit_code == 0:
             return run
         if run.exists() and not (run / "run.json").exists():
-            run.rename(run.with_name(f"{run.name}-unborn"))  # it was killed before it was a run
+            shutil.rmtree(run)  # it was killed before it was a run
 
 
 def main() -> int:
