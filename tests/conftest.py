@@ -36,6 +36,8 @@ GONE_SECONDS = 10.0
 RUN_SECONDS = 120.0
 
 SHARED_MEMORY = Path("/dev/shm")
+# What the arrays' anonymous file is called among a process's open files.
+MEMORY_FILE = "memfd:partrain"
 # What multiprocessing, and this program, would call a segment or a semaphore.
 SEGMENT_PREFIXES = ("psm_", "sem.mp-", "pym-", "partrain")
 
@@ -118,11 +120,12 @@ def _nothing_left_behind(terminal_stderr: IO[str], request: pytest.FixtureReques
     assert _state_of_this_process() == before
     assert _segments() <= segments, "shared memory that has a name"
     _wait_for_the_end_of(_processes_of_tests, "processes")
-    if _memory_files():
+    assert not _open_files("run.lock"), "the lock of a run"
+    if _open_files(MEMORY_FILE):
         # Arrays live as long as somebody refers to them; pytest still holds what it gave to the test.
         request.node.funcargs.clear()
         gc.collect()
-    assert not _memory_files(), "shared memory of this process"
+    assert not _open_files(MEMORY_FILE), "shared memory of this process"
 
 
 def _state_of_this_process() -> dict[str, Any]:
@@ -140,12 +143,13 @@ def _segments() -> set[str]:
     return {name for name in there if name.startswith(SEGMENT_PREFIXES)}
 
 
-def _memory_files() -> list[str]:
+def _open_files(name: str) -> list[str]:
+    """Return what this process has open under a file name."""
     found = []
     for path in Path("/proc/self/fd").glob("*"):
         with contextlib.suppress(OSError):
-            found.append(os.readlink(path))
-    return [target for target in found if target.startswith("/memfd:partrain")]
+            found.append(os.readlink(path).removesuffix(" (deleted)"))
+    return [target for target in found if Path(target).name == name]
 
 
 def _processes_of_tests() -> list[ProcessEntry]:
