@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config import Config, parse_config
+from partrain.config import Config
+from partrain.config_file import parse_config
 from partrain.data.batches import steps_per_epoch
 from partrain.data.dataset import require_file, unreadable
 from partrain.errors import ConfigError, RunError

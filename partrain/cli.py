@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from partrain.arguments import COMMANDS, RUNS_DIR, parse
-from partrain.config import read_config
+from partrain.config_file import read_config
 from partrain.errors import ConfigError, PartrainError, RunError
 from partrain.interruption import Interrupted, Interruption
 from partrain.listing import describe as describe_list

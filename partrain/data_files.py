@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from partrain.data.catalog import CATALOG, fetch_files, find_files, read_checked
 from partrain.data.idx import FILE_NAMES, IdxFile
-from partrain.errors import ConfigError, DataError
+from partrain.errors import ConfigError, DataError, did_you_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +101,5 @@ def _require_name(name: str) -> None:
     known = ", ".join(CATALOG)
     if name == "synthetic-digits":
         raise ConfigError(f"{name}: has no files, the program draws it; the data sets with files are {known}")
-    nearest = difflib.get_close_matches(name, CATALOG, n=1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else f"; the data sets are {known}"
+    hint = did_you_mean(name, CATALOG) or f"; the data sets are {known}"
     raise ConfigError(f"{name!r}: there is no such data set{hint}")

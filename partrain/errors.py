@@ -16,6 +16,9 @@ keeps its traceback.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class PartrainError(Exception):
     """Base of all errors that carry a message for a person."""
@@ -54,3 +57,16 @@ class MissingPackage(UserError):
 
 class FailedRun(PartrainError):
     """A run began and could not go on: a worker failed, a value was not finite, a save did not succeed."""
+
+
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return the end of a message that names the known word nearest to a wrong one; empty if none is near.
+
+    Parameters
+    ----------
+    word : what was given.
+    known : what would have been right.
+    cutoff : how alike a known word must be, from 0 to 1 (difflib.get_close_matches).
+    """
+    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

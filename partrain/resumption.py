@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partrain.config import Config, read_config
+from partrain.config import Config
+from partrain.config_file import read_config
 from partrain.early_stopping import EarlyStopping
 from partrain.errors import ConfigError, DataError, RunError
 from partrain.preparation import Preparation, num_steps

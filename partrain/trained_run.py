@@ -17,7 +17,8 @@ import pydantic
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from partrain.config import Config, PositiveInt, parse_config, read_config
+from partrain.config import Config, PositiveInt
+from partrain.config_file import parse_config, read_config
 from partrain.errors import ConfigError, RunError
 from partrain.network.network import Network
 from partrain.normalisation import Normalisation

@@ -442,7 +442,7 @@ def noise_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def make_computation() -> Iterator[Callable[..., Computation]]:
     """Return what makes a computation on noise: a small network with every kind of layer, initial parameters."""
-    from partrain.config import parse_config
+    from partrain.config_file import parse_config
     from partrain.kernels.compile_options import load
     from partrain.kernels.kernel_set import kernel_set
     from partrain.network.network import Network

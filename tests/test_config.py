@@ -20,9 +20,8 @@ from partrain.config import (
     Schedule,
     Training,
     Workers,
-    parse_config,
-    read_config,
 )
+from partrain.config_file import parse_config, read_config
 from partrain.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

@@ -24,6 +24,7 @@ FLOORS = (
         "partrain.adam",
         "partrain.cache_folders",
         "partrain.config",
+        "partrain.config_file",
         "partrain.errors",
         "partrain.interruption",
         "partrain.kill_switch",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partrain.config import read_config
+from partrain.config_file import read_config
 from partrain.errors import RunError
 from partrain.initial_parameters import read_initial_parameters
 from partrain.network.network import Network

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from partrain.config import read_config
+from partrain.config_file import read_config
 from partrain.plots import run_plots
 from partrain.prediction import Classifier
 from partrain.preparation import load_splits

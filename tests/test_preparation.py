@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from partrain import preparation
-from partrain.config import parse_config, read_config
+from partrain.config_file import parse_config, read_config
 from partrain.errors import ConfigError, ResourceError
 from partrain.parallel.machine import MIB
 from partrain.parallel.shared_arrays import SharedArrays, total_bytes

@@ -17,7 +17,7 @@ import yaml
 
 import partrain
 from partrain import training_run
-from partrain.config import read_config
+from partrain.config_file import read_config
 from partrain.errors import FailedRun
 from partrain.parallel import worker_pool
 from partrain.parallel.worker_pool import Inline

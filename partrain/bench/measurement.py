@@ -16,7 +16,8 @@ from partrain.bench.phases import SERIAL_PHASES, measure_phases, scaling
 from partrain.bench.stages import measure_coordinator, measure_execution, stage_facts
 from partrain.bench.step_model import StepCosts
 from partrain.bench.trial import Trial, seconds_of
-from partrain.config import Config, parse_config
+from partrain.config import Config
+from partrain.config_file import parse_config
 from partrain.interruption import Interruption
 from partrain.kernels import peak
 from partrain.kernels.compile_options import load
