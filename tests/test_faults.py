@@ -199,6 +199,14 @@ def test_worker_that_hangs_is_killed_and_replaced(
     assert outcome(tmp_path / result.run) == undisturbed_long
 
 
+def test_stopped_worker_does_not_outlive_its_coordinator(start_partrain: Start, tmp_path: Path) -> None:
+    process = start_partrain("--config", write_config(tmp_path, LONG), "--workers", 2, "--runs-dir", "runs")
+    process.wait_for_training()
+    os.kill(process.workers()[0].pid, signal.SIGSTOP)
+    process.send(signal.SIGKILL)
+    assert process.wait().exit_code == -signal.SIGKILL  # and none of its processes is left
+
+
 @pytest.mark.parametrize("whole_group", [False, True], ids=["alone", "with its group"])
 def test_stopped_coordinator_kills_nobody_when_it_goes_on(
     impatient: PartrainProcess, undisturbed_long: dict[str, Any], tmp_path: Path, whole_group: bool

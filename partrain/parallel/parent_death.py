@@ -1,4 +1,4 @@
-"""A process that ends with the one that started it, however that one ends."""
+"""What a process is told when the one that started it ends, however that one ends."""
 
 from __future__ import annotations
 
@@ -23,8 +23,18 @@ def end_with_parent(parent_pid: int) -> None:
     ----------
     parent_pid : the parent's process id, by which is seen whether it still lives.
     """
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
+    if _signal_at_end_of_parent(signal.SIGKILL) and os.getppid() != parent_pid:
         os._exit(1)
+
+
+def continue_after_parent() -> None:
+    """Have this process continued when its parent ends, if it is stopped then: only so can it see its pipe end.
+
+    Where the system has no such thing (it is Linux's) this does nothing.
+    """
+    _signal_at_end_of_parent(signal.SIGCONT)
+
+
+def _signal_at_end_of_parent(number: int) -> bool:
+    """Ask for a signal; return whether the system knows how."""
+    return sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number) == 0

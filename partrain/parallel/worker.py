@@ -31,6 +31,7 @@ from partrain.network.execution_choice import make_execution
 from partrain.network.network import Network
 from partrain.network.softmax import softmax
 from partrain.normalisation import Normalisation
+from partrain.parallel.parent_death import continue_after_parent
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.tiles import num_tiles
 
@@ -161,6 +162,7 @@ def work(connection: Connection, computation: Computation, preload_module: str) 
         try:
             was_preloaded = preload_module in sys.modules
             ignore_signals()
+            continue_after_parent()
             kill_point("worker: start-up")
             computer = TileComputer(computation)
             os.write(pipe, HELLO + (b"1" if was_preloaded else b"0"))
