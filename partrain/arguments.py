@@ -50,14 +50,27 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"partrain {partrain.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    train = commands.add_parser(
+    _add_train(commands)
+    _add_resume(commands)
+    _add_evaluate(commands)
+    _add_predict(commands)
+    _add_compare(commands)
+    _add_list(commands)
+    _add_export(commands)
+    _add_import_article(commands)
+    _add_bench(commands)
+    _add_data(commands)
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    train = _add_command(
+        commands,
         "train",
         help="train into a new run directory; prints its path",
         description="Train into a new run directory, and print its path as the last line of stdout.",
         epilog="example: partrain --config configs/mnist.yaml --workers 8 --set training.optimizer.lr=0.01",
-        allow_abbrev=False,
     )
-    train.set_defaults(command="train")
     train.add_argument("--config", required=True, metavar="FILE", help="the configuration, a YAML file")
     _add_options_of_training(train)
     where = train.add_mutually_exclusive_group()
@@ -76,42 +89,48 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--dry-run", action="store_true", help="print configuration, layers and memory plan, and train nothing"
     )
-    resume = commands.add_parser(
+
+
+def _add_resume(commands: Any) -> None:
+    resume = _add_command(
+        commands,
         "resume",
         help="go on with a run from its newest good checkpoint",
         description="Go on with a run, in its directory, to the bits of the run that was never stopped.",
         epilog="example: partrain resume last --workers 4",
-        allow_abbrev=False,
     )
-    resume.set_defaults(command="resume")
     _add_run(resume)
     resume.add_argument("--epochs", type=_positive_number, metavar="E", help="train to this many epochs")
     resume.add_argument("--max-steps", type=_positive_number, metavar="S", help="train to at most this step")
     _add_options_of_training(resume)
-    evaluate = commands.add_parser(
+
+
+def _add_evaluate(commands: Any) -> None:
+    evaluate = _add_command(
+        commands,
         "evaluate",
         help="accuracy, recall and precision of each class, confusion matrix; pictures",
         description="Evaluate a trained network on its data. Prints the figures, and writes them and pictures into "
         "the run; a training under way is not disturbed.",
         epilog="example: partrain evaluate last --split test --checkpoint best --json",
-        allow_abbrev=False,
     )
-    evaluate.set_defaults(command="evaluate")
     _add_run(evaluate)
     evaluate.add_argument("--split", choices=SPLITS, default="test", help="which examples (default: test)")
     _add_checkpoint(evaluate)
     _add_workers(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON, as the run keeps them")
     _add_quiet(evaluate)
-    predict = commands.add_parser(
+
+
+def _add_predict(commands: Any) -> None:
+    predict = _add_command(
+        commands,
         "predict",
         help="class and probability of image files, or of an example of the data set",
         description="Classify image files (PNG, JPEG, .npy), or an example of the data set: class, probability, and "
         "the next two classes. Pictures are made grey or coloured, and resized, as the network wants them.",
         epilog="examples: partrain predict last digit.png --invert; partrain predict last --index 17 --split test",
-        allow_abbrev=False,
     )
-    predict.set_defaults(command="predict")
     _add_run(predict)
     predict.add_argument("images", nargs="*", metavar="IMAGE", help="a PNG or JPEG file, or an .npy array")
     predict.add_argument(
@@ -124,16 +143,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--json", action="store_true", help="print a list with an object for each image, as JSON")
     _add_quiet(predict)
-    _add_compare(commands)
-    _add_list(commands)
-    export = commands.add_parser(
+
+
+def _add_export(commands: Any) -> None:
+    export = _add_command(
+        commands,
         "export",
         help="write a run's parameters or metrics in the format of other programs",
         description="Write the parameters of a run's newest checkpoint, or its metrics, in another format.",
         epilog="example: partrain export last --to model.onnx",
-        allow_abbrev=False,
     )
-    export.set_defaults(command="export")
     _add_run(export)
     export.add_argument(
         "--to",
@@ -146,14 +165,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--format", metavar="FORMAT", help="safetensors, npz, onnx, csv or tensorboard, whatever the file's ending"
     )
     _add_quiet(export)
-    article = commands.add_parser(
+
+
+def _add_import_article(commands: Any) -> None:
+    article = _add_command(
+        commands,
         "import-article",
         help="turn the article's saved parameters into a run",
         description="Turn the article's saved file, a pickle of [params, cost], into a run, and print its path.",
         epilog="example: partrain import-article params.pkl --run-dir runs/article",
-        allow_abbrev=False,
     )
-    article.set_defaults(command="import-article")
     article.add_argument("file", metavar="FILE", help="the pickle")
     article.add_argument(
         "--run-dir",
@@ -175,14 +196,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="what each difference was divided by (default: 79)",
     )
     _add_quiet(article)
-    bench = commands.add_parser(
+
+
+def _add_bench(commands: Any) -> None:
+    bench = _add_command(
+        commands,
         "bench",
         help="measure this machine: kernels, phases of a step, scaling",
         description="Measure this machine, and print a report; trains a while, and keeps nothing.",
         epilog="example: partrain bench --config configs/mnist.yaml --workers 1,2,4 --json",
-        allow_abbrev=False,
     )
-    bench.set_defaults(command="bench")
     bench.add_argument(
         "--config", metavar="FILE", help="what to train (default: the article's network on drawn digits)"
     )
@@ -194,20 +217,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--json", action="store_true", help="print the facts as JSON")
     _add_quiet(bench)
-    _add_data_commands(commands.add_parser("data", help="data sets ahead of time", allow_abbrev=False))
-    return parser
 
 
 def _add_compare(commands: Any) -> None:
-    compare = commands.add_parser(
+    compare = _add_command(
+        commands,
         "compare",
         help="what differs between runs, and their results side by side",
         description="Hold runs against each other: what differs in the configurations, the results side by side, "
         "whether the parameters have the same bits, and whether a difference is real.",
         epilog="example: partrain compare last~1 last --html comparison.html",
-        allow_abbrev=False,
     )
-    compare.set_defaults(command="compare")
     compare.add_argument(
         "references", nargs="+", metavar="RUN", help="a path, a name in runs/, last, or last~1; two or more"
     )
@@ -218,14 +238,13 @@ def _add_compare(commands: Any) -> None:
 
 
 def _add_list(commands: Any) -> None:
-    listing = commands.add_parser(
+    listing = _add_command(
+        commands,
         "list",
         help="the runs: status, steps, accuracies, time",
         description="List the runs in a folder, the newest first. A run that is broken is listed as such.",
         epilog="example: partrain list --sort validation --status completed",
-        allow_abbrev=False,
     )
-    listing.set_defaults(command="list")
     listing.add_argument("--runs-dir", metavar="DIR", help=f"the folder of runs (default: {RUNS_DIR})")
     listing.add_argument(
         "--sort",
@@ -239,24 +258,36 @@ def _add_list(commands: Any) -> None:
     _add_quiet(listing)
 
 
-def _add_data_commands(data: argparse.ArgumentParser) -> None:
-    data.description = "Data sets ahead of time."
-    data.epilog = "example: partrain data fetch mnist"
+def _add_data(commands: Any) -> None:
+    data = commands.add_parser(
+        "data",
+        help="data sets ahead of time",
+        description="Data sets ahead of time.",
+        epilog="example: partrain data fetch mnist",
+        allow_abbrev=False,
+    )
     commands = data.add_subparsers(required=True, metavar="COMMAND")
     for name, what in (
         ("fetch", "fetch the files of a data set that are not on this machine, and verify all"),
         ("verify", "compare the files of a data set that are on this machine with their digests"),
     ):
-        command = commands.add_parser(
+        command = _add_command(
+            commands,
             name,
             help=what,
             description=f"{what[0].upper()}{what[1:]}. Prints a table of the files.",
             epilog=f"example: partrain data {name} mnist",
-            allow_abbrev=False,
         )
         command.set_defaults(command=f"data {name}")
         command.add_argument("name", metavar="NAME", help="mnist or fashion-mnist")
         _add_quiet(command)
+
+
+def _add_command(commands: Any, name: str, **texts: str) -> argparse.ArgumentParser:
+    """Add a command with its help, description and epilog; in what is read it stands as `command`."""
+    command: argparse.ArgumentParser = commands.add_parser(name, allow_abbrev=False, **texts)
+    command.set_defaults(command=name)
+    return command
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:

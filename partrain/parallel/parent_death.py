@@ -37,4 +37,7 @@ def continue_after_parent() -> None:
 
 def _signal_at_end_of_parent(number: int) -> bool:
     """Ask for a signal; return whether the system knows how."""
-    return sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number) == 0
+    if sys.platform != "linux":
+        return False
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    return True
