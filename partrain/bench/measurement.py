@@ -159,13 +159,14 @@ def _describe_training(trial: Trial) -> dict[str, Any]:
 def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, float], trial: Trial) -> dict[str, Any]:
     """Return the costs that the model takes from the measurements, and what it expects."""
     one = next(row for row in phases if row["workers"] == 1)
-    # With no more workers than processors, whom a command wakes does not take the processor from who sends them.
+    # With no more workers than processors, whom a command wakes does not take the processor from who sends them; and
+    # with as many, they sleep until they are woken (with fewer they spin), as they would on machines with more cores.
     at_once = [row for row in phases if 1 <= row["workers"] <= available_processors()]
     costs = StepCosts(
         tile=trial.training.tile,
         serial=sum(one[f"{name}_us"] for name in SERIAL_PHASES) / 1e6,
         dispatch=at_once[-1]["dispatch_us"] / at_once[-1]["workers"] / 1e6,
-        wake=one["wake_us"] / 1e6,
+        wake=at_once[-1]["wake_us"] / 1e6,
         shard=shard_seconds,
         update=trial.compare({batch_size: _update(trial, batch_size) for batch_size in MODEL_BATCHES}),
         num_threads=partial(useful_threads, trial.preparation.network),

@@ -33,6 +33,7 @@ from partrain.network.softmax import softmax
 from partrain.normalisation import Normalisation
 from partrain.parallel.parent_death import continue_after_parent
 from partrain.parallel.shared_arrays import SharedArrays
+from partrain.parallel.spinning import spin
 from partrain.parallel.tiles import num_tiles
 
 GRADIENTS = 0
@@ -145,19 +146,33 @@ class TileComputer:
         self._execution.backward(self._dlogits_NE[: last - first], slots_TK, factors)
 
 
-def work(connection: Connection, computation: Computation, preload_module: str) -> None:
+def work(connection: Connection, computation: Computation, preload_module: str, spin_s: float) -> None:
     """Run a worker process: say hello, then carry out commands until the pipe ends.
 
     Replies are HELLO with whether the kernels were preloaded by the fork server, DONE, or ERROR with a
     traceback; after an ERROR the worker goes on.
+
+    Parameters
+    ----------
+    connection : the worker's end of its pipe.
+    computation : what it computes on.
+    preload_module : by its presence is seen that the fork server has loaded the kernels.
+    spin_s : for so long it waits for a command without sleeping.
     """
     # Read and written as they are, for a message is never longer than one write: without the framing of `Connection`,
     # which reads each message in two calls.
     pipe = connection.fileno()
     # A command may take a minute, and the coordinator may be killed meanwhile: an end of the pipe is looked for
     # between the calls that a command consists of, too.
-    hang_up = select.poll()
+    hang_up, readable = select.poll(), select.poll()
     hang_up.register(pipe, 0)
+    readable.register(pipe, select.POLLIN)
+
+    def receive() -> bytes:
+        if spin_s:
+            spin(lambda: readable.poll(0), spin_s)
+        return os.read(pipe, COMMAND_BYTES)
+
     with contextlib.suppress(ConnectionError):  # the coordinator is gone
         try:
             was_preloaded = preload_module in sys.modules
@@ -166,7 +181,7 @@ def work(connection: Connection, computation: Computation, preload_module: str) 
             kill_point("worker: start-up")
             computer = TileComputer(computation)
             os.write(pipe, HELLO + (b"1" if was_preloaded else b"0"))
-            while message := os.read(pipe, COMMAND_BYTES):
+            while message := receive():
                 kill_point("worker: before computing")
                 try:
                     computer.carry_out(Command.decode(message), is_wanted=lambda: not hang_up.poll(0))

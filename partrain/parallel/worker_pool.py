@@ -34,6 +34,7 @@ from partrain.kill_switch import kill_point
 from partrain.parallel import patience
 from partrain.parallel.machine import available_processors
 from partrain.parallel.parent_death import PARENT_VARIABLE
+from partrain.parallel.spinning import SPIN_SECONDS, spin
 from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import (
     DONE,
@@ -165,6 +166,7 @@ class WorkerPool:
 
     Where there are more workers than processors, they take turns: a worker that shares its processor would only be in
     the other's way (measured by `partrain bench`: 8 workers on 2 processors all at once took 1.5 times as long as 2).
+    Where each process has a processor, the coordinator's among them, they wait for each other without sleeping.
 
     Attributes
     ----------
@@ -194,7 +196,9 @@ class WorkerPool:
         self._patience = patience.Patience()
         self._selector = selectors.DefaultSelector()
         self.dispatched_at = 0.0
-        self.num_at_once = min(num_workers, num_processors or available_processors())
+        num_processors = num_processors or available_processors()
+        self.num_at_once = min(num_workers, num_processors)
+        self._spin_s = SPIN_SECONDS if num_workers < num_processors else 0.0
         self.num_tiles_computed = {f"worker {k}": 0 for k in range(num_workers)}
         self._turns = deque(self.num_tiles_computed)
         self._num_runs = 0
@@ -231,7 +235,7 @@ class WorkerPool:
         was_smooth = all(worker.has_begun for worker in self._workers.values())
         while num_unfinished:
             before = now
-            answers = self._selector.select(SLICE_SECONDS)
+            answers = (self._spin_s and spin(self._answers, self._spin_s)) or self._selector.select(SLICE_SECONDS)
             now = time.monotonic()
             for key, _ in answers:
                 num_unfinished -= self._receive(key.data, waiting)
@@ -243,6 +247,9 @@ class WorkerPool:
             # As if the commands had been spread evenly: good enough for a bound, and no command is timed by itself.
             num_examples = sum(command.last - command.first for command in commands)
             self._patience.learn(commands[0].operation, num_examples, (now - began) * len(self._workers))
+
+    def _answers(self) -> list[tuple[selectors.SelectorKey, int]]:
+        return self._selector.select(0)
 
     def _next_in_turn(self, num_commands: int) -> list[str]:
         """Return the workers that take the first commands: as many as can compute at once, in turns."""
@@ -370,7 +377,7 @@ class WorkerPool:
         connection, far_end = self._context.Pipe()
         process = self._context.Process(  # type: ignore[attr-defined]
             target=work,
-            args=(far_end, self._computation, PRELOAD_MODULE),
+            args=(far_end, self._computation, PRELOAD_MODULE, self._spin_s),
             name=f"partrain {name}",
             daemon=True,
         )
