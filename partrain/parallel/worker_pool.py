@@ -48,7 +48,7 @@ from partrain.parallel.worker import (
     TileComputer,
     work,
 )
-from partrain.parallel.worker_process import WorkerProcess, kill_fork_server
+from partrain.parallel.worker_process import WorkerProcess, end_fork_server, fork_server_pid, kill_fork_server
 
 # How often a command may fail with an exception: once more elsewhere, for it could have been that machine's
 # memory or a signal; the second time it is the program.
@@ -64,10 +64,8 @@ SLICE_SECONDS = 0.1
 # caches are cold, and the system may wake two workers on one processor: turns of one call cost a tenth of the speed.
 TURN_RUNS = 4
 
-# How often a worker's start is tried where the fork server dies during it, and how long to wait in between: a killed
-# process loses its files, by which that is seen, some time before its parent can see that it is dead.
+# How often a worker's start is tried where the fork server dies during it.
 MAX_STARTS = 5
-START_AGAIN_SECONDS = 0.2
 
 # By its name, for importing it here would do to the coordinator what it does to the fork server. The fork server
 # passes over a name that it cannot import, without a word: so a worker says whether it found the module.
@@ -213,7 +211,7 @@ class WorkerPool:
     @property
     def pids(self) -> list[int]:
         """The processes of the pool, the fork server among them."""
-        server = [pid] if (pid := getattr(forkserver._forkserver, "_forkserver_pid", None)) else []
+        server = [pid] if (pid := fork_server_pid()) else []
         return server + [worker.process.pid for worker in self._workers.values()]
 
     def run(self, commands: Sequence[Command]) -> None:
@@ -368,7 +366,7 @@ class WorkerPool:
                 if number == MAX_STARTS:
                     raise FailedRun(f"{name} cannot be started: the fork server died {MAX_STARTS} times") from error
                 self._log(f"the fork server died while it started {name}; another takes its place")
-                time.sleep(START_AGAIN_SECONDS)
+                end_fork_server()
         worker = self._workers[name] = _Worker(name, WorkerProcess(process), connection)
         self._selector.register(connection, selectors.EVENT_READ, name)
         return worker

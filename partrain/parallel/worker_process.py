@@ -28,12 +28,32 @@ EXIT_CODE_SECONDS = 1.0
 _EXIT_CODE_UNKNOWN = 255
 
 
+def fork_server_pid() -> int | None:
+    """Return the process id of the fork server that was started last, or None if there was none."""
+    pid: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    return pid
+
+
 def kill_fork_server() -> None:
     """Kill the fork server, if there is one; its children live on, and the next start of a worker makes another."""
-    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
-    if pid is not None:
+    if (pid := fork_server_pid()) is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def end_fork_server() -> None:
+    """Kill the fork server, and return when `multiprocessing` can see that it is dead: only then it makes another.
+
+    A killed process loses its files some time before; on a busy machine that can be a second.
+    """
+    kill_fork_server()
+    deadline = time.monotonic() + KILLED_SECONDS
+    # Seen, and left for `multiprocessing` to see.
+    with contextlib.suppress(ChildProcessError):
+        while (pid := fork_server_pid()) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.001)
 
 
 class WorkerProcess:
