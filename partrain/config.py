@@ -19,6 +19,10 @@ from partrain.errors import did_you_mean
 RUNTIME = ("logging", "checkpoints", "workers")
 HORIZON = ("training.epochs", "training.max_steps")
 
+# Data sets that `data.path` goes with, and the fields of those that are made of pictures.
+WITH_PATH = ("idx", "arrays", "folder")
+FOR_PICTURES = ("size", "channels", "on_broken")
+
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
 # Positive, and far from what float32 rounds to 0 or infinity.
@@ -57,18 +61,35 @@ class Section(BaseModel):
 class Data(Section):
     """Which examples to train on."""
 
-    name: Literal["mnist", "fashion-mnist", "synthetic-digits", "idx", "arrays"]
+    name: Literal["mnist", "fashion-mnist", "cifar-10", "synthetic-digits", "idx", "arrays", "folder", "memory"]
     path: str | None = None
+    size: PositivePair | None = None
+    channels: Literal[1, 3] | None = None
+    on_broken: Literal["error", "skip"] | None = None
     train_examples: PositiveInt | None = None
     validation_examples: NonNegativeInt | None = None
     when_unavailable: Literal["synthetic-digits", "error"] = "synthetic-digits"
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _fill_in_for_pictures(cls, mapping: Any) -> Any:
+        if isinstance(mapping, dict) and mapping.get("name") == "folder":
+            given = {key: value for key, value in mapping.items() if value is not None}
+            return {"channels": 3, "on_broken": "error"} | given
+        return mapping
+
     @pydantic.model_validator(mode="after")
-    def _path_fits_name(self) -> Data:
-        if self.name in ("idx", "arrays") and self.path is None:
+    def _fields_fit_name(self) -> Data:
+        if self.name in WITH_PATH and self.path is None:
             raise ValueError(f"data.path must say where the data is when data.name is {self.name}")
-        if self.name not in ("idx", "arrays") and self.path is not None:
-            raise ValueError(f"data.path goes with data.name idx or arrays, not with {self.name}")
+        if self.name not in WITH_PATH and self.path is not None:
+            raise ValueError(f"data.path goes with data.name {' or '.join(WITH_PATH)}, not with {self.name}")
+        if self.name == "folder" and self.size is None:
+            raise ValueError("data.size must say to what size pictures are brought, as a number or [rows, columns]")
+        if self.name != "folder":
+            given = [key for key in FOR_PICTURES if getattr(self, key) is not None]
+            if given:
+                raise ValueError(f"data.{given[0]} goes with data.name folder, not with {self.name}")
         return self
 
 
@@ -198,6 +219,7 @@ class Training(Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     stop_early: StopEarly | None = None
+    class_weights: Literal["balanced"] | None = None
     kernels: Literal["fast", "loops"] = "fast"
     dtype: Literal["float32", "float64"] = "float32"
 
@@ -278,8 +300,14 @@ class Config(Section):
             for parent in parents:
                 section = section[parent]
             del section[last]
+        # Where they are not given, as in runs from before there were such fields.
+        if self.data.name != "folder":
+            for field in FOR_PICTURES:
+                del mapping["data"][field]
+        if self.training.class_weights is None:
+            del mapping["training"]["class_weights"]
         if self.training.stop_early is None:
-            del mapping["training"]["stop_early"]  # as in runs from before there was such a field
+            del mapping["training"]["stop_early"]
         else:
             fields = {"evaluate_every_epochs", "evaluate_every_steps"}
             mapping["logging"] = self.logging.model_dump(mode="json", include=fields)

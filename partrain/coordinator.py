@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from partrain.adam import Adam
 from partrain.data.batches import epoch_order
 from partrain.early_stopping import EarlyStopping
-from partrain.errors import FailedRun
+from partrain.errors import DataError, FailedRun
 from partrain.evaluation import Evaluation, evaluate_split
 from partrain.interruption import Interruption
 from partrain.kernels import loops
@@ -359,6 +359,7 @@ class Coordinator:
         if self._saved_step == self.step:
             return
         checkpoints, folder = self._config.checkpoints, self._run.checkpoints_path
+        self._require_unchanged_data()
         kill_point("coordinator: before a save")
         with self._clock.timing("checkpoint"):
             try:
@@ -378,6 +379,23 @@ class Coordinator:
             except OSError as error:
                 self._messages.warn(f"an old checkpoint in {folder} could not be deleted: {error.strerror}")
         kill_point("coordinator: after a save")
+
+    def _require_unchanged_data(self) -> None:
+        """Check that the data is what it was: parameters that came of other data are not saved.
+
+        Raises
+        ------
+        FailedRun
+            A file was changed during the training.
+        """
+        try:
+            self._preparation.dataset.require_unchanged()
+        except DataError as error:
+            self._settled_step = -1
+            raise FailedRun(
+                f"{error} The steps after the last checkpoint were not saved: put the old file back and resume the "
+                "run, or train a new one."
+            ) from error
 
     def _vectors(self) -> dict[str, NDArray[Any]]:
         """Return what is saved of each parameter, by the prefix of its name in a checkpoint."""

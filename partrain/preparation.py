@@ -16,6 +16,7 @@ import numpy as np
 from partrain.config import Config, Training
 from partrain.data.batches import (
     SplitRange,
+    class_weights,
     measure_normalisation,
     split_examples,
     steps_per_epoch,
@@ -26,7 +27,7 @@ from partrain.errors import ConfigError, ResourceError
 from partrain.network.network import Network, examples_a_call
 from partrain.normalisation import Normalisation
 from partrain.parallel.exchange import exchange_specs
-from partrain.parallel.machine import MIB, available_memory
+from partrain.parallel.machine import MIB, available_memory, available_processors
 from partrain.parallel.shared_arrays import ArraySpec, MappedFile, total_bytes
 from partrain.parallel.shared_splits import plan_splits
 
@@ -47,6 +48,7 @@ class Preparation:
     ----------
     config : resolved: it names the data that is really used, and how much of it.
     dataset, splits, normalisation, network : what it is about.
+    class_weights : of each output of the network, where its examples do not all count the same.
     """
 
     config: Config
@@ -54,6 +56,7 @@ class Preparation:
     splits: dict[str, SplitRange]
     normalisation: Normalisation
     network: Network
+    class_weights: tuple[float, ...] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -68,7 +71,8 @@ class Preparation:
     def array_plan(self) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
         """Plan the shared arrays: what a step exchanges, and the data set (mapped, where it is a file)."""
         training, network = self.config.training, self.network
-        num_results = max(training.batch_size, *(split.size for split in self.splits.values()))
+        # What is evaluated on the way, and at the end.
+        num_results = max(training.batch_size, self.splits["validation"].size, self.splits["test"].size)
         specs = exchange_specs(network, training.batch_size, training.tile, training.dtype, num_results)
         data, files = plan_splits(self.dataset.files)
         return specs | data, files
@@ -102,46 +106,61 @@ def num_steps(resolved: Config) -> int:
     return steps if training.max_steps is None else min(steps, training.max_steps)
 
 
-def prepare(config: Config, *, say: Callable[[str], None], warn: Callable[[str], None]) -> Preparation:
-    """Load the data and check the whole configuration against it.
+def prepare(
+    config: Config, *, say: Callable[[str], None], warn: Callable[[str], None], given: Dataset | None = None
+) -> Preparation:
+    """Load the data and check the whole configuration against it; the parameters are those of `load_splits`.
 
     Raises
     ------
     UserError
         The data cannot be used, or the configuration does not fit it.
     """
-    dataset, splits = load_splits(config, say=say, warn=warn)
+    dataset, splits = load_splits(config, say=say, warn=warn, given=given)
     if config.training.stop_early and not splits["validation"].size:
         raise ConfigError(
             "training.stop_early goes by examples for validation, and there are none; set data.validation_examples"
         )
-    training_images = dataset.train.images[: splits["train"].size]
     network = Network(config.network, dataset.train.images.shape[1:], len(dataset.class_names))
     resolved = _resolve(config, dataset, splits)
-    return Preparation(resolved, dataset, splits, measure_normalisation(training_images), network)
+    weights = None
+    if config.training.class_weights is not None:
+        weights = class_weights(dataset.train.labels[: splits["train"].size], network.num_outputs)
+    return Preparation(resolved, dataset, splits, _normalisation(dataset, splits["train"].size), network, weights)
+
+
+def _normalisation(dataset: Dataset, num_train: int) -> Normalisation:
+    def measure() -> dict[str, Any]:
+        return vars(measure_normalisation(dataset.train.images[:num_train]))
+
+    measured = dataset.measured(f"normalisation of the first {num_train}", measure)
+    return Normalisation(tuple(measured["mean"]), tuple(measured["std"]))
 
 
 def load_splits(
-    config: Config, *, say: Callable[[str], None], warn: Callable[[str], None]
+    config: Config, *, say: Callable[[str], None], warn: Callable[[str], None], given: Dataset | None = None
 ) -> tuple[Dataset, dict[str, SplitRange]]:
     """Load the data that a configuration names, and divide it into "train", "validation" and "test".
+
+    Parameters
+    ----------
+    say, warn : told what takes time, and what should not be missed.
+    given : the data set, where it is in memory already.
 
     Raises
     ------
     UserError
         The data cannot be used, or there is less than the configuration asks for.
     """
-    asked = config.data
-    dataset = load_dataset(
-        asked.name,
-        asked.path,
-        when_unavailable=asked.when_unavailable,
+    dataset = given or load_dataset(
+        config.data,
         seed=config.seed,
         synthetic_examples=_num_synthetic(config),
+        num_decoders=available_processors(),
         say=say,
         warn=warn,
     )
-    return dataset, split_examples(asked, dataset)
+    return dataset, split_examples(config.data, dataset)
 
 
 def memory_of_processes(training: Training, network: Network, num_workers: int) -> dict[str, int]:

@@ -15,6 +15,9 @@ from partrain.preparation import Preparation
 from partrain.provenance import differences, provenance
 from partrain.store.run_directory import RunDirectory
 
+# How many of the pictures that were left out are named.
+MOST_NAMED = 20
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
@@ -70,13 +73,17 @@ def read_record(run: RunDirectory) -> dict[str, Any]:
 def first_record(preparation: Preparation, command_line: Sequence[str], num_workers: int) -> dict[str, Any]:
     """Return the record of a run that begins."""
     dataset, normalisation = preparation.dataset, preparation.normalisation
-    data = {
+    data: dict[str, Any] = {
         "name": dataset.name,
         "source": dataset.source,
         "digest": dataset.digest,
         "class_names": list(dataset.class_names),
         "normalisation": {"mean": list(normalisation.mean), "std": list(normalisation.std)},
     }
+    if preparation.config.data.on_broken is not None:
+        data |= {"skipped": len(dataset.skipped), "skipped_files": list(dataset.skipped[:MOST_NAMED])}
+    if preparation.class_weights is not None:
+        data["class_weights"] = list(preparation.class_weights)
     began = {"status": "running", "workers": num_workers, "started": now(), "ended": None}
     return began | _origin(preparation.config, data, command_line)
 

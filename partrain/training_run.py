@@ -254,6 +254,7 @@ def _computing(
             training.tile,
             preparation.normalisation,
             arrays,
+            preparation.class_weights,
         )
         group = start_group(num_workers, computation, max_restarts=config.workers.max_restarts, log=messages.say)
         at_end.callback(group.close)

@@ -101,6 +101,9 @@ def test_the_defaults_are_those_of_the_reference(read):
         "data": {
             "name": "mnist",
             "path": None,
+            "size": None,
+            "channels": None,
+            "on_broken": None,
             "train_examples": None,
             "validation_examples": None,
             "when_unavailable": "synthetic-digits",
@@ -128,6 +131,7 @@ def test_the_defaults_are_those_of_the_reference(read):
                 "factor": 0.1,
             },
             "stop_early": None,
+            "class_weights": None,
             "kernels": "fast",
             "dtype": "float32",
         },

@@ -5,6 +5,7 @@ Mapped images are read from the file as they are needed, so that a data set larg
 
 from __future__ import annotations
 
+import functools
 import os
 import tokenize
 import zipfile
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.data.dataset import Dataset, Split, build_dataset, chunks, require_file, unreadable
+from partrain.data.dataset import Dataset, Split, build_dataset, chunks, is_streamed, require_file, unreadable
+from partrain.data.file_samples import Measurements, sample_file
 from partrain.errors import DataError, ResourceError
 
 MAX_LABEL = 65_535
@@ -26,6 +28,9 @@ NamedArray = tuple[str, NDArray[Any]]
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 _KERAS_KEYS = ("x_train", "y_train", "x_test", "y_test")
+# Arrays that may be there besides.
+CLASS_NAMES, NUM_VALIDATION = "class_names", "validation_examples"
+_OPTIONAL = (CLASS_NAMES, NUM_VALIDATION)
 _DAMAGED = (
     ValueError,
     EOFError,
@@ -49,7 +54,8 @@ def load_arrays(path: str | Path) -> Dataset:
     ----------
     path : an .npz file with the arrays train_images, train_labels, test_images, test_labels (or Keras'
         x_train, y_train, x_test, y_test), or a folder with the first four as .npy files. Images from a
-        folder stay `numpy.memmap`.
+        folder stay `numpy.memmap`. There may also be class_names (texts, a name for each label) and
+        validation_examples (a number: so many at the end of the training examples are for validation).
 
     Raises
     ------
@@ -59,17 +65,70 @@ def load_arrays(path: str | Path) -> Dataset:
         If the arrays of an .npz file do not fit into memory.
     """
     path = Path(os.path.expanduser(path))
-    train_images, train_labels, test_images, test_labels = _map_folder(path) if os.path.isdir(path) else _read_npz(path)
-    return build_dataset(
-        "arrays",
-        str(path.resolve()),
-        _checked_split(train_images, train_labels),
-        _checked_split(test_images, test_labels),
-    )
+    arrays = _map_folder(path) if os.path.isdir(path) else _read_npz(path)
+    measurements = None
+    if any(is_streamed(array) for _, array in arrays.values()):
+        # Of all files: what is measured of the data set depends on the labels, too.
+        measurements = Measurements([sample_file(path / f"{key}.npy") for key in _KEYS])
+    return dataset_of_arrays("arrays", str(path.resolve()), arrays, measurements)
 
 
-def _map_folder(folder: Path) -> list[NamedArray]:
-    """Map the four .npy files, in the order of `_KEYS`."""
+def dataset_of_arrays(
+    name: str, source: str, arrays: Mapping[str, NamedArray], measurements: Measurements | None = None
+) -> Dataset:
+    """Check arrays under the names train_images, train_labels, test_images, test_labels, and make a data set of them.
+
+    Parameters
+    ----------
+    name, source : of the data set.
+    arrays : what messages call each, and the array; also `CLASS_NAMES` (texts) and `NUM_VALIDATION` (a number).
+    measurements : of the files, where they are large.
+
+    Raises
+    ------
+    DataError
+        An array is not as `load_arrays` describes it.
+    """
+    train, test = (_checked_split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test"))
+    for key in ("train_images", "test_images"):
+        check = functools.partial(_require_finite, *arrays[key])
+        if measurements is None:
+            check()
+        else:
+            measurements.get(f"{key} are finite", check)
+    class_names = _class_names(arrays[CLASS_NAMES]) if CLASS_NAMES in arrays else None
+    num_validation = None
+    if NUM_VALIDATION in arrays:
+        num_validation = _num_validation(arrays[NUM_VALIDATION], len(train.labels))
+    return build_dataset(name, source, train, test, class_names, num_validation, measurements)
+
+
+def _class_names(named: NamedArray) -> tuple[str, ...]:
+    where, array = named
+    if array.dtype.kind != "U" or array.ndim != 1 or not array.size:
+        raise DataError(
+            f"{where}: has dtype {array.dtype} and shape {array.shape}, expected texts of shape (classes,): the "
+            "name of each label."
+        )
+    names = tuple(map(str, array))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{where}: the name {twice!r} stands twice. Give each class a name of its own.")
+    return names
+
+
+def _num_validation(named: NamedArray, num_train: int) -> int:
+    where, array = named
+    if array.dtype.kind not in "iu" or array.shape != () or not 0 <= int(array) < num_train:
+        raise DataError(
+            f"{where}: is {array.dtype} {array.shape}, expected one whole number from 0 to {num_train - 1:,}: how many "
+            "examples at the end of train_images are for validation."
+        )
+    return int(array)
+
+
+def _map_folder(folder: Path) -> dict[str, NamedArray]:
+    """Map the four .npy files, and the optional ones that are there."""
     try:
         there = sorted(os.listdir(folder))
     except OSError as error:
@@ -79,11 +138,8 @@ def _map_folder(folder: Path) -> list[NamedArray]:
         raise DataError(
             f"{folder}: holds no {', '.join(missing)}, but {_listed(there)}. Save each array there with numpy.save."
         )
-    arrays: list[NamedArray] = []
-    for key in _KEYS:
-        path = folder / f"{key}.npy"
-        arrays.append((str(path), map_array(path)))
-    return arrays
+    paths = {key: folder / f"{key}.npy" for key in (*_KEYS, *_OPTIONAL) if f"{key}.npy" in there}
+    return {key: (str(path), map_array(path)) for key, path in paths.items()}
 
 
 def map_array(path: Path) -> NDArray[Any]:
@@ -103,20 +159,21 @@ def map_array(path: Path) -> NDArray[Any]:
         raise _unusable(str(path), error) from None
 
 
-def _read_npz(path: Path) -> list[NamedArray]:
-    """Read the four arrays of an .npz file, in the order of `_KEYS`."""
+def _read_npz(path: Path) -> dict[str, NamedArray]:
+    """Read the four arrays of an .npz file, under the names in `_KEYS`, and the optional ones that are there."""
     require_file(path)
-    arrays: list[NamedArray] = []
+    arrays: dict[str, NamedArray] = {}
     where = str(path)
     try:
         # Not numpy.load, which takes what is no zip archive for a pickle, and leaves damaged ones open.
         with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-            for key in _choose_keys(path, archive):
+            keys = dict(zip(_KEYS, _choose_keys(path, archive), strict=True))
+            for name, key in (keys | {key: key for key in _OPTIONAL if key in archive}).items():
                 where = f"{path}: {key}"
                 array = archive[key]
                 if not isinstance(array, np.ndarray):  # NumPy returns the bytes of any other file
                     raise ValueError("no array")
-                arrays.append((where, array))
+                arrays[name] = (where, array)
     except OSError as error:
         raise unreadable(path, error) from None
     except MemoryError:
@@ -181,7 +238,6 @@ def _checked_split(named_images: NamedArray, named_labels: NamedArray) -> Split:
             f"{labels_name}: has labels from {smallest} to {largest}, expected 0 to {MAX_LABEL:,}. "
             "Number the classes from 0 on."
         )
-    _require_finite(images_name, images)
     if images.ndim == 3:
         num_images, num_rows, num_columns = images.shape
         images = images.reshape(num_images, 1, num_rows, num_columns)  # of a memmap, again a memmap

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.config import Data
-from partrain.data.dataset import Dataset
+from partrain.data.dataset import Dataset, let_go
 from partrain.errors import ConfigError
 from partrain.normalisation import Normalisation
 from partrain.randomness import permutation
 
-# Images a piece, when something is measured over a data set that may be larger than memory.
+# Images a piece, when something is measured over a data set that may be larger than memory; fewer, where so many
+# would take much memory as float64.
 _CHUNK = 512
+_CHUNK_VALUES = 512 * 32768
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def split_examples(data: Data, dataset: Dataset) -> dict[str, SplitRange]:
     """Divide the data set into "train", "validation" and "test".
 
     Training examples are the first of the training file, those for validation follow them. Where the
-    configuration gives neither number, a sixth of the file is for validation.
+    configuration gives neither number, the data set may say how many; else a sixth of the file is for validation.
 
     Raises
     ------
@@ -45,6 +47,8 @@ def split_examples(data: Data, dataset: Dataset) -> dict[str, SplitRange]:
     """
     there = len(dataset.train.labels)
     num_train, num_validation = data.train_examples, data.validation_examples
+    if num_train is None and num_validation is None:
+        num_validation = dataset.num_validation
     if num_train is None:
         num_validation = there // 6 if num_validation is None else num_validation
         num_train = max(1, there - num_validation)
@@ -79,15 +83,29 @@ def measure_normalisation(images_NCHW: NDArray[Any]) -> Normalisation:
     """
     N, C, H, W = images_NCHW.shape
     count = N * H * W
-    pieces = range(0, N, _CHUNK)
+    size = max(1, min(_CHUNK, _CHUNK_VALUES // (C * H * W)))
+    pieces = range(0, N, size)
     total = np.zeros(C)
     for first in pieces:
-        total += images_NCHW[first : first + _CHUNK].sum(axis=(0, 2, 3), dtype=np.float64)
+        total += images_NCHW[first : first + size].sum(axis=(0, 2, 3), dtype=np.float64)
+        let_go(images_NCHW)
     mean = total / count
     squares = np.zeros(C)
     for first in pieces:
-        deviation = images_NCHW[first : first + _CHUNK] - mean[:, None, None]
+        deviation = images_NCHW[first : first + size] - mean[:, None, None]
         squares += (deviation * deviation).sum(axis=(0, 2, 3))
+        let_go(images_NCHW)
     std = np.sqrt(squares / count)
     std[std == 0] = 1
     return Normalisation(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def class_weights(labels_N: NDArray[np.int64], num_classes: int) -> tuple[float, ...]:
+    """Return the weight of each class with which all classes count the same: N / (classes · examples of the class).
+
+    That is what scikit-learn calls "balanced". Over an epoch the weights of all examples are 1 on average. A class
+    without examples gets 0.
+    """
+    counts = np.bincount(labels_N, minlength=num_classes).tolist()
+    num_there = sum(count > 0 for count in counts)
+    return tuple(len(labels_N) / (num_there * count) if count else 0.0 for count in counts)

@@ -6,10 +6,12 @@ Shapes: N examples; C, H, W channels, rows, columns.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 from partrain.errors import DataError
 
 _CHUNK_BYTES = 4 * 1024**2
+# Arrays of files that are at least so large are never copied into memory: what is needed of them is read.
+STREAMED_BYTES = 256 * 1024**2
 
 
 # Without eq: comparing arrays gives arrays, so a generated == or hash would only raise.
@@ -34,6 +38,16 @@ class Split:
     labels: NDArray[np.int64]
 
 
+class Measurements(Protocol):
+    """What is measured of files that are too large to be read at each start (data.file_samples)."""
+
+    def get(self, name: str, measure: Callable[[], Any]) -> Any:
+        """Return what is known under `name`, or what `measure` returns."""
+
+    def require_unchanged(self) -> None:
+        """Raise a DataError if a file is not what it was."""
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A training and a test split, where they come from, and what their content is.
@@ -45,6 +59,9 @@ class Dataset:
     train, test : the splits; their images agree in shape and dtype.
     class_names : the name of each label, from 0 on.
     digest : SHA-256 in hex of the content of both splits, see `content_digest`.
+    num_validation : how many examples at the end of the training split are for validation, where the source says so.
+    skipped : names of what was left out, since it cannot be used.
+    measurements : where a split is a file that is read as it is needed.
     """
 
     name: str
@@ -53,6 +70,28 @@ class Dataset:
     test: Split
     class_names: tuple[str, ...]
     digest: str
+    num_validation: int | None = None
+    skipped: tuple[str, ...] = ()
+    measurements: Measurements | None = None
+
+    def renamed(self, name: str, source: str, skipped: tuple[str, ...] = ()) -> Dataset:
+        """Return the same examples as another data set's."""
+        return replace(self, name=name, source=source, skipped=skipped)
+
+    def measured(self, name: str, measure: Callable[[], Any]) -> Any:
+        """Return what `measure` returns, which JSON can hold; of files that are large, what is known of them."""
+        return measure() if self.measurements is None else self.measurements.get(name, measure)
+
+    def require_unchanged(self) -> None:
+        """Check that files that are read as they are needed are what they were.
+
+        Raises
+        ------
+        DataError
+            One was changed.
+        """
+        if self.measurements is not None:
+            self.measurements.require_unchanged()
 
     @property
     def files(self) -> dict[str, Split]:
@@ -61,7 +100,13 @@ class Dataset:
 
 
 def build_dataset(
-    name: str, source: str, train: Split, test: Split, class_names: tuple[str, ...] | None = None
+    name: str,
+    source: str,
+    train: Split,
+    test: Split,
+    class_names: tuple[str, ...] | None = None,
+    num_validation: int | None = None,
+    measurements: Measurements | None = None,
 ) -> Dataset:
     """Put two splits together; without `class_names` the classes are "0" up to the largest label.
 
@@ -86,7 +131,8 @@ def build_dataset(
             f"{source}: found the label {largest}, but {name} has only the labels 0 to "
             f"{len(class_names) - 1}. Replace the files of labels with the right ones."
         )
-    return Dataset(name, source, train, test, class_names, content_digest(train, test))
+    dataset = Dataset(name, source, train, test, class_names, "", num_validation, (), measurements)
+    return replace(dataset, digest=dataset.measured("digest", lambda: content_digest(train, test)))
 
 
 def content_digest(train: Split, test: Split) -> str:
@@ -109,6 +155,18 @@ def chunks(array: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
     step = _CHUNK_BYTES // array.itemsize
     for start in range(0, flat.size, step):
         yield flat[start : start + step]
+        let_go(array)
+
+
+def let_go(array: NDArray[np.generic]) -> None:
+    """Let the pages that were read of a large mapped file go from this process; they come back by reading."""
+    if is_streamed(array) and hasattr(mmap, "MADV_DONTNEED"):
+        array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
+
+def is_streamed(array: NDArray[np.generic]) -> bool:
+    """Return whether an array is a file that is too large to be copied into memory."""
+    return isinstance(array, np.memmap) and array.nbytes >= STREAMED_BYTES
 
 
 def require_file(path: Path) -> None:

@@ -1,35 +1,23 @@
 """An image of the user's own, from a file to an array as the network was trained on.
 
-Pictures (PNG, JPEG) are made grey or coloured, and resized, as the network wants them. Arrays (.npy) are taken as
-they are. Shapes: C, H, W channels, rows, columns.
+Pictures are made grey or coloured, and resized, as the network wants them (data.pictures). Arrays (.npy) are taken
+as they are. Shapes: C, H, W channels, rows, columns.
 """
 
 from __future__ import annotations
 
-import struct
-import warnings
-import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from partrain.data.arrays import map_array
 from partrain.data.dataset import require_file, unreadable
-from partrain.errors import DataError, ResourceError
+from partrain.data.pictures import MODES, decode_picture, pillow_warnings_ignored, require_pillow
+from partrain.errors import DataError
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-# A picture of more pixels is not decoded: a file of some kilobytes can hold gigabytes of them.
-MAX_PIXELS = 64 * 1024**2
-
-_FORMATS = ("PNG", "JPEG")
-_CHANNELS = {1: "L", 3: "RGB"}
 _NPY_MAGIC = b"\x93NUMPY"
-# What Pillow raises for files that are cut off or altered.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 
 
 def read_image(path: Path, shape: tuple[int, ...], dtype: str, *, invert: bool = False) -> NDArray[Any]:
@@ -37,7 +25,7 @@ def read_image(path: Path, shape: tuple[int, ...], dtype: str, *, invert: bool =
 
     Parameters
     ----------
-    path : a PNG or JPEG file, or an .npy file with an array (C,H,W), or (H,W) for one channel.
+    path : a PNG, JPEG, BMP or WebP file, or an .npy file with an array (C,H,W), or (H,W) for one channel.
     shape : (C,H,W) of the network's images.
     dtype : of the network's images: "uint8" (0 to 255), or "float32" in units that only an array can be in.
     invert : make dark light, and light dark: 255 - x.
@@ -50,7 +38,7 @@ def read_image(path: Path, shape: tuple[int, ...], dtype: str, *, invert: bool =
     ------
     DataError
         The file is no image, or none that fits.
-    ResourceError
+    MissingPackage
         The file is a picture, and Pillow is not installed.
     """
     require_file(path)
@@ -106,57 +94,15 @@ def _read_array(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
 
 
 def _read_picture(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[np.uint8]:
-    channels, rows, columns = shape
-    if dtype != "uint8" or channels not in _CHANNELS:
+    channels = shape[0]
+    if dtype != "uint8" or channels not in MODES:
         raise DataError(
             f"{path}: the network's images are {dtype} with {channels} channels, which no picture is. Give an .npy "
             f"file with an array of shape {_text(shape)}."
         )
-    try:
-        import PIL.Image
-        import PIL.ImageOps
-    except ImportError:
-        raise ResourceError(
-            f"{path}: pictures are read with Pillow, which is not installed: pip install 'partrain[plots]'. "
-            "Arrays (.npy) are read without it."
-        ) from None
-    try:
-        with warnings.catch_warnings():
-            # Pillow has a limit of its own, above which it warns, and one of twice as much.
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(path, formats=_FORMATS) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise _too_large(path, f"{picture.width:,} x {picture.height:,} pixels")
-                turned = PIL.ImageOps.exif_transpose(picture)
-                converted = _convert(turned, _CHANNELS[channels])
-                small = converted.resize((columns, rows), PIL.Image.Resampling.BILINEAR)
-    except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError):
-        raise _too_large(path, "more pixels than Pillow opens") from None
-    except PIL.UnidentifiedImageError:
-        raise DataError(f"{path}: is no PNG, no JPEG, and no .npy file.") from None
-    except MemoryError:
-        raise ResourceError(f"{path}: does not fit into memory. Make the picture smaller.") from None
-    except _DAMAGED as error:
-        raise DataError(f"{path}: is damaged: {error}.") from None
-    return np.ascontiguousarray(np.asarray(small, np.uint8).reshape(rows, columns, channels).transpose(2, 0, 1))
-
-
-def _convert(picture: Image, mode: str) -> Image:
-    """Make a picture grey or coloured, with 8 bits a channel; what is transparent shows white."""
-    import PIL.Image
-
-    if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip
-        values = np.asarray(picture).astype(np.float64) / 257
-        picture = PIL.Image.fromarray(np.rint(np.clip(values, 0, 255)).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = PIL.Image.new("RGBA", picture.size, "white")
-        picture = PIL.Image.alpha_composite(white, picture)
-    return picture.convert(mode)
-
-
-def _too_large(path: Path, what: str) -> DataError:
-    return DataError(f"{path}: has {what}; at most {MAX_PIXELS:,} are decoded. Make the picture smaller.")
+    require_pillow(f"{path}: reading pictures (not arrays, .npy)")
+    with pillow_warnings_ignored():
+        return decode_picture(path, shape)
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from partrain.config import Data
 from partrain.data.arrays import load_arrays
 from partrain.data.catalog import CATALOG, DataUnavailable, load_named
 from partrain.data.dataset import Dataset, Split, build_dataset
 from partrain.data.idx import load_idx_folder
+from partrain.data.packed_folder import load_picture_folder
 from partrain.errors import DataError, ResourceError
+
+NAMED = dict.fromkeys(CATALOG, load_named)
 
 
 def load_dataset(
-    name: str,
-    path: str | None,
+    data: Data,
     *,
-    when_unavailable: str,
     seed: int,
     synthetic_examples: tuple[int, int],
+    num_decoders: int,
     say: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> Dataset:
@@ -25,12 +28,10 @@ def load_dataset(
 
     Parameters
     ----------
-    name : mnist, fashion-mnist, synthetic-digits, idx or arrays.
-    path : the files of idx and arrays.
-    when_unavailable : "synthetic-digits" to train on those where a data set of the catalogue cannot be had,
-        "error" to stop.
+    data : the configuration's `data`.
     seed : decides what the synthetic digits look like.
     synthetic_examples : how many of them to draw, for the training file and for the test file.
+    num_decoders : how many threads decode pictures.
     say : gets a line for what takes time.
     warn : gets the message that the data are not the ones that were named.
 
@@ -39,19 +40,35 @@ def load_dataset(
     DataError
         If a file is wrong, or (as DataUnavailable, with "error") the data set cannot be had.
     """
-    if name in CATALOG:
+    if data.name in NAMED:
         try:
-            return load_named(name, say=say)
+            return NAMED[data.name](data.name, say=say)
         except DataUnavailable as unavailable:
-            if when_unavailable == "error":
+            if data.when_unavailable == "error":
                 raise
-            warn(_replacement_warning(name, unavailable))
+            warn(_replacement_warning(data.name, unavailable))
             return _draw(seed, synthetic_examples, say)
-    if name == "synthetic-digits":
+    if data.name == "synthetic-digits":
         return _draw(seed, synthetic_examples, say)
-    if path is None:
-        raise DataError(f"data.path: is missing. `data.name: {name}` needs the path of the data there.")
-    return {"idx": load_idx_folder, "arrays": load_arrays}[name](path)
+    if data.name == "memory":
+        raise DataError(
+            "data.name: memory: these examples were arrays of the Python program that trained, and are in no file. "
+            "Give them again from Python: partrain.train(config, data=...), partrain.open_run(path).evaluate(...)."
+        )
+    assert data.path is not None
+    if data.name == "folder":
+        assert data.size is not None
+        assert data.channels is not None
+        return load_picture_folder(
+            data.path,
+            data.size,
+            data.channels,
+            data.on_broken or "error",
+            num_decoders=num_decoders,
+            say=say,
+            warn=warn,
+        )
+    return {"idx": load_idx_folder, "arrays": load_arrays}[data.name](data.path)
 
 
 def _draw(seed: int, num_examples: tuple[int, int], say: Callable[[str], None]) -> Dataset:

@@ -2,7 +2,8 @@
 
 All of them lie in one anonymous file: it has no name that a crash could leave behind, and goes with the last
 process that maps it. It is really allocated when it is made, so that too little memory is an error there and
-not a bus error in the middle of a step. Data sets that are memory-mapped files are mapped again by each process.
+not a bus error in the middle of a step. Arrays that are files, and too large for this, only travel by name: each
+process reads of them what it needs (parallel.example_source).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class MappedFile:
-    """An array that is part of a file, as `numpy.memmap` names it: mapped privately, read and never written."""
+    """An array that is part of a file, as `numpy.memmap` names it: read and never written."""
 
     path: str
     offset: int
@@ -56,7 +57,7 @@ class SharedArrays(Mapping[str, Array]):
     Parameters
     ----------
     specs : what to allocate; all of it is zero at first.
-    files : what to map.
+    files : arrays that are files; these are not among the arrays, but in `files`.
 
     Raises
     ------
@@ -80,7 +81,7 @@ class SharedArrays(Mapping[str, Array]):
             ) from error
 
     def _attach(self, descriptor: int, specs: Mapping[str, ArraySpec], files: Mapping[str, MappedFile]) -> None:
-        self._descriptor, self._specs, self._files = descriptor, dict(specs), dict(files)
+        self._descriptor, self._specs, self.files = descriptor, dict(specs), dict(files)
         self._arrays: dict[str, Array] = {}
         memory = mmap.mmap(descriptor, total_bytes(specs))
         offset = 0
@@ -88,11 +89,6 @@ class SharedArrays(Mapping[str, Array]):
             flat = np.frombuffer(memory, spec.dtype, math.prod(spec.shape), offset)
             self._arrays[name] = flat.reshape(spec.shape)
             offset += _aligned(spec.num_bytes)
-        for name, file in files.items():
-            # "c": pages that were written would be copied, so that the type is that of a writable array,
-            # as the kernels' signatures want it.
-            mapped = np.memmap(file.path, np.dtype(file.dtype), "c", file.offset, file.shape)
-            self._arrays[name] = mapped.view(np.ndarray)
 
     def __getitem__(self, name: str) -> Array:
         return self._arrays[name]
@@ -105,7 +101,7 @@ class SharedArrays(Mapping[str, Array]):
 
     def __getstate__(self) -> Any:
         # Only while a process is being started: the file travels to it as an open descriptor.
-        return multiprocessing.reduction.DupFd(self._descriptor), self._specs, self._files
+        return multiprocessing.reduction.DupFd(self._descriptor), self._specs, self.files
 
     def __setstate__(self, state: Any) -> None:
         descriptor, specs, files = state

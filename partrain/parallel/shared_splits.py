@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.data.dataset import Split
+from partrain.data.dataset import Split, is_streamed
 from partrain.parallel.shared_arrays import ArraySpec, MappedFile
 
 
 def plan_splits(splits: Mapping[str, Split]) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
-    """Return what to allocate for these files of the data set, and what to map: arrays that are mapped files."""
+    """Return what to allocate for these files of the data set, and which arrays are files that are read as needed."""
     specs: dict[str, ArraySpec] = {}
     files: dict[str, MappedFile] = {}
     for name, split in splits.items():
         for kind, array in (("images", split.images), ("labels", split.labels)):
-            if isinstance(array, np.memmap):
+            if is_streamed(array):
+                assert isinstance(array, np.memmap)
                 assert array.filename is not None
                 files[f"{name}.{kind}"] = MappedFile(str(array.filename), array.offset, array.shape, array.dtype.str)
             else:
@@ -27,12 +28,14 @@ def plan_splits(splits: Mapping[str, Split]) -> tuple[dict[str, ArraySpec], dict
 
 
 def share_splits(splits: Mapping[str, Split], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Split]:
-    """Copy the files of the data set into the shared arrays, where they are not mapped there; return them there."""
+    """Copy the files of the data set into the shared arrays, unless they are read as needed; return them there."""
     shared = {}
     for name, split in splits.items():
-        shared[name] = Split(arrays[f"{name}.images"], arrays[f"{name}.labels"])
-        if not isinstance(split.images, np.memmap):
-            shared[name].images[:] = split.images
-        if not isinstance(split.labels, np.memmap):
-            shared[name].labels[:] = split.labels
+        images = split.images
+        if not is_streamed(images):
+            images = arrays[f"{name}.images"]
+            images[:] = split.images
+        labels = arrays[f"{name}.labels"]
+        labels[:] = split.labels
+        shared[name] = Split(images, labels)
     return shared

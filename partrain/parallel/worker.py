@@ -31,6 +31,7 @@ from partrain.network.execution_choice import make_execution
 from partrain.network.network import Network
 from partrain.network.softmax import softmax
 from partrain.normalisation import Normalisation
+from partrain.parallel.example_source import ExampleSource, example_source
 from partrain.parallel.parent_death import continue_after_parent
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.spinning import spin
@@ -79,7 +80,11 @@ FILES = ("train", "test")
 
 @dataclass(frozen=True)
 class Computation:
-    """All that a worker must know; `arrays` are those that `parallel.exchange` plans, and the data set's."""
+    """All that a worker must know.
+
+    `arrays` are those that `parallel.exchange` plans, and the data set's. With `class_weights`, of each output, an
+    example's loss and its gradient in a training step are multiplied by the weight of its class.
+    """
 
     network: Network
     kernels: str
@@ -87,6 +92,7 @@ class Computation:
     tile: int
     normalisation: Normalisation
     arrays: SharedArrays
+    class_weights: tuple[float, ...] | None = None
 
 
 class TileComputer:
@@ -99,6 +105,10 @@ class TileComputer:
         self._arrays, self._tile, self._dense_layers = arrays, tile, network.dense_layers
         self._execution = make_execution(computation.kernels, network, arrays["parameters"], normalisation, tile, dtype)
         self._dlogits_NE = np.empty((self._execution.capacity, network.num_outputs), dtype)
+        self._class_weights: NDArray[Any] | None = None
+        if computation.class_weights is not None:
+            self._class_weights = np.array(computation.class_weights, dtype)
+        self._sources: dict[str, ExampleSource] = {}
 
     def carry_out(self, command: Command, is_wanted: Callable[[], bool] = lambda: True) -> None:
         """Compute what `command` says, as many tiles at a time as the execution takes.
@@ -114,7 +124,10 @@ class TileComputer:
                 return
             last = min(first + self._execution.capacity, command.last)
             if command.operation == GRADIENTS:
-                self._forward(file, self._arrays["indices"][first:last], first, last)
+                indices_N = self._arrays["indices"][first:last]
+                self._forward(file, indices_N, first, last)
+                if self._class_weights is not None:
+                    self._weigh(self._class_weights[self._arrays[f"{file}.labels"][indices_N]], first, last)
                 kill_point("worker: in the middle of a tile")
                 self._backward(first, last)
             else:
@@ -122,12 +135,20 @@ class TileComputer:
                 self._arrays["confidences"][first:last] = softmax(logits_NE).max(axis=1)
 
     def _forward(self, file: str, indices_N: NDArray[np.int64], first: int, last: int) -> NDArray[Any]:
-        images, labels = self._arrays[f"{file}.images"], self._arrays[f"{file}.labels"]
+        if file not in self._sources:  # an evaluation has one file alone
+            self._sources[file] = example_source(self._arrays, file, self._execution.capacity)
+        images, places_N = self._sources[file].take(indices_N)
+        labels = self._arrays[f"{file}.labels"]
         losses_N, predictions_N = self._arrays["losses"][first:last], self._arrays["predictions"][first:last]
-        logits_NE = self._execution.forward(images, indices_N)
+        logits_NE = self._execution.forward(images, places_N)
         dlogits_NE = self._dlogits_NE[: last - first]
         loops.softmax_cross_entropy(logits_NE, labels[indices_N], losses_N, predictions_N, dlogits_NE)
         return logits_NE
+
+    def _weigh(self, weights_N: NDArray[Any], first: int, last: int) -> None:
+        """Multiply the examples' losses, and their gradients at the logits, by the weights of their classes."""
+        self._arrays["losses"][first:last] *= weights_N
+        self._dlogits_NE[: last - first] *= weights_N[:, np.newaxis]
 
     @cached_property
     def _factors(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:

@@ -23,40 +23,50 @@ IMAGES_A_ROW = 5
 
 
 def draw_filters(weight_FCRS: NDArray[Any]) -> Figure:
-    """Draw the filters of a convolution, all on one scale of colours around 0.
+    """Draw the filters of a convolution, all on one scale around 0.
 
-    Filters of one channel stand in rows; of several channels each filter is a row, with a picture for each channel.
+    Filters of one channel stand in rows, and so do those of three, as colours: grey is 0, and what is red, green or
+    blue has larger weights there. Of other numbers of channels each filter is a row, with a picture for each channel.
     """
-    C = min(weight_FCRS.shape[1], MAX_CHANNELS)
+    in_colour = weight_FCRS.shape[1] == 3
+    C = 1 if in_colour else min(weight_FCRS.shape[1], MAX_CHANNELS)
     F = min(weight_FCRS.shape[0], MAX_FILTERS if C == 1 else MAX_FILTERS // MAX_CHANNELS)
     num, columns = F * C, C if C > 1 else min(F, FILTERS_A_ROW)
     figure = new_figure(max(5.5, 1.5 + 0.95 * columns), 1.1 + 1.0 * -(-num // columns))
     title = "Filters of the first convolution" + (", by channel" if C > 1 else "")
-    if weight_FCRS.shape[:2] != (F, C):
+    if len(weight_FCRS) != F or (not in_colour and weight_FCRS.shape[1] != C):
         title += " (the first ones)"
     figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     axes = figure.add_subplot()
     axes.set_axis_off()
     limit = float(np.abs(weight_FCRS).max()) or 1.0
-    tiles = [weight_FCRS[divmod(place, C)] for place in range(num)]
+    if in_colour:
+        tiles = [0.5 + weight_CRS.transpose(1, 2, 0) / (2 * limit) for weight_CRS in weight_FCRS[:F]]
+    else:
+        tiles = [weight_FCRS[divmod(place, C)] for place in range(num)]
     # One picture of all of them, since so many axes would take seconds to lay out.
     mosaic, corners = _tile(tiles, columns)
-    shown = axes.imshow(mosaic, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    if in_colour:
+        axes.imshow(np.where(np.isnan(mosaic), 1, mosaic.clip(0, 1)), interpolation="nearest")
+        note = f"red, green and blue are the weights of the channels: grey is 0, full and none are ±{limit:.2g}"
+        axes.annotate(note, (0, 0), (0, -6), "axes fraction", "offset points", va="top", fontsize=8)
+    else:
+        shown = axes.imshow(mosaic, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        figure.colorbar(shown, ax=axes, shrink=0.9, label="weight", pad=0.02)
     for place, (row, column) in enumerate(corners):
         f, c = divmod(place, C)
         text = f"{f + 1}" if C == 1 else f"{f + 1}, channel {c + 1}"
         x = column + (weight_FCRS.shape[3] - 1) / 2
         axes.annotate(text, (x, row - 0.5), (0, 2), textcoords="offset points", ha="center", fontsize=7)
-    figure.colorbar(shown, ax=axes, shrink=0.9, label="weight", pad=0.02)
     return figure
 
 
 def _tile(tiles: Sequence[NDArray[Any]], columns: int) -> tuple[NDArray[Any], list[tuple[int, int]]]:
-    """Return tiles (R,S) side by side with NaN between them, and the place of each one's upper left corner."""
-    R, S = tiles[0].shape
+    """Return tiles (R,S), or (R,S,3), side by side with NaN between them, and each one's upper left corner."""
+    R, S = tiles[0].shape[:2]
     gap = max(1, round(R / 5))
     corners = [((R + gap) * (k // columns), (S + gap) * (k % columns)) for k in range(len(tiles))]
-    mosaic = np.full((corners[-1][0] + R, (S + gap) * columns - gap), np.nan)
+    mosaic = np.full((corners[-1][0] + R, (S + gap) * columns - gap, *tiles[0].shape[2:]), np.nan)
     for tile, (row, column) in zip(tiles, corners, strict=True):
         mosaic[row : row + R, column : column + S] = tile
     return mosaic, corners

@@ -13,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from partrain.data.image_files import MAX_PIXELS, read_image
-from partrain.errors import DataError, ResourceError
+from partrain.data.image_files import read_image
+from partrain.data.pictures import MAX_PIXELS
+from partrain.errors import DataError, MissingPackage
 from tests.conftest import noise_examples
 
 GREY = (1, 28, 28)
@@ -167,7 +168,7 @@ def test_without_pillow_pictures_are_refused_and_arrays_read(tmp_path: Path, mon
         return original(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_pillow)
-    with pytest.raises(ResourceError, match=r"pip install 'partrain\[plots\]'"):
+    with pytest.raises(MissingPackage, match=r"pip install 'partrain\[images\]'"):
         read_image(tmp_path / "digit.png", GREY, "uint8")
     np.testing.assert_array_equal(read_image(tmp_path / "digit.npy", GREY, "uint8"), DIGIT[None])
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from partrain.config import Data
 from partrain.data.catalog import CATALOG, DataUnavailable, NamedDataset
 from partrain.data.dataset import Dataset
 from partrain.data.idx import FILE_NAMES
@@ -39,11 +40,10 @@ def load(
     said: list[str] = []
     warned: list[str] = []
     dataset = load_dataset(
-        name,
-        path,
-        when_unavailable=when_unavailable,
+        Data(name=name, path=path, when_unavailable=when_unavailable),  # type: ignore[arg-type]
         seed=seed,
         synthetic_examples=(60, 10),
+        num_decoders=1,
         say=said.append,
         warn=warned.append,
     )
@@ -108,10 +108,9 @@ def test_idx_and_arrays_take_the_path(tmp_path: Path) -> None:
     assert said == warned == []
 
 
-@pytest.mark.parametrize("name", ["idx", "arrays"])
-def test_a_missing_path_is_refused_with_its_key(name: str) -> None:
-    with pytest.raises(DataError, match=r"data\.path: is missing"):
-        load(name)
+def test_examples_that_were_in_memory_are_asked_for() -> None:
+    with pytest.raises(DataError, match=r"were arrays of the Python program .* partrain\.open_run"):
+        load("memory")
 
 
 def test_importing_it_does_not_import_numba() -> None:
