@@ -71,6 +71,20 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     ConfigError
         The file cannot be read, is not YAML, or has errors; the message lists all of them, each with its key.
     """
+    mapping = read_mapping(path)
+    for override in overrides:
+        _apply_override(mapping, override)
+    return parse_config(mapping, source=str(path))
+
+
+def read_mapping(path: str | Path) -> dict[Any, Any]:
+    """Read a configuration file as plain containers, as they stand there.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, is not YAML, or holds no mapping.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, ValueError) as error:
@@ -81,9 +95,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path} is empty; a configuration needs at least `data` and `network`")
     if not isinstance(mapping, dict):
         raise ConfigError(f"{path} holds {_kind_of(mapping)} where a mapping of keys to values belongs")
-    for override in overrides:
-        _apply_override(mapping, override)
-    return parse_config(mapping, source=str(path))
+    return mapping
 
 
 def parse_config(mapping: dict[Any, Any], *, source: str) -> Config:

@@ -28,13 +28,19 @@ class Interrupted(BaseException):
 class Interruption:
     """Watches for the signals, within `watching()`.
 
+    Parameters
+    ----------
+    second_exits : a second signal ends the process at once; else, where the program around goes on, it changes
+        nothing: the first one is being followed.
+
     Attributes
     ----------
     received : the first signal's number, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, second_exits: bool = True) -> None:
         self.received: int | None = None
+        self._second_exits = second_exits
         self._deferred = False
 
     @contextmanager
@@ -77,7 +83,9 @@ class Interruption:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            os._exit(128 + number)
+            if self._second_exits:
+                os._exit(128 + number)
+            return
         self.received = number
         if not self._deferred:
             raise Interrupted(number)

@@ -47,7 +47,13 @@ class EvaluatedRun:
 
 
 def evaluate_run(
-    path: Path, split_name: str, which: str, num_workers: int, messages: Messages, interruption: Interruption
+    path: Path,
+    split_name: str,
+    which: str,
+    num_workers: int,
+    messages: Messages,
+    interruption: Interruption,
+    given: Dataset | None = None,
 ) -> EvaluatedRun:
     """Evaluate a run's checkpoint on a split of its data.
 
@@ -58,6 +64,7 @@ def evaluate_run(
     which : the checkpoint, see `load_trained_run`.
     num_workers : 0: this process computes.
     messages, interruption : where to speak, and what to listen to.
+    given : the run's data, where it is in memory.
 
     Raises
     ------
@@ -76,7 +83,7 @@ def evaluate_run(
     training = trained.config.training
     if num_workers and are_cached(kernel_set(training.kernels).all, training.dtype):
         start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
-    dataset, splits = load_splits(trained.config, say=messages.say, warn=messages.warn)
+    dataset, splits = load_splits(trained.config, say=messages.say, warn=messages.warn, given=given)
     require_fitting_data(trained, dataset, messages.warn)
     split = splits[split_name]
     if split.size == 0:
@@ -85,7 +92,7 @@ def evaluate_run(
     messages.say(
         f"{path}: evaluating step {trained.step:,} ({trained.checkpoint.name}) on {split.size:,} {split_name} examples"
     )
-    evaluation, seconds = _compute(trained, dataset, split, num_workers, messages, interruption)
+    evaluation, seconds = compute_evaluation(trained, dataset, split, num_workers, messages, interruption)
     messages.say(f"{split.size:,} examples in {seconds:.2f} s, {split.size / seconds:,.0f} a second")
     report = report_of(
         evaluation,
@@ -116,7 +123,24 @@ def write_report(run: RunDirectory, report: dict[str, Any], warn: Callable[[str]
 
 
 def require_fitting_data(trained: TrainedRun, dataset: Dataset, warn: Callable[[str], None]) -> None:
-    """Check that a data set is of the images and classes that a network was trained on.
+    """Check that a data set is of the images and classes that a network was trained on; warn if it is another one.
+
+    Raises
+    ------
+    DataError
+        As `require_fitting_images`.
+    """
+    require_fitting_images(trained, dataset)
+    name = f"{dataset.name} from {dataset.source}"
+    if trained.data_digest is not None and dataset.digest != trained.data_digest:
+        warn(
+            f"the data changed since the run was trained: its digest was {trained.data_digest[:12]}…, that of {name} "
+            f"is {dataset.digest[:12]}…"
+        )
+
+
+def require_fitting_images(trained: TrainedRun, dataset: Dataset) -> None:
+    """Check that the images of a data set are as those that a network was trained on.
 
     Raises
     ------
@@ -134,14 +158,9 @@ def require_fitting_data(trained: TrainedRun, dataset: Dataset, warn: Callable[[
             f"{name}: has {len(dataset.class_names)} classes, but the network has {trained.network.num_outputs} "
             "outputs. Put back the data that it was trained on."
         )
-    if trained.data_digest is not None and dataset.digest != trained.data_digest:
-        warn(
-            f"the data changed since the run was trained: its digest was {trained.data_digest[:12]}…, that of {name} "
-            f"is {dataset.digest[:12]}…"
-        )
 
 
-def _compute(
+def compute_evaluation(
     trained: TrainedRun,
     dataset: Dataset,
     split: SplitRange,
@@ -149,7 +168,10 @@ def _compute(
     messages: Messages,
     interruption: Interruption,
 ) -> tuple[Evaluation, float]:
-    """Return the evaluation, and the seconds that its computing took."""
+    """Evaluate a trained network on examples that fit it; return also the seconds that the computing took.
+
+    The parameters, and what is raised, are as in `evaluate_run`.
+    """
     training, network = trained.config.training, trained.network
     kernels = kernel_set(training.kernels)
     file = {split.file: dataset.files[split.file]}

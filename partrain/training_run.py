@@ -11,6 +11,7 @@ from typing import Any
 
 from partrain.config import Config
 from partrain.coordinator import Coordinator
+from partrain.data.dataset import Dataset
 from partrain.errors import FailedRun, RunError
 from partrain.initial_parameters import InitialParameters
 from partrain.interruption import Interrupted, Interruption
@@ -72,7 +73,11 @@ class _Computing:
 
 
 def train_new_run(
-    config: Config, place: Place, session: Session, initial: InitialParameters | None = None
+    config: Config,
+    place: Place,
+    session: Session,
+    initial: InitialParameters | None = None,
+    given: Dataset | None = None,
 ) -> RunDirectory:
     """Train a new run.
 
@@ -82,6 +87,7 @@ def train_new_run(
     place : where the run goes.
     session : `num_workers` 0: this process computes.
     initial : what to begin with, in place of values that are drawn.
+    given : the data set, where it is in memory; else it is loaded.
 
     Returns
     -------
@@ -105,7 +111,7 @@ def train_new_run(
         if initial is not None:
             initial.require_fit(preparation.network)
 
-    with _computing(config, place.folder, session, check) as computing:
+    with _computing(config, place.folder, session, check, given) as computing:
         preparation = computing.preparation
         kill_point("coordinator: before the run is made")
         run = place.create(preparation.config.name)
@@ -201,11 +207,11 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
     return run
 
 
-def _prepare(config: Config, session: Session) -> Preparation:
+def _prepare(config: Config, session: Session, given: Dataset | None) -> Preparation:
     training = config.training
     if session.num_workers and are_cached(kernel_set(training.kernels).all, training.dtype):
         start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
-    return prepare(config, say=session.messages.say, warn=session.messages.warn)
+    return prepare(config, say=session.messages.say, warn=session.messages.warn, given=given)
 
 
 def _useful_workers(num_workers: int, preparation: Preparation, messages: Messages) -> int:
@@ -222,7 +228,11 @@ def _useful_workers(num_workers: int, preparation: Preparation, messages: Messag
 
 @contextlib.contextmanager
 def _computing(
-    config: Config, folder: Path, session: Session, check: Callable[[Preparation], None]
+    config: Config,
+    folder: Path,
+    session: Session,
+    check: Callable[[Preparation], None],
+    given: Dataset | None = None,
 ) -> Iterator[_Computing]:
     """Prepare a training; provide the shared arrays with the data set in them, and the processes that compute.
 
@@ -232,7 +242,7 @@ def _computing(
     check : told what was prepared, before anything is started; raises where that does not fit the run.
     """
     messages = session.messages
-    preparation = _prepare(config, session)
+    preparation = _prepare(config, session, given)
     check(preparation)
     config = preparation.config
     training = config.training

@@ -75,20 +75,31 @@ def _read_array(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
             f"{path}: its array has shape {_text(array.shape)}; the network takes one image of shape "
             f"{' or '.join(_text(s) for s in fitting)}."
         )
+    return pixel_values(array.reshape(shape), dtype, str(path))
+
+
+def pixel_values(array: NDArray[Any], dtype: str, name: str) -> NDArray[np.float32]:
+    """Return an array of numbers as float32, in the units of a network's images.
+
+    Raises
+    ------
+    DataError
+        It holds what is no number, or numbers that are in other units; `name` is what the array is called.
+    """
     if array.dtype.kind not in "iuf":
-        raise DataError(f"{path}: its array has dtype {array.dtype}, expected numbers. Convert it with .astype.")
-    values = np.array(array.reshape(shape), np.float32, order="C")
+        raise DataError(f"{name}: its array has dtype {array.dtype}, expected numbers. Convert it with .astype.")
+    values = np.array(array, np.float32, order="C")
     if not np.isfinite(values).all():
-        raise DataError(f"{path}: its array holds NaN or infinity, expected finite numbers.")
+        raise DataError(f"{name}: its array holds NaN or infinity, expected finite numbers.")
     if dtype == "uint8":
         if values.min() < 0 or values.max() > 255:
             raise DataError(
-                f"{path}: its array has values from {values.min():g} to {values.max():g}; the network's images are of "
+                f"{name}: its array has values from {values.min():g} to {values.max():g}; the network's images are of "
                 "0 to 255."
             )
         if array.dtype.kind == "f" and 0 < values.max() <= 1:
             raise DataError(
-                f"{path}: its array has values from 0 to 1; the network's images are of 0 to 255. Multiply it by 255."
+                f"{name}: its array has values from 0 to 1; the network's images are of 0 to 255. Multiply it by 255."
             )
     return values
 
