@@ -27,7 +27,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
 
     Returns
     -------
-    `command`, one of COMMANDS or "data fetch" and "data verify", and the values of its options.
+    `command`, one of COMMANDS or "data fetch" and its like, and the values of its options.
     """
     parser = build_parser()
     options, rest = parser.parse_known_args(given)
@@ -279,8 +279,57 @@ def _add_data(commands: Any) -> None:
             epilog=f"example: partrain data {name} mnist",
         )
         command.set_defaults(command=f"data {name}")
-        command.add_argument("name", metavar="NAME", help="mnist or fashion-mnist")
+        command.add_argument("name", metavar="NAME", help="mnist, fashion-mnist or cifar-10")
         _add_quiet(command)
+    show = _add_command(
+        commands,
+        "show",
+        help="counts, classes, balance and duplicates of a data set, and a sheet of examples",
+        description="Print how many examples of each class a data set has and which images stand in two splits, and "
+        "draw some of each class.",
+        epilog="example: partrain data show pictures/ --size 32",
+    )
+    show.set_defaults(command="data show")
+    _add_source(show)
+    show.add_argument(
+        "--sheet", metavar="FILE", help="where the sheet is written (default: NAME-examples.png in this folder)"
+    )
+    show.add_argument("--json", action="store_true", help="print the facts as JSON")
+    _add_quiet(show)
+    pack = _add_command(
+        commands,
+        "pack",
+        help="write a data set as NumPy arrays",
+        description="Write a data set as NumPy arrays, which data.name: arrays takes, and print the path.",
+        epilog="example: partrain data pack pictures/ --size 32 --to pictures.npz",
+    )
+    pack.set_defaults(command="data pack")
+    _add_source(pack)
+    pack.add_argument(
+        "--to",
+        required=True,
+        metavar="FILE.npz|DIR",
+        help="a file, which is replaced if it exists, or a new folder of files that are mapped",
+    )
+    _add_quiet(pack)
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "source",
+        metavar="NAME|PATH",
+        help="a data set's name, a folder of pictures, of .npy or of IDX files, an .npz file, or a configuration",
+    )
+    command.add_argument(
+        "--size",
+        type=_rows_and_columns,
+        metavar="ROWS,COLUMNS",
+        help="to what size pictures are brought; one number for both",
+    )
+    command.add_argument("--channels", type=int, choices=(1, 3), help="of pictures: grey or colour (default: 3)")
+    command.add_argument(
+        "--on-broken", choices=("error", "skip"), help="what to do with a broken picture (default: error)"
+    )
 
 
 def _add_command(commands: Any, name: str, **texts: str) -> argparse.ArgumentParser:
@@ -331,6 +380,11 @@ def _add_quiet(command: argparse.ArgumentParser) -> None:
 
 def _number_of_workers(text: str) -> int:
     return _whole_number(text, 0, 4096)
+
+
+def _rows_and_columns(text: str) -> list[int]:
+    rows, comma, columns = text.partition(",")
+    return [_positive_number(rows), _positive_number(columns if comma else rows)]
 
 
 def _numbers_of_workers(text: str) -> list[int]:

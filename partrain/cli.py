@@ -12,7 +12,9 @@ from pathlib import Path
 
 from partrain.arguments import COMMANDS, RUNS_DIR, parse
 from partrain.config_file import read_config
-from partrain.errors import ConfigError, PartrainError, RunError
+from partrain.data.batches import SplitRange
+from partrain.data.dataset import Dataset
+from partrain.errors import ConfigError, MissingPackage, PartrainError, ResourceError, RunError
 from partrain.interruption import Interrupted, Interruption
 from partrain.listing import describe as describe_list
 from partrain.listing import list_runs
@@ -235,6 +237,44 @@ def _data_verify(
     require_all_right(options.name, reports)
 
 
+def _data_show(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    from partrain.data_inspection import describe, inspect, write_sheet
+
+    dataset, splits = _load_source(options, messages)
+    facts = inspect(dataset, splits)
+    _print(json_text(facts) if options.json else describe(facts))
+    sheet = Path(options.sheet or f"{dataset.name}-examples.png")
+    try:
+        write_sheet(dataset, splits, sheet)
+        messages.say(f"examples of each class are in {sheet}")
+    except MissingPackage as missing:
+        if options.sheet is not None:
+            raise
+        messages.say(f"no sheet is drawn: {missing}")
+    except OSError as error:
+        raise ResourceError(f"{sheet}: cannot be written: {error.strerror}") from error
+
+
+def _data_pack(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    from partrain.data_packing import pack
+
+    dataset, splits = _load_source(options, messages)
+    print(pack(dataset, splits, Path(options.to)))
+
+
+def _load_source(options: argparse.Namespace, messages: Messages) -> tuple[Dataset, dict[str, SplitRange]]:
+    from partrain.data_sources import read_source
+    from partrain.preparation import load_data
+
+    pictures = {"size": options.size, "channels": options.channels, "on_broken": options.on_broken}
+    data, seed = read_source(options.source, pictures)
+    return load_data(data, seed, say=messages.say, warn=messages.warn)
+
+
 def _print(text: str) -> None:
     """Print data; whoever reads it may have seen enough, as `head` does."""
     try:
@@ -260,4 +300,6 @@ RUN = {
     "bench": _bench,
     "data fetch": _data_fetch,
     "data verify": _data_verify,
+    "data show": _data_show,
+    "data pack": _data_pack,
 }

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from partrain.config import Config, Training
+from partrain.config import Config, Data, Training
 from partrain.data.batches import (
     SplitRange,
     class_weights,
@@ -152,15 +152,27 @@ def load_splits(
     UserError
         The data cannot be used, or there is less than the configuration asks for.
     """
+    return load_data(config.data, config.seed, say=say, warn=warn, given=given)
+
+
+def load_data(
+    data: Data,
+    seed: int,
+    *,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+    given: Dataset | None = None,
+) -> tuple[Dataset, dict[str, SplitRange]]:
+    """Do as `load_splits`, for the `data` and the `seed` of a configuration."""
     dataset = given or load_dataset(
-        config.data,
-        seed=config.seed,
-        synthetic_examples=_num_synthetic(config),
+        data,
+        seed=seed,
+        synthetic_examples=_num_synthetic(data),
         num_decoders=available_processors(),
         say=say,
         warn=warn,
     )
-    return dataset, split_examples(config.data, dataset)
+    return dataset, split_examples(data, dataset)
 
 
 def memory_of_processes(training: Training, network: Network, num_workers: int) -> dict[str, int]:
@@ -212,8 +224,7 @@ def check_disk(folder: Path, checkpoint_bytes: int, num_checkpoints: int) -> Non
         )
 
 
-def _num_synthetic(config: Config) -> tuple[int, int]:
-    data = config.data
+def _num_synthetic(data: Data) -> tuple[int, int]:
     if data.train_examples is None or data.validation_examples is None:
         return max(SYNTHETIC_TRAIN, data.train_examples or 0), SYNTHETIC_TEST
     num_train = data.train_examples + data.validation_examples

@@ -92,7 +92,13 @@ COMMANDS = {
     },
     "data": {"-h, --help": None},
 }
-COMMANDS_OF_DATA = {name: {"-h, --help": None, "-q, --quiet": None} for name in ("fetch", "verify")}
+SOURCE_OF_DATA = {"-h, --help": None, "--size": "ROWS,COLUMNS", "--channels": None, "--on-broken": None}
+COMMANDS_OF_DATA = {
+    "fetch": {"-h, --help": None, "-q, --quiet": None},
+    "verify": {"-h, --help": None, "-q, --quiet": None},
+    "show": SOURCE_OF_DATA | {"--sheet": "FILE", "--json": None, "-q, --quiet": None},
+    "pack": SOURCE_OF_DATA | {"--to": "FILE.npz|DIR", "-q, --quiet": None},
+}
 OPTIONS = {"-h, --help": None, "--version": None}
 
 

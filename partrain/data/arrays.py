@@ -31,6 +31,8 @@ _KERAS_KEYS = ("x_train", "y_train", "x_test", "y_test")
 # Arrays that may be there besides.
 CLASS_NAMES, NUM_VALIDATION = "class_names", "validation_examples"
 _OPTIONAL = (CLASS_NAMES, NUM_VALIDATION)
+# By which a folder of arrays is told from others.
+NAMES_OF_FILES = tuple(f"{key}.npy" for key in _KEYS)
 _DAMAGED = (
     ValueError,
     EOFError,

@@ -115,6 +115,33 @@ def draw_misclassified(
     return figure
 
 
+def draw_examples(rows: Sequence[Sequence[NDArray[Any]]], labels: ClassLabels, name: str, num_more: int) -> Figure:
+    """Draw examples of a data set, a row for each class.
+
+    Parameters
+    ----------
+    rows : of each class some images (C,H,W).
+    labels : of these classes.
+    name : of the data set.
+    num_more : how many classes have no row.
+    """
+    columns = max(1, *map(len, rows))
+    figure = new_figure(1.6 + 0.75 * columns, 0.7 + 0.75 * len(rows))
+    title = f"{name}: training examples of each class" + (f" ({num_more:,} more classes)" if num_more else "")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, images in enumerate(rows):
+        for axes, image in zip(grid[row], images, strict=False):
+            axes.imshow(_as_picture(image), cmap="gray", interpolation="nearest")
+        grid[row, 0].annotate(
+            labels.texts[row], (0, 0.5), (-8, 0), "axes fraction", "offset points", ha="right", va="center",
+            fontsize=9, fontfamily=list(labels.families), parse_math=False,
+        )  # fmt: skip
+    return figure
+
+
 def _as_picture(image_CHW: NDArray[Any]) -> NDArray[np.float64]:
     """Return an image as (H,W) or (H,W,3), from 0 to 1; of other than 1 or 3 channels their mean."""
     picture = image_CHW.astype(np.float64)
