@@ -4,25 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from partrain.data.catalog import CATALOG, fetch_files, find_files, read_checked
+from partrain.data import cifar10
+from partrain.data.catalog import fetch_files, find_files, read_checked
 from partrain.data.idx import FILE_NAMES, IdxFile
+from partrain.data.sources import NAMED
 from partrain.errors import ConfigError, DataError, did_you_mean
+
+
+@dataclass(frozen=True)
+class ArchiveFile:
+    """An archive that is right."""
+
+    path: Path
+    num_bytes: int
+    md5: str
 
 
 @dataclass(frozen=True, eq=False)
 class FileReport:
-    """What was found of a file: its content if it is right, else what is wrong with it."""
+    """What was found of a file: its content if it is right, else what is wrong with it.
+
+    Attributes
+    ----------
+    name : the file's, or the path of one that is wrong.
+    content : path, size and digest.
+    problem : what is wrong; None of a file that is right or missing.
+    """
 
     name: str
-    content: IdxFile | None
+    content: IdxFile | ArchiveFile | None
     problem: str | None = None
 
     def row(self) -> tuple[str, str, str, str]:
-        """Return status, size of the uncompressed content, its SHA-256, and path (or name, where it is missing)."""
+        """Return status, size, digest (see `describe`), and path (or name, where it is missing)."""
         if self.content is None:
             return "missing" if self.problem is None else "wrong", "", "", self.name
-        return "ok", f"{self.content.num_bytes:,}", self.content.sha256, str(self.content.path)
+        digest = self.content.sha256 if isinstance(self.content, IdxFile) else self.content.md5
+        return "ok", f"{self.content.num_bytes:,}", digest, str(self.content.path)
 
 
 def fetch(name: str, say: Callable[[str], None]) -> list[FileReport]:
@@ -40,6 +60,9 @@ def fetch(name: str, say: Callable[[str], None]) -> list[FileReport]:
     Writes into the folder of the data set.
     """
     _require_name(name)
+    if name == cifar10.NAME:
+        cifar10.fetch_archive(say=say)
+        return verify(name)
     files = fetch_files(name, say=say)
     return [FileReport(file_name, files[file_name].content) for file_name in FILE_NAMES]
 
@@ -53,6 +76,8 @@ def verify(name: str) -> list[FileReport]:
         No data set has this name.
     """
     _require_name(name)
+    if name == cifar10.NAME:
+        return [_verify_archive()]
     paths, _ = find_files(name)
     reports = []
     for file_name in FILE_NAMES:
@@ -62,6 +87,17 @@ def verify(name: str) -> list[FileReport]:
         except DataError as error:
             reports.append(FileReport(str(paths[file_name]), None, str(error)))
     return reports
+
+
+def _verify_archive() -> FileReport:
+    path = cifar10.archive_path()
+    if not path.exists():
+        return FileReport(cifar10.FILE_NAME, None)
+    try:
+        cifar10.check_archive(path)
+    except DataError as error:
+        return FileReport(str(path), None, str(error))
+    return FileReport(cifar10.FILE_NAME, ArchiveFile(path, cifar10.NUM_BYTES, cifar10.MD5))
 
 
 def require_all_right(name: str, reports: Sequence[FileReport]) -> None:
@@ -75,15 +111,20 @@ def require_all_right(name: str, reports: Sequence[FileReport]) -> None:
     problems = [report.problem for report in reports if report.problem is not None]
     missing = [report.name for report in reports if report.content is None and report.problem is None]
     if missing:
-        _, places = find_files(name)
+        places = [f"holds no {cifar10.archive_path()}"] if name == cifar10.NAME else find_files(name)[1]
         problems.append(f"{name}: {'; '.join(places)}. Fetch what is missing: partrain data fetch {name}")
     if problems:
         raise DataError("\n  ".join(problems))
 
 
 def describe(reports: Sequence[FileReport]) -> str:
-    """Return a table of files: status, bytes and SHA-256 of the uncompressed content, path."""
-    rows = [("status", "bytes", "sha256 of the content", "file"), *(report.row() for report in reports)]
+    """Return a table of files: status, bytes and SHA-256 of the uncompressed content, path.
+
+    Of an archive they are its own bytes and its MD5, where its publisher gives no SHA-256.
+    """
+    is_archive = any(report.name.endswith(cifar10.FILE_NAME) for report in reports)
+    digest = "md5 (no sha256 is published)" if is_archive else "sha256 of the content"
+    rows = [("status", "bytes", digest, "file"), *(report.row() for report in reports)]
     a, b, c = (max(len(row[column]) for row in rows) for column in range(3))
     return "\n".join(f"{w:<{a}}  {x:>{b}}  {y:<{c}}  {z}" for w, x, y, z in rows)
 
@@ -96,10 +137,10 @@ def _require_name(name: str) -> None:
     ConfigError
         It is not; names those that are.
     """
-    if name in CATALOG:
+    if name in NAMED:
         return
-    known = ", ".join(CATALOG)
+    known = ", ".join(NAMED)
     if name == "synthetic-digits":
         raise ConfigError(f"{name}: has no files, the program draws it; the data sets with files are {known}")
-    hint = did_you_mean(name, CATALOG) or f"; the data sets are {known}"
+    hint = did_you_mean(name, NAMED) or f"; the data sets are {known}"
     raise ConfigError(f"{name!r}: there is no such data set{hint}")

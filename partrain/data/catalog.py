@@ -1,4 +1,4 @@
-"""The data sets that are known by name: where their files are, and how to tell that they are the right ones.
+"""The data sets of IDX files that are known by name: where they are, and how to tell that they are the right ones.
 
 A file is looked for in the user's data folder, then where the operating system's packages put it, and then
 fetched from public mirrors into the user's data folder. Digests are of the uncompressed content, so that a
@@ -7,33 +7,18 @@ copy that was compressed again passes.
 
 from __future__ import annotations
 
-import http.client
-import os
-import queue
-import secrets
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from partrain.cache_folders import data_home
 from partrain.data.dataset import Dataset, build_dataset
+from partrain.data.download import fetch_from_mirrors
 from partrain.data.idx import FILE_NAMES, IdxFile, find_idx_files, read_idx, split_of
 from partrain.errors import DataError
 
 # No file of the catalogue has more content than 47 MB, and compressed it has less.
 MAX_FILE_BYTES = 64 * 1024**2
-# For each wait on the network, and for all that comes before the first byte: name look-up and every address
-# that the name has, each of which gets a time-out of its own from urllib.
-READ_TIMEOUT_S = 8.0
-OPEN_TIMEOUT_S = 12.0
-# A mirror that is slower than this on average (after READ_TIMEOUT_S) is given up.
-MIN_BYTES_PER_SECOND = 20_000
 
 
 class DataUnavailable(DataError):
@@ -219,107 +204,23 @@ def read_checked(name: str, file_name: str, path: Path) -> IdxFile:
 
 
 def _fetch(
-    name: str,
-    file_name: str,
-    folder: Path,
-    mirrors: list[str],
-    tried: list[str],
-    say: Callable[[str], None],
+    name: str, file_name: str, folder: Path, mirrors: list[str], tried: list[str], say: Callable[[str], None]
 ) -> str:
-    """Fetch a file from the first mirror that has it, and return that mirror.
+    """Fetch a file from the first mirror that has it, and return that mirror."""
+    path = folder / f"{file_name}.gz"
+    mirror = fetch_from_mirrors(
+        mirrors, tried, path, lambda there: read_checked(name, file_name, there), max_bytes=MAX_FILE_BYTES, say=say
+    )
+    if mirror is None:
+        raise unavailable(name, folder, [f"{file_name}.gz" for file_name in FILE_NAMES], tried)
+    return mirror
 
-    A mirror that fails moves from `mirrors` to `tried`, so that the next file does not wait for it again.
-    """
-    while mirrors:
-        address = f"{mirrors[0]}{file_name}.gz"
-        say(f"fetching {address}")
-        try:
-            _download(name, file_name, address, folder)
-            return mirrors[0]
-        except (OSError, http.client.HTTPException, ValueError, DataError) as error:
-            # ValueError: urllib was redirected to something that is no address.
-            reason: object = error
-            if isinstance(error, urllib.error.URLError):
-                reason = error.reason  # without "<urlopen error ...>" around it
-            elif isinstance(error, http.client.HTTPException):
-                reason = repr(error)  # quotes the server, so it may hold any characters
-            tried.append(f"{address}: {reason!s:.200}")
-            del mirrors[0]
-    raise DataUnavailable(
+
+def unavailable(name: str, folder: Path, file_names: Sequence[str], tried: Sequence[str]) -> DataUnavailable:
+    """Return the error for a data set whose files are in none of the places that were tried."""
+    return DataUnavailable(
         f"The data set {name} could not be had. Tried in this order:\n"
         + "".join(f"  - {place}\n" for place in tried)
-        + f"Put {', '.join(f'{file_name}.gz' for file_name in FILE_NAMES)} into {folder}, or point "
+        + f"Put {', '.join(file_names)} into {folder}, or point "
         f"PARTRAIN_DATA_DIR at a folder that holds them in a folder {name}."
     )
-
-
-def _download(name: str, file_name: str, address: str, folder: Path) -> None:
-    """Fetch `address` into `folder`, where it appears whole and checked, or not at all."""
-    with _open_address(address) as response:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Not from tempfile, which would keep the file from other users of the folder.
-        temporary = folder / f".{file_name}.{secrets.token_hex(4)}.part"
-        try:
-            num_bytes = _receive(response, temporary, file_name)
-            try:
-                read_checked(name, file_name, temporary)
-            except DataError:
-                raise DataError(f"sent {num_bytes:,} bytes that are not the whole, right file") from None
-            os.replace(temporary, folder / f"{file_name}.gz")
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _receive(response: http.client.HTTPResponse, path: Path, description: str) -> int:
-    with (
-        open(path, "xb") as file,
-        tqdm(
-            total=response.length,
-            desc=description,
-            unit="B",
-            unit_scale=True,
-            leave=False,
-            disable=None,  # where stderr is no terminal
-        ) as progress,
-    ):
-        start = time.monotonic()
-        num_bytes = 0
-        # read1, because read would wait for many packets of which each resets the time-out.
-        while chunk := response.read1(64 * 1024):
-            num_bytes += len(chunk)
-            if num_bytes > MAX_FILE_BYTES:
-                raise DataError(f"sent more than {MAX_FILE_BYTES:,} bytes")
-            if time.monotonic() - start > READ_TIMEOUT_S + num_bytes / MIN_BYTES_PER_SECOND:
-                raise DataError(f"is slower than {MIN_BYTES_PER_SECOND:,} bytes per second")
-            file.write(chunk)
-            progress.update(len(chunk))
-        file.flush()
-        os.fsync(file.fileno())
-    return num_bytes
-
-
-def _open_address(address: str) -> http.client.HTTPResponse:
-    """Open an address within OPEN_TIMEOUT_S.
-
-    In a thread of its own, because nothing else bounds the look-up of the name, and because urllib waits its
-    time-out anew for each of the name's addresses: with a firewall that drops packets, minutes.
-    """
-    outcome: queue.SimpleQueue[http.client.HTTPResponse | Exception] = queue.SimpleQueue()
-
-    def attempt() -> None:
-        try:
-            outcome.put(urllib.request.urlopen(address, timeout=READ_TIMEOUT_S))
-        except urllib.error.HTTPError as error:
-            error.close()
-            outcome.put(OSError(f"HTTP status {error.code}"))
-        except Exception as error:
-            outcome.put(error)
-
-    threading.Thread(target=attempt, daemon=True).start()
-    try:
-        response = outcome.get(timeout=OPEN_TIMEOUT_S)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {OPEN_TIMEOUT_S:g} s") from None
-    if isinstance(response, Exception):
-        raise response
-    return response

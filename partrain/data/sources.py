@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from partrain.config import Data
+from partrain.data import cifar10
 from partrain.data.arrays import load_arrays
 from partrain.data.catalog import CATALOG, DataUnavailable, load_named
 from partrain.data.dataset import Dataset, Split, build_dataset
@@ -12,7 +13,7 @@ from partrain.data.idx import load_idx_folder
 from partrain.data.packed_folder import load_picture_folder
 from partrain.errors import DataError, ResourceError
 
-NAMED = dict.fromkeys(CATALOG, load_named)
+NAMED = dict.fromkeys(CATALOG, load_named) | {cifar10.NAME: cifar10.load_cifar10}
 
 
 def load_dataset(

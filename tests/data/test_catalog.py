@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from partrain.cache_folders import data_home
-from partrain.data import catalog
+from partrain.data import catalog, download
 from partrain.data.catalog import CATALOG, DataUnavailable, NamedDataset, load_named
 from partrain.data.idx import FILE_NAMES
 from partrain.errors import DataError
@@ -200,7 +200,7 @@ def test_a_name_look_up_that_hangs_is_given_up(home: Path, monkeypatch: pytest.M
         raise OSError
 
     offer(monkeypatch, CONTENTS, "http://127.0.0.1:1/")
-    monkeypatch.setattr(catalog, "OPEN_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(download, "OPEN_TIMEOUT_S", 0.3)
     monkeypatch.setattr("urllib.request.urlopen", hang)
     start = time.monotonic()
     try:
@@ -406,7 +406,7 @@ def test_a_mirror_that_keeps_us_waiting_is_given_up(
     read_timeout_s: float,
     reason: str,
 ) -> None:
-    monkeypatch.setattr(catalog, "READ_TIMEOUT_S", read_timeout_s)
+    monkeypatch.setattr(download, "READ_TIMEOUT_S", read_timeout_s)
     offer(monkeypatch, CONTENTS, mirror.address)
     mirror.answers[f"/{FILE_NAMES[0]}.gz"] = answer
     start = time.monotonic()

@@ -1,0 +1,153 @@
+"""CIFAR-10: 60,000 photographs of 32 x 32 pixels in ten classes, from the binary version of its archive.
+
+Its publisher gives an MD5 for the archive, and no SHA-256: an MD5 tells a damaged file, not one that was forged.
+
+Source: Krizhevsky, "Learning multiple layers of features from tiny images", 2009, and the data set's page,
+https://www.cs.toronto.edu/~kriz/cifar.html.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from partrain.cache_folders import data_home
+from partrain.data.catalog import unavailable
+from partrain.data.dataset import Dataset, Split, build_dataset, require_file, unreadable
+from partrain.data.download import fetch_from_mirrors
+from partrain.errors import DataError
+
+NAME = "cifar-10"
+FILE_NAME = "cifar-10-binary.tar.gz"
+MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
+NUM_BYTES = 170_052_171
+MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+EXAMPLES_A_FILE = 10_000
+SHAPE = (3, 32, 32)
+_FOLDER = "cifar-10-batches-bin"
+_TRAIN_FILES = tuple(f"{_FOLDER}/data_batch_{k}.bin" for k in range(1, 6))
+_TEST_FILE = f"{_FOLDER}/test_batch.bin"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The archive on this machine.
+
+    Attributes
+    ----------
+    path : the file.
+    source : the folder it was in, or the mirror that it was fetched from.
+    """
+
+    path: Path
+    source: str
+
+
+def load_cifar10(name: str = NAME, *, say: Callable[[str], None]) -> Dataset:
+    """Load CIFAR-10, fetching the archive if it is not on this machine.
+
+    Raises
+    ------
+    DataUnavailable, DataError
+        As `fetch_archive`; or the archive does not hold what it should.
+
+    Side effects
+    ------------
+    As `fetch_archive`.
+    """
+    archive = fetch_archive(say=say)
+    contents = _read_members(archive.path)
+    train = [_split(contents[file_name], archive.path, file_name) for file_name in _TRAIN_FILES]
+    images = np.concatenate([split.images for split in train])
+    labels = np.concatenate([split.labels for split in train])
+    test = _split(contents[_TEST_FILE], archive.path, _TEST_FILE)
+    return build_dataset(name, archive.source, Split(images, labels), test, CLASS_NAMES)
+
+
+def archive_path() -> Path:
+    """Return where the archive is, or would be."""
+    return data_home() / NAME / FILE_NAME
+
+
+def fetch_archive(*, say: Callable[[str], None]) -> Archive:
+    """Check the archive that is on this machine; fetch it if none is.
+
+    Raises
+    ------
+    DataUnavailable
+        It could not be had; the message lists every place and why.
+    DataError
+        The file on this machine is not what it should be. It is never replaced.
+
+    Side effects
+    ------------
+    A fetched archive stays in the folder `cifar-10` of `data_home()`; a progress bar if stderr is a terminal.
+    """
+    path = archive_path()
+    if path.exists():
+        check_archive(path)
+        return Archive(path, str(path.parent.resolve()))
+    tried = [f"{path.parent}: holds no {FILE_NAME}"]
+    mirror = fetch_from_mirrors(list(MIRRORS), tried, path, check_archive, max_bytes=NUM_BYTES, say=say)
+    if mirror is None:
+        raise unavailable(NAME, path.parent, [FILE_NAME], tried)
+    return Archive(path, mirror)
+
+
+def check_archive(path: Path) -> None:
+    """Compare a file with the size and the MD5 of the archive.
+
+    Raises
+    ------
+    DataError
+        It is damaged, or another one.
+    """
+    require_file(path)
+    try:
+        num_bytes = path.stat().st_size
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if (num_bytes, digest) != (NUM_BYTES, MD5):
+        raise DataError(
+            f"{path}: is damaged, or is not {FILE_NAME}. It has {num_bytes:,} bytes with the MD5 {digest}, expected "
+            f"{NUM_BYTES:,} bytes with {MD5}. Delete the file, so that it is fetched again, or put the right one there."
+        )
+
+
+def _read_members(path: Path) -> dict[str, bytes]:
+    """Return the content of the six files of examples; nothing is written, and no other member is read."""
+    size = EXAMPLES_A_FILE * (1 + int(np.prod(SHAPE)))
+    wanted = (*_TRAIN_FILES, _TEST_FILE)
+    contents: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                if member.name in wanted and member.isfile() and member.size == size:
+                    file = archive.extractfile(member)
+                    assert file is not None
+                    contents[member.name] = file.read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be unpacked: {error}. Delete the file, so that it is fetched again.") from None
+    missing = [file_name for file_name in wanted if len(contents.get(file_name, b"")) != size]
+    if missing:
+        raise DataError(f"{path}: holds no {', '.join(missing)} of {size:,} bytes. Put the right file there.")
+    return contents
+
+
+def _split(content: bytes, path: Path, file_name: str) -> Split:
+    """Read records of a byte for the label, and the planes of red, green and blue."""
+    records = np.frombuffer(content, np.uint8).reshape(EXAMPLES_A_FILE, -1)
+    labels = records[:, 0].astype(np.int64)
+    if labels.max() >= len(CLASS_NAMES):
+        raise DataError(f"{path}: {file_name} holds the label {labels.max()}, expected 0 to 9.")
+    return Split(np.ascontiguousarray(records[:, 1:]).reshape(-1, *SHAPE), labels)

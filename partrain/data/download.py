@@ -1,0 +1,138 @@
+"""Files from public mirrors: into their folder whole and checked, or not at all; and never a wait without an end."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import queue
+import secrets
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from partrain.errors import DataError
+
+# For each wait on the network, and for all that comes before the first byte: name look-up and every address
+# that the name has, each of which gets a time-out of its own from urllib.
+READ_TIMEOUT_S = 8.0
+OPEN_TIMEOUT_S = 12.0
+# A mirror that is slower than this on average (after READ_TIMEOUT_S) is given up.
+MIN_BYTES_PER_SECOND = 20_000
+
+
+def fetch_from_mirrors(
+    mirrors: list[str],
+    tried: list[str],
+    path: Path,
+    check: Callable[[Path], object],
+    *,
+    max_bytes: int,
+    say: Callable[[str], None],
+) -> str | None:
+    """Fetch a file from the first mirror that has it.
+
+    Parameters
+    ----------
+    mirrors : addresses of folders, in the order in which they are tried. One that fails is moved to `tried`, with the
+        reason, so that the next file does not wait for it again.
+    path : where the file goes; it has the same name there as on the mirrors.
+    check : raises a DataError if the file at a path is not the right one.
+    max_bytes : a longer file is not the right one.
+    say : gets a line for each attempt.
+
+    Returns
+    -------
+    The mirror, or None if none has the file.
+    """
+    while mirrors:
+        address = f"{mirrors[0]}{path.name}"
+        say(f"fetching {address}")
+        try:
+            _download(address, path, check, max_bytes)
+            return mirrors[0]
+        except (OSError, http.client.HTTPException, ValueError, DataError) as error:
+            # ValueError: urllib was redirected to something that is no address.
+            reason: object = error
+            if isinstance(error, urllib.error.URLError):
+                reason = error.reason  # without "<urlopen error ...>" around it
+            elif isinstance(error, http.client.HTTPException):
+                reason = repr(error)  # quotes the server, so it may hold any characters
+            tried.append(f"{address}: {reason!s:.200}")
+            del mirrors[0]
+    return None
+
+
+def _download(address: str, path: Path, check: Callable[[Path], object], max_bytes: int) -> None:
+    with _open_address(address) as response:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not from tempfile, which would keep the file from other users of the folder.
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            num_bytes = _receive(response, temporary, path.name, max_bytes)
+            try:
+                check(temporary)
+            except DataError:
+                raise DataError(f"sent {num_bytes:,} bytes that are not the whole, right file") from None
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _receive(response: http.client.HTTPResponse, path: Path, description: str, max_bytes: int) -> int:
+    with (
+        open(path, "xb") as file,
+        tqdm(
+            total=response.length,
+            desc=description,
+            unit="B",
+            unit_scale=True,
+            leave=False,
+            disable=None,  # where stderr is no terminal
+        ) as progress,
+    ):
+        start = time.monotonic()
+        num_bytes = 0
+        # read1, because read would wait for many packets of which each resets the time-out.
+        while chunk := response.read1(64 * 1024):
+            num_bytes += len(chunk)
+            if num_bytes > max_bytes:
+                raise DataError(f"sent more than {max_bytes:,} bytes")
+            if time.monotonic() - start > READ_TIMEOUT_S + num_bytes / MIN_BYTES_PER_SECOND:
+                raise DataError(f"is slower than {MIN_BYTES_PER_SECOND:,} bytes per second")
+            file.write(chunk)
+            progress.update(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+    return num_bytes
+
+
+def _open_address(address: str) -> http.client.HTTPResponse:
+    """Open an address within OPEN_TIMEOUT_S.
+
+    In a thread of its own, because nothing else bounds the look-up of the name, and because urllib waits its
+    time-out anew for each of the name's addresses: with a firewall that drops packets, minutes.
+    """
+    outcome: queue.SimpleQueue[http.client.HTTPResponse | Exception] = queue.SimpleQueue()
+
+    def attempt() -> None:
+        try:
+            outcome.put(urllib.request.urlopen(address, timeout=READ_TIMEOUT_S))
+        except urllib.error.HTTPError as error:
+            error.close()
+            outcome.put(OSError(f"HTTP status {error.code}"))
+        except Exception as error:
+            outcome.put(error)
+
+    threading.Thread(target=attempt, daemon=True).start()
+    try:
+        response = outcome.get(timeout=OPEN_TIMEOUT_S)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {OPEN_TIMEOUT_S:g} s") from None
+    if isinstance(response, Exception):
+        raise response
+    return response
