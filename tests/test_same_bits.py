@@ -32,6 +32,7 @@ CASES: dict[str, tuple[Path, list[str], tuple[int, ...]]] = {
         ["training.batch_size=50", "training.tile=7"],
         (0, 3, 5, 8),
     ),
+    "class weights": (MNIST, ["training.class_weights=balanced"], (0, 3)),
     "lenet5": (LENET5, [], (0, 3, 8)),
     "loops": (MNIST, ["training.kernels=loops"], (0, 2, 5)),
     "float64": (MNIST, ["training.kernels=loops", "training.dtype=float64"], (0, 2, 5)),

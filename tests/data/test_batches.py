@@ -6,6 +6,7 @@ import pytest
 from partrain.config import Data
 from partrain.data.batches import (
     SplitRange,
+    class_weights,
     epoch_order,
     measure_normalisation,
     split_examples,
@@ -145,3 +146,14 @@ def test_normalisation_does_not_change_the_images():
 def test_the_normalisation_is_plain_numbers():
     result = measure_normalisation(np.zeros((3, 2, 4, 4), np.uint8))
     assert [type(value) for value in result.mean + result.std] == [float] * 4
+
+
+def test_class_weights_are_those_that_scikit_learn_calls_balanced() -> None:
+    assert class_weights(np.array([0, 0, 0, 1]), 2) == (4 / (2 * 3), 4 / (2 * 1))
+
+
+def test_class_without_examples_has_no_weight_and_the_mean_weight_is_one() -> None:
+    labels = np.array([0, 2, 2, 2, 3])
+    weights = class_weights(labels, 5)
+    assert weights[1] == weights[4] == 0
+    assert np.array(weights)[labels].mean() == pytest.approx(1)

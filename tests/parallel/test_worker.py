@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,3 +142,30 @@ def test_command_that_is_not_wanted_any_more_is_left_between_two_calls(
     answers = iter([True, False])
     computer.carry_out(Command(GRADIENTS, TRAIN, 0, 0, 20), is_wanted=lambda: next(answers))
     assert (computation.arrays["predictions"][:20] >= 0).sum() == 2 * computation.tile
+
+
+@pytest.mark.parametrize(("kernels", "dtype"), [("fast", "float32"), ("loops", "float64")])
+def test_class_weights_multiply_loss_and_gradient_of_a_step_and_leave_evaluations_alone(
+    make_computation: Callable[..., Computation], kernels: str, dtype: str
+) -> None:
+    computation = make_computation(kernels=kernels, dtype=dtype, tile=1)
+    weights = tuple(0.25 * (k + 1) for k in range(10))
+    weighted = replace(computation, class_weights=weights)
+    arrays = computation.arrays
+    results = []
+    for each in (computation, weighted):
+        TileComputer(each).carry_out(Command(GRADIENTS, TRAIN, 0, 0, 20))
+        names = ("losses", "tile_sums", "dense2.deltas", "predictions")
+        results.append({name: arrays[name][:20].copy() for name in names})
+    plain, scaled = results
+    expected = np.array(weights)[arrays["train.labels"][arrays["indices"]]]
+    assert scaled["losses"] == pytest.approx(plain["losses"] * expected, rel=1e-6)
+    assert scaled["dense2.deltas"] == pytest.approx(plain["dense2.deltas"] * expected[:, None], rel=1e-5, abs=1e-8)
+    assert scaled["tile_sums"] == pytest.approx(plain["tile_sums"] * expected[:, None], rel=1e-4, abs=1e-6)
+    assert np.array_equal(scaled["predictions"], plain["predictions"])
+    evaluations = []
+    for each in (computation, weighted):
+        spoil_results(each)
+        TileComputer(each).carry_out(Command(EVALUATE, TEST, 0, 0, 20))
+        evaluations.append(results_of(each))
+    assert evaluations[0] == evaluations[1]
