@@ -234,3 +234,19 @@ def test_what_is_not_there_is_an_attribute_error() -> None:
     assert {"train", "open_run", "Run", "Report"} <= set(dir(partrain))
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         partrain.trian  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_script_of_the_readme_works_as_it_is_written(tmp_path: Path) -> None:
+    section = (ROOT / "README.md").read_text().partition("## From Python")[2]
+    (tmp_path / "script.py").write_text(section.partition("```python\n")[2].partition("```")[0])
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "script.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout.split()[0]) > 0.9
+    assert "['top', 'middle', 'bottom']" in ended.stdout

@@ -261,3 +261,27 @@ def test_files_without_permission_are_refused(tmp_path: Path, arrays: Arrays) ->
     folder.chmod(0)
     assert "Permission denied" in failure(folder)
     folder.chmod(0o700)
+
+
+def test_names_of_classes_and_the_division_are_taken_where_they_are(tmp_path: Path, arrays: Arrays) -> None:
+    more = {"class_names": np.array(["a", "b b", "c é", "d"]), "validation_examples": np.array(2)}
+    for path in (write_folder(tmp_path / "folder", arrays | more), write_npz(tmp_path / "x.npz", arrays | more)):
+        dataset = load_arrays(path)
+        assert dataset.class_names == ("a", "b b", "c é", "d")
+        assert dataset.num_validation == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"class_names": np.array(["a", "b", "c"])}, "found the label 3"),
+        ({"class_names": np.array(["a", "b", "c", "a"])}, "the name 'a' stands twice"),
+        ({"class_names": np.arange(4)}, "expected texts of shape (classes,)"),
+        ({"validation_examples": np.array(6)}, "expected one whole number from 0 to 5"),
+        ({"validation_examples": np.array([1, 2])}, "expected one whole number"),
+        ({"validation_examples": np.array(1.5)}, "expected one whole number"),
+    ],
+)
+def test_names_and_divisions_that_cannot_be_used(tmp_path: Path, arrays: Arrays, more: Arrays, message: str) -> None:
+    for said in failures(tmp_path, arrays | more):
+        assert message in said
