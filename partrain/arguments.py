@@ -371,7 +371,18 @@ def _add_options_of_training(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override a value of the configuration, e.g. logging.every_steps=1; may be given several times",
     )
+    _add_engine(command)
     _add_quiet(command)
+
+
+def _add_engine(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--engine",
+        choices=("process", "mpi"),
+        default="process",
+        metavar="process|mpi",
+        help="who computes: this host's processes (the default), or those of all hosts that mpiexec started this on",
+    )
 
 
 def _add_quiet(command: argparse.ArgumentParser) -> None:

@@ -6,16 +6,17 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from partrain.arguments import COMMANDS, RUNS_DIR, parse
 from partrain.config_file import read_config
 from partrain.data.batches import SplitRange
 from partrain.data.dataset import Dataset
 from partrain.errors import ConfigError, MissingPackage, PartrainError, ResourceError, RunError
-from partrain.interruption import Interrupted, Interruption
+from partrain.interruption import SIGNALS, SIGNALS_OF_RANKS, Interrupted, Interruption
 from partrain.listing import describe as describe_list
 from partrain.listing import list_runs
 from partrain.logged_run import LoggedRun
@@ -25,6 +26,11 @@ from partrain.parallel.machine import available_processors
 from partrain.store.durable_files import json_text
 from partrain.store.run_directory import Place, check_writable, validate_run_name
 from partrain.store.run_lookup import find_run
+
+if TYPE_CHECKING:  # they bring Numba, which a command that computes nothing must not import
+    from partrain.config import Config
+    from partrain.initial_parameters import InitialParameters
+    from partrain.training_run import Session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.insert(0, "train")
     options = parse(given)
     messages = Messages(quiet=options.quiet)
-    interruption = Interruption()
+    with_ranks = getattr(options, "engine", "process") == "mpi"
+    interruption = Interruption(SIGNALS_OF_RANKS if with_ranks else SIGNALS)
     try:
         with interruption.watching():
             RUN[options.command](options, ["partrain", *given], messages, interruption)
@@ -61,44 +68,81 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(
     options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
 ) -> None:
+    def lead(session: Session) -> Path:
+        from partrain.training_run import train_new_run
+
+        config, initial = _read_job(options, messages)
+        # Before anything starts: a job that could not be kept is not begun.
+        run_dir = Path(options.run_dir) if options.run_dir is not None else None
+        if run_dir is not None and os.path.lexists(run_dir):
+            raise RunError(f"{run_dir}: exists already. Choose another --run-dir, or go on with that run.")
+        place = Place(Path(options.runs_dir), run_dir)
+        check_writable(place.folder)
+        return train_new_run(config, place, session, initial).path
+
+    if options.dry_run:
+        _print_plan(options, messages)
+    else:
+        _run_session(lead, options, command_line, messages, interruption)
+
+
+def _read_job(options: argparse.Namespace, messages: Messages) -> tuple[Config, InitialParameters | None]:
     config = read_config(options.config, options.overrides)
     validate_run_name(config.name)
-    num_workers = _num_workers(options)
-    initial = None
-    if options.init_from is not None:
-        from partrain.initial_parameters import read_initial_parameters
+    if options.init_from is None:
+        return config, None
+    from partrain.initial_parameters import read_initial_parameters
 
-        initial = read_initial_parameters(find_run(options.init_from, Path(options.runs_dir)), messages.warn)
-    if options.dry_run:
-        from partrain.preparation import describe_plan, prepare
+    return config, read_initial_parameters(find_run(options.init_from, Path(options.runs_dir)), messages.warn)
 
-        preparation = prepare(config, say=messages.say, warn=messages.warn)
-        if initial is not None:
-            initial.require_fit(preparation.network)
-        print(describe_plan(preparation, num_workers))
-        return
-    # Before anything starts: a job that could not be kept is not begun.
-    run_dir = Path(options.run_dir) if options.run_dir is not None else None
-    if run_dir is not None and os.path.lexists(run_dir):
-        raise RunError(f"{run_dir}: exists already. Choose another --run-dir, or go on with that run.")
-    from partrain.training_run import Session, train_new_run
 
-    place = Place(Path(options.runs_dir), run_dir)
-    check_writable(place.folder)
-    session = Session(num_workers, command_line, messages, interruption)
-    print(train_new_run(config, place, session, initial).path)
+def _print_plan(options: argparse.Namespace, messages: Messages) -> None:
+    from partrain.preparation import describe_plan, prepare
+
+    config, initial = _read_job(options, messages)
+    preparation = prepare(config, say=messages.say, warn=messages.warn)
+    if initial is not None:
+        initial.require_fit(preparation.network)
+    _print(describe_plan(preparation, _num_workers(options)))
+    if options.engine == "mpi":
+        from partrain.rank_plan import describe_exchange
+
+        _print(describe_exchange(preparation, os.environ))
+
+
+def _run_session(
+    lead: Callable[[Session], Path],
+    options: argparse.Namespace,
+    command_line: Sequence[str],
+    messages: Messages,
+    interruption: Interruption,
+) -> None:
+    """Train in this process and its workers, or with the ranks of an MPI job; print the run's directory."""
+    if options.engine == "mpi":
+        from partrain.mpi_training import run_on_ranks
+
+        not_compared = ("workers", "quiet")
+        asked = {name: value for name, value in vars(options).items() if name not in not_compared}
+        path = run_on_ranks(lead, asked, options.workers, command_line, messages, interruption)
+    else:
+        from partrain.training_run import Session
+
+        path = lead(Session(_num_workers(options), command_line, messages, interruption))
+    if path is not None:
+        print(path)
 
 
 def _resume(
     options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
 ) -> None:
-    path = find_run(options.reference, Path(RUNS_DIR))
-    from partrain.resumption import Horizon
-    from partrain.training_run import Session, resume_run
+    def lead(session: Session) -> Path:
+        path = find_run(options.reference, Path(RUNS_DIR))
+        from partrain.resumption import Horizon
+        from partrain.training_run import resume_run
 
-    horizon = Horizon(options.epochs, options.max_steps)
-    session = Session(_num_workers(options), command_line, messages, interruption)
-    print(resume_run(path, options.overrides, horizon, session).path)
+        return resume_run(path, options.overrides, Horizon(options.epochs, options.max_steps), session).path
+
+    _run_session(lead, options, command_line, messages, interruption)
 
 
 def _evaluate(

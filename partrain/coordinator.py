@@ -53,7 +53,8 @@ class Coordinator:
     Parameters
     ----------
     preparation : what is trained.
-    run : the run's directory, its lock held; metrics and checkpoints are written there.
+    run : the run's directory, its lock held; metrics and checkpoints are written there. None: nothing is kept, for
+        another rank does that.
     group : who computes tiles.
     arrays : the shared arrays of the preparation's plan, with the data set in them.
     kernels : loaded for the configuration's dtype.
@@ -71,7 +72,7 @@ class Coordinator:
     def __init__(
         self,
         preparation: Preparation,
-        run: RunDirectory,
+        run: RunDirectory | None,
         group: ComputeGroup,
         arrays: SharedArrays,
         kernels: KernelSet,
@@ -140,7 +141,8 @@ class Coordinator:
             They cannot be saved.
         """
         self._parameters[:] = parameters
-        checkpoint.save(self._run.checkpoints_path, self._state())
+        if self._run is not None:
+            checkpoint.save(self._run.checkpoints_path, self._state())
         self._saved_step = self.step
 
     def restore(self, state: checkpoint.Checkpoint, rows: Sequence[dict[str, Any]], earlier_seconds: float) -> None:
@@ -183,12 +185,10 @@ class Coordinator:
             last_step=self._preparation.num_steps,
             num_epochs=self._config.training.epochs,
         )
-        try:
-            self._metrics_log = MetricsLog(self._run.metrics_path)
-        except OSError as error:
-            raise FailedRun(f"{self._run.metrics_path}: cannot be written: {error.strerror}") from error
         with contextlib.ExitStack() as at_end:
-            at_end.callback(self._metrics_log.close)
+            if self._run is not None:
+                self._metrics_log = self._open_metrics(self._run)
+                at_end.callback(self._metrics_log.close)
             at_end.callback(progress.close)
             at_end.callback(self._tell_lost_rows)
             at_end.callback(self._update.close)
@@ -217,6 +217,12 @@ class Coordinator:
             self.peak_memory_bytes = max(self.peak_memory_bytes, self._measure_memory())
             kill_point("coordinator: after an evaluation")
         return evaluation
+
+    def _open_metrics(self, run: RunDirectory) -> MetricsLog:
+        try:
+            return MetricsLog(run.metrics_path)
+        except OSError as error:
+            raise FailedRun(f"{run.metrics_path}: cannot be written: {error.strerror}") from error
 
     def _make_step(self) -> _StepResult:
         """Compute the gradient of the next batch and move the parameters by it."""
@@ -329,6 +335,8 @@ class Coordinator:
             "time_s": round(self._earlier_seconds + sum(self._clock.read().values()), 3),
         }
         self.metrics |= metrics
+        if self._run is None:
+            return
         kill_point("coordinator: before a line of metrics")
         try:
             self._metrics_log.append(row | metrics)
@@ -356,7 +364,7 @@ class Coordinator:
         FailedRun
             The last save of a run did not succeed. An earlier one that fails is a warning.
         """
-        if self._saved_step == self.step:
+        if self._run is None or self._saved_step == self.step:
             return
         checkpoints, folder = self._config.checkpoints, self._run.checkpoints_path
         self._require_unchanged_data()

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: asked to stop, the training finishes its step and saves.
+"""SIGINT, SIGTERM and SIGHUP (with MPI SIGUSR1 too): asked to stop, the training finishes its step and saves.
 
 Outside of a training there is nothing to save: there the first signal ends the command, as an exception that
 passes through every clean-up. A second signal ends the process at once.
@@ -10,11 +10,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What mpiexec passes on to the ranks without killing them half a second later.
+SIGNALS_OF_RANKS = (*SIGNALS, signal.SIGUSR1)
 
 
 class Interrupted(BaseException):
@@ -30,6 +32,7 @@ class Interruption:
 
     Parameters
     ----------
+    signals : which ones.
     second_exits : a second signal ends the process at once; else, where the program around goes on, it changes
         nothing: the first one is being followed.
 
@@ -38,9 +41,9 @@ class Interruption:
     received : the first signal's number, or None.
     """
 
-    def __init__(self, *, second_exits: bool = True) -> None:
+    def __init__(self, signals: Sequence[signal.Signals] = SIGNALS, *, second_exits: bool = True) -> None:
         self.received: int | None = None
-        self._second_exits = second_exits
+        self._signals, self._second_exits = signals, second_exits
         self._deferred = False
 
     @contextmanager
@@ -53,7 +56,7 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {number: signal.getsignal(number) for number in self._signals}
         hook_before = sys.unraisablehook
         # Raised within a finaliser, the exception ends there; `check` raises it again.
         sys.unraisablehook = lambda raised: None if isinstance(raised.exc_value, Interrupted) else hook_before(raised)

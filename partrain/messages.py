@@ -35,9 +35,15 @@ class Messages:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
+        self._who = ""
         self._log: Callable[[str], None] | None = None
         self._before_log: list[str] = []
         self._bright = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+
+    def speak_as(self, who: str, *, only_warnings: bool) -> None:
+        """Name the speaker in warnings and errors, where several processes speak; and say nothing else, if so asked."""
+        self._who = f"{who}: "
+        self._quiet = self._quiet or only_warnings
 
     def attach_log(self, log: Callable[[str], None]) -> None:
         """Have everything said from now on, and what was said before, written by `log` too."""
@@ -58,11 +64,13 @@ class Messages:
 
     def warn(self, text: str) -> None:
         """Say what the person should not miss, even if `quiet`."""
+        text = self._who + text
         self.note(f"warning: {text}")
         _print(f"\033[1;33mwarning: {text}\033[0m" if self._bright else f"warning: {text}")
 
     def error(self, text: str) -> None:
         """Say why the program ends."""
+        text = self._who + text
         self.note(f"error: {text}")
         _print(f"\033[1;31merror: {text}\033[0m" if self._bright else f"error: {text}")
 

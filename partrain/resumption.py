@@ -77,7 +77,7 @@ def config_to_resume(
         The file's identity is not the run's; the message shows the differences.
     """
     stored = read_config(path)
-    changed = list(_differences(record["identity"], stored.identity()))
+    changed = list(value_differences(record["identity"], stored.identity()))
     if changed:
         raise RunError(
             "\n  ".join(
@@ -89,7 +89,7 @@ def config_to_resume(
             )
         )
     config = read_config(path, overrides)
-    not_runtime = list(_differences(stored.identity(), config.identity()))
+    not_runtime = list(value_differences(stored.identity(), config.identity()))
     if not_runtime or config.training != stored.training:
         what = not_runtime or ["training.epochs and training.max_steps change by --epochs and --max-steps"]
         raise ConfigError("\n  ".join([f"--set: a resumed run takes only {_free_fields(stored)}:", *what]))
@@ -165,13 +165,13 @@ def require_same_data(preparation: Preparation, record: dict[str, Any], run_path
         )
 
 
-def _differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
+def value_differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
     """Yield a line for each value that differs: `path: before -> after`."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in before | after:
-            yield from _differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+            yield from value_differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for place, (x, y) in enumerate(zip(before, after, strict=True)):
-            yield from _differences(x, y, f"{path}.{place}")
+            yield from value_differences(x, y, f"{path}.{place}")
     elif before != after:
         yield f"{path}: {before} -> {after}"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from partrain.config import Config
 from partrain.coordinator import Coordinator
@@ -20,6 +20,8 @@ from partrain.kernels.kernel_set import KernelSet, kernel_set
 from partrain.kill_switch import kill_point
 from partrain.messages import Messages
 from partrain.parallel.machine import proportional_memory
+from partrain.parallel.rank_exchange import rank_share
+from partrain.parallel.ranked_group import RankedGroup
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.tiles import num_tiles
@@ -27,6 +29,8 @@ from partrain.parallel.worker import Computation
 from partrain.parallel.worker_pool import ComputeGroup, start_fork_server, start_group
 from partrain.plots.run_plots import write_plots
 from partrain.preparation import Preparation, check_disk, check_memory, num_steps, prepare
+from partrain.rank_agreement import require_agreement
+from partrain.rank_job import RankJob
 from partrain.resumption import (
     Horizon,
     config_to_resume,
@@ -39,6 +43,7 @@ from partrain.resumption import (
 from partrain.run_evaluation import report_of, write_report
 from partrain.run_record import first_record, next_record, now, read_record
 from partrain.stopwatch import Stopwatch
+from partrain.store import checkpoint
 from partrain.store.checkpoint import checkpoint_path
 from partrain.store.durable_files import write_durably
 from partrain.store.metrics_log import cut_back, read_metrics
@@ -46,19 +51,44 @@ from partrain.store.run_directory import Place, RunDirectory, writing_into
 from partrain.store.training_log import TrainingLog
 from partrain.trained_run import padded_names
 
+if TYPE_CHECKING:  # its import starts MPI
+    from partrain.parallel.mpi_group import MpiGroup
+
 # More than any run takes: what a damaged file says beyond it is not believed.
 MOST_SECONDS = 1e10
 
 
 @dataclass(frozen=True)
+class RankSession:
+    """What a rank of an MPI job has besides: the others, and the signals that it receives itself."""
+
+    group: MpiGroup
+    received: Interruption
+
+
+@dataclass(frozen=True)
 class Session:
-    """One command that trains: how it was called, how it speaks, what it listens to, and its time."""
+    """One command that trains: how it was called, how it speaks, what it listens to, and its time.
+
+    Where there are ranks, it listens to what all of them have agreed on.
+    """
 
     num_workers: int
     command_line: Sequence[str]
     messages: Messages
     interruption: Interruption
     clock: Stopwatch = field(default_factory=lambda: Stopwatch("startup", "train", "evaluation", "checkpoint"))
+    ranks: RankSession | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process keeps the run, and speaks."""
+        return self.ranks is None or self.ranks.group.rank == 0
+
+    def give_to_ranks(self, job: RankJob | None) -> None:
+        """Tell the other ranks what to do; None: nothing."""
+        if self.ranks is not None:
+            self.ranks.group.broadcast(RankJob.encode(job))
 
 
 @dataclass(frozen=True)
@@ -111,6 +141,7 @@ def train_new_run(
         if initial is not None:
             initial.require_fit(preparation.network)
 
+    session.give_to_ranks(RankJob(config, tensors=initial.arrays if initial else {}))
     with _computing(config, place.folder, session, check, given) as computing:
         preparation = computing.preparation
         kill_point("coordinator: before the run is made")
@@ -173,14 +204,21 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
                     f"{run.path} is complete: it stopped early at step {state.step}: {reason}; "
                     f"to train on from its parameters, begin a new run with --init-from {run.path}"
                 )
+                session.give_to_ranks(None)
                 return run
             if state.step == num_steps(config):
                 messages.say(
                     f"{run.path} is complete: {state.step} steps; to go further, raise --epochs or --max-steps"
                 )
+                session.give_to_ranks(None)
                 return run
         if state is not None:
             require_steps_ahead(state, config, horizon, run.path)
+
+        if state is None:
+            session.give_to_ranks(RankJob(config))
+        else:
+            session.give_to_ranks(RankJob(config, state.tensors, state.metadata))
 
         def check(preparation: Preparation) -> None:
             require_same_data(preparation, before, run.path)
@@ -207,29 +245,68 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
     return run
 
 
+def follow_run(job: RankJob, session: Session) -> None:
+    """Take part in the training that rank 0 keeps: the same steps and evaluations, and nothing is written.
+
+    Raises
+    ------
+    UserError, FailedRun, Interrupted
+        As for a new run.
+    """
+    with _computing(job.config, None, session, lambda preparation: None) as computing:
+        preparation = computing.preparation
+        coordinator = _coordinator(None, computing, session)
+        if job.metadata is not None:
+            coordinator.restore(checkpoint.Checkpoint(job.tensors, job.metadata), [], 0.0)
+        elif job.tensors:
+            begin = preparation.network.parameters.join(job.tensors)
+            coordinator.begin_with(begin.astype(preparation.config.training.dtype))
+        coordinator.train()
+        if coordinator.completed:
+            coordinator.evaluate("test")
+        elif session.interruption.received is not None:
+            raise Interrupted(session.interruption.received)
+
+
 def _prepare(config: Config, session: Session, given: Dataset | None) -> Preparation:
     training = config.training
     if session.num_workers and are_cached(kernel_set(training.kernels).all, training.dtype):
         start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
-    return prepare(config, say=session.messages.say, warn=session.messages.warn, given=given)
+    # What rank 0 has to say of the data, the others would say again.
+    warn = session.messages.warn if session.leads else session.messages.note
+    return prepare(config, say=session.messages.say, warn=warn, given=given)
 
 
-def _useful_workers(num_workers: int, preparation: Preparation, messages: Messages) -> int:
-    training = preparation.config.training
-    tiles = num_tiles(min(training.batch_size, preparation.splits["train"].size), training.tile)
+def _useful_workers(session: Session, preparation: Preparation) -> int:
+    training, num_workers = preparation.config.training, session.num_workers
+    batch_size = min(training.batch_size, preparation.splits["train"].size)
+    tiles = num_tiles(batch_size, training.tile)
+    if session.ranks is not None:
+        return _useful_workers_of_rank(session, session.ranks.group, batch_size, training.tile)
     if num_workers <= tiles:
         return num_workers
-    messages.warn(
+    session.messages.warn(
         f"a batch has {tiles} tiles (training.batch_size {training.batch_size}, training.tile {training.tile}); "
         f"{tiles} workers are started, not {num_workers}"
     )
     return tiles
 
 
+def _useful_workers_of_rank(session: Session, ranks: MpiGroup, batch_size: int, tile: int) -> int:
+    first, last = rank_share(0, batch_size, tile, ranks.rank, ranks.size)
+    tiles = num_tiles(batch_size, tile)
+    if session.leads and tiles < ranks.size:
+        session.messages.warn(
+            f"a batch has {tiles} tiles (training.batch_size, training.tile), and there are {ranks.size} ranks: "
+            f"{ranks.size - tiles} of them have nothing to compute in a step"
+        )
+    return min(session.num_workers, max(1, num_tiles(last - first, tile)))
+
+
 @contextlib.contextmanager
 def _computing(
     config: Config,
-    folder: Path,
+    folder: Path | None,
     session: Session,
     check: Callable[[Preparation], None],
     given: Dataset | None = None,
@@ -238,17 +315,20 @@ def _computing(
 
     Parameters
     ----------
-    folder : where checkpoints will be kept; memory and disk are checked before anything is started.
+    folder : where checkpoints will be kept, if they are; memory and disk are checked before anything is started.
     check : told what was prepared, before anything is started; raises where that does not fit the run.
     """
     messages = session.messages
     preparation = _prepare(config, session, given)
     check(preparation)
+    if session.ranks is not None:
+        require_agreement(session.ranks.group, preparation)
     config = preparation.config
     training = config.training
-    num_workers = _useful_workers(session.num_workers, preparation, messages)
+    num_workers = _useful_workers(session, preparation)
     check_memory(preparation.memory_plan(num_workers))
-    check_disk(folder, preparation.checkpoint_bytes, config.checkpoints.keep_last + 2)
+    if folder is not None:
+        check_disk(folder, preparation.checkpoint_bytes, config.checkpoints.keep_last + 2)
     kernels = kernel_set(training.kernels)
     load(kernels.all, training.dtype, announce=messages.say, warn=messages.warn)
     specs, files = preparation.array_plan()
@@ -266,8 +346,19 @@ def _computing(
             arrays,
             preparation.class_weights,
         )
-        group = start_group(num_workers, computation, max_restarts=config.workers.max_restarts, log=messages.say)
+        log = messages.say if session.leads else messages.warn  # a worker that died here is nobody else's news
+        group = start_group(num_workers, computation, max_restarts=config.workers.max_restarts, log=log)
         at_end.callback(group.close)
+        if session.ranks is not None:
+            group = RankedGroup(
+                group,
+                session.ranks.group,
+                preparation.network,
+                arrays,
+                training.tile,
+                received=session.ranks.received,
+                agreed=session.interruption,
+            )
         session.interruption.check()
         yield _Computing(preparation, num_workers, kernels, arrays, group)
 
@@ -294,7 +385,7 @@ def _log_of(run: RunDirectory, messages: Messages) -> Iterator[None]:
         log.close()
 
 
-def _coordinator(run: RunDirectory, computing: _Computing, session: Session) -> Coordinator:
+def _coordinator(run: RunDirectory | None, computing: _Computing, session: Session) -> Coordinator:
     group = computing.group
     return Coordinator(
         computing.preparation,
@@ -340,7 +431,7 @@ def _train(
 ) -> None:
     """Train, evaluate the test split once if the run is complete, write summary and status, and draw pictures."""
     messages, interruption, preparation = session.messages, session.interruption, computing.preparation
-    messages.say(_greeting(run, computing))
+    messages.say(_greeting(run, computing, session))
     with _recorded_ending(run, record, messages):
         test: dict[str, float] | None = None
         no_summary: OSError | None = None
@@ -422,7 +513,7 @@ def _summary(
     }
 
 
-def _greeting(run: RunDirectory, computing: _Computing) -> str:
+def _greeting(run: RunDirectory, computing: _Computing, session: Session) -> str:
     preparation = computing.preparation
     training, dataset = preparation.config.training, preparation.dataset
     who = (
@@ -430,6 +521,9 @@ def _greeting(run: RunDirectory, computing: _Computing) -> str:
         if computing.num_workers == 0
         else f"{computing.num_workers} worker" + "s" * (computing.num_workers > 1)
     )
+    if session.ranks is not None:
+        size = session.ranks.group.size
+        who = f"{size} rank{'s' * (size > 1)}, this one with {who}"
     return (
         f"{run.path}: {preparation.network.parameters.size:,} parameters, {dataset.name} from {dataset.source}, "
         f"{preparation.splits['train'].size:,} examples, {preparation.num_steps:,} steps of "

@@ -24,6 +24,7 @@ COMMANDS = {
         "--config": "FILE",
         "--workers": "N",
         "--set": "KEY=VALUE",
+        "--engine": "process|mpi",
         "--runs-dir": "DIR",
         "--run-dir": "DIR",
         "--init-from": "RUN",
@@ -36,6 +37,7 @@ COMMANDS = {
         "--max-steps": "S",
         "--workers": "N",
         "--set": "KEY=VALUE",
+        "--engine": "process|mpi",
         "-q, --quiet": None,
     },
     "evaluate": {

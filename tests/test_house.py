@@ -55,10 +55,14 @@ FLOORS = (
         "partrain.listing",
         "partrain.logged_run",
         "partrain.messages",
+        "partrain.mpi_training",
         "partrain.plots",
         "partrain.prediction",
         "partrain.preparation",
         "partrain.provenance",
+        "partrain.rank_agreement",
+        "partrain.rank_job",
+        "partrain.rank_plan",
         "partrain.report",
         "partrain.resumption",
         "partrain.run_evaluation",
@@ -182,6 +186,13 @@ def test_worker_code_imports_neither_the_coordinator_nor_the_command_line():
 def test_numba_is_imported_by_kernels_alone(module):
     if not module.startswith("partrain.kernels"):
         assert not [name for name in imported_names(module) if name.split(".")[0] in ("numba", "llvmlite")]
+
+
+@ALL_MODULES
+def test_mpi4py_is_imported_by_one_file_alone(module):
+    """Its import starts MPI."""
+    found = {name.split(".")[0] for name in imported_names(module)}
+    assert ("mpi4py" in found) == (module == "partrain.parallel.mpi_group")
 
 
 FLAGS = {"njit", "jit", "vectorize", "guvectorize", "cfunc", "fastmath", "nogil", "error_model", "boundscheck"}

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from partrain.interruption import SIGNALS_OF_RANKS
 from partrain.kernels import loops
 from partrain.kernels.compile_options import load
 from partrain.kernels.kernel_set import kernel_set
@@ -228,6 +229,6 @@ def _report() -> bytes:
 
 
 def ignore_signals() -> None:
-    """Leave SIGINT, SIGTERM and SIGHUP, which reach the whole process group, to the coordinator."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    """Leave to the coordinator what reaches the whole process group: from a terminal, or from mpiexec (SIGUSR1)."""
+    for number in SIGNALS_OF_RANKS:
         signal.signal(number, signal.SIG_IGN)

@@ -30,9 +30,11 @@ from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 from partrain.errors import FailedRun
+from partrain.interruption import SIGNALS_OF_RANKS
 from partrain.kill_switch import kill_point
 from partrain.parallel import patience
 from partrain.parallel.machine import available_processors
+from partrain.parallel.mpi_launcher import launcher_variables
 from partrain.parallel.parent_death import PARENT_VARIABLE
 from partrain.parallel.spinning import SPIN_SECONDS, spin
 from partrain.parallel.tiles import num_tiles
@@ -410,16 +412,19 @@ def _conditions_for_children(kernels: str, dtype: str) -> Iterator[None]:
     environment = dict.fromkeys(THREAD_VARIABLES, "1")
     environment[PRELOAD_VARIABLE] = f"{kernels}:{dtype}"
     environment[PARENT_VARIABLE] = str(os.getpid())
-    before = {name: os.environ.get(name) for name in environment}
+    not_inherited = launcher_variables(os.environ)
+    before = {name: os.environ.get(name) for name in (*environment, *not_inherited)}
     # The resource tracker is started first: its start unblocks signals.
     multiprocessing.resource_tracker.ensure_running()
     # A signal to the process group must not kill a child before it can ignore it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_OF_RANKS)
     # Workers need nothing of the main program; `multiprocessing` would run its file once more in each.
     main_program = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
         os.environ.update(environment)
+        for name in not_inherited:
+            del os.environ[name]
         yield
     finally:
         sys.modules["__main__"] = main_program

@@ -1,0 +1,143 @@
+"""A training as a job of several processes that MPI joins: rank 0 keeps the run, the others take part."""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from partrain.errors import ConfigError, MissingPackage, PartrainError
+from partrain.interruption import Interrupted, Interruption
+from partrain.kernels.compile_options import are_cached
+from partrain.kernels.kernel_set import kernel_set
+from partrain.messages import Messages
+from partrain.parallel.machine import available_processors
+from partrain.parallel.mpi_launcher import promised_ranks, undo_binding
+from partrain.parallel.worker_pool import start_fork_server
+from partrain.rank_agreement import require_same_command
+from partrain.rank_job import RankJob
+from partrain.training_run import RankSession, Session, follow_run
+
+if TYPE_CHECKING:  # its import starts MPI
+    from partrain.parallel.mpi_group import MpiGroup
+
+# What nearly all trainings compute with. The fork server must be there before MPI, and so before rank 0 can tell.
+LIKELY_KERNELS = ("fast", "float32")
+
+
+def join_ranks(num_workers: int | None) -> MpiGroup:
+    """Start MPI.
+
+    Parameters
+    ----------
+    num_workers : 0: no process will be started.
+
+    Raises
+    ------
+    UserError
+        There is no MPI, or this process takes itself to be alone although others were started.
+
+    Side effects
+    ------------
+    Takes back the binding to a core, and starts the fork server: before MPI is there, for no child shall know of it.
+    """
+    undo_binding(os.environ)
+    kernels, dtype = LIKELY_KERNELS
+    if num_workers != 0 and are_cached(kernel_set(kernels).all, dtype):
+        start_fork_server(kernels, dtype)
+    try:
+        from partrain.parallel.mpi_group import MpiGroup
+    except ModuleNotFoundError as error:
+        if error.name != "mpi4py":
+            raise
+        raise MissingPackage("mpi4py", "mpi", "--engine mpi") from None
+    except (ImportError, RuntimeError) as error:
+        raise ConfigError(
+            f"--engine mpi: mpi4py finds no MPI ({error}); pip install 'partrain[mpi]', or load the cluster's"
+        ) from error
+    group, promised = MpiGroup(), promised_ranks(os.environ)
+    if group.size == 1 and promised is not None:
+        name, number = promised
+        raise ConfigError(
+            f"--engine mpi: {name} says that {number} processes were started, but MPI shows this one to itself alone: "
+            "the launcher and mpi4py's MPI do not know each other. With Slurm, try srun --mpi=pmix, or mpiexec of the "
+            "MPI that mpi4py uses; nothing was trained"
+        )
+    return group
+
+
+def run_on_ranks(
+    lead: Callable[[Session], Path],
+    asked: dict[str, Any],
+    num_workers: int | None,
+    command_line: Sequence[str],
+    messages: Messages,
+    interruption: Interruption,
+) -> Path | None:
+    """Train, together with the processes that mpiexec started besides this one.
+
+    Parameters
+    ----------
+    lead : what rank 0 does: read what there is to read, give the others their job, train; returns the run's directory.
+    asked : the options that must be the same on all ranks.
+    num_workers : of this rank; None: the host's processors, divided among the ranks there.
+    command_line, messages, interruption : as for a training without MPI.
+
+    Returns
+    -------
+    The run's directory, on rank 0; None on the others.
+
+    Raises
+    ------
+    SystemExit
+        The job ended otherwise. The cause has been said, once.
+    """
+    ranks = join_ranks(num_workers)
+    if num_workers is None:
+        num_workers = max(1, available_processors() // ranks.local_size)
+    if ranks.size > 1:
+        messages.speak_as(ranks.name, only_warnings=ranks.rank > 0)
+    session = Session(
+        num_workers, command_line, messages, Interruption(), ranks=RankSession(ranks, received=interruption)
+    )
+    path, interrupted = None, None
+    try:
+        with interruption.deferred():
+            try:
+                require_same_command(ranks, asked, socket.gethostname())
+                path = _take_part(lead, session, ranks)
+            except Interrupted as ending:
+                interrupted = ending
+            ranks.meet()
+    except (PartrainError, MemoryError) as error:
+        exit_code = getattr(error, "exit_code", 1)
+        if ranks.tell(error, exit_code):
+            messages.error(str(error) or "there is not enough memory for this process")
+        ranks.part()
+        ranks.leave(exit_code)
+        raise SystemExit(exit_code) from error
+    except BaseException as error:
+        traceback.print_exc()
+        messages.error(f"a defect of the program: {type(error).__name__}")
+        ranks.tell(error, 1)
+        ranks.part()
+        ranks.leave(1)
+        raise SystemExit(1) from error
+    if interrupted is not None:
+        if ranks.rank == 0:
+            messages.error(f"ended by {interrupted}")
+        ranks.leave(interrupted.exit_code)
+        raise SystemExit(interrupted.exit_code)
+    return path
+
+
+def _take_part(lead: Callable[[Session], Path], session: Session, ranks: MpiGroup) -> Path | None:
+    if ranks.rank == 0:
+        return lead(session)
+    job = RankJob.decode(ranks.broadcast(None))
+    if job is not None:
+        follow_run(job, session)
+    return None

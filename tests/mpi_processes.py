@@ -1,0 +1,55 @@
+"""`mpiexec … partrain --engine mpi` for tests, on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import PartrainProcess, ProcessEntry
+
+# The launcher of the environment that the tests run in comes first: it fits the mpi4py there.
+_BESIDE_PYTHON = Path(sys.executable).with_name("mpiexec")
+MPIEXEC = str(_BESIDE_PYTHON) if _BESIDE_PYTHON.exists() else shutil.which("mpiexec")
+
+needs_mpi = pytest.mark.skipif(
+    MPIEXEC is None or importlib.util.find_spec("mpi4py") is None,
+    reason="mpiexec or mpi4py is missing: pip install 'partrain[mpi]'",
+)
+
+# More ranks than processors are wanted here, and root is who runs tests in a container.
+ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+}
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def mpiexec(num_ranks: int, *options: str) -> list[str]:
+    """Return what stands before a rank's own command."""
+    assert MPIEXEC is not None
+    return [MPIEXEC, "-n", str(num_ranks), "--map-by", ":OVERSUBSCRIBE", *options]
+
+
+def ranks_of(process: PartrainProcess) -> list[ProcessEntry]:
+    """Return the ranks: the processes that mpiexec has started, in their order."""
+    return [entry for entry in process.processes() if entry.parent == process.popen.pid]
+
+
+class MpiJobs:
+    """Starts jobs of several ranks in a folder."""
+
+    def __init__(self, start: Callable[..., PartrainProcess]) -> None:
+        self._start = start
+
+    def start(self, num_ranks: int, *arguments: object, **options: Any) -> PartrainProcess:
+        """Start `partrain … --engine mpi` on so many ranks."""
+        env = ENVIRONMENT | options.pop("env", {})
+        wrapper: Sequence[str] = options.pop("wrapper", mpiexec(num_ranks))
+        return self._start(*arguments, "--engine", "mpi", env=env, wrapper=wrapper, **options)

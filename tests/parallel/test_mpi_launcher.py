@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from partrain.parallel.mpi_launcher import launcher_variables, promised_ranks, undo_binding
+from partrain.parallel.worker_pool import _conditions_for_children
+
+
+def test_variables_of_the_launcher_are_told_from_others() -> None:
+    environment = {"OMPI_COMM_WORLD_RANK": "1", "PMIX_RANK": "1", "PRTE_LAUNCHED": "1", "PATH": "/bin", "COMPI_X": "1"}
+    assert launcher_variables(environment) == ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PRTE_LAUNCHED"]
+
+
+def test_children_do_not_find_the_variables_of_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PMIX_RANK", "1")
+    with _conditions_for_children("fast", "float32"):
+        assert "PMIX_RANK" not in os.environ
+    assert os.environ["PMIX_RANK"] == "1"
+
+
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_launcher_says_how_many_ranks_there_are(name: str) -> None:
+    assert promised_ranks({name: "4"}) == (name, 4)
+    assert promised_ranks({name: "1"}) is None
+    assert promised_ranks({name: "many"}) is None
+    assert promised_ranks({}) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound here")
+@pytest.mark.parametrize(("variable", "is_undone"), [("OMPI_COMM_WORLD_RANK", True), ("SLURM_PROCID", False)])
+def test_binding_is_undone_where_open_mpi_made_it(variable: str, is_undone: bool) -> None:
+    allowed = os.sched_getaffinity(0)
+    program = f"""
+import os
+from partrain.parallel.mpi_launcher import undo_binding
+os.sched_setaffinity(0, [{min(allowed)}])
+undo_binding({{"{variable}": "0"}})
+print(sorted(os.sched_getaffinity(0)))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    bound = eval(ended.stdout)
+    assert set(bound) >= allowed if is_undone else bound == [min(allowed)]
+    undo_binding({})
+    assert os.sched_getaffinity(0) == allowed
