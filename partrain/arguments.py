@@ -215,6 +215,7 @@ def _add_bench(commands: Any) -> None:
         metavar="N,N",
         help="numbers of workers, e.g. 1,2,4 (default: 1, 2, 4 … to the processors that may be used); 0: no processes",
     )
+    _add_engine(bench)
     bench.add_argument("--json", action="store_true", help="print the facts as JSON")
     _add_quiet(bench)
 

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from partrain.arguments import COMMANDS, RUNS_DIR, parse
-from partrain.config_file import read_config
+from partrain.config_file import parse_config, read_config
 from partrain.data.batches import SplitRange
 from partrain.data.dataset import Dataset
 from partrain.errors import ConfigError, MissingPackage, PartrainError, ResourceError, RunError
@@ -119,17 +119,22 @@ def _run_session(
 ) -> None:
     """Train in this process and its workers, or with the ranks of an MPI job; print the run's directory."""
     if options.engine == "mpi":
-        from partrain.mpi_training import run_on_ranks
+        from partrain.mpi_training import follow_training, run_on_ranks
 
-        not_compared = ("workers", "quiet")
-        asked = {name: value for name, value in vars(options).items() if name not in not_compared}
-        path = run_on_ranks(lead, asked, options.workers, command_line, messages, interruption)
+        path = run_on_ranks(
+            lead, follow_training, _asked(options), options.workers, command_line, messages, interruption
+        )
     else:
         from partrain.training_run import Session
 
         path = lead(Session(_num_workers(options), command_line, messages, interruption))
     if path is not None:
         print(path)
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that must be the same on all ranks."""
+    return {name: value for name, value in vars(options).items() if name not in ("workers", "quiet", "json")}
 
 
 def _resume(
@@ -255,12 +260,38 @@ def _import_article(
 def _bench(
     options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
 ) -> None:
+    if options.engine == "mpi":
+        _bench_ranks(options, command_line, messages, interruption)
+        return
     config = None if options.config is None else read_config(options.config)
     from partrain.bench.measurement import measure
     from partrain.bench.table import describe
 
     report = measure(config, options.workers, messages, interruption)
     _print(json_text(report) if options.json else describe(report))
+
+
+def _bench_ranks(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    numbers = options.workers or [None]
+    if len(numbers) > 1:
+        raise ConfigError("bench --engine mpi: give one number of workers; each rank starts so many")
+    from partrain.bench.measurement import DEFAULT_CONFIG
+    from partrain.bench.rank_table import describe
+    from partrain.mpi_training import run_on_ranks, take_part_in_bench
+
+    def lead(session: Session) -> dict[str, Any]:
+        built_in = options.config is None
+        config = parse_config(DEFAULT_CONFIG, source="bench") if built_in else read_config(options.config)
+        return take_part_in_bench(session, config)
+
+    def follow(session: Session) -> None:
+        take_part_in_bench(session, None)
+
+    facts = run_on_ranks(lead, follow, _asked(options), numbers[0], command_line, messages, interruption)
+    if facts is not None:
+        _print(json_text(facts) if options.json else describe(facts))
 
 
 def _data_fetch(

@@ -1,4 +1,4 @@
-"""A training as a job of several processes that MPI joins: rank 0 keeps the run, the others take part."""
+"""A training, or a measurement, as a job of several processes that MPI joins: rank 0 leads, the others take part."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 import socket
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from partrain.bench.ranks import measure_ranks
+from partrain.config import Config
 from partrain.errors import ConfigError, MissingPackage, PartrainError
 from partrain.interruption import Interrupted, Interruption
 from partrain.kernels.compile_options import are_cached
@@ -23,6 +24,8 @@ from partrain.training_run import RankSession, Session, follow_run
 
 if TYPE_CHECKING:  # its import starts MPI
     from partrain.parallel.mpi_group import MpiGroup
+
+Result = TypeVar("Result")
 
 # What nearly all trainings compute with. The fork server must be there before MPI, and so before rank 0 can tell.
 LIKELY_KERNELS = ("fast", "float32")
@@ -70,25 +73,27 @@ def join_ranks(num_workers: int | None) -> MpiGroup:
 
 
 def run_on_ranks(
-    lead: Callable[[Session], Path],
+    lead: Callable[[Session], Result],
+    follow: Callable[[Session], object],
     asked: dict[str, Any],
     num_workers: int | None,
     command_line: Sequence[str],
     messages: Messages,
     interruption: Interruption,
-) -> Path | None:
-    """Train, together with the processes that mpiexec started besides this one.
+) -> Result | None:
+    """Do something together with the processes that mpiexec started besides this one.
 
     Parameters
     ----------
-    lead : what rank 0 does: read what there is to read, give the others their job, train; returns the run's directory.
+    lead : what rank 0 does: it reads what there is to read, and gives the others their job.
+    follow : what the others do.
     asked : the options that must be the same on all ranks.
     num_workers : of this rank; None: the host's processors, divided among the ranks there.
     command_line, messages, interruption : as for a training without MPI.
 
     Returns
     -------
-    The run's directory, on rank 0; None on the others.
+    What `lead` returned, on rank 0; None on the others.
 
     Raises
     ------
@@ -103,12 +108,15 @@ def run_on_ranks(
     session = Session(
         num_workers, command_line, messages, Interruption(), ranks=RankSession(ranks, received=interruption)
     )
-    path, interrupted = None, None
+    result, interrupted = None, None
     try:
         with interruption.deferred():
             try:
                 require_same_command(ranks, asked, socket.gethostname())
-                path = _take_part(lead, session, ranks)
+                if ranks.rank == 0:
+                    result = lead(session)
+                else:
+                    follow(session)
             except Interrupted as ending:
                 interrupted = ending
             ranks.meet()
@@ -131,13 +139,21 @@ def run_on_ranks(
             messages.error(f"ended by {interrupted}")
         ranks.leave(interrupted.exit_code)
         raise SystemExit(interrupted.exit_code)
-    return path
+    return result
 
 
-def _take_part(lead: Callable[[Session], Path], session: Session, ranks: MpiGroup) -> Path | None:
-    if ranks.rank == 0:
-        return lead(session)
-    job = RankJob.decode(ranks.broadcast(None))
+def follow_training(session: Session) -> None:
+    """Take part in what rank 0 trains."""
+    assert session.ranks is not None
+    job = RankJob.decode(session.ranks.group.broadcast(None))
     if job is not None:
         follow_run(job, session)
-    return None
+
+
+def take_part_in_bench(session: Session, config: Config | None) -> dict[str, Any]:
+    """Measure, on any rank; `config` is of rank 0 alone, which gives it to the others."""
+    ranks = session.ranks
+    assert ranks is not None
+    job = RankJob.decode(ranks.group.broadcast(None if config is None else RankJob.encode(RankJob(config))))
+    assert job is not None
+    return measure_ranks(job.config, session.num_workers, ranks.group, session.messages, ranks.received)

@@ -41,7 +41,7 @@ class RankJob:
         arrays = {name: np.ascontiguousarray(tensor) for name, tensor in job.tensors.items()}
         header = {
             "config": job.config.to_mapping(),
-            "tensors": [[name, tensor.dtype.str, tensor.shape] for name, tensor in arrays.items()],
+            "tensors": [[name, tensor.dtype.str, tensor.shape] for name, tensor in job.tensors.items()],
             "metadata": job.metadata,
         }
         text = json.dumps(header).encode()

@@ -22,11 +22,10 @@ needs_mpi = pytest.mark.skipif(
     reason="mpiexec or mpi4py is missing: pip install 'partrain[mpi]'",
 )
 
-# More ranks than processors are wanted here, and root is who runs tests in a container.
+# Root is who runs tests in a container.
 ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
 }
 SHARED_MEMORY = Path("/dev/shm")
 

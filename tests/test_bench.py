@@ -10,10 +10,18 @@ from typing import Any
 
 import pytest
 
+from partrain.bench.host_model import LINKS, HostCosts, Link, widened
 from partrain.bench.measurement import MODEL_BATCHES, MODEL_CORES
 from partrain.bench.phases import PHASES
+from partrain.bench.rank_table import describe
+from partrain.bench.ranks import MODEL_BATCHES as HOST_BATCHES
+from partrain.bench.ranks import MODEL_HOSTS
 from partrain.bench.step_model import StepCosts
-from tests.conftest import PartrainProcess, Result
+from partrain.config_file import read_config
+from partrain.network.network import Network
+from partrain.parallel.rank_exchange import step_bytes
+from tests.conftest import ROOT, PartrainProcess, Result
+from tests.mpi_processes import ENVIRONMENT, mpiexec, needs_mpi
 
 COSTS = StepCosts(
     tile=4,
@@ -171,3 +179,61 @@ def test_signal_ends_it_and_its_workers(
     result = process.wait()
     assert (result.exit_code, result.stdout) == (143, "")
     assert "Traceback" not in result.stderr
+
+
+# ---- several hosts
+
+
+def test_model_of_hosts_is_its_formula() -> None:
+    network = Network(read_config(ROOT / "configs/mnist.yaml").network, (1, 28, 28), 10)
+    costs = HostCosts(
+        network=network,
+        tile=4,
+        dtype="float32",
+        serial=1.0,
+        compute={1: 3.0, 4: 10.0, 8: 20.0},
+        batch_size=32,
+        update=2.0,
+        pack_s_a_byte=1e-6,
+    )
+    link = Link("a link", latency_s=0.5, bytes_a_second=1e5)
+    assert costs.num_bytes(32, 1) == 0
+    assert costs.step(32, 1, link) == 1 + 20 + 2
+    sent = sum(step_bytes(network, 32, 4, "float32", 8))
+    assert costs.step(32, 8, link) == pytest.approx(1 + 3 + sent * 1e-6 + 3 * 0.5 + sent * 7 / 8 / 1e5 + 2)
+    assert costs.step(64, 1, link) == pytest.approx(1 + 40 + 2 * (0.43 + 0.0135 * 64) / (0.43 + 0.0135 * 32))
+    assert costs.speed_up(32, 2, link) == costs.step(32, 1, link) / costs.step(32, 2, link)
+
+
+def test_widened_network_is_wider_and_has_as_many_outputs() -> None:
+    config = read_config(ROOT / "configs/mnist.yaml")
+    wide = Network(widened(config.network, 10), (1, 28, 28), 10)
+    assert [p.shape for p in wide.parameters if p.name.endswith("weight")] == [
+        (80, 1, 5, 5),
+        (80, 80, 5, 5),
+        (1280, 8000),
+        (10, 1280),
+    ]
+
+
+@needs_mpi
+def test_bench_measures_the_exchange_between_ranks(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path]
+) -> None:
+    words = ("bench", "--engine", "mpi", "--config", small_config(), "--workers", 1, "--json", "-q")
+    result = run_partrain(*words, wrapper=mpiexec(2), env=ENVIRONMENT)
+    assert (result.exit_code, result.stderr) == (0, "")
+    facts = json.loads(result.stdout)
+    assert list(facts) == ["training", "ranks", "exchange", "model"]
+    assert all(math.isfinite(number) for number in numbers_in(facts))
+    assert [one["workers"] for one in facts["ranks"]] == [1, 1]
+    assert facts["exchange"]["bytes"] == sum(facts["exchange"]["bytes_of_ranks"])
+    assert facts["exchange"]["median_us"] > facts["exchange"]["copying_us"] > 0
+    assert len(facts["model"]["expected"]) == 2 * len(HOST_BATCHES) * len(LINKS) * len(MODEL_HOSTS)
+    assert "model: speed-up to expect against one host, this network" in describe(facts)
+
+
+def test_bench_on_ranks_takes_one_number_of_workers(call_partrain: Callable[..., Result]) -> None:
+    result = call_partrain("bench", "--engine", "mpi", "--workers", "1,2")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "give one number of workers" in result.stderr

@@ -89,6 +89,7 @@ COMMANDS = {
         "-h, --help": None,
         "--config": "FILE",
         "--workers": "N,N",
+        "--engine": "process|mpi",
         "--json": None,
         "-q, --quiet": None,
     },

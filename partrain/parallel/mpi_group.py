@@ -120,6 +120,10 @@ class MpiGroup:
             self._wait(self._steps.Ibcast([buffer[first : first + 2**30], MPI.BYTE], root=0))
         return buffer.tobytes()
 
+    def assemble(self) -> None:
+        """Wait for all ranks."""
+        self._wait(self._steps.Ibarrier())
+
     def meet(self) -> None:
         """Wait for all ranks, at the end of a job that went well.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -59,6 +60,7 @@ class RankedGroup:
     Attributes
     ----------
     num_tiles_computed : by each worker of this rank.
+    computed_at, exchanged_at : when the last `run` had computed, and had everything, as `time.monotonic` counts.
     """
 
     num_at_once = 1  # a rank cuts its own share
@@ -77,6 +79,7 @@ class RankedGroup:
         self._received, self._agreed = received, agreed
         self.num_tiles_computed = local.num_tiles_computed
         self._num_exchanges = 0
+        self.computed_at = self.exchanged_at = 0.0
         self._message = functools.lru_cache(maxsize=8)(self._lay_out)
         self._share = functools.lru_cache(maxsize=8)(self._cut_share)
 
@@ -92,21 +95,22 @@ class RankedGroup:
         ----------
         commands : one after the other, without a gap between them; the same on all ranks.
         """
-        operation, first, last = commands[0].operation, commands[0].first, commands[-1].last
-        piece = commands[0].last - first
+        last, piece = commands[-1].last, commands[0].last - commands[0].first
         self._local.run(self._share(commands[0], last, piece))
-        message = self._message(operation, first, last)
-        self._fill_header(message.headers_RW[self._ranks.rank], operation)
+        self.computed_at = time.monotonic()
+        self.exchange(commands[0], last)
+        self.exchanged_at = time.monotonic()
+
+    def exchange(self, like: Command, last: int) -> None:
+        """Give this rank's results to all, and take theirs, of the examples from `like.first` on to `last`-1."""
+        message = self._message(like.operation, like.first, last)
+        self._fill_header(message.headers_RW[self._ranks.rank], like.operation)
         for target, source in message.outgoing:
             target[...] = source
-        self.exchange(message)
+        self._ranks.exchange(message.buffer, message.counts, message.places)
         for target, source in message.incoming:
             target[...] = source
-        self._read_headers(message, operation)
-
-    def exchange(self, message: Message) -> None:
-        """Exchange a message's bytes; for `run`, and to be measured."""
-        self._ranks.exchange(message.buffer, message.counts, message.places)
+        self._read_headers(message, like.operation)
 
     def step_message(self, num_examples: int) -> Message:
         """Return the message of a step with so many examples."""

@@ -1,0 +1,99 @@
+"""A model of a step on several hosts: how fast more of them would be, over networks that are not here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from partrain import config
+from partrain.network.network import Network
+from partrain.parallel.parameter_update import NANOSECONDS_A_STEP, NANOSECONDS_AN_EXAMPLE
+from partrain.parallel.rank_exchange import step_bytes
+from partrain.parallel.tiles import num_tiles
+
+
+@dataclass(frozen=True)
+class Link:
+    """What joins the hosts. Latency is from one program to the other; it is assumed, and typical of such networks."""
+
+    name: str
+    latency_s: float
+    bytes_a_second: float
+
+
+LINKS = (
+    Link("1 Gbit/s", 50e-6, 0.9 * 1e9 / 8),
+    Link("10 Gbit/s", 25e-6, 0.9 * 10e9 / 8),
+    Link("100 Gbit/s", 3e-6, 0.9 * 100e9 / 8),
+)
+
+
+@dataclass(frozen=True)
+class HostCosts:
+    """A model of a step on h hosts with as many workers each as were measured, in seconds.
+
+        T(B, h) = serial + compute(⌈tiles(B) / h⌉) + pack(bytes) + rounds(h)·latency + bytes·(h-1)/h / bandwidth
+                  + update(B)
+        speed-up(B, h) = T(B, 1) / T(B, h), where T(B, 1) has no exchange
+
+    rounds(h) = ⌈log₂ h⌉ (Bruck's allgather); bytes is the sum of what all hosts contribute. The update is the whole
+    one on every host: it does not get shorter. The model knows nothing of hosts that wait for the slowest one.
+
+    Attributes
+    ----------
+    network, tile, dtype : what is trained; they give the bytes.
+    serial : all that neither batch size nor hosts change.
+    compute : what a host takes for so many tiles; between and beyond them in proportion to the next fewer.
+    batch_size, update : of the batch that was measured; of others in proportion to the work.
+    pack_s_a_byte : copying into the message, and out of it.
+    larger : how many times as much there is to compute, and how many times as many parameters to update.
+    """
+
+    network: Network
+    tile: int
+    dtype: str
+    serial: float
+    compute: Mapping[int, float]
+    batch_size: int
+    update: float
+    pack_s_a_byte: float
+    larger: tuple[float, float] = (1.0, 1.0)
+
+    def num_bytes(self, batch_size: int, hosts: int) -> int:
+        """Return the bytes that all hosts together contribute to a step; none where there is one host."""
+        if hosts == 1:
+            return 0
+        return sum(step_bytes(self.network, batch_size, self.tile, self.dtype, hosts))
+
+    def step(self, batch_size: int, hosts: int, link: Link) -> float:
+        """Return T(batch_size, hosts)."""
+        num_bytes = self.num_bytes(batch_size, hosts)
+        longest = -(-num_tiles(batch_size, self.tile) // hosts)
+        known = max(k for k in self.compute if k <= longest)
+        work, parameters = self.larger
+        compute = work * self.compute[known] * longest / known
+        update = parameters * self.update * _update_work(batch_size) / _update_work(self.batch_size)
+        wire = math.ceil(math.log2(hosts)) * link.latency_s + num_bytes * (hosts - 1) / hosts / link.bytes_a_second
+        return self.serial + compute + num_bytes * self.pack_s_a_byte + wire + update
+
+    def speed_up(self, batch_size: int, hosts: int, link: Link) -> float:
+        """Return how many times as fast as one host `hosts` of them are."""
+        return self.step(batch_size, 1, link) / self.step(batch_size, hosts, link)
+
+
+def widened(layers: Sequence[config.Section], factor: int) -> list[config.Section]:
+    """Return layers with `factor` times as many filters and units, but for the outputs."""
+    wide = [
+        layer.model_copy(update={"filters": layer.filters * factor})
+        if isinstance(layer, config.Conv)
+        else layer.model_copy(update={"units": layer.units * factor})
+        if isinstance(layer, config.Dense)
+        else layer
+        for layer in layers
+    ]
+    return [*wide[:-1], layers[-1]]
+
+
+def _update_work(batch_size: int) -> float:
+    return NANOSECONDS_A_STEP + NANOSECONDS_AN_EXAMPLE * batch_size

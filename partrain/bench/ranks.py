@@ -1,0 +1,210 @@
+"""What the ranks of an MPI job take for a step, and for its exchange; and what a model expects of more hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import statistics
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from partrain.bench.host_model import LINKS, HostCosts, widened
+from partrain.bench.trial import Trainer, seconds_of
+from partrain.config import Config
+from partrain.interruption import Interruption
+from partrain.kernels.compile_options import load
+from partrain.kernels.kernel_set import kernel_set
+from partrain.messages import Messages
+from partrain.network.network import Network
+from partrain.parallel.rank_exchange import Message
+from partrain.parallel.ranked_group import RankedGroup
+from partrain.parallel.shared_arrays import SharedArrays
+from partrain.parallel.shared_splits import share_splits
+from partrain.parallel.tiles import cut_into_shards
+from partrain.parallel.worker import FILES, GRADIENTS, Command, Computation
+from partrain.parallel.worker_pool import ComputeGroup, start_group
+from partrain.preparation import Preparation, check_memory, prepare
+from partrain.rank_agreement import require_agreement
+from partrain.store.metrics_log import MetricsLog
+
+if TYPE_CHECKING:  # its import starts MPI
+    from partrain.parallel.mpi_group import MpiGroup
+
+# Numbers of steps, and not seconds: all ranks must make as many.
+WARM_UP_STEPS, MEASURED_STEPS = 100, 400
+PHASES = ("compute", "exchange", "update", "step")
+MODEL_HOSTS = (2, 8, 64)
+MODEL_BATCHES = (32, 128, 512, 2048)
+# A hundred times as many weights and multiply-adds, about.
+WIDER = 10
+
+
+def measure_ranks(
+    config: Config, num_workers: int, ranks: MpiGroup, messages: Messages, interruption: Interruption
+) -> dict[str, Any]:
+    """Measure a training on all ranks; each of them calls this.
+
+    Parameters
+    ----------
+    config : what to train; the same on all ranks.
+    num_workers : of this rank.
+    ranks : all of them.
+    messages, interruption : where to speak, and what this rank listens to.
+
+    Returns
+    -------
+    The facts, as they go into JSON: "training", "ranks", "exchange", "model".
+
+    Raises
+    ------
+    UserError, FailedRun
+        As a training.
+
+    Side effects
+    ------------
+    Starts processes, and ends them. Writes metrics into a temporary folder, and deletes it.
+    """
+    preparation = prepare(config, say=messages.say, warn=messages.warn)
+    require_agreement(ranks, preparation)
+    training = preparation.config.training
+    check_memory(preparation.memory_plan(num_workers))
+    kernels = kernel_set(training.kernels)
+    load(kernels.all, training.dtype, announce=messages.say, warn=messages.warn)
+    specs, files = preparation.array_plan()
+    with contextlib.ExitStack() as at_end:
+        folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
+        log = MetricsLog(Path(folder) / "metrics.jsonl")
+        at_end.callback(log.close)
+        arrays = SharedArrays(specs, files)
+        at_end.callback(arrays.close)
+        share_splits(preparation.dataset.files, arrays)
+        computation = Computation(
+            preparation.network, training.kernels, training.dtype, training.tile, preparation.normalisation, arrays
+        )
+        local = start_group(num_workers, computation, max_restarts=0, log=messages.say)
+        at_end.callback(local.close)
+        agreed = Interruption()
+        group = RankedGroup(
+            local, ranks, preparation.network, arrays, training.tile, received=interruption, agreed=agreed
+        )
+        trainer = Trainer(preparation, arrays, kernels, log)
+        at_end.callback(trainer.update.close)
+        messages.say(f"measuring with {ranks.size} ranks")
+        mine = _measure_steps(trainer, group, agreed)
+        exchange = _measure_exchange(trainer.num_examples, group, ranks)
+        # The others sleep meanwhile.
+        compute = _measure_compute(trainer, local) if ranks.rank == 0 else {}
+        everyone = ranks.gather({"host": socket.gethostname(), "workers": num_workers} | mine)
+        return {
+            "training": {"name": preparation.config.name, "batch_size": trainer.num_examples, "tile": training.tile},
+            "ranks": everyone,
+            "exchange": exchange,
+            "model": _model(preparation, trainer, mine, exchange, compute) if ranks.rank == 0 else {},
+        }
+
+
+def _measure_steps(trainer: Trainer, group: RankedGroup, agreed: Interruption) -> dict[str, float]:
+    """Make steps; return the medians of their phases in microseconds. `exchange` has the wait for the slowest rank."""
+    commands = trainer.commands(group.num_at_once)
+    samples: dict[str, list[float]] = {name: [] for name in ("prepare", *PHASES)}
+    for number in range(WARM_UP_STEPS + MEASURED_STEPS):
+        agreed.check()
+        times = trainer.step(group, commands)
+        if number >= WARM_UP_STEPS:
+            exchange = group.exchanged_at - group.computed_at
+            for name in ("prepare", "update", "step"):
+                samples[name].append(times[name])
+            samples["exchange"].append(exchange)
+            samples["compute"].append(times["run"] - exchange)
+    return {f"{name}_us": 1e6 * statistics.median(values) for name, values in samples.items()}
+
+
+def _measure_exchange(num_examples: int, group: RankedGroup, ranks: MpiGroup) -> dict[str, Any]:
+    """Measure the exchange of a step alone: from when all ranks are there until each has everything at its place."""
+    command = Command(GRADIENTS, FILES.index("train"), 0, 0, num_examples)
+    message = group.step_message(num_examples)
+    seconds, packing = [], []
+    for _ in range(MEASURED_STEPS):
+        ranks.assemble()
+        seconds.append(seconds_of(lambda: group.exchange(command, num_examples)))
+    for _ in range(MEASURED_STEPS):
+        packing.append(seconds_of(lambda: _copy(message)))
+    return {
+        "median_us": 1e6 * statistics.median(seconds),
+        "p90_us": 1e6 * statistics.quantiles(seconds, n=10)[-1],
+        "copying_us": 1e6 * statistics.median(packing),
+        "bytes_of_ranks": list(message.counts),
+        "bytes": sum(message.counts),
+        "exchanges": MEASURED_STEPS,
+    }
+
+
+def _copy(message: Message) -> None:
+    for target, source in (*message.outgoing, *message.incoming):
+        target[...] = source
+
+
+def _measure_compute(trainer: Trainer, local: ComputeGroup) -> dict[int, float]:
+    """Return the seconds that this rank takes for a number of tiles: powers of 2, and the whole batch."""
+    tiles = -(-trainer.num_examples // trainer.tile)
+    medians = {}
+    for number in sorted({*(2**k for k in range(tiles.bit_length()) if 2**k < tiles), tiles}):
+        shards = cut_into_shards(min(number * trainer.tile, trainer.num_examples), trainer.tile, local.num_at_once)
+        commands = [Command(GRADIENTS, FILES.index("train"), 0, first, last) for first, last in shards]
+        samples = []
+        for _ in range(MEASURED_STEPS // 4):
+            begin = monotonic()
+            local.run(commands)
+            samples.append(monotonic() - begin)
+        medians[number] = statistics.median(samples)
+    return medians
+
+
+def _model(
+    preparation: Preparation,
+    trainer: Trainer,
+    mine: dict[str, float],
+    exchange: dict[str, Any],
+    compute: dict[int, float],
+) -> dict[str, Any]:
+    config, network = preparation.config, preparation.network
+    costs = HostCosts(
+        network=network,
+        tile=config.training.tile,
+        dtype=config.training.dtype,
+        serial=mine["prepare_us"] / 1e6,
+        compute=compute,
+        batch_size=trainer.num_examples,
+        update=mine["update_us"] / 1e6,
+        pack_s_a_byte=exchange["copying_us"] / 1e6 / exchange["bytes"],
+    )
+    wide = Network(widened(config.network, WIDER), network.input_shape, network.num_outputs)
+    work, parameters = (
+        sum(layer.multiply_adds for layer in wide.layers) / sum(layer.multiply_adds for layer in network.layers),
+        wide.parameters.size / network.parameters.size,
+    )
+    larger = replace(costs, network=wide, larger=(work, parameters))
+    networks = {"this network": costs, f"{work:.0f} times the multiply-adds": larger}
+    return {
+        "compute_us": {str(tiles): seconds * 1e6 for tiles, seconds in compute.items()},
+        "update_us": mine["update_us"],
+        "larger": {"multiply_adds": work, "parameters": parameters},
+        "expected": [
+            {
+                "network": name,
+                "batch_size": batch_size,
+                "hosts": hosts,
+                "link": link.name,
+                "bytes": of.num_bytes(batch_size, hosts),
+                "step_us": of.step(batch_size, hosts, link) * 1e6,
+                "speed_up": of.speed_up(batch_size, hosts, link),
+            }
+            for name, of in networks.items()
+            for batch_size in MODEL_BATCHES
+            for link in LINKS
+            for hosts in MODEL_HOSTS
+        ],
+    }
