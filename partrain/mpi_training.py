@@ -15,7 +15,6 @@ from partrain.interruption import Interrupted, Interruption
 from partrain.kernels.compile_options import are_cached
 from partrain.kernels.kernel_set import kernel_set
 from partrain.messages import Messages
-from partrain.parallel.machine import available_processors
 from partrain.parallel.mpi_launcher import promised_ranks, undo_binding
 from partrain.parallel.worker_pool import start_fork_server
 from partrain.rank_agreement import require_same_command
@@ -102,7 +101,7 @@ def run_on_ranks(
     """
     ranks = join_ranks(num_workers)
     if num_workers is None:
-        num_workers = max(1, available_processors() // ranks.local_size)
+        num_workers = ranks.num_processors
     if ranks.size > 1:
         messages.speak_as(ranks.name, only_warnings=ranks.rank > 0)
     session = Session(

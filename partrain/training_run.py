@@ -347,7 +347,13 @@ def _computing(
             preparation.class_weights,
         )
         log = messages.say if session.leads else messages.warn  # a worker that died here is nobody else's news
-        group = start_group(num_workers, computation, max_restarts=config.workers.max_restarts, log=log)
+        group = start_group(
+            num_workers,
+            computation,
+            max_restarts=config.workers.max_restarts,
+            log=log,
+            num_processors=None if session.ranks is None else session.ranks.group.num_processors,
+        )
         at_end.callback(group.close)
         if session.ranks is not None:
             group = RankedGroup(

@@ -84,7 +84,9 @@ def measure_ranks(
         computation = Computation(
             preparation.network, training.kernels, training.dtype, training.tile, preparation.normalisation, arrays
         )
-        local = start_group(num_workers, computation, max_restarts=0, log=messages.say)
+        local = start_group(
+            num_workers, computation, max_restarts=0, log=messages.say, num_processors=ranks.num_processors
+        )
         at_end.callback(local.close)
         agreed = Interruption()
         group = RankedGroup(

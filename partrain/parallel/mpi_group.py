@@ -29,6 +29,7 @@ mpi4py.rc.thread_level = "funneled"
 from mpi4py import MPI  # noqa: E402 (its import starts MPI, with what was set above)
 
 from partrain.errors import FailedRun, PartrainError  # noqa: E402
+from partrain.parallel.machine import available_processors  # noqa: E402
 
 # How long a wait spins, giving way to whoever wants the processor, before it sleeps; and for how long it then sleeps.
 SPIN_SECONDS = 0.0002
@@ -62,7 +63,7 @@ class MpiGroup:
     Attributes
     ----------
     rank, size : this rank's number, from 0 on, and how many there are.
-    local_size : how many of them are on this host.
+    num_processors : this rank's part of those of its host, which it may share with other ranks.
     name : this rank's number and host, for people.
     """
 
@@ -70,7 +71,7 @@ class MpiGroup:
         self._steps, self._notices = MPI.COMM_WORLD.Dup(), MPI.COMM_WORLD.Dup()
         self.rank, self.size = self._steps.Get_rank(), self._steps.Get_size()
         host = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED)
-        self.local_size = host.Get_size()
+        self.num_processors = max(1, available_processors() // host.Get_size())
         host.Free()
         self.name = f"rank {self.rank} on {socket.gethostname()}"
         self._parent = os.getppid()

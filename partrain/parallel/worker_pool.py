@@ -398,11 +398,16 @@ class WorkerPool:
 
 
 def start_group(
-    num_workers: int, computation: Computation, *, max_restarts: int, log: Callable[[str], None]
+    num_workers: int,
+    computation: Computation,
+    *,
+    max_restarts: int,
+    log: Callable[[str], None],
+    num_processors: int | None = None,
 ) -> ComputeGroup:
     """Return who carries out commands: a pool, or with 0 workers this process. See `WorkerPool`."""
     if num_workers:
-        return WorkerPool(num_workers, computation, max_restarts=max_restarts, log=log)
+        return WorkerPool(num_workers, computation, max_restarts=max_restarts, log=log, num_processors=num_processors)
     return Inline(computation)
 
 
