@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -16,7 +17,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from partrain.errors import did_you_mean
 
-RUNTIME = ("logging", "checkpoints", "workers")
+RUNTIME = (
+    "logging",
+    "checkpoints",
+    "workers",
+    "training.per_example.statistics",
+    "training.per_example.by_layer",
+)
 HORIZON = ("training.epochs", "training.max_steps")
 
 # Data sets that `data.path` goes with, and the fields of those that are made of pictures.
@@ -209,6 +216,30 @@ class StopEarly(Section):
     min_delta: NonNegativeFloat = 0.0
 
 
+class PerExample(Section):
+    """What is done with the gradient of each example by itself.
+
+    `statistics` and `by_layer` measure alone. `clip` scales each example's gradient to at most that norm.
+    """
+
+    statistics: bool = False
+    by_layer: bool = False
+    clip: Annotated[float, Field(gt=0)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _by_layer_is_a_kind_of_statistics(self) -> PerExample:
+        if self.by_layer and not self.statistics:
+            raise ValueError("by_layer says how finely to measure; set training.per_example.statistics: true as well")
+        if self.clip is not None and not 1e-30 <= self.clip <= 1e30 and self.clip != math.inf:
+            raise ValueError("clip must be a norm from 1e-30 to 1e30, or .inf")
+        return self
+
+    @property
+    def clips(self) -> bool:
+        """Whether a gradient may be scaled down; by an infinite norm none is."""
+        return self.clip is not None and self.clip != math.inf
+
+
 class Training(Section):
     """What is computed in a step, and how many steps."""
 
@@ -220,6 +251,7 @@ class Training(Section):
     schedule: Schedule = Schedule()
     stop_early: StopEarly | None = None
     class_weights: Literal["balanced"] | None = None
+    per_example: PerExample = PerExample()
     kernels: Literal["fast", "loops"] = "fast"
     dtype: Literal["float32", "float64"] = "float32"
 
@@ -306,6 +338,8 @@ class Config(Section):
                 del mapping["data"][field]
         if self.training.class_weights is None:
             del mapping["training"]["class_weights"]
+        if not self.training.per_example.clips:
+            del mapping["training"]["per_example"]  # nothing of it changes a result
         if self.training.stop_early is None:
             del mapping["training"]["stop_early"]
         else:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import numpy as np
 from numpy.typing import NDArray
 
 from partrain.adam import Adam
@@ -20,16 +21,18 @@ from partrain.data.batches import epoch_order
 from partrain.early_stopping import EarlyStopping
 from partrain.errors import DataError, FailedRun
 from partrain.evaluation import Evaluation, evaluate_split
+from partrain.gradient_statistics import GradientNoiseScale, norm_metrics
 from partrain.interruption import Interruption
 from partrain.kernels import loops
 from partrain.kernels.kernel_set import KernelSet
 from partrain.kill_switch import kill_point
 from partrain.messages import Messages
+from partrain.network.clipping import gradient_norms
 from partrain.network.parameters import digest
 from partrain.parallel.parameter_update import ParameterUpdate
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.tiles import cut_into_shards
-from partrain.parallel.worker import FILES, GRADIENTS, Command
+from partrain.parallel.worker import FILES, GRADIENTS, MEASURED_GRADIENTS, Command
 from partrain.parallel.worker_pool import ComputeGroup
 from partrain.preparation import Preparation
 from partrain.stopwatch import Stopwatch
@@ -67,6 +70,7 @@ class Coordinator:
     step : steps done.
     best : metrics and step of the best validation so far: the highest accuracy, of equal ones the earliest.
     metrics : the latest value of each metric.
+    noise_scale : that of the gradient; None where it is not measured.
     """
 
     def __init__(
@@ -101,6 +105,8 @@ class Coordinator:
         self._earlier_seconds = 0.0
         self._logged_examples, self._logged_seconds = 0, 0.0
         self._early_stopping = EarlyStopping(training.stop_early) if training.stop_early else None
+        self._per_example = training.per_example
+        self.noise_scale = GradientNoiseScale() if training.per_example.statistics else None
         self.step = 0
         self.best: Metrics | None = None
         self.metrics: Metrics = {}
@@ -162,6 +168,8 @@ class Coordinator:
         self.best = state.metadata["best"]
         if self._config.training.stop_early:
             self._early_stopping = EarlyStopping(self._config.training.stop_early, state.metadata["stop_early"])
+        if self.noise_scale:
+            self.noise_scale = GradientNoiseScale(state.metadata.get("gradient_noise_scale"))
         self._earlier_seconds = earlier_seconds
         self._logged_examples = self.num_examples_until(self.step)
         not_metrics = ("step", "epoch", "examples", "time_s")
@@ -231,15 +239,19 @@ class Coordinator:
         indices = self._order(epoch=epoch)[place * batch_size : (place + 1) * batch_size]
         num_examples = len(indices)
         self._arrays["indices"][:num_examples] = indices
-        self._group.run(self._commands(num_examples))
+        measured = self._per_example.clips or (self._per_example.statistics and self._is_logged(self.step + 1))
+        self._group.run(self._commands(num_examples, MEASURED_GRADIENTS if measured else GRADIENTS))
         loss = float(self._arrays["losses"][:num_examples].mean())
         self._update_parameters(num_examples, loss)
         self.step += 1
         return _StepResult(loss, num_examples, self._adam.learning_rate(self.step))
 
-    def _cut_batch(self, num_examples: int) -> list[Command]:
+    def _is_logged(self, step: int) -> bool:
+        return step % self._config.logging.every_steps == 0 or step == self._preparation.num_steps
+
+    def _cut_batch(self, num_examples: int, operation: int) -> list[Command]:
         shards = cut_into_shards(num_examples, self._config.training.tile, self._group.num_at_once)
-        return [Command(GRADIENTS, FILES.index("train"), 0, first, last) for first, last in shards]
+        return [Command(operation, FILES.index("train"), 0, first, last) for first, last in shards]
 
     def _update_parameters(self, num_examples: int, loss: float) -> None:
         step = self.step + 1
@@ -272,7 +284,7 @@ class Coordinator:
         logging, checkpoints = self._config.logging, self._config.checkpoints
         epoch, steps_into_epoch = divmod(self.step, self._preparation.steps_per_epoch)
         epoch_ends = steps_into_epoch == 0
-        if self.step % logging.every_steps == 0 or self.completed:
+        if self._is_logged(self.step):
             self._log_step(result)
         evaluation_due = any(
             (
@@ -309,7 +321,26 @@ class Coordinator:
                 "lr": result.lr,
                 "examples_per_s": round(rate, 1),
             }
+            | self._gradient_metrics(n)
         )
+
+    def _gradient_metrics(self, num_examples: int) -> Metrics:
+        """Return what the norms of the examples' gradients come to, before clipping, where they are measured."""
+        if self.noise_scale is None:
+            return {}
+        squared_norms_NL = self._arrays["squared_norms"][:num_examples]
+        names = [layer.name for layer in self._network.trained_layers]
+        metrics = norm_metrics(squared_norms_NL, names, by_layer=self._per_example.by_layer)
+        norms_N, clip = gradient_norms(squared_norms_NL), self._per_example.clip
+        if clip is not None:
+            metrics["train/clipped"] = float((norms_N > clip).mean())
+            norms_N = np.minimum(norms_N, clip)
+        # A longer training does not log what happens to be the last step of a shorter one.
+        if self.step % self._config.logging.every_steps == 0:
+            self.noise_scale.observe(norms_N, self._update.squared_norm(num_examples))
+        if self.noise_scale.value is not None:
+            metrics["train/gradient_noise_scale"] = self.noise_scale.value
+        return metrics
 
     def _validate(self) -> bool:
         """Evaluate on the validation split; return whether it is the best so far."""
@@ -434,4 +465,6 @@ class Coordinator:
         }
         if self._early_stopping:
             metadata["stop_early"] = self._early_stopping.state
+        if self.noise_scale:
+            metadata["gradient_noise_scale"] = self.noise_scale.state
         return checkpoint.Checkpoint(tensors, metadata)

@@ -26,7 +26,7 @@ from partrain.data.sources import load_dataset
 from partrain.errors import ConfigError, ResourceError
 from partrain.network.network import Network, examples_a_call
 from partrain.normalisation import Normalisation
-from partrain.parallel.exchange import exchange_specs
+from partrain.parallel.exchange import exchange_specs, norm_specs
 from partrain.parallel.machine import MIB, available_memory, available_processors
 from partrain.parallel.shared_arrays import ArraySpec, MappedFile, total_bytes
 from partrain.parallel.shared_splits import plan_splits
@@ -74,6 +74,8 @@ class Preparation:
         # What is evaluated on the way, and at the end.
         num_results = max(training.batch_size, self.splits["validation"].size, self.splits["test"].size)
         specs = exchange_specs(network, training.batch_size, training.tile, training.dtype, num_results)
+        if training.per_example.statistics or training.per_example.clips:
+            specs |= norm_specs(network, training.batch_size)
         data, files = plan_splits(self.dataset.files)
         return specs | data, files
 

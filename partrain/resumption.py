@@ -35,7 +35,7 @@ class Horizon:
 
 
 def _free_fields(config: Config) -> str:
-    free = "logging, checkpoints and workers"
+    free = "logging, checkpoints, workers and the statistics of training.per_example"
     if config.training.stop_early is None:
         return free
     return f"{free}, and not how often it is evaluated, since training.stop_early goes by that"
@@ -90,7 +90,7 @@ def config_to_resume(
         )
     config = read_config(path, overrides)
     not_runtime = list(value_differences(stored.identity(), config.identity()))
-    if not_runtime or config.training != stored.training:
+    if not_runtime or horizon_of(config) != horizon_of(stored):
         what = not_runtime or ["training.epochs and training.max_steps change by --epochs and --max-steps"]
         raise ConfigError("\n  ".join([f"--set: a resumed run takes only {_free_fields(stored)}:", *what]))
     for name, value in horizon_of(stored).items():

@@ -345,6 +345,7 @@ def _computing(
             preparation.normalisation,
             arrays,
             preparation.class_weights,
+            training.per_example.clip if training.per_example.clips else None,
         )
         log = messages.say if session.leads else messages.warn  # a worker that died here is nobody else's news
         group = start_group(
@@ -447,6 +448,8 @@ def _train(
                 evaluation = coordinator.evaluate("test")
                 test = evaluation.metrics()
                 messages.say(f"test accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}")
+                if coordinator.noise_scale is not None:
+                    messages.say(coordinator.noise_scale.advice(preparation.config.training.batch_size))
                 report = report_of(
                     evaluation,
                     padded_names(preparation.dataset.class_names, preparation.network.num_outputs),

@@ -51,6 +51,7 @@ FLOORS = (
         "partrain.early_stopping",
         "partrain.evaluation",
         "partrain.export",
+        "partrain.gradient_statistics",
         "partrain.initial_parameters",
         "partrain.listing",
         "partrain.logged_run",

@@ -34,6 +34,11 @@ CASES: dict[str, tuple[Path, list[str], tuple[int, ...]]] = {
     ),
     "class weights": (MNIST, ["training.class_weights=balanced"], (0, 3)),
     "lenet5": (LENET5, [], (0, 3, 8)),
+    "clipped, with statistics": (
+        MNIST,
+        ["training.per_example.clip=1", "training.per_example.statistics=true", "training.tile=7"],
+        (0, 3, 8),
+    ),
     "loops": (MNIST, ["training.kernels=loops"], (0, 2, 5)),
     "float64": (MNIST, ["training.kernels=loops", "training.dtype=float64"], (0, 2, 5)),
 }

@@ -37,9 +37,9 @@ class _TimedStage:
         self.seconds["forward"].append(monotonic() - begin)
         return y
 
-    def backward(self, dy: Any, slots_TK: Array, factors: Mapping[str, Factors], needs_dx: bool) -> Any:
+    def backward(self, dy: Any, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool) -> Any:
         begin = monotonic()
-        dx = self._stage.backward(dy, slots_TK, factors, needs_dx)
+        dx = self._stage.backward(dy, slots_TK, tile, factors, needs_dx)
         self.seconds["backward"].append(monotonic() - begin)
         self._needs_dx = needs_dx
         return dx

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from partrain.kernels import convolution, convolution_backward, dense, layout, loops, max_pool, update
+from partrain.kernels import convolution, convolution_backward, dense, layout, loops, max_pool, norms, update
 
 Kernel = Callable[..., Any]
 
@@ -36,6 +36,8 @@ _BOTH = (
     loops.sum_slots,
     loops.first_not_finite,
     loops.adam_update,
+    norms.slot_squared_norms,
+    norms.factor_squared_norms,
 )
 
 LOOPS = KernelSet(

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.kernels import loops
+from partrain.kernels import loops, norms
 from partrain.network.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, Relu
 from partrain.network.network import Network
 from partrain.normalisation import Normalisation
@@ -35,6 +35,25 @@ class Factors:
 
     inputs_ND: Array
     deltas_NE: Array
+
+
+def write_squared_norms(
+    network: Network, example_slots_NK: Array, factors: Mapping[str, Factors], squared_norms_NL: Array
+) -> None:
+    """Write the squared norm of each example's gradient by layer, from its own slot and its rows of the factors."""
+    for k, layer in enumerate(network.trained_layers):
+        if isinstance(layer, Dense):
+            rows = factors[layer.name]
+            norms.factor_squared_norms(rows.inputs_ND, rows.deltas_NE, squared_norms_NL, k)
+        else:
+            first = network.tile_sums.start(layer.parameters[0].name)
+            last = first + sum(p.size for p in layer.parameters)
+            norms.slot_squared_norms(example_slots_NK, first, last, squared_norms_NL, k)
+
+
+def scale_rows(rows: Array, scales_N: Array) -> None:
+    """Multiply what belongs to each example by its scale, in place."""
+    rows *= scales_N.reshape(-1, *[1] * (rows.ndim - 1))
 
 
 class Execution(Protocol):
@@ -55,13 +74,27 @@ class Execution(Protocol):
         factors : for each dense layer the rows of these examples; overwritten.
         """
 
+    def measure(self, dlogits_NE: Array, factors: Mapping[str, Factors], squared_norms_NL: Array) -> None:
+        """Write the squared norm of each example's own gradient, for the examples of the last `forward`.
 
-@dataclass(frozen=True)
-class GradientTarget:
-    """Where a tile's gradient goes: views of the tile's slot, and the rows of its examples in the factors."""
+        Parameters
+        ----------
+        dlogits_NE : as for `backward`; it must stay as this leaves it until `sum_tiles` was called.
+        factors : for each dense layer the rows of these examples; overwritten.
+        squared_norms_NL : float64, a column for each layer with parameters; overwritten.
+        """
 
-    sums: Views
-    factors: Mapping[str, Factors]
+    def sum_tiles(self, scales_N: Array | None, slots_TK: Array, factors: Mapping[str, Factors]) -> None:
+        """Write what `backward` would have written, after `measure`, with each example's gradient scaled.
+
+        Scales that are 1, or None, give the bits of `backward`.
+
+        Parameters
+        ----------
+        scales_N : what each example's gradient is multiplied by, in the network's dtype; None: they are 1.
+        slots_TK : as for `backward`.
+        factors : as `measure` left them; the deltas are scaled in place.
+        """
 
 
 class _BoundLayer(Protocol):
@@ -70,8 +103,20 @@ class _BoundLayer(Protocol):
     def forward(self, x: Array) -> Array:
         """Compute the output (N, …) of the input (N, …), and keep what `backward` needs."""
 
-    def backward(self, dy: Array, target: GradientTarget, needs_dx: bool) -> Array | None:
-        """Put the parameters' gradient into `target`; return the gradient at the input if `needs_dx`."""
+    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
+        """Return the gradient at the input if `needs_dx`; keep `dy` for the parameters' gradient."""
+
+
+class _TrainedLayer(_BoundLayer, Protocol):
+    """A layer with parameters."""
+
+    dy: Array  # the gradient at the output that `backward` was given last
+
+    def write_factors(self, factors: Mapping[str, Factors]) -> None:
+        """Write the rows of all examples, where the gradient travels as factors."""
+
+    def add_sums(self, first: int, last: int, sums: Views) -> None:
+        """Add the gradients of the examples `first` … `last`-1, where it travels as sums."""
 
 
 class _BoundConv2d:
@@ -79,6 +124,7 @@ class _BoundConv2d:
         self.layer = layer
         self.weight, self.bias = (parameters[p.name] for p in layer.parameters)
         self.x: Array
+        self.dy: Array
         self.y = np.empty((tile, *layer.output_shape), dtype)
         self.dx = np.empty((tile, *layer.input_shape), dtype)
 
@@ -87,14 +133,21 @@ class _BoundConv2d:
         loops.conv2d_forward(x, self.weight, self.bias, self.layer.stride, self.layer.padding, y)
         return y
 
-    def backward(self, dy: Array, target: GradientTarget, needs_dx: bool) -> Array | None:
-        dw, db = (target.sums[p.name] for p in self.layer.parameters)
-        loops.conv2d_backward_weights(self.x, dy, self.layer.stride, self.layer.padding, dw, db)
+    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
+        self.dy = dy
         if not needs_dx:
             return None
         dx = self.dx[: len(dy)]
         loops.conv2d_backward_input(dy, self.weight, self.layer.stride, self.layer.padding, dx)
         return dx
+
+    def write_factors(self, factors: Mapping[str, Factors]) -> None:
+        """Do nothing: the gradient travels as sums."""
+
+    def add_sums(self, first: int, last: int, sums: Views) -> None:
+        x, dy = self.x[first:last], self.dy[first:last]
+        dw, db = (sums[p.name] for p in self.layer.parameters)
+        loops.conv2d_backward_weights(x, dy, self.layer.stride, self.layer.padding, dw, db)
 
 
 class _BoundMaxPool2d:
@@ -109,7 +162,7 @@ class _BoundMaxPool2d:
         loops.max_pool_forward(x, self.layer.window, self.layer.stride, y, winner)
         return y
 
-    def backward(self, dy: Array, target: GradientTarget, needs_dx: bool) -> Array | None:
+    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
         dx = self.dx[: len(dy)]
         loops.max_pool_backward_input(dy, self.winner[: len(dy)], dx)
         return dx
@@ -124,7 +177,7 @@ class _BoundRelu:
         loops.relu_forward(self.y, self.y)
         return x
 
-    def backward(self, dy: Array, target: GradientTarget, needs_dx: bool) -> Array | None:
+    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
         flat = dy.reshape(-1)
         loops.relu_backward_input(flat, self.y, flat)
         return dy
@@ -137,7 +190,7 @@ class _BoundFlatten:
     def forward(self, x: Array) -> Array:
         return x.reshape(len(x), -1)
 
-    def backward(self, dy: Array, target: GradientTarget, needs_dx: bool) -> Array | None:
+    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
         return dy.reshape(len(dy), *self.input_shape)
 
 
@@ -146,6 +199,7 @@ class _BoundDense:
         self.layer = layer
         self.weight, self.bias = (parameters[p.name] for p in layer.parameters)
         self.x: Array
+        self.dy: Array
         self.y = np.empty((tile, *layer.output_shape), dtype)
         self.dx = np.empty((tile, *layer.input_shape), dtype)
 
@@ -154,15 +208,21 @@ class _BoundDense:
         loops.dense_forward(x, self.weight, self.bias, y)
         return y
 
-    def backward(self, dy: Array, target: GradientTarget, needs_dx: bool) -> Array | None:
-        factors = target.factors[self.layer.name]
-        factors.inputs_ND[:] = self.x
-        factors.deltas_NE[:] = dy
+    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
+        self.dy = dy
         if not needs_dx:
             return None
         dx = self.dx[: len(dy)]
         loops.dense_backward_input(dy, self.weight, dx)
         return dx
+
+    def write_factors(self, factors: Mapping[str, Factors]) -> None:
+        rows = factors[self.layer.name]
+        rows.inputs_ND[:] = self.x
+        rows.deltas_NE[:] = self.dy
+
+    def add_sums(self, first: int, last: int, sums: Views) -> None:
+        """Do nothing: the gradient travels as factors."""
 
 
 _BOUND: dict[type[Layer], Any] = {
@@ -191,13 +251,19 @@ class LoopsExecution:
     ) -> None:
         self.capacity = tile
         views = network.parameters.views(parameters)
-        self._tile_sums = network.tile_sums
+        self._network = network
         self._mean = np.array(normalisation.mean, dtype)
         self._inverse_std = 1 / np.array(normalisation.std, dtype)
         self._x_NCHW = np.empty((tile, *network.input_shape), dtype)
         self._layers: list[_BoundLayer] = [_BOUND[type(layer)](layer, views, tile, dtype) for layer in network.layers]
         # Layers in front of the first one with parameters need no gradient, nor does that one's input.
         self._first_trained = next(k for k, layer in enumerate(network.layers) if layer.parameters)
+        self._trained = [
+            cast(_TrainedLayer, bound)
+            for bound, layer in zip(self._layers, network.layers, strict=True)
+            if layer.parameters
+        ]
+        self._example_slots_NK = np.zeros((tile, network.tile_sums.size), dtype)
 
     def forward(self, images_MCHW: Array, indices_N: NDArray[np.int64]) -> Array:
         """See `Execution`."""
@@ -209,9 +275,38 @@ class LoopsExecution:
 
     def backward(self, dlogits_NE: Array, slots_TK: Array, factors: Mapping[str, Factors]) -> None:
         """See `Execution`."""
-        slots_TK[:] = 0
-        target = GradientTarget(self._tile_sums.views(slots_TK[0]), factors)
+        self._propagate(dlogits_NE, factors)
+        self._add_sums(0, len(dlogits_NE), slots_TK[0])
+
+    def measure(self, dlogits_NE: Array, factors: Mapping[str, Factors], squared_norms_NL: Array) -> None:
+        """See `Execution`."""
+        N = len(dlogits_NE)
+        self._propagate(dlogits_NE, factors)
+        for n in range(N):
+            self._add_sums(n, n + 1, self._example_slots_NK[n])
+        write_squared_norms(self._network, self._example_slots_NK[:N], factors, squared_norms_NL)
+
+    def sum_tiles(self, scales_N: Array | None, slots_TK: Array, factors: Mapping[str, Factors]) -> None:
+        """See `Execution`."""
+        if scales_N is not None:
+            for layer in self._trained:
+                scale_rows(layer.dy, scales_N)
+                layer.write_factors(factors)
+        N = len(self._trained[0].dy)
+        self._add_sums(0, N, slots_TK[0])
+
+    def _propagate(self, dlogits_NE: Array, factors: Mapping[str, Factors]) -> None:
+        """Hand the gradient down to each layer, and write the factors."""
         dy: Array | None = dlogits_NE
         for k in range(len(self._layers) - 1, self._first_trained - 1, -1):
             assert dy is not None
-            dy = self._layers[k].backward(dy, target, needs_dx=k > self._first_trained)
+            dy = self._layers[k].backward(dy, needs_dx=k > self._first_trained)
+        for layer in self._trained:
+            layer.write_factors(factors)
+
+    def _add_sums(self, first: int, last: int, slot_K: Array) -> None:
+        """Overwrite a slot with the sums of some examples."""
+        slot_K[:] = 0
+        sums = self._network.tile_sums.views(slot_K)
+        for layer in self._trained:
+            layer.add_sums(first, last, sums)

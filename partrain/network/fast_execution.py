@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from partrain.kernels import convolution, convolution_backward, dense, layout, loops, max_pool
 from partrain.kernels.vectors import LANES
-from partrain.network.execution import Array, Factors, Views
+from partrain.network.execution import Array, Factors, Views, scale_rows, write_squared_norms
 from partrain.network.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, Relu
 from partrain.network.network import Network, examples_a_call
 from partrain.normalisation import Normalisation
@@ -45,9 +45,21 @@ class _Stage(Protocol):
         """Compute the output, and keep what `backward` needs."""
 
     def backward(
-        self, dy: _Gradient, slots_TK: Array, factors: Mapping[str, Factors], needs_dx: bool
+        self, dy: _Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
     ) -> _Gradient | None:
-        """Write the parameters' gradients; return the gradient at the input if `needs_dx`."""
+        """Write the parameters' gradients, in slots for tiles of `tile` examples, or as factors.
+
+        Returns
+        -------
+        The gradient at the input if `needs_dx`; of the first stage with parameters it is not needed.
+        """
+
+
+class _TrainedStage(_Stage, Protocol):
+    """A stage with parameters."""
+
+    def sum_tiles(self, scales_N: Array | None, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:
+        """Write the gradients of the last `backward`'s examples again, scaled; see `Execution.sum_tiles`."""
 
 
 def _zeros_with_slack(shape: Sequence[int], dtype: Any = np.float32) -> Array:
@@ -74,10 +86,9 @@ class _ConvStage:
         network: Network,
         views: Views,
         num: int,
-        tile: int,
     ) -> None:
         self.layers: tuple[Layer, ...] = tuple(layer for layer in (conv, relu, pool) if layer is not None)
-        self._conv, self._pool, self._tile = conv, pool, tile
+        self._conv, self._pool = conv, pool
         self._rectified = relu is not None
         self.border = conv.padding
         self._weight, self._bias = (views[p.name] for p in conv.parameters)
@@ -95,6 +106,8 @@ class _ConvStage:
         C, H, W = conv.input_shape
         self._dx = _zeros_with_slack((num, H, W, C))
         self._x: Array
+        self._dy: _Gradient
+        self._is_first: bool
 
     def forward(self, x: Array) -> Array:
         N = len(x)
@@ -106,27 +119,38 @@ class _ConvStage:
         return pooled
 
     def backward(
-        self, dy: _Gradient, slots_TK: Array, factors: Mapping[str, Factors], needs_dx: bool
+        self, dy: _Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
     ) -> _Gradient | None:
+        self._dy, self._is_first = dy, not needs_dx
+        return self._sum(slots_TK, tile, needs_dx)
+
+    def sum_tiles(self, scales_N: Array | None, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:
+        if scales_N is not None:
+            scale_rows(self._dy.rows_ND, scales_N)
+        self._sum(slots_TK, tile, wants_dx=False)
+
+    def _sum(self, slots_TK: Array, tile: int, wants_dx: bool) -> _Gradient | None:
+        """Write the gradients of the last `backward`'s examples, by the same kernel with and without `wants_dx`."""
+        dy = self._dy
         N, (_, P, Q) = len(dy.rows_ND), self._conv.output_shape
         kernel_size, stride = self._weight.shape[2:], self._conv.stride
         # Of a single place the gradient may come from a dense layer, whose rows have nothing behind them to read.
-        if not needs_dx and self._pool is None and dy.channel_step == 1 and P * Q > 1:
+        if self._is_first and self._pool is None and dy.channel_step == 1 and P * Q > 1:
             y = self._y[:N]
             convolution_backward.conv2d_backward_weights(
                 self._x, y, self._rectified, dy.rows_ND.reshape(y.shape), kernel_size, stride,
-                self._tile, slots_TK, self._weight_start, self._bias_start,
+                tile, slots_TK, self._weight_start, self._bias_start,
             )  # fmt: skip
             return None
-        dx = self._dx[: N if needs_dx else 0]
-        if needs_dx:
+        dx = self._dx[: N if wants_dx else 0]
+        if wants_dx:
             convolution_backward.pack_patch_vectors(self._weight, self._patch_vectors)
         convolution_backward.conv2d_backward_winners(
             self._x, self._patch_vectors, dy.rows_ND, dy.place_step, dy.channel_step, self._pooled[:N],
             self._rectified, self._winner[:N], kernel_size, stride, self.border, (P, Q),
-            self._tile, slots_TK, self._weight_start, self._bias_start, dx,
+            tile, slots_TK, self._weight_start, self._bias_start, dx,
         )  # fmt: skip
-        return _rows_of(dx) if needs_dx else None
+        return _rows_of(dx) if wants_dx else None
 
 
 class _PoolStage:
@@ -147,7 +171,7 @@ class _PoolStage:
         return y
 
     def backward(
-        self, dy: _Gradient, slots_TK: Array, factors: Mapping[str, Factors], needs_dx: bool
+        self, dy: _Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
     ) -> _Gradient | None:
         N = len(dy.rows_ND)
         dx = self._dx[:N]
@@ -173,7 +197,7 @@ class _ReluStage:
         return y
 
     def backward(
-        self, dy: _Gradient, slots_TK: Array, factors: Mapping[str, Factors], needs_dx: bool
+        self, dy: _Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
     ) -> _Gradient | None:
         N = len(dy.rows_ND)
         rows, dx = dy.rows_ND, self._dy[:N]
@@ -201,7 +225,7 @@ class _FlattenStage:
         return y
 
     def backward(
-        self, dy: _Gradient, slots_TK: Array, factors: Mapping[str, Factors], needs_dx: bool
+        self, dy: _Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
     ) -> _Gradient | None:
         return _Gradient(dy.rows_ND, 1, self._num_places)
 
@@ -225,7 +249,7 @@ class _DenseStage:
         return y
 
     def backward(
-        self, dy: _Gradient, slots_TK: Array, factors: Mapping[str, Factors], needs_dx: bool
+        self, dy: _Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
     ) -> _Gradient | None:
         rows_NE = dy.rows_ND
         N = len(rows_NE)
@@ -239,6 +263,10 @@ class _DenseStage:
         dx = self._dx[:N]
         dense.dense_backward_input(rows_NE, self._weight, dx)
         return _Gradient(dx, 1, 1)
+
+    def sum_tiles(self, scales_N: Array | None, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:
+        if scales_N is not None:
+            scale_rows(factors[self._name].deltas_NE, scales_N)
 
 
 class FastExecution:
@@ -258,9 +286,11 @@ class FastExecution:
 
     def __init__(self, network: Network, parameters: Array, normalisation: Normalisation, tile: int) -> None:
         self.capacity = num = examples_a_call(tile)
+        self._network, self._tile = network, tile
+        self._example_slots_NK = np.zeros((num, network.tile_sums.size), np.float32)
         self._mean = np.array(normalisation.mean, np.float32)
         self._inverse_std = 1 / np.array(normalisation.std, np.float32)
-        self.stages, self._inputs, self._first_trained = _plan(network, parameters, num, tile)
+        self.stages, self._inputs, self._first_trained = _plan(network, parameters, num)
 
     def forward(self, images_MCHW: Array, indices_N: NDArray[np.int64]) -> Array:
         """See `execution.Execution`."""
@@ -280,13 +310,30 @@ class FastExecution:
 
     def backward(self, dlogits_NE: Array, slots_TK: Array, factors: Mapping[str, Factors]) -> None:
         """See `execution.Execution`."""
+        self._propagate(dlogits_NE, slots_TK, self._tile, factors)
+
+    def measure(self, dlogits_NE: Array, factors: Mapping[str, Factors], squared_norms_NL: Array) -> None:
+        """See `execution.Execution`."""
+        slots_NK = self._example_slots_NK[: len(dlogits_NE)]
+        self._propagate(dlogits_NE, slots_NK, 1, factors)
+        write_squared_norms(self._network, slots_NK, factors, squared_norms_NL)
+
+    def sum_tiles(self, scales_N: Array | None, slots_TK: Array, factors: Mapping[str, Factors]) -> None:
+        """See `execution.Execution`."""
+        for stage in self.stages:
+            if stage.layers[0].parameters:
+                trained = cast(_TrainedStage, stage)
+                trained.sum_tiles(scales_N, slots_TK, self._tile, factors)
+
+    def _propagate(self, dlogits_NE: Array, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:
+        """Hand the gradient down from stage to stage; each writes those of its parameters."""
         dy: _Gradient | None = _Gradient(dlogits_NE, 1, 1)
         for k in range(len(self.stages) - 1, self._first_trained - 1, -1):
             assert dy is not None
-            dy = self.stages[k].backward(dy, slots_TK, factors, needs_dx=k > self._first_trained)
+            dy = self.stages[k].backward(dy, slots_TK, tile, factors, needs_dx=k > self._first_trained)
 
 
-def _plan(network: Network, parameters: Array, num: int, tile: int) -> tuple[list[_Stage], list[Array | None], int]:
+def _plan(network: Network, parameters: Array, num: int) -> tuple[list[_Stage], list[Array | None], int]:
     """Group the layers into stages.
 
     Returns
@@ -310,7 +357,7 @@ def _plan(network: Network, parameters: Array, num: int, tile: int) -> tuple[lis
         stage: _Stage
         match layer:
             case Conv2d():
-                stage = _ConvStage(layer, take(Relu), take(MaxPool2d), network, views, num, tile)
+                stage = _ConvStage(layer, take(Relu), take(MaxPool2d), network, views, num)
             case MaxPool2d():
                 stage = _PoolStage(layer, num)
             case Relu():

@@ -29,7 +29,8 @@ class Network:
     parameters : all parameters in network order.
     tile_sums : the convolutions' parameters, whose gradients travel as one sum a tile. They are the beginning
         of `parameters`, since only a convolution gives a convolution its input.
-    dense_layers : the layers whose gradients travel as factors (network.execution.Factors).
+    trained_layers : the layers that have parameters.
+    dense_layers : those of them whose gradients travel as factors (network.execution.Factors).
     """
 
     def __init__(self, descriptions: Sequence[config.Section], input_shape: Shape, num_classes: int) -> None:
@@ -43,6 +44,7 @@ class Network:
         self.layers: tuple[Layer, ...] = build_layers(descriptions, input_shape)
         self.input_shape = input_shape
         self.parameters = ParameterLayout(p for layer in self.layers for p in layer.parameters)
+        self.trained_layers = tuple(layer for layer in self.layers if layer.parameters)
         self.dense_layers = tuple(layer for layer in self.layers if isinstance(layer, Dense))
         self.tile_sums = ParameterLayout(
             p for layer in self.layers if not isinstance(layer, Dense) for p in layer.parameters

@@ -21,6 +21,11 @@ def evaluation_specs(network: Network, dtype: str, num_results: int) -> dict[str
     }
 
 
+def norm_specs(network: Network, num_examples: int) -> dict[str, ArraySpec]:
+    """Plan the array for the squared norms of each example's gradient, a column for each layer with parameters."""
+    return {"squared_norms": ArraySpec((num_examples, len(network.trained_layers)), "float64")}
+
+
 def exchange_specs(network: Network, batch_size: int, tile: int, dtype: str, num_results: int) -> dict[str, ArraySpec]:
     """Plan the arrays that a training exchanges.
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.adam import Adam
-from partrain.kernels import loops, update
+from partrain.kernels import loops, norms, update
 from partrain.kernels.kernel_set import KernelSet
 from partrain.network.network import Network
 from partrain.parallel.machine import available_processors
@@ -101,6 +101,13 @@ class ParameterUpdate:
             self._adam.update(gradient_sum, num_examples, step)
         bad = self._first_not_finite(self._adam.parameters)
         return None if bad is None else NotFinite(bad, is_gradient=False)
+
+    def squared_norm(self, num_examples: int) -> float:
+        """Return the squared norm of the sum of the gradients of the batch's first `num_examples`."""
+        gradient_sum = self._reduction.reduce(num_examples)
+        result = np.empty((1, 1))
+        norms.slot_squared_norms(gradient_sum.reshape(1, -1), 0, gradient_sum.size, result, 0)
+        return float(result[0, 0])
 
     def find_not_finite(self, num_examples: int) -> str | None:
         """Return the parameter whose gradient is not finite (the first one), or None."""

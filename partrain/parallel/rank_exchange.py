@@ -19,7 +19,7 @@ from partrain.network.network import Network
 from partrain.parallel.exchange import exchange_specs
 from partrain.parallel.shared_arrays import ArraySpec
 from partrain.parallel.tiles import num_tiles
-from partrain.parallel.worker import GRADIENTS
+from partrain.parallel.worker import GRADIENTS, MEASURED, STEPS
 
 # Before each rank's piece: the number of the exchange, a signal that the rank received (0: none), and what must be
 # the same on all ranks.
@@ -40,10 +40,11 @@ def rank_share(first: int, last: int, tile: int, rank: int, num_ranks: int) -> t
 
 def exchanged_arrays(network: Network, operation: int) -> list[str]:
     """Return the names of the arrays that an operation's results lie in; those of 8 bytes a number come first."""
-    if operation != GRADIENTS:
-        return list(EVALUATED)
+    norms = ["squared_norms"] if operation in MEASURED else []
+    if operation not in STEPS:
+        return [*norms, *EVALUATED]
     factors = [f"{layer.name}.{kind}" for layer in network.dense_layers for kind in ("inputs", "deltas")]
-    return ["losses", "predictions", *(["tile_sums"] if network.tile_sums.size else []), *factors]
+    return [*norms, "losses", "predictions", *(["tile_sums"] if network.tile_sums.size else []), *factors]
 
 
 def array_rows(name: str, first: int, last: int, tile: int) -> slice:

@@ -25,7 +25,7 @@ from partrain.parallel.rank_exchange import (
     rank_share,
 )
 from partrain.parallel.tiles import cut_into_shards
-from partrain.parallel.worker import GRADIENTS, Command
+from partrain.parallel.worker import GRADIENTS, STEPS, Command
 from partrain.parallel.worker_pool import ComputeGroup
 
 
@@ -124,7 +124,7 @@ class RankedGroup:
         begin, end = rank_share(like.first, last, self._tile, self._ranks.rank, self._ranks.size)
         if begin == end:
             return []
-        if like.operation == GRADIENTS:
+        if like.operation in STEPS:
             cuts = [
                 (begin + a, begin + b) for a, b in cut_into_shards(end - begin, self._tile, self._local.num_at_once)
             ]
@@ -145,7 +145,7 @@ class RankedGroup:
         header[SEQUENCE] = self._num_exchanges
         header[SIGNAL] = self._received.received or 0
         # In a step it would cost as much as the exchange itself.
-        header[CHECK] = operation if operation == GRADIENTS else zlib.crc32(self._arrays["parameters"].data)
+        header[CHECK] = operation if operation in STEPS else zlib.crc32(self._arrays["parameters"].data)
 
     def _read_headers(self, message: Message, operation: int) -> None:
         for rank, header in enumerate(message.headers_RW):

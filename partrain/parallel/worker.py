@@ -27,6 +27,7 @@ from partrain.kernels import loops
 from partrain.kernels.compile_options import load
 from partrain.kernels.kernel_set import kernel_set
 from partrain.kill_switch import kill_point
+from partrain.network.clipping import clipping_scales, gradient_norms
 from partrain.network.execution import Factors
 from partrain.network.execution_choice import make_execution
 from partrain.network.network import Network
@@ -40,6 +41,11 @@ from partrain.parallel.tiles import num_tiles
 
 GRADIENTS = 0
 EVALUATE = 1
+MEASURED_GRADIENTS = 2
+MEASURED_EVALUATION = 3
+# Those that compute the tiles of a step, and those that also write the norms of each example's own gradient.
+STEPS = (GRADIENTS, MEASURED_GRADIENTS)
+MEASURED = (MEASURED_GRADIENTS, MEASURED_EVALUATION)
 
 # The first byte of a reply; the rest of it is one more byte, none, and a text.
 HELLO, DONE, ERROR = b"H", b"D", b"E"
@@ -55,7 +61,8 @@ class Command(NamedTuple):
 
     GRADIENTS: a position is a place in the batch, `first` at the beginning of a tile; the examples are those of
     the shared `indices`, from the file "train". EVALUATE: a position is a place in the evaluation; the example
-    is the one at `offset` + position of `file`.
+    is the one at `offset` + position of `file`. MEASURED_GRADIENTS and MEASURED_EVALUATION do the same, and write the
+    squared norms of each example's gradient by layer; where `Computation.clip` is given, the former clips by them.
     """
 
     operation: int
@@ -83,8 +90,11 @@ FILES = ("train", "test")
 class Computation:
     """All that a worker must know.
 
-    `arrays` are those that `parallel.exchange` plans, and the data set's. With `class_weights`, of each output, an
-    example's loss and its gradient in a training step are multiplied by the weight of its class.
+    Attributes
+    ----------
+    arrays : those that `parallel.exchange` plans, and the data set's.
+    class_weights : by which an example's loss and its gradient in a step are multiplied, for each output; None: by 1.
+    clip : the largest norm of an example's gradient in a MEASURED_GRADIENTS; None: as it is.
     """
 
     network: Network
@@ -94,6 +104,7 @@ class Computation:
     normalisation: Normalisation
     arrays: SharedArrays
     class_weights: tuple[float, ...] | None = None
+    clip: float | None = None
 
 
 class TileComputer:
@@ -104,6 +115,7 @@ class TileComputer:
         normalisation, tile = computation.normalisation, computation.tile
         load(kernel_set(computation.kernels).all, dtype)
         self._arrays, self._tile, self._dense_layers = arrays, tile, network.dense_layers
+        self._clip, self._dtype = computation.clip, dtype
         self._execution = make_execution(computation.kernels, network, arrays["parameters"], normalisation, tile, dtype)
         self._dlogits_NE = np.empty((self._execution.capacity, network.num_outputs), dtype)
         self._class_weights: NDArray[Any] | None = None
@@ -124,16 +136,19 @@ class TileComputer:
             if first > command.first and not is_wanted():
                 return
             last = min(first + self._execution.capacity, command.last)
-            if command.operation == GRADIENTS:
+            measured = command.operation in MEASURED
+            if command.operation in STEPS:
                 indices_N = self._arrays["indices"][first:last]
                 self._forward(file, indices_N, first, last)
                 if self._class_weights is not None:
                     self._weigh(self._class_weights[self._arrays[f"{file}.labels"][indices_N]], first, last)
                 kill_point("worker: in the middle of a tile")
-                self._backward(first, last)
+                self._backward(first, last, measured)
             else:
                 logits_NE = self._forward(file, np.arange(command.offset + first, command.offset + last), first, last)
                 self._arrays["confidences"][first:last] = softmax(logits_NE).max(axis=1)
+                if measured:
+                    self._measure(first, last, self._own_factors(last - first))
 
     def _forward(self, file: str, indices_N: NDArray[np.int64], first: int, last: int) -> NDArray[Any]:
         if file not in self._sources:  # an evaluation has one file alone
@@ -159,13 +174,31 @@ class TileComputer:
             for layer in self._dense_layers
         }
 
-    def _backward(self, first: int, last: int) -> None:
+    def _backward(self, first: int, last: int, measured: bool) -> None:
         factors = {
             name: Factors(inputs_BD[first:last], deltas_BE[first:last])
             for name, (inputs_BD, deltas_BE) in self._factors.items()
         }
         slots_TK = self._arrays["tile_sums"][first // self._tile : num_tiles(last, self._tile)]
-        self._execution.backward(self._dlogits_NE[: last - first], slots_TK, factors)
+        if not measured:
+            self._execution.backward(self._dlogits_NE[: last - first], slots_TK, factors)
+            return
+        norms_N = gradient_norms(self._measure(first, last, factors))
+        scales_N = None if self._clip is None else clipping_scales(norms_N, self._clip, self._dtype)
+        self._execution.sum_tiles(scales_N, slots_TK, factors)
+
+    def _measure(self, first: int, last: int, factors: dict[str, Factors]) -> NDArray[np.float64]:
+        squared_norms_NL: NDArray[np.float64] = self._arrays["squared_norms"][first:last]
+        self._execution.measure(self._dlogits_NE[: last - first], factors, squared_norms_NL)
+        return squared_norms_NL
+
+    def _own_factors(self, num: int) -> dict[str, Factors]:
+        """Return rows for the factors of `num` examples that nobody else reads: an evaluation shares none."""
+        return {
+            layer.name: Factors(np.empty((num, *layer.input_shape), self._dtype),
+                                np.empty((num, *layer.output_shape), self._dtype))
+            for layer in self._dense_layers
+        }  # fmt: skip
 
 
 def work(connection: Connection, computation: Computation, preload_module: str, spin_s: float) -> None:

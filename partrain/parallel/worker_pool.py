@@ -41,10 +41,10 @@ from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import (
     DONE,
     ERROR,
-    GRADIENTS,
     HELLO,
     PRELOAD_VARIABLE,
     REPLY_BYTES,
+    STEPS,
     Command,
     Computation,
     TileComputer,
@@ -130,7 +130,7 @@ class Inline:
         """Carry out all commands, in their order."""
         for command in commands:
             self._computer.carry_out(command)
-            if command.operation == GRADIENTS:
+            if command.operation in STEPS:
                 self.num_tiles_computed["coordinator"] += num_tiles(command.last - command.first, self._tile)
 
     def close(self) -> None:
@@ -304,7 +304,7 @@ class WorkerPool:
             return 0
         assert replies == DONE
         assert task is not None
-        if task.command.operation == GRADIENTS:
+        if task.command.operation in STEPS:
             num_examples = task.command.last - task.command.first
             self.num_tiles_computed[name] += num_tiles(num_examples, self._computation.tile)
         self._give(worker, waiting)

@@ -134,14 +134,17 @@ class Batch:
         if dlogits is not None:
             own_dlogits = dlogits[first:last].astype(self.dtype)
         if backward:
-            factors = {
-                layer.name: Factors(
-                    self.arrays[f"{layer.name}.inputs"][first:last], self.arrays[f"{layer.name}.deltas"][first:last]
-                )
-                for layer in self.network.dense_layers
-            }
             slots = self.arrays["tile_sums"][first // self.tile : -(-last // self.tile)]
-            self.execution.backward(own_dlogits, slots, factors)
+            self.execution.backward(own_dlogits, slots, self.factors(first, last))
+
+    def factors(self, first, last):
+        """Return the rows of the examples `first` … `last`-1."""
+        return {
+            layer.name: Factors(
+                self.arrays[f"{layer.name}.inputs"][first:last], self.arrays[f"{layer.name}.deltas"][first:last]
+            )
+            for layer in self.network.dense_layers
+        }
 
     def compute_tile(self, k, x, labels, **options):
         self.compute(x, labels, k * self.tile, min((k + 1) * self.tile, len(x)), **options)

@@ -1,0 +1,113 @@
+"""What the norms of single examples' gradients say of a step, and of the size of its batch.
+
+The gradient noise scale of McCandlish et al. is how much the gradients of single examples scatter, in units of the
+gradient that they have in common:
+
+    B_noise = S / |G|²      S: the trace of the covariance of single gradients; G: their true mean
+
+With b single gradients of mean square m = mean |g_n|², and the square M = |mean g_n|² of the batch's gradient, both
+without bias:
+
+    |G|² ~ (b·M - m) / (b - 1)        S ~ (m - M) / (1 - 1/b)
+
+Either is far too noisy in one step, and a ratio of noisy numbers is biased. So both are smoothed apart, over the
+steps on which they are measured, and divided afterwards: a step counts SMOOTHING^k when k more were measured since.
+
+Source: McCandlish, Kaplan, Amodei, "An empirical model of large-batch training", arXiv 1812.06162, appendix A.1,
+with a small batch of one example.
+
+Shapes: N examples; L layers with parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.network.clipping import gradient_norms
+
+SMOOTHING = 0.95
+
+Metrics = dict[str, float]
+
+
+def norm_metrics(squared_norms_NL: NDArray[np.float64], layer_names: Sequence[str], *, by_layer: bool) -> Metrics:
+    """Return mean, median, 95th percentile and maximum of the norms of N examples' gradients, by name.
+
+    Parameters
+    ----------
+    squared_norms_NL : of each example and layer; N is at least 1.
+    layer_names : of the columns.
+    by_layer : those of each layer's part of the gradient, too.
+    """
+    metrics = _summary_of(gradient_norms(squared_norms_NL), "")
+    if by_layer:
+        for k, name in enumerate(layer_names):
+            metrics |= _summary_of(np.sqrt(squared_norms_NL[:, k]), f"/{name}")
+    return metrics
+
+
+def _summary_of(norms_N: NDArray[np.float64], suffix: str) -> Metrics:
+    values = {
+        "mean": norms_N.mean(),
+        "median": np.median(norms_N),
+        "p95": np.quantile(norms_N, 0.95),
+        "max": norms_N.max(),
+    }
+    return {f"train/gradient_norm/{name}{suffix}": float(value) for name, value in values.items()}
+
+
+class GradientNoiseScale:
+    """Follows the noise scale over the steps on which it is measured.
+
+    Parameters
+    ----------
+    state : what `state` was after an earlier step; None before the first.
+    """
+
+    def __init__(self, state: Mapping[str, float] | None = None) -> None:
+        self._noise, self._signal = (0.0, 0.0) if state is None else (state["noise"], state["signal"])
+
+    @property
+    def state(self) -> dict[str, float]:
+        """All that the steps so far come to, as JSON has it: smoothed S and |G|², up to one common factor."""
+        return {"noise": self._noise, "signal": self._signal}
+
+    def observe(self, norms_N: NDArray[np.float64], squared_norm_of_sum: float) -> None:
+        """Take note of a step.
+
+        Parameters
+        ----------
+        norms_N : of the examples' gradients; of fewer than two nothing can be learnt.
+        squared_norm_of_sum : of the sum of the same gradients.
+        """
+        b = len(norms_N)
+        if b < 2:
+            return
+        single = float((norms_N * norms_N).mean())
+        batch = squared_norm_of_sum / b**2
+        self._noise = SMOOTHING * self._noise + (1 - SMOOTHING) * (single - batch) / (1 - 1 / b)
+        self._signal = SMOOTHING * self._signal + (1 - SMOOTHING) * (b * batch - single) / (b - 1)
+
+    @property
+    def value(self) -> float | None:
+        """The noise scale, in examples; None while the scatter hides the common gradient."""
+        return self._noise / self._signal if self._signal > 0 and self._noise >= 0 else None
+
+    def advice(self, batch_size: int) -> str:
+        """Return the line that says what it suggests for the size of a batch."""
+        if self.value is None:
+            return (
+                "gradient noise scale: not known, the examples' gradients scatter too much for the steps measured; "
+                f"nothing speaks against batches larger than {batch_size:,}"
+            )
+        scale = max(1, round(self.value))
+        if self.value > 2 * batch_size:
+            what = f"the batch of {batch_size:,} is small for that: larger ones would take fewer steps for hardly more"
+        elif self.value < batch_size / 2:
+            what = f"the batch of {batch_size:,} is large for that: smaller ones would learn as much from fewer"
+        else:
+            what = f"the batch of {batch_size:,} is about that: twice as large would save few steps for many more"
+        return f"gradient noise scale {scale:,} examples, towards the end of the training; {what} examples"
