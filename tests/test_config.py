@@ -132,6 +132,7 @@ def test_the_defaults_are_those_of_the_reference(read):
             },
             "stop_early": None,
             "class_weights": None,
+            "per_example": {"statistics": False, "by_layer": False, "clip": None},
             "kernels": "fast",
             "dtype": "float32",
         },
@@ -299,6 +300,10 @@ def test_a_layer_that_is_wrong_is_told_by_its_place(refusal, entry, told):
 
 
 BAD_VALUES = {
+    "training: {per_example: {clip: 0}}": "training.per_example.clip",
+    "training: {per_example: {clip: -1.0}}": "training.per_example.clip",
+    "training: {per_example: {clip: .nan}}": "training.per_example.clip",
+    "training: {per_example: {by_layer: true}}": "training.per_example",
     "seed: -1": "seed",
     "seed: 9223372036854775808": "seed",
     "seed: 1.0": "seed",

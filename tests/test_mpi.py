@@ -21,7 +21,7 @@ from tests.whole_runs import Runs, outcome, read_json, write_config
 
 # How long the end of a job may take: it is promised within 5 s, and this is a machine that does other things, too.
 END_SECONDS = 50
-TWO_TILES: dict[str, Any] = {"training.tile": 10}
+TWO_TILES: dict[str, Any] = {"training.tile": 10, "training.per_example": {"statistics": True, "clip": 1.0}}
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_number_of_ranks_changes_no_bit(
 
 
 @needs_mpi
-def test_ranks_without_a_tile_change_no_bit(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
+def test_ranks_without_a_tile_change_no_bit_and_no_norm(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
     words = ("--config", write_config(tmp_path, TWO_TILES), "--run-dir", "run", "--workers", 1)
     result = mpi_jobs.start(3, *words).wait()
     assert result.exit_code == 0, result.stderr
