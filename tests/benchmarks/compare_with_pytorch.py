@@ -68,6 +68,8 @@ ROWS = (
     Row("3x32x32, three convolutions", OWN / "three-channels.yaml", (3, 32, 32), 1.0, torch_steps=60),
     Row("784-512-512-10, dense only", OWN / "dense-only.yaml", DIGIT, 1.0),
 )
+# The rows that need no PyTorch.
+ALONE = "partrain alone"
 
 
 def run_partrain(config: Path, workers: int, folder: Path, *settings: str) -> tuple[dict[str, Any], float]:
@@ -186,19 +188,19 @@ def main() -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="measure only rows whose name holds this")
+    parser.add_argument("--only", default="", help=f"measure only rows whose name holds this, or {ALONE!r}")
     parser.add_argument("--torch-python", help="a Python that has torch")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        python = torch_python(options.torch_python, folder)
         print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} processors, {TORCH}, {options.rounds} rounds\n")
-        print("| work | partrain, µs an example | PyTorch | times faster | bar |\n|---|---|---|---|---|", flush=True)
-        for row in ROWS:
-            if options.only in row.name:
-                print(compare(row, python, options.rounds, folder), flush=True)
-        if not options.only:
-            print("\n| partrain alone | |\n|---|---|")
+        if rows := [row for row in ROWS if options.only in row.name]:
+            python = torch_python(options.torch_python, folder)
+            print("| work | partrain, µs an example | PyTorch | times faster | bar |\n|---|---|---|---|---|")
+        for row in rows:
+            print(compare(row, python, options.rounds, folder), flush=True)
+        if options.only in ALONE:
+            print(f"\n| {ALONE} | |\n|---|---|")
             print("\n".join(compare_with_itself(options.rounds, folder)))
 
 
