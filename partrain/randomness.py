@@ -3,7 +3,7 @@
 There is no generator with a state that a resumed run would have to bring back: every draw names its seed,
 its purpose, its epoch and (for initial values) its parameter, and gets the raw words of a Philox generator
 whose key is a digest of these names. Raw words, because the streams of NumPy's `Generator` methods may
-change between releases.
+change between releases. What is drawn for each example comes from kernels.philox, with a key of the same names.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox4x64-10).
 """
@@ -31,10 +31,18 @@ def philox_words(num_words: int, *, seed: int, purpose: str, epoch: int = 0, nam
     -------
     uint64 array of shape (num_words,).
     """
-    identity = "\0".join(("partrain", purpose, str(seed), str(epoch), name)).encode()
-    key = int.from_bytes(hashlib.sha256(identity).digest()[:16], "little")
+    key = int.from_bytes(_digest(seed, purpose, epoch, name)[:16], "little")
     words: NDArray[np.uint64] = np.random.Philox(key=key).random_raw(num_words)
     return words
+
+
+def philox_key(*, seed: int, purpose: str, epoch: int, name: str = "") -> np.uint64:
+    """Return the key of what is drawn for each example by kernels.philox; the arguments are those of `philox_words`."""
+    return np.uint64(int.from_bytes(_digest(seed, purpose, epoch, name)[:8], "little"))
+
+
+def _digest(seed: int, purpose: str, epoch: int, name: str) -> bytes:
+    return hashlib.sha256("\0".join(("partrain", purpose, str(seed), str(epoch), name)).encode()).digest()
 
 
 def uniforms(num_values: int, *, seed: int, purpose: str, epoch: int = 0, name: str = "") -> NDArray[np.float64]:

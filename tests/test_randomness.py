@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from partrain.randomness import permutation, philox_words, standard_normals, uniforms
+from partrain.randomness import permutation, philox_key, philox_words, standard_normals, uniforms
 
 ONES = 2**64 - 1
 # Random123's kat_vectors, philox4x64 with 10 rounds: counter, key, result (the words of pi in the third).
@@ -34,6 +34,7 @@ def test_the_generator_gives_the_published_vectors(counter, key, expected):
     assert words.tolist() == list(expected)
 
 
+FROZEN_KEY = "6a831d9eebaba46a"
 FROZEN_WORDS = ["81871062a59ab522", "6c96ec5fb02285b9", "bd8220ccc632343d"]
 
 
@@ -131,3 +132,11 @@ def test_permutations_put_every_item_in_every_place():
 def test_of_equal_words_the_earlier_item_comes_first(monkeypatch):
     monkeypatch.setattr("partrain.randomness.philox_words", lambda n, **_: np.zeros(n, np.uint64))
     assert permutation(20, seed=0, purpose="test").tolist() == list(range(20))
+
+
+def test_the_keys_of_what_is_drawn_for_examples_never_change_and_share_nothing():
+    names = {"seed": 0, "purpose": "dropout", "epoch": 1, "name": "dropout1"}
+    key = philox_key(**names)
+    assert f"{int(key):016x}" == FROZEN_KEY
+    others = ({"seed": 1}, {"purpose": "augmentation"}, {"epoch": 0}, {"name": "dropout2"})
+    assert len({int(philox_key(**(names | other))) for other in others} | {int(key)}) == 5
