@@ -42,9 +42,19 @@ def _pair(value: Any) -> Any:
     """Read a number as [rows, columns] of the same size."""
     if isinstance(value, int) and not isinstance(value, bool):
         return (value, value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return tuple(value)
     raise ValueError("must be a whole number or [rows, columns]")
+
+
+def _pair_of_floats(value: Any) -> Any:
+    """Read a number, which may have a fraction, as [rows, columns] of the same size."""
+    if isinstance(value, float):
+        return (value, value)
+    try:
+        return _pair(value)
+    except ValueError:
+        raise ValueError("must be a number or [rows, columns]") from None
 
 
 def _number_if_square(pair: tuple[int, int] | None) -> int | list[int] | None:
@@ -53,9 +63,16 @@ def _number_if_square(pair: tuple[int, int] | None) -> int | list[int] | None:
     return pair[0] if pair[0] == pair[1] else list(pair)
 
 
+def _float_if_square(pair: tuple[float, float]) -> float | list[float]:
+    return pair[0] if pair[0] == pair[1] else list(pair)
+
+
 PositivePair = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_pair), PlainSerializer(_number_if_square)]
 NonNegativePair = Annotated[
     tuple[NonNegativeInt, NonNegativeInt], BeforeValidator(_pair), PlainSerializer(_number_if_square)
+]
+ShiftPair = Annotated[
+    tuple[NonNegativeFloat, NonNegativeFloat], BeforeValidator(_pair_of_floats), PlainSerializer(_float_if_square)
 ]
 
 
@@ -137,6 +154,13 @@ class Dense(Section):
     units: PositiveInt
 
 
+class Dropout(Section):
+    """In training, each number is 0 with probability `rate`, else 1/(1-rate) times itself; elsewhere nothing."""
+
+    kind: Literal["dropout"] = "dropout"
+    rate: Fraction
+
+
 def _layer_kind(value: Any) -> str:
     return str(value["kind"] if isinstance(value, dict) else value.kind)
 
@@ -146,7 +170,8 @@ Layer = Annotated[
     | Annotated[Relu, Tag("relu")]
     | Annotated[MaxPool, Tag("max_pool")]
     | Annotated[Flatten, Tag("flatten")]
-    | Annotated[Dense, Tag("dense")],
+    | Annotated[Dense, Tag("dense")]
+    | Annotated[Dropout, Tag("dropout")],
     Discriminator(_layer_kind),
 ]
 LAYERS: dict[str, type[Section]] = {
@@ -155,6 +180,7 @@ LAYERS: dict[str, type[Section]] = {
     "max_pool": MaxPool,
     "flatten": Flatten,
     "dense": Dense,
+    "dropout": Dropout,
 }
 
 
@@ -240,6 +266,22 @@ class PerExample(Section):
         return self.clip is not None and self.clip != math.inf
 
 
+class Elastic(Section):
+    """Noise in (-1, 1) for each pixel, smoothed by a Gaussian of `sigma` pixels, times `alpha`: displacements."""
+
+    alpha: Annotated[float, Field(ge=0, le=1e6)]
+    sigma: Annotated[float, Field(ge=1, le=1e6)]
+
+
+class Augment(Section):
+    """How far training images are changed at random, at most; each epoch anew."""
+
+    shift: ShiftPair = (0.0, 0.0)
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Fraction = 0.0
+    elastic: Elastic | None = None
+
+
 class Training(Section):
     """What is computed in a step, and how many steps."""
 
@@ -252,6 +294,7 @@ class Training(Section):
     stop_early: StopEarly | None = None
     class_weights: Literal["balanced"] | None = None
     per_example: PerExample = PerExample()
+    augment: Augment | None = None
     kernels: Literal["fast", "loops"] = "fast"
     dtype: Literal["float32", "float64"] = "float32"
 
@@ -340,6 +383,8 @@ class Config(Section):
             del mapping["training"]["class_weights"]
         if not self.training.per_example.clips:
             del mapping["training"]["per_example"]  # nothing of it changes a result
+        if self.training.augment is None:
+            del mapping["training"]["augment"]
         if self.training.stop_early is None:
             del mapping["training"]["stop_early"]
         else:

@@ -98,7 +98,7 @@ class Coordinator:
         self._adam = Adam(self._parameters, training.optimizer, training.schedule, loops.adam_update)
         self._update = ParameterUpdate(network, kernels, arrays, training.tile, training.dtype, self._adam)
         self._order = functools.lru_cache(maxsize=1)(functools.partial(epoch_order, self._num_train, seed=config.seed))
-        self._commands = functools.cache(self._cut_batch)
+        self._commands = functools.lru_cache(maxsize=2)(self._cut_batch)
         self._saved_step: int | None = None
         self._settled_step = 0
         self._num_lost_rows = 0
@@ -240,7 +240,7 @@ class Coordinator:
         num_examples = len(indices)
         self._arrays["indices"][:num_examples] = indices
         measured = self._per_example.clips or (self._per_example.statistics and self._is_logged(self.step + 1))
-        self._group.run(self._commands(num_examples, MEASURED_GRADIENTS if measured else GRADIENTS))
+        self._group.run(self._commands(num_examples, MEASURED_GRADIENTS if measured else GRADIENTS, epoch))
         loss = float(self._arrays["losses"][:num_examples].mean())
         self._update_parameters(num_examples, loss)
         self.step += 1
@@ -249,9 +249,9 @@ class Coordinator:
     def _is_logged(self, step: int) -> bool:
         return step % self._config.logging.every_steps == 0 or step == self._preparation.num_steps
 
-    def _cut_batch(self, num_examples: int, operation: int) -> list[Command]:
+    def _cut_batch(self, num_examples: int, operation: int, epoch: int) -> list[Command]:
         shards = cut_into_shards(num_examples, self._config.training.tile, self._group.num_at_once)
-        return [Command(operation, FILES.index("train"), 0, first, last) for first, last in shards]
+        return [Command(operation, FILES.index("train"), 0, first, last, epoch) for first, last in shards]
 
     def _update_parameters(self, num_examples: int, loss: float) -> None:
         step = self.step + 1

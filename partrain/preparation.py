@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from partrain.config import Config, Data, Training
+from partrain.data.augmentation import require_in_sight
 from partrain.data.batches import (
     SplitRange,
     class_weights,
@@ -123,6 +124,7 @@ def prepare(
         raise ConfigError(
             "training.stop_early goes by examples for validation, and there are none; set data.validation_examples"
         )
+    require_in_sight(config.training.augment, dataset.train.images.shape[1:])
     network = Network(config.network, dataset.train.images.shape[1:], len(dataset.class_names))
     resolved = _resolve(config, dataset, splits)
     weights = None

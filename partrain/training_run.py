@@ -330,7 +330,8 @@ def _computing(
     if folder is not None:
         check_disk(folder, preparation.checkpoint_bytes, config.checkpoints.keep_last + 2)
     kernels = kernel_set(training.kernels)
-    load(kernels.all, training.dtype, announce=messages.say, warn=messages.warn)
+    needed = kernels.for_training(augments=training.augment is not None)
+    load(needed, training.dtype, announce=messages.say, warn=messages.warn)
     specs, files = preparation.array_plan()
     # From here on there is something to put away, or to save: a signal waits until that can be done.
     with session.interruption.deferred(), contextlib.ExitStack() as at_end:
@@ -346,6 +347,8 @@ def _computing(
             arrays,
             preparation.class_weights,
             training.per_example.clip if training.per_example.clips else None,
+            config.seed,
+            training.augment,
         )
         log = messages.say if session.leads else messages.warn  # a worker that died here is nobody else's news
         group = start_group(

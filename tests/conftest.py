@@ -471,8 +471,12 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
             tile: int = 3,
             num_test: int = 50,
             size: int = 12,
+            more_layers: Mapping[int, Any] | None = None,
         ) -> Computation:
-            mapping = {"data": {"name": "synthetic-digits"}, "network": layers}
+            network_layers = layers.copy()
+            for place, layer in sorted((more_layers or {}).items()):
+                network_layers.insert(place, layer)
+            mapping = {"data": {"name": "synthetic-digits"}, "network": network_layers}
             network = Network(parse_config(mapping, source="test").network, (1, size, size), 10)
             examples = {"train": noise_examples(60, 0, size), "test": noise_examples(num_test, 1, size)}
             specs = exchange_specs(network, batch_size, tile, dtype, max(60, num_test, batch_size))

@@ -7,11 +7,14 @@ import pytest
 import yaml
 
 from partrain.config import (
+    Augment,
     Checkpoints,
     Config,
     Conv,
     Data,
     Dense,
+    Dropout,
+    Elastic,
     Flatten,
     Logging,
     MaxPool,
@@ -133,6 +136,7 @@ def test_the_defaults_are_those_of_the_reference(read):
             "stop_early": None,
             "class_weights": None,
             "per_example": {"statistics": False, "by_layer": False, "clip": None},
+            "augment": None,
             "kernels": "fast",
             "dtype": "float32",
         },
@@ -615,6 +619,8 @@ def test_the_identity_is_all_that_results_are_a_function_of(read):
         "data.train_examples=5",
         "network.1.dense.units=11",
         "training.tile=2",
+        "training.augment={}",
+        "training.augment={shift: 1}",
         "training.batch_size=16",
         "training.optimizer.lr=0.1",
         "training.schedule.warmup_steps=1",
@@ -658,3 +664,53 @@ def test_errors_in_when_to_stop_early_are_told_with_their_keys(read, overrides, 
     with pytest.raises(ConfigError) as refusal:
         read(SMALLEST, *overrides)
     assert expected in str(refusal.value)
+
+
+def test_augmentation_is_read_and_stays_as_it_was_read(read):
+    config = read(SMALLEST, "training.augment={shift: [2, 0.5], rotation: 10, elastic: {alpha: 20, sigma: 4}}")
+    elastic = Elastic(alpha=20.0, sigma=4.0)
+    assert config.training.augment == Augment(shift=(2.0, 0.5), rotation=10.0, scale=0.0, elastic=elastic)
+    assert read(config.to_yaml()) == config
+    assert read(SMALLEST, "training.augment={shift: 1.5}").training.augment == Augment(shift=(1.5, 1.5))
+    assert read(SMALLEST, "training.augment=null") == read(SMALLEST)
+
+
+def test_a_configuration_without_augmentation_has_the_identity_from_before_there_was_any(read):
+    assert "augment" not in read(SMALLEST).identity()["training"]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.augment={shift: -1}", "training.augment.shift.0: must be greater than or equal to 0, not -1"),
+        ("training.augment={shift: a}", "training.augment.shift: must be a number or [rows, columns]"),
+        ("training.augment={shift: yes}", "training.augment.shift: must be a number or [rows, columns]"),
+        ("training.augment={rotation: 181}", "training.augment.rotation: must be less than or equal to 180, not 181"),
+        ("training.augment={scale: 1}", "training.augment.scale: must be less than 1, not 1"),
+        ("training.augment={elastic: {alpha: 1}}", "training.augment.elastic.sigma: this key is needed"),
+        (
+            "training.augment={elastic: {alpha: 1, sigma: 0.5}}",
+            "training.augment.elastic.sigma: must be greater than or equal to 1, not 0.5",
+        ),
+        ("training.augment={elastic: {alpha: -1, sigma: 4}}", "training.augment.elastic.alpha: must be greater than"),
+        ("training.augment={rotaton: 3}", "training.augment.rotaton: unknown key; did you mean rotation?"),
+        ("training.augment=mild", "training.augment: must be a mapping of keys to values, not 'mild'"),
+        ("network.0.dropout.rate=1", "network.0.dropout.rate: must be less than 1, not 1"),
+        ("network.0={dropout: {rate: -0.1}}", "network.0.dropout.rate: must be greater than or equal to 0, not -0.1"),
+        ("network.0={dropout: {rat: 0.1}}", "network.0.dropout.rat: unknown key; did you mean rate?"),
+        ("network.0=dropout", "network.0.dropout.rate: this key is needed"),
+        ("network.0={dropout: 0.5}", "the fields of dropout are written as `dropout: {…}`"),
+    ],
+)
+def test_errors_in_what_is_random_are_told_with_their_keys(read, override, expected):
+    text = (
+        SMALLEST if "network" not in override else SMALLEST.replace("- flatten", "- dropout: {rate: 0.5}\n  - flatten")
+    )
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        read(text, override)
+
+
+def test_dropout_is_read_and_written(read):
+    config = read(SMALLEST, "network=[flatten, dropout: {rate: 0.5}, dense: {units: 10}]")
+    assert config.network[1] == Dropout(rate=0.5)
+    assert read(config.to_yaml()) == config

@@ -24,6 +24,13 @@ HASWELL = {"OPENBLAS_CORETYPE": "Haswell"}
 HASWELL_RUNS = 2
 MNIST, LENET5 = ROOT / "configs/mnist.yaml", ROOT / "configs/lenet5.yaml"
 
+# Two epochs, each with images and masks of its own.
+RANDOM = [
+    "training.augment={shift: [2, 1.5], rotation: 10, scale: 0.1, elastic: {alpha: 20, sigma: 4}}",
+    "network=[dropout: {rate: 0.1}, conv: {filters: 4, kernel: 5}, dropout: {rate: 0.2}, relu, max_pool: {window: 2}, "
+    "flatten, dropout: {rate: 0.3}, dense: {units: 20}, relu, dropout: {rate: 0.5}, dense: {units: 10}]",
+]
+
 # name: configuration, changes, numbers of workers
 CASES: dict[str, tuple[Path, list[str], tuple[int, ...]]] = {
     "mnist": (MNIST, [], (0, 1, 2, 3, 5, 8)),
@@ -39,6 +46,8 @@ CASES: dict[str, tuple[Path, list[str], tuple[int, ...]]] = {
         ["training.per_example.clip=1", "training.per_example.statistics=true", "training.tile=7"],
         (0, 3, 8),
     ),
+    "augmentation and dropout": (MNIST, RANDOM, (0, 1, 2, 3, 8)),
+    "augmentation and dropout in loops": (MNIST, [*RANDOM, "training.kernels=loops", "training.tile=7"], (0, 3)),
     "loops": (MNIST, ["training.kernels=loops"], (0, 2, 5)),
     "float64": (MNIST, ["training.kernels=loops", "training.dtype=float64"], (0, 2, 5)),
 }

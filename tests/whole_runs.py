@@ -21,9 +21,18 @@ from partrain.cli import main
 from partrain.store.run_directory import RunDirectory
 from tests.conftest import RUN_SECONDS, Result, write_small_config
 
-# Two epochs, 20 steps: evaluations and saves fall on steps of their own and together.
+# Two epochs, 20 steps: evaluations and saves fall on steps of their own and together. What is random differs in each.
 CHANGES: dict[str, Any] = {
     "training.epochs": 2,
+    "training.augment": {"shift": 2, "rotation": 10, "scale": 0.1, "elastic": {"alpha": 20, "sigma": 4}},
+    "network": [
+        {"conv": {"filters": 2, "kernel": 5}},
+        "relu",
+        {"max_pool": {"window": 4}},
+        "flatten",
+        {"dropout": {"rate": 0.3}},
+        {"dense": {"units": 10}},
+    ],
     "logging": {"every_steps": 3, "evaluate_every_steps": 7},
     "checkpoints": {"every_steps": 4},
     "workers": {"max_restarts": 1000},

@@ -94,7 +94,7 @@ def measure(
         )
     check_memory(preparation.memory_plan(workers[-1]))
     load(
-        (*kernel_set(training.kernels).all, peak.multiply_adds),
+        (*kernel_set(training.kernels).for_training(augments=training.augment is not None), peak.multiply_adds),
         training.dtype,
         announce=messages.say,
         warn=messages.warn,

@@ -72,7 +72,12 @@ def measure_ranks(
     training = preparation.config.training
     check_memory(preparation.memory_plan(num_workers))
     kernels = kernel_set(training.kernels)
-    load(kernels.all, training.dtype, announce=messages.say, warn=messages.warn)
+    load(
+        kernels.for_training(augments=training.augment is not None),
+        training.dtype,
+        announce=messages.say,
+        warn=messages.warn,
+    )
     specs, files = preparation.array_plan()
     with contextlib.ExitStack() as at_end:
         folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
@@ -82,7 +87,14 @@ def measure_ranks(
         at_end.callback(arrays.close)
         share_splits(preparation.dataset.files, arrays)
         computation = Computation(
-            preparation.network, training.kernels, training.dtype, training.tile, preparation.normalisation, arrays
+            preparation.network,
+            training.kernels,
+            training.dtype,
+            training.tile,
+            preparation.normalisation,
+            arrays,
+            seed=preparation.config.seed,
+            augment=training.augment,
         )
         local = start_group(
             num_workers, computation, max_restarts=0, log=messages.say, num_processors=ranks.num_processors

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from partrain.bench.trial import Array, Samples, Trial, seconds_of
+from partrain.data.augmentation import Augmentation
 from partrain.kernels import loops
-from partrain.network.execution import Execution, Factors, LoopsExecution
+from partrain.network.execution import Execution, Factors, LoopsExecution, TrainingExamples
 from partrain.network.fast_execution import FastExecution
 from partrain.network.layers import Conv2d, Layer
 from partrain.parallel.parameter_update import ParameterUpdate
@@ -92,6 +93,9 @@ def measure_execution(trial: Trial) -> list[StageTimes]:
     else:
         execution = LoopsExecution(network, arrays["parameters"], normalisation, tile, dtype)
     n = min(execution.capacity, trial.trainer.num_examples)
+    seed, augmentation = trial.preparation.config.seed, None
+    if training.augment is not None:
+        augmentation = Augmentation(training.augment, network.input_shape, n, trial.kernels.augment)
     dlogits = np.empty((n, network.num_outputs), dtype)
     factors = {
         layer.name: Factors(arrays[f"{layer.name}.inputs"][:n], arrays[f"{layer.name}.deltas"][:n])
@@ -104,13 +108,19 @@ def measure_execution(trial: Trial) -> list[StageTimes]:
         arrays["indices"][:] = order
         indices = order[:n]
         labels = arrays["train.labels"][indices]
+        images, places = arrays["train.images"], indices
+        before = monotonic()
+        if augmentation is not None:
+            images, places = augmentation.apply(images, places, seed=seed, epoch=0, examples_N=indices)
         begin = monotonic()
-        logits = execution.forward(arrays["train.images"], indices)
+        logits = execution.forward(images, places, TrainingExamples(seed, 0, indices))
         forward = monotonic()
         loops.softmax_cross_entropy(logits, labels, arrays["losses"][:n], arrays["predictions"][:n], dlogits)
         softmax = monotonic()
         execution.backward(dlogits, arrays["tile_sums"][: num_tiles(n, tile)], factors)
         times = {"forward": forward - begin, "softmax": softmax - forward, "backward": monotonic() - softmax}
+        if augmentation is not None:
+            times["augmentation"] = begin - before
         for direction in ("forward", "backward"):
             inside = sum(stage.seconds[direction][-1] for stage in timed if stage.seconds[direction])
             times[f"rest of {direction}"] = times[direction] - inside
@@ -119,6 +129,8 @@ def measure_execution(trial: Trial) -> list[StageTimes]:
     trial.trainer.choose_batch()
     samples = trial.repeat(call)
     result = [StageTimes("gather, borders", "forward", "example", samples["rest of forward"], n)] if timed else []
+    if augmentation is not None:
+        result.append(StageTimes("augmentation", "forward", "example", samples["augmentation"], n))
     for stage in timed:
         result.append(
             StageTimes(stage.name, "forward", "example", stage.seconds["forward"], n, stage.multiply_adds("forward"))

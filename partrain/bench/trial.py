@@ -120,7 +120,14 @@ class Trial:
         self._interruption = interruption
         self.kernels = kernel_set(training.kernels)
         self.computation = Computation(
-            preparation.network, training.kernels, training.dtype, training.tile, preparation.normalisation, arrays
+            preparation.network,
+            training.kernels,
+            training.dtype,
+            training.tile,
+            preparation.normalisation,
+            arrays,
+            seed=preparation.config.seed,
+            augment=training.augment,
         )
         self.inline = Inline(self.computation)
         self.trainer = Trainer(preparation, arrays, self.kernels, log)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import partrain
 from partrain.errors import ConfigError, MissingPackage
-from partrain.network.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, Relu
+from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
 from partrain.trained_run import TrainedRun
 
 # Of 2021: old enough for every runtime, new enough for all that is used here.
@@ -62,8 +62,9 @@ def encode_onnx(trained: TrainedRun) -> bytes:
         helper.make_node("Div", ["centred", std], ["normalised"]),
     ]
     x = "normalised"
-    last = trained.network.layers[-1]
-    for layer in trained.network.layers:
+    layers = [layer for layer in trained.network.layers if not isinstance(layer, Dropout)]  # for training alone
+    last = layers[-1]
+    for layer in layers:
         operator, attributes = _operator(layer)
         inputs = [x, *(constant(p.name, parameters[p.name]) for p in layer.parameters)]
         x = "logits" if layer is last else f"{layer.name}.output"

@@ -6,7 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from partrain.kernels import convolution, convolution_backward, dense, layout, loops, max_pool, norms, update
+from partrain.kernels import (
+    augmentation,
+    convolution,
+    convolution_backward,
+    dense,
+    dropout,
+    layout,
+    loops,
+    max_pool,
+    norms,
+    update,
+)
 
 Kernel = Callable[..., Any]
 
@@ -18,15 +29,22 @@ class KernelSet:
     Attributes
     ----------
     name : "loops" or "fast".
-    all : what must be loaded before any is called.
+    all : what must be loaded before any of them is called.
     dense_backward_weights : turns factors into a gradient; see `loops.dense_backward_weights`.
+    augment : makes random variants of images. It is not among `all`: it takes seconds to compile, and few trainings
+        use it.
     in_pieces : whether the set has `update.update_parameters`, which makes an update by several threads.
     """
 
     name: str
     all: tuple[Kernel, ...]
     dense_backward_weights: Kernel
+    augment: Kernel
     in_pieces: bool
+
+    def for_training(self, *, augments: bool) -> tuple[Kernel, ...]:
+        """Return what must be loaded for a training that augments its images, or not."""
+        return (*self.all, self.augment) if augments else self.all
 
 
 _BOTH = (
@@ -38,6 +56,8 @@ _BOTH = (
     loops.adam_update,
     norms.slot_squared_norms,
     norms.factor_squared_norms,
+    dropout.draw_factors,
+    dropout.scale_by_factors,
 )
 
 LOOPS = KernelSet(
@@ -55,6 +75,7 @@ LOOPS = KernelSet(
         loops.dense_backward_weights,
     ),
     loops.dense_backward_weights,
+    augmentation.augment_by_formula,
     in_pieces=False,
 )
 
@@ -79,6 +100,7 @@ FAST = KernelSet(
         update.update_parameters,
     ),
     dense.dense_backward_weights,
+    augmentation.augment,
     in_pieces=True,
 )
 

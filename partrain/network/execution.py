@@ -1,8 +1,9 @@
 """A network's layers with buffers and kernels: what computes tiles, forward and backward.
 
 This is the plain form, layer by layer with the loops that define each operation; network.fast_execution has the
-same interface. Buffers belong to the layer that writes them and are overwritten by its next call. A ReLU works in
-place, on the buffer that it is given: no layer needs again what it gave to the next one.
+same interface. Buffers belong to the layer that writes them and are overwritten by its next call. A ReLU and
+dropout work in place, on the buffer that they are given: no layer needs again what it gave to the next one, but for the
+sign of it, which dropout leaves where its factor is not 0.
 
 Shapes: N examples, T tiles of them; M images of a file; C, H, W input channels, rows, columns; D, E dense inputs,
 outputs; K parameters whose gradients are summed by tile.
@@ -10,17 +11,19 @@ outputs; K parameters whose gradients are summed by tile.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.kernels import loops, norms
-from partrain.network.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, Relu
+from partrain.kernels import dropout, loops, norms
+from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
 from partrain.network.network import Network
 from partrain.normalisation import Normalisation
+from partrain.randomness import philox_key
 
 Array = NDArray[Any]
 Views = Mapping[str, Array]
@@ -35,6 +38,14 @@ class Factors:
 
     inputs_ND: Array
     deltas_NE: Array
+
+
+class TrainingExamples(NamedTuple):
+    """Of which examples' training a forward pass is part: what is drawn in it is a function of these and the layer."""
+
+    seed: int
+    epoch: int
+    indices_N: NDArray[np.int64]  # in the training set
 
 
 def write_squared_norms(
@@ -61,8 +72,13 @@ class Execution(Protocol):
 
     capacity: int
 
-    def forward(self, images_MCHW: Array, indices_N: NDArray[np.int64]) -> Array:
-        """Return the logits (N, E) of the examples at `indices_N`; valid until the next call."""
+    def forward(
+        self, images_MCHW: Array, indices_N: NDArray[np.int64], training: TrainingExamples | None = None
+    ) -> Array:
+        """Return the logits (N, E) of the images at `indices_N`; valid until the next call.
+
+        With `training`, dropout takes place; without it, nothing is random.
+        """
 
     def backward(self, dlogits_NE: Array, slots_TK: Array, factors: Mapping[str, Factors]) -> None:
         """Write the gradients of the tiles of the last `forward`.
@@ -225,12 +241,55 @@ class _BoundDense:
         """Do nothing: the gradient travels as factors."""
 
 
+class DropoutFactors:
+    """A dropout layer's factors for the examples of a call.
+
+    Parameters
+    ----------
+    layer : the dropout layer.
+    num : examples a call, at most.
+    dtype : of the factors.
+    """
+
+    def __init__(self, layer: Dropout, num: int, dtype: str) -> None:
+        self._name, self._rate = layer.name, layer.rate
+        self._factors_ND = np.empty((num, math.prod(layer.output_shape)), dtype)
+        self._num_drawn: int | None = None
+
+    def draw(self, training: TrainingExamples | None) -> None:
+        """Draw for these examples, or provide that nothing is dropped."""
+        self._num_drawn = None
+        if training is not None and self._rate > 0:
+            self._num_drawn = len(training.indices_N)
+            key = philox_key(seed=training.seed, purpose="dropout", epoch=training.epoch, name=self._name)
+            dropout.draw_factors(key, training.indices_N, self._rate, self._factors_ND[: self._num_drawn])
+
+    def scale(self, x_ND: Array, place_step: int, channel_step: int) -> None:
+        """Multiply rows by the examples' factors, in place; see `dropout.scale_by_factors`."""
+        if self._num_drawn is not None:
+            dropout.scale_by_factors(self._factors_ND[: self._num_drawn], place_step, channel_step, x_ND)
+
+
+class _BoundDropout:
+    def __init__(self, layer: Dropout, parameters: Views, tile: int, dtype: str) -> None:
+        self.factors = DropoutFactors(layer, tile, dtype)
+
+    def forward(self, x: Array) -> Array:
+        self.factors.scale(x.reshape(len(x), -1), 1, 1)
+        return x
+
+    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
+        self.factors.scale(dy.reshape(len(dy), -1), 1, 1)
+        return dy
+
+
 _BOUND: dict[type[Layer], Any] = {
     Conv2d: _BoundConv2d,
     MaxPool2d: _BoundMaxPool2d,
     Relu: _BoundRelu,
     Flatten: _BoundFlatten,
     Dense: _BoundDense,
+    Dropout: _BoundDropout,
 }
 
 
@@ -256,6 +315,7 @@ class LoopsExecution:
         self._inverse_std = 1 / np.array(normalisation.std, dtype)
         self._x_NCHW = np.empty((tile, *network.input_shape), dtype)
         self._layers: list[_BoundLayer] = [_BOUND[type(layer)](layer, views, tile, dtype) for layer in network.layers]
+        self._dropouts = [layer.factors for layer in self._layers if isinstance(layer, _BoundDropout)]
         # Layers in front of the first one with parameters need no gradient, nor does that one's input.
         self._first_trained = next(k for k, layer in enumerate(network.layers) if layer.parameters)
         self._trained = [
@@ -265,8 +325,12 @@ class LoopsExecution:
         ]
         self._example_slots_NK = np.zeros((tile, network.tile_sums.size), dtype)
 
-    def forward(self, images_MCHW: Array, indices_N: NDArray[np.int64]) -> Array:
+    def forward(
+        self, images_MCHW: Array, indices_N: NDArray[np.int64], training: TrainingExamples | None = None
+    ) -> Array:
         """See `Execution`."""
+        for factors in self._dropouts:
+            factors.draw(training)
         y = self._x_NCHW[: len(indices_N)]
         loops.gather_normalised(images_MCHW, indices_N, self._mean, self._inverse_std, y)
         for layer in self._layers:

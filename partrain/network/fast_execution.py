@@ -21,8 +21,16 @@ from numpy.typing import NDArray
 
 from partrain.kernels import convolution, convolution_backward, dense, layout, loops, max_pool
 from partrain.kernels.vectors import LANES
-from partrain.network.execution import Array, Factors, Views, scale_rows, write_squared_norms
-from partrain.network.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, Relu
+from partrain.network.execution import (
+    Array,
+    DropoutFactors,
+    Factors,
+    TrainingExamples,
+    Views,
+    scale_rows,
+    write_squared_norms,
+)
+from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
 from partrain.network.network import Network, examples_a_call
 from partrain.normalisation import Normalisation
 
@@ -269,6 +277,27 @@ class _DenseStage:
             scale_rows(factors[self._name].deltas_NE, scales_N)
 
 
+class _DropoutStage:
+    """Dropout, in place: what is in front of it needs no more of its output than where it is above 0."""
+
+    border = (0, 0)
+
+    def __init__(self, layer: Dropout, num: int) -> None:
+        self.layers: tuple[Layer, ...] = (layer,)
+        self.factors = DropoutFactors(layer, num, "float32")
+
+    def forward(self, x: Array) -> Array:
+        # Rows are channels last; those of one channel, or behind a `flatten`, are as the factors.
+        self.factors.scale(x.reshape(len(x), -1), x.shape[3] if x.ndim == 4 else 1, 1)
+        return x
+
+    def backward(
+        self, dy: _Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+    ) -> _Gradient | None:
+        self.factors.scale(*dy)
+        return dy
+
+
 class FastExecution:
     """Computes several tiles at once with the fast kernels.
 
@@ -291,9 +320,14 @@ class FastExecution:
         self._mean = np.array(normalisation.mean, np.float32)
         self._inverse_std = 1 / np.array(normalisation.std, np.float32)
         self.stages, self._inputs, self._first_trained = _plan(network, parameters, num)
+        self._dropouts = [stage.factors for stage in self.stages if isinstance(stage, _DropoutStage)]
 
-    def forward(self, images_MCHW: Array, indices_N: NDArray[np.int64]) -> Array:
+    def forward(
+        self, images_MCHW: Array, indices_N: NDArray[np.int64], training: TrainingExamples | None = None
+    ) -> Array:
         """See `execution.Execution`."""
+        for factors in self._dropouts:
+            factors.draw(training)
         N = len(indices_N)
         y = self._inputs[0]
         assert y is not None
@@ -366,6 +400,8 @@ def _plan(network: Network, parameters: Array, num: int) -> tuple[list[_Stage], 
                 stage = _FlattenStage(layer, num)
             case Dense():
                 stage = _DenseStage(layer, take(Relu), views, num)
+            case Dropout():
+                stage = _DropoutStage(layer, num)
             case _:
                 raise AssertionError(layer)
         inputs.append(None)

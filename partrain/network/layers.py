@@ -62,6 +62,13 @@ class Dense(Layer):
     """A fully connected layer; its parameters are `weight` (E, D) and `bias` (E,)."""
 
 
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """In training each number is 0 with probability `rate`, else 1/(1-rate) times itself; elsewhere nothing."""
+
+    rate: float = 0.5
+
+
 def build_layers(descriptions: Sequence[config.Section], input_shape: Shape) -> tuple[Layer, ...]:
     """Make the chain of layers for examples of `input_shape` (C, H, W).
 
@@ -119,6 +126,8 @@ def _build_layer(name: str, description: config.Section, shape: Shape, *, gain: 
             weight = Parameter(f"{name}.weight", (E, D), math.sqrt(gain / D))
             bias = Parameter(f"{name}.bias", (E,), 0.0)
             return Dense(name, shape, (E,), (weight, bias), multiply_adds=E * D)
+        case config.Dropout(rate=rate):
+            return Dropout(name, shape, shape, rate=rate)
     raise AssertionError(description)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from partrain import config
 from partrain.errors import ConfigError
-from partrain.network.layers import Dense, Layer, Shape, build_layers
+from partrain.network.layers import Dense, Dropout, Layer, Shape, build_layers
 from partrain.network.parameters import ParameterLayout
 
 # Examples that a worker computes at once, at least: so many share the loading of the weights, and what Python takes
@@ -50,6 +50,14 @@ class Network:
             p for layer in self.layers if not isinstance(layer, Dense) for p in layer.parameters
         )
         last = self.layers[-1]
+        for place in range(len(self.layers) - 1, -1, -1):
+            if self.layers[place].parameters:
+                break
+            if isinstance(self.layers[place], Dropout):
+                raise ConfigError(
+                    f"network.{place} ({self.layers[place].name}): it would drop outputs of the network, and with them "
+                    "the score of an example's own class; put it before the last `dense` layer"
+                )
         if len(last.output_shape) != 1:
             raise ConfigError(
                 f"network: the last layer ({last.name}) gives {last.output_shape}, not a row of numbers; "

@@ -22,13 +22,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from partrain.config import Augment
+from partrain.data.augmentation import Augmentation
 from partrain.interruption import SIGNALS_OF_RANKS
 from partrain.kernels import loops
 from partrain.kernels.compile_options import load
 from partrain.kernels.kernel_set import kernel_set
 from partrain.kill_switch import kill_point
 from partrain.network.clipping import clipping_scales, gradient_norms
-from partrain.network.execution import Factors
+from partrain.network.execution import Factors, TrainingExamples
 from partrain.network.execution_choice import make_execution
 from partrain.network.network import Network
 from partrain.network.softmax import softmax
@@ -60,9 +62,10 @@ class Command(NamedTuple):
     """What a worker is to compute, for the positions `first` … `last`-1 of what is under way.
 
     GRADIENTS: a position is a place in the batch, `first` at the beginning of a tile; the examples are those of
-    the shared `indices`, from the file "train". EVALUATE: a position is a place in the evaluation; the example
-    is the one at `offset` + position of `file`. MEASURED_GRADIENTS and MEASURED_EVALUATION do the same, and write the
-    squared norms of each example's gradient by layer; where `Computation.clip` is given, the former clips by them.
+    the shared `indices`, from the file "train", in this epoch. EVALUATE: a position is a place in the evaluation; the
+    example is the one at `offset` + position of `file`. MEASURED_GRADIENTS and MEASURED_EVALUATION do the same, and
+    write the squared norms of each example's gradient by layer; where `Computation.clip` is given, the former clips
+    by them.
     """
 
     operation: int
@@ -70,6 +73,7 @@ class Command(NamedTuple):
     offset: int
     first: int
     last: int
+    epoch: int = 0
 
     def encode(self) -> bytes:
         """Return the command as it goes through the pipe."""
@@ -81,7 +85,7 @@ class Command(NamedTuple):
         return cls._make(_COMMAND.unpack(message))
 
 
-_COMMAND = struct.Struct("<5q")
+_COMMAND = struct.Struct("<6q")
 COMMAND_BYTES = _COMMAND.size
 FILES = ("train", "test")
 
@@ -95,6 +99,8 @@ class Computation:
     arrays : those that `parallel.exchange` plans, and the data set's.
     class_weights : by which an example's loss and its gradient in a step are multiplied, for each output; None: by 1.
     clip : the largest norm of an example's gradient in a MEASURED_GRADIENTS; None: as it is.
+    seed : by which is drawn what is random in a step.
+    augment : how far the images of a step are changed at random; None: not at all.
     """
 
     network: Network
@@ -105,6 +111,8 @@ class Computation:
     arrays: SharedArrays
     class_weights: tuple[float, ...] | None = None
     clip: float | None = None
+    seed: int = 0
+    augment: Augment | None = None
 
 
 class TileComputer:
@@ -113,7 +121,8 @@ class TileComputer:
     def __init__(self, computation: Computation) -> None:
         network, arrays, dtype = computation.network, computation.arrays, computation.dtype
         normalisation, tile = computation.normalisation, computation.tile
-        load(kernel_set(computation.kernels).all, dtype)
+        kernels = kernel_set(computation.kernels)
+        load(kernels.for_training(augments=computation.augment is not None), dtype)
         self._arrays, self._tile, self._dense_layers = arrays, tile, network.dense_layers
         self._clip, self._dtype = computation.clip, dtype
         self._execution = make_execution(computation.kernels, network, arrays["parameters"], normalisation, tile, dtype)
@@ -122,6 +131,12 @@ class TileComputer:
         if computation.class_weights is not None:
             self._class_weights = np.array(computation.class_weights, dtype)
         self._sources: dict[str, ExampleSource] = {}
+        self._seed = computation.seed
+        self._augmentation: Augmentation | None = None
+        if computation.augment is not None:
+            self._augmentation = Augmentation(
+                computation.augment, network.input_shape, self._execution.capacity, kernels.augment
+            )
 
     def carry_out(self, command: Command, is_wanted: Callable[[], bool] = lambda: True) -> None:
         """Compute what `command` says, as many tiles at a time as the execution takes.
@@ -139,7 +154,8 @@ class TileComputer:
             measured = command.operation in MEASURED
             if command.operation in STEPS:
                 indices_N = self._arrays["indices"][first:last]
-                self._forward(file, indices_N, first, last)
+                training = TrainingExamples(self._seed, command.epoch, indices_N)
+                self._forward(file, indices_N, first, last, training)
                 if self._class_weights is not None:
                     self._weigh(self._class_weights[self._arrays[f"{file}.labels"][indices_N]], first, last)
                 kill_point("worker: in the middle of a tile")
@@ -150,13 +166,24 @@ class TileComputer:
                 if measured:
                     self._measure(first, last, self._own_factors(last - first))
 
-    def _forward(self, file: str, indices_N: NDArray[np.int64], first: int, last: int) -> NDArray[Any]:
+    def _forward(
+        self,
+        file: str,
+        indices_N: NDArray[np.int64],
+        first: int,
+        last: int,
+        training: TrainingExamples | None = None,
+    ) -> NDArray[Any]:
         if file not in self._sources:  # an evaluation has one file alone
             self._sources[file] = example_source(self._arrays, file, self._execution.capacity)
         images, places_N = self._sources[file].take(indices_N)
         labels = self._arrays[f"{file}.labels"]
         losses_N, predictions_N = self._arrays["losses"][first:last], self._arrays["predictions"][first:last]
-        logits_NE = self._execution.forward(images, places_N)
+        if training is not None and self._augmentation is not None:
+            images, places_N = self._augmentation.apply(
+                images, places_N, seed=training.seed, epoch=training.epoch, examples_N=indices_N
+            )
+        logits_NE = self._execution.forward(images, places_N, training)
         dlogits_NE = self._dlogits_NE[: last - first]
         loops.softmax_cross_entropy(logits_NE, labels[indices_N], losses_N, predictions_N, dlogits_NE)
         return logits_NE

@@ -65,9 +65,10 @@ def pixels(num_images: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         (NETWORK, SHAPE, "uint8", "float32"),
         (NETWORK, SHAPE, "float32", "float64"),
         (ARTICLE, (1, 28, 28), "uint8", "float32"),
+        (["flatten", {"dropout": {"rate": 0.5}}, {"dense": {"units": 3}}], (1, 2, 3), "uint8", "float32"),
         (["flatten", {"dense": {"units": 3}}], (1, 2, 3), "uint8", "float32"),
     ],
-    ids=["strides-paddings-overlaps", "float-pixels-float64-parameters", "article", "one-layer"],
+    ids=["strides-paddings-overlaps", "float-pixels-float64-parameters", "article", "dropout", "one-layer"],
 )
 def test_onnxruntime_gives_the_logits_and_probabilities_for_raw_pixels(
     tmp_path: Path, network: Sequence[Any], shape: tuple[int, int, int], image_dtype: str, dtype: str

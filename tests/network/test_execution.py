@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from partrain.config import Conv, Dense, Flatten, MaxPool, Relu
+from partrain.config import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.kernels import loops
 from partrain.kernels.compile_options import load
 from partrain.kernels.kernel_set import kernel_set
-from partrain.network.execution import Factors, LoopsExecution
+from partrain.network.execution import Factors, LoopsExecution, TrainingExamples
 from partrain.network.fast_execution import FastExecution
 from partrain.network.network import Network
 from partrain.normalisation import Normalisation
@@ -37,6 +37,24 @@ def build(*descriptions, shape=(2, 9, 8), num_classes=5):
     return Network(descriptions, shape, num_classes)
 
 
+DROPOUT_DESCRIPTIONS = (
+    Dropout(rate=0.1),
+    Conv(filters=3, kernel=3, padding=1),
+    Dropout(rate=0.1),
+    Relu(),
+    MaxPool(window=2),
+    Dropout(rate=0.2),
+    Conv(filters=4, kernel=[3, 2], padding=1),
+    Relu(),
+    Dropout(rate=0.1),
+    Flatten(),
+    Dropout(rate=0.1),
+    Dense(units=7),
+    Dropout(rate=0.1),
+    Relu(),
+    Dropout(rate=0.2),
+    Dense(units=5),
+)
 NETWORKS = {
     "whole": build(
         Conv(filters=3, kernel=3, padding=1),
@@ -97,6 +115,19 @@ NETWORKS = {
         Flatten(),
         Dense(units=5),
     ),
+    "dropout everywhere": build(*DROPOUT_DESCRIPTIONS),
+    "dropout before pooling, and of one channel": build(
+        Conv(filters=1, kernel=2),
+        Dropout(rate=0.3),
+        MaxPool(window=2, stride=1),
+        Dropout(rate=0.2),
+        Conv(filters=9, kernel=2),
+        Dropout(rate=0.3),
+        Relu(),
+        Flatten(),
+        Dense(units=5),
+    ),
+    "dropout that drops nothing": build(Flatten(), Dropout(rate=0), Dense(units=6), Relu(), Dense(units=5)),
     "ReLU behind flatten": build(Conv(filters=3, kernel=3), Flatten(), Relu(), Dense(units=5)),
 }
 ALL_NETWORKS = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
@@ -108,6 +139,7 @@ class Batch:
 
     def __init__(self, network, kernels, parameters, tile, num_examples):
         self.network, self.tile, self.dtype = network, tile, parameters.dtype
+        self.epoch = 0  # of what is drawn in a pass that has a backward pass
         specs = exchange_specs(network, num_examples, tile, str(self.dtype), num_examples)
         # What an earlier step left there must not matter.
         self.arrays = {name: np.full(spec.shape, 77, spec.dtype) for name, spec in specs.items()}
@@ -127,7 +159,9 @@ class Batch:
         """
         assert last - first <= self.execution.capacity
         losses, predictions = self.arrays["losses"][first:last], self.arrays["predictions"][first:last]
-        logits = self.execution.forward(x, np.arange(first, last))
+        indices = np.arange(first, last)
+        training = TrainingExamples(seed=3, epoch=self.epoch, indices_N=indices) if backward else None
+        logits = self.execution.forward(x, indices, training)
         self.logits[first:last] = logits
         own_dlogits = np.empty_like(logits)
         loops.softmax_cross_entropy(logits, labels[first:last], losses, predictions, own_dlogits)
@@ -613,3 +647,50 @@ def test_nothing_is_read_outside_the_arrays():
     )
     last_lines = ended.stdout.splitlines()[-1:]
     assert (ended.returncode, last_lines, ended.stderr) == (0, ["end"], "")
+
+
+# ---- dropout
+
+WITH_DROPOUT = NETWORKS["dropout everywhere"]
+
+
+@BOTH
+def test_dropout_is_another_one_in_each_epoch_for_each_example_and_each_layer(kernels):
+    network = build(Flatten(), Dropout(rate=0.5), Dropout(rate=0.5), Dense(units=5))
+    parameters, _, labels = drawn(network, 2, dtype="float32")
+    x = np.ones((2, *network.input_shape), np.float32)
+    batch = Batch(network, kernels, parameters, 2, 2)
+    kept = []
+    for batch.epoch in (0, 1, 0):
+        batch.gradient(x, labels)
+        kept.append(batch.arrays["dense1.inputs"].copy())
+    assert set(np.unique(kept[0])) == {0, 4}
+    assert abs((kept[0] == 0).mean() - 0.75) < 0.15  # were the layers' the same, it would be a half
+    assert not np.array_equal(kept[0][0], kept[0][1])
+    assert not np.array_equal(kept[1], kept[0])
+    assert np.array_equal(kept[2], kept[0])
+
+
+def test_fast_execution_and_loops_drop_the_same_numbers():
+    parameters, x, labels = drawn(WITH_DROPOUT, 6, dtype="float32")
+    dropped = []
+    for kernels in ("fast", "loops"):
+        batch = Batch(WITH_DROPOUT, kernels, parameters, 3, 6)
+        batch.gradient(np.abs(x) + 1, labels)
+        dropped.append({name: a == 0 for name, a in batch.arrays.items() if name.startswith("dense")})
+    for name, fast in dropped[0].items():
+        assert np.array_equal(fast, dropped[1][name]), name
+    assert 0.1 < dropped[0]["dense1.inputs"].mean() < 0.9
+
+
+@BOTH
+def test_where_nothing_is_trained_dropout_is_nothing(kernels):
+    parameters, x, labels = drawn(WITH_DROPOUT, 5, dtype="float32")
+    without = [d for d in DROPOUT_DESCRIPTIONS if not isinstance(d, Dropout)]
+    plain = Batch(build(*without), kernels, parameters, 5, 5)
+    plain.compute(x, labels, 0, 5, backward=False)
+    batch = Batch(WITH_DROPOUT, kernels, parameters, 5, 5)
+    batch.gradient(x, labels)  # what a training step has drawn must not stay
+    assert not np.allclose(batch.logits, plain.logits, rtol=1e-2)
+    batch.compute(x, labels, 0, 5, backward=False)
+    np.testing.assert_allclose(batch.logits, plain.logits, rtol=1e-4, atol=1e-5)

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from partrain.config import Conv, Dense, Flatten, MaxPool, Relu
+from partrain.config import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.errors import ConfigError
 from partrain.network.network import Network
 
@@ -91,3 +91,18 @@ def test_the_table_tells_shapes_parameters_and_multiply_adds(article):
     assert lines[7].split() == ["dense1", "128", "102,528", "102,400"]
     assert lines[-1].split() == ["total", f"{NUM_PARAMETERS:,}", f"{115_200 + 640_000 + 102_400 + 1_280:,}"]
     assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize("after", [(), (Relu(),)])
+def test_dropout_of_the_networks_outputs_is_refused(after):
+    chain = [Flatten(), Dropout(rate=0.2), Dense(units=3), Dropout(rate=0.5), *after]
+    with pytest.raises(
+        ConfigError, match=r"^network\.3 \(dropout2\): it would drop outputs of the network.* before the"
+    ):
+        Network(chain, (1, 4, 4), num_classes=3)
+    assert Network(chain[:3], (1, 4, 4), num_classes=3).layers[1].name == "dropout1"
+
+
+def test_the_table_has_dropout_without_parameters_and_multiply_adds():
+    lines = Network([Flatten(), Dropout(rate=0.2), Dense(units=3)], (1, 4, 4), num_classes=3).table().splitlines()
+    assert lines[2].split() == ["dropout1", "16", "0", "0"]

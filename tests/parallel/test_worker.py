@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from partrain.config import Augment, Elastic
 from partrain.parallel.worker import EVALUATE, FILES, GRADIENTS, Command, Computation, TileComputer
 
 TRAIN, TEST = FILES.index("train"), FILES.index("test")
@@ -33,7 +34,7 @@ def results_of(computation: Computation) -> dict[str, bytes]:
 def test_command_comes_out_of_the_pipe_as_it_went_in(
     operation: int, file: int, offset: int, first: int, last: int
 ) -> None:
-    command = Command(operation, file, offset, first, last)
+    command = Command(operation, file, offset, first, last, epoch=last % 1000)
     assert Command.decode(command.encode()) == command
 
 
@@ -169,3 +170,57 @@ def test_class_weights_multiply_loss_and_gradient_of_a_step_and_leave_evaluation
         TileComputer(each).carry_out(Command(EVALUATE, TEST, 0, 0, 20))
         evaluations.append(results_of(each))
     assert evaluations[0] == evaluations[1]
+
+
+# ---- what is random in a step
+
+AUGMENT = Augment(shift=(1.0, 2.0), rotation=20.0, scale=0.1, elastic=Elastic(alpha=20.0, sigma=3.0))
+
+
+def gradients_of(computation: Computation, commands: Sequence[Command]) -> dict[str, bytes]:
+    spoil_results(computation)
+    computer = TileComputer(computation)
+    for command in commands:
+        computer.carry_out(command)
+    return results_of(computation)
+
+
+@pytest.fixture(params=[("fast", "float32"), ("loops", "float32"), ("loops", "float64")], ids=str)
+def random_computation(request: pytest.FixtureRequest, make_computation: Callable[..., Computation]) -> Computation:
+    """A computation with dropout, whose images are augmented."""
+    kernels, dtype = request.param
+    drop = {"dropout": {"rate": 0.3}}
+    return replace(make_computation(kernels=kernels, dtype=dtype, more_layers={3: drop, 7: drop}), augment=AUGMENT)
+
+
+def test_random_tile_has_the_same_bits_in_any_order_and_any_grouping(random_computation: Computation) -> None:
+    expected = gradients_of(random_computation, [Command(GRADIENTS, TRAIN, 0, 0, 20, epoch=2)])
+    pieces = [(18, 20), (9, 18), (3, 9), (0, 3), (9, 12)]
+    commands = [Command(GRADIENTS, TRAIN, 0, first, last, epoch=2) for first, last in pieces]
+    assert gradients_of(random_computation, commands) == expected
+
+
+def test_random_tile_is_another_one_in_another_epoch_and_with_another_seed(random_computation: Computation) -> None:
+    whole = Command(GRADIENTS, TRAIN, 0, 0, 20)
+    first = gradients_of(random_computation, [whole])
+    for other in (
+        gradients_of(random_computation, [whole._replace(epoch=1)]),
+        gradients_of(replace(random_computation, seed=1), [whole]),
+        gradients_of(replace(random_computation, augment=None), [whole]),
+    ):
+        assert other["losses"] != first["losses"]
+    assert gradients_of(random_computation, [whole]) == first
+
+
+@pytest.mark.parametrize("file", [TRAIN, TEST])
+def test_evaluation_has_nothing_random_in_it(random_computation: Computation, file: int) -> None:
+    command = Command(EVALUATE, file, 5, 0, 17)
+    expected = gradients_of(replace(random_computation, augment=None), [command])
+    for epoch in (0, 1):
+        step = Command(GRADIENTS, TRAIN, 0, 0, 20, epoch=epoch)
+        spoil_results(random_computation)
+        computer = TileComputer(random_computation)
+        computer.carry_out(step)
+        spoil_results(random_computation)
+        computer.carry_out(command)
+        assert results_of(random_computation) == expected

@@ -1,0 +1,89 @@
+"""Training images changed at random, as a pure function of seed, epoch and example; kernels.augmentation says how."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.config import Augment, Elastic
+from partrain.errors import ConfigError
+from partrain.randomness import philox_key
+
+# The mean square of the cubic B-spline over the places between two knots.
+_SPLINE_MEAN_SQUARE = 151 / 315
+
+
+class Augmentation:
+    """Makes the images of a step out of those of the data set.
+
+    Parameters
+    ----------
+    augment : the bounds.
+    image_shape : (C, H, W).
+    capacity : examples at once, at most.
+    kernel : `augmentation.augment` or its definition, loaded.
+    """
+
+    def __init__(
+        self, augment: Augment, image_shape: tuple[int, ...], capacity: int, kernel: Callable[..., Any]
+    ) -> None:
+        self._kernel = kernel
+        self._bounds = (*augment.shift, math.radians(augment.rotation), augment.scale)
+        self._elastic = spline_of(augment.elastic)
+        self._images_NCHW = np.empty((capacity, *image_shape), np.float32)
+        self._places = np.arange(capacity)
+
+    def apply(
+        self,
+        images_MCHW: NDArray[Any],
+        places_N: NDArray[np.int64],
+        *,
+        seed: int,
+        epoch: int,
+        examples_N: NDArray[np.int64],
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return an array of raw pixels, and the places in it of the augmented images; valid until the next call.
+
+        Parameters
+        ----------
+        images_MCHW, places_N : raw pixels, and where in them the examples are.
+        seed, epoch, examples_N : what is drawn is a function of these; `examples_N` are indices in the training set.
+        """
+        N = len(examples_N)
+        key = philox_key(seed=seed, purpose="augmentation", epoch=epoch)
+        self._kernel(images_MCHW, places_N, examples_N, key, self._bounds, self._elastic, self._images_NCHW[:N])
+        return self._images_NCHW, self._places[:N]
+
+
+def spline_of(elastic: Elastic | None) -> tuple[float, float]:
+    """Return amplitude and spacing (pixels) of the splines whose displacements are as large, and as smooth.
+
+    Noise in (-1, 1), smoothed by a Gaussian of sigma pixels, has the mean square 1/3 / (4 pi sigma^2), where sigma is
+    not much below 1; that of the splines is amplitude^2 / 3 times the square of _SPLINE_MEAN_SQUARE.
+    """
+    if elastic is None:
+        return 0.0, 1.0
+    amplitude = elastic.alpha / (2 * math.sqrt(math.pi) * elastic.sigma * _SPLINE_MEAN_SQUARE)
+    return amplitude, math.sqrt(3) * elastic.sigma
+
+
+def require_in_sight(augment: Augment | None, image_shape: tuple[int, ...]) -> None:
+    """Check that images cannot be shifted until nothing of them is left.
+
+    Raises
+    ------
+    ConfigError
+        They can.
+    """
+    if augment is None:
+        return
+    _, rows, columns = image_shape
+    if augment.shift[0] >= rows or augment.shift[1] >= columns:
+        raise ConfigError(
+            f"training.augment.shift: {augment.shift[0]:g} rows and {augment.shift[1]:g} columns move an image of "
+            f"{rows} x {columns} pixels out of sight; a tenth of its size is usual"
+        )
