@@ -47,6 +47,11 @@ CASES: dict[str, tuple[Path, list[str], tuple[int, ...]]] = {
         (0, 3, 8),
     ),
     "augmentation and dropout": (MNIST, RANDOM, (0, 1, 2, 3, 8)),
+    "all of it at once": (
+        MNIST,
+        [*RANDOM, "training.class_weights=balanced", "training.per_example.clip=1", "training.tile=7"],
+        (0, 3),
+    ),
     "augmentation and dropout in loops": (MNIST, [*RANDOM, "training.kernels=loops", "training.tile=7"], (0, 3)),
     "loops": (MNIST, ["training.kernels=loops"], (0, 2, 5)),
     "float64": (MNIST, ["training.kernels=loops", "training.dtype=float64"], (0, 2, 5)),

@@ -139,7 +139,8 @@ class Batch:
 
     def __init__(self, network, kernels, parameters, tile, num_examples):
         self.network, self.tile, self.dtype = network, tile, parameters.dtype
-        self.epoch = 0  # of what is drawn in a pass that has a backward pass
+        self.epoch = 0  # of what is drawn in a pass of training
+        self.drawn_for = np.arange(num_examples)  # the training set's examples that these are
         specs = exchange_specs(network, num_examples, tile, str(self.dtype), num_examples)
         # What an earlier step left there must not matter.
         self.arrays = {name: np.full(spec.shape, 77, spec.dtype) for name, spec in specs.items()}
@@ -152,6 +153,13 @@ class Batch:
             self.execution = LoopsExecution(network, parameters, as_they_are, tile, str(self.dtype))
         self.reduction = GradientReduction(network, kernel_set(kernels), self.arrays, tile, str(self.dtype))
 
+    def forward(self, x, first, last, *, trains):
+        """Return the logits of the examples `first` … `last`-1, and keep them."""
+        training = TrainingExamples(seed=3, epoch=self.epoch, indices_N=self.drawn_for[first:last]) if trains else None
+        logits = self.execution.forward(x, np.arange(first, last), training)
+        self.logits[first:last] = logits
+        return logits
+
     def compute(self, x, labels, first, last, *, backward=True, dlogits=None):
         """Compute the examples `first` … `last`-1 of the batch, at most as many as the execution takes at once.
 
@@ -159,10 +167,7 @@ class Batch:
         """
         assert last - first <= self.execution.capacity
         losses, predictions = self.arrays["losses"][first:last], self.arrays["predictions"][first:last]
-        indices = np.arange(first, last)
-        training = TrainingExamples(seed=3, epoch=self.epoch, indices_N=indices) if backward else None
-        logits = self.execution.forward(x, indices, training)
-        self.logits[first:last] = logits
+        logits = self.forward(x, first, last, trains=backward)
         own_dlogits = np.empty_like(logits)
         loops.softmax_cross_entropy(logits, labels[first:last], losses, predictions, own_dlogits)
         if dlogits is not None:

@@ -33,6 +33,7 @@ def gradients_one_by_one(network, parameters, x, labels):
     rows = []
     for n in range(len(x)):
         batch = Batch(network, "loops", parameters.astype(np.float64), 1, 1)
+        batch.drawn_for[:] = n
         rows.append(batch.gradient(x[n : n + 1], labels[n : n + 1])[1])
     return np.array(rows)
 
@@ -50,9 +51,9 @@ def squared_norms_by_layer(network, gradients_NK):
 def measured(network, kernels, parameters, x, labels, clip=None):
     """Measure the examples and sum the tiles, a call of the execution; return squared norms and the batch."""
     batch = Batch(network, kernels, parameters, TILE, len(x))
-    batch.compute(x, labels, 0, len(x), backward=False)
+    logits = batch.forward(x, 0, len(x), trains=True)
     dlogits = np.empty((len(x), network.num_outputs), parameters.dtype)
-    loops.softmax_cross_entropy(batch.logits, labels, batch.arrays["losses"], batch.arrays["predictions"], dlogits)
+    loops.softmax_cross_entropy(logits, labels, batch.arrays["losses"], batch.arrays["predictions"], dlogits)
     squared = np.full((len(x), len(network.trained_layers)), np.nan)
     factors = batch.factors(0, len(x))
     batch.execution.measure(dlogits, factors, squared)
