@@ -330,7 +330,7 @@ def _computing(
     if folder is not None:
         check_disk(folder, preparation.checkpoint_bytes, config.checkpoints.keep_last + 2)
     kernels = kernel_set(training.kernels)
-    needed = kernels.for_training(augments=training.augment is not None)
+    needed = kernels.for_training(augments=training.augment is not None, drops=preparation.network.drops)
     load(needed, training.dtype, announce=messages.say, warn=messages.warn)
     specs, files = preparation.array_plan()
     # From here on there is something to put away, or to save: a signal waits until that can be done.

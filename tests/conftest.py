@@ -490,7 +490,7 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
                 arrays[f"{name}.labels"][:] = labels
             arrays["parameters"][:] = network.parameters.initial_values(0, dtype)
             arrays["indices"][:] = (np.arange(batch_size) * 7 + 3) % 60
-            load(kernel_set(kernels).all, dtype)
+            load(kernel_set(kernels).for_training(augments=True, drops=True), dtype)
             return Computation(network, kernels, dtype, tile, Normalisation((127.5,), (74.0,)), arrays)
 
         yield make

@@ -93,8 +93,11 @@ def measure(
             f"a batch has {tiles} tile{'s' * (tiles > 1)}: more workers would have nothing to do, and are left out"
         )
     check_memory(preparation.memory_plan(workers[-1]))
+    needed = kernel_set(training.kernels).for_training(
+        augments=training.augment is not None, drops=preparation.network.drops
+    )
     load(
-        (*kernel_set(training.kernels).for_training(augments=training.augment is not None), peak.multiply_adds),
+        (*needed, peak.multiply_adds),
         training.dtype,
         announce=messages.say,
         warn=messages.warn,

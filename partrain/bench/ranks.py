@@ -73,7 +73,7 @@ def measure_ranks(
     check_memory(preparation.memory_plan(num_workers))
     kernels = kernel_set(training.kernels)
     load(
-        kernels.for_training(augments=training.augment is not None),
+        kernels.for_training(augments=training.augment is not None, drops=preparation.network.drops),
         training.dtype,
         announce=messages.say,
         warn=messages.warn,

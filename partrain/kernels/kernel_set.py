@@ -29,10 +29,10 @@ class KernelSet:
     Attributes
     ----------
     name : "loops" or "fast".
-    all : what must be loaded before any of them is called.
+    all : what every network may need, and must be loaded before any of them is called.
     dense_backward_weights : turns factors into a gradient; see `loops.dense_backward_weights`.
-    augment : makes random variants of images. It is not among `all`: it takes seconds to compile, and few trainings
-        use it.
+    augment : makes random variants of images. Like those of dropout it is not among `all`: it takes seconds to
+        compile, and few trainings use it.
     in_pieces : whether the set has `update.update_parameters`, which makes an update by several threads.
     """
 
@@ -42,10 +42,12 @@ class KernelSet:
     augment: Kernel
     in_pieces: bool
 
-    def for_training(self, *, augments: bool) -> tuple[Kernel, ...]:
-        """Return what must be loaded for a training that augments its images, or not."""
-        return (*self.all, self.augment) if augments else self.all
+    def for_training(self, *, augments: bool, drops: bool) -> tuple[Kernel, ...]:
+        """Return what must be loaded for a training that augments its images, or not; with dropout, or without."""
+        return (*self.all, *((self.augment,) if augments else ()), *(_DROPOUT if drops else ()))
 
+
+_DROPOUT = (dropout.draw_factors, dropout.scale_by_factors)
 
 _BOTH = (
     loops.relu_backward_input,
@@ -56,8 +58,6 @@ _BOTH = (
     loops.adam_update,
     norms.slot_squared_norms,
     norms.factor_squared_norms,
-    dropout.draw_factors,
-    dropout.scale_by_factors,
 )
 
 LOOPS = KernelSet(

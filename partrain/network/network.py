@@ -31,6 +31,7 @@ class Network:
         of `parameters`, since only a convolution gives a convolution its input.
     trained_layers : the layers that have parameters.
     dense_layers : those of them whose gradients travel as factors (network.execution.Factors).
+    drops : whether it has dropout.
     """
 
     def __init__(self, descriptions: Sequence[config.Section], input_shape: Shape, num_classes: int) -> None:
@@ -46,6 +47,7 @@ class Network:
         self.parameters = ParameterLayout(p for layer in self.layers for p in layer.parameters)
         self.trained_layers = tuple(layer for layer in self.layers if layer.parameters)
         self.dense_layers = tuple(layer for layer in self.layers if isinstance(layer, Dense))
+        self.drops = any(isinstance(layer, Dropout) for layer in self.layers)
         self.tile_sums = ParameterLayout(
             p for layer in self.layers if not isinstance(layer, Dense) for p in layer.parameters
         )

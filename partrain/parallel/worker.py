@@ -122,7 +122,7 @@ class TileComputer:
         network, arrays, dtype = computation.network, computation.arrays, computation.dtype
         normalisation, tile = computation.normalisation, computation.tile
         kernels = kernel_set(computation.kernels)
-        load(kernels.for_training(augments=computation.augment is not None), dtype)
+        load(kernels.for_training(augments=computation.augment is not None, drops=network.drops), dtype)
         self._arrays, self._tile, self._dense_layers = arrays, tile, network.dense_layers
         self._clip, self._dtype = computation.clip, dtype
         self._execution = make_execution(computation.kernels, network, arrays["parameters"], normalisation, tile, dtype)

@@ -27,6 +27,10 @@ def is_kernel(function):
     return function in compile_options._signatures
 
 
+def everything(name):
+    return kernel_set(name).for_training(augments=True, drops=True)
+
+
 @SETS
 def test_a_set_is_found_by_its_name(name):
     assert kernel_set(name).name == name
@@ -39,7 +43,7 @@ def test_only_the_two_sets_of_the_configuration_exist():
 
 @SETS
 def test_a_set_names_each_kernel_once(name):
-    kernels = kernel_set(name).all
+    kernels = everything(name)
     assert all(is_kernel(k) for k in kernels)
     assert len(set(kernels)) == len(kernels)
 
@@ -50,22 +54,35 @@ def test_what_turns_factors_into_a_gradient_is_one_of_the_set(name):
 
 
 def test_the_loops_are_all_there_are():
-    # Norms are alike for both sets.
-    assert names(kernel_set("loops").all) == names(kernels_of("loops")) | names(kernels_of("norms"))
+    # Norms and dropout are alike for both sets.
+    common = names(kernels_of("norms")) | names(kernels_of("dropout"))
+    augment = names([kernel_set("loops").augment])
+    assert names(everything("loops")) == names(kernels_of("loops")) | common | augment
     assert kernel_set("loops").dense_backward_weights is loops.dense_backward_weights
 
 
 def test_the_fast_set_has_every_kernel_of_the_files_that_are_written_for_it():
-    # `strokes` draws the synthetic digits, and `peak` measures the processor: no network is computed with them.
-    modules = {m.name for m in pkgutil.iter_modules(partrain.kernels.__path__)} - {"loops", "strokes", "peak"}
-    expected = set().union(*(names(kernels_of(module)) for module in modules))
-    assert {k for k in names(kernel_set("fast").all) if not k.startswith("loops.")} == expected
+    # `strokes` draws the synthetic digits, `peak` measures the processor, and other kernels call into `philox`.
+    others = {"loops", "strokes", "peak", "philox"}
+    modules = {m.name for m in pkgutil.iter_modules(partrain.kernels.__path__)} - others
+    expected = set().union(*(names(kernels_of(module)) for module in modules)) - names([kernel_set("loops").augment])
+    assert {k for k in names(everything("fast")) if not k.startswith("loops.")} == expected
     assert kernel_set("fast").dense_backward_weights is dense.dense_backward_weights
 
 
 def test_the_fast_set_has_kernels_of_its_own_for_the_costly_operations():
     operations = {name.rpartition(".")[2] for name in names(kernel_set("fast").all) if name.startswith("loops.")}
     assert not [name for name in operations if name.startswith(("conv2d", "dense", "max_pool", "gather"))]
+
+
+@SETS
+def test_what_few_trainings_use_is_loaded_for_those_alone(name):
+    kernels = kernel_set(name)
+    plain = kernels.for_training(augments=False, drops=False)
+    assert plain == kernels.all
+    assert set(kernels.for_training(augments=True, drops=False)) - set(plain) == {kernels.augment}
+    more = names(set(kernels.for_training(augments=False, drops=True)) - set(plain))
+    assert more == names(kernels_of("dropout"))
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,8 @@ BOTH = pytest.mark.parametrize("kernels", ["fast", "loops"])
 
 @pytest.fixture(scope="session", autouse=True)
 def _loaded_kernels():
-    load(kernel_set("fast").all, "float32")
-    load(kernel_set("loops").all, "float32")
-    load(kernel_set("loops").all, "float64")
+    for kernels, dtype in (("fast", "float32"), ("loops", "float32"), ("loops", "float64")):
+        load(kernel_set(kernels).for_training(augments=False, drops=True), dtype)
 
 
 def build(*descriptions, shape=(2, 9, 8), num_classes=5):
@@ -614,7 +613,7 @@ class Guarded:
 
 fast_execution.np = Guarded()
 fast_execution._zeros_with_slack = lambda shape, dtype=np.float32: guarded(shape, dtype, LANES)
-load(kernel_set("fast").all, "float32")
+load(kernel_set("fast").for_training(augments=False, drops=True), "float32")
 networks = NETWORKS | {f"network {seed}": random_network(seed) for seed in range(0, NUM_RANDOM_NETWORKS, 2)}
 rng = np.random.default_rng(0)
 
