@@ -282,6 +282,26 @@ class Augment(Section):
     elastic: Elastic | None = None
 
 
+class Privacy(Section):
+    """Differential privacy: sampled batches, and noise on the sum of clipped gradients.
+
+    One of `noise_multiplier` and `target_epsilon` must be given. `max_batch_size` is how many examples of a batch are
+    computed at once: of a larger batch the rest comes in further rounds.
+    """
+
+    noise_multiplier: Annotated[float, Field(ge=0.1, le=1e4, allow_inf_nan=False)] | None = None
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    target_epsilon: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    source: Literal["secure", "seeded"] = "secure"
+    max_batch_size: PositiveInt | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _noise_is_given_or_follows(self) -> Privacy:
+        if self.noise_multiplier is None and self.target_epsilon is None:
+            raise ValueError("give noise_multiplier, or target_epsilon, from which it is computed")
+        return self
+
+
 class Training(Section):
     """What is computed in a step, and how many steps."""
 
@@ -295,6 +315,7 @@ class Training(Section):
     class_weights: Literal["balanced"] | None = None
     per_example: PerExample = PerExample()
     augment: Augment | None = None
+    privacy: Privacy | None = None
     kernels: Literal["fast", "loops"] = "fast"
     dtype: Literal["float32", "float64"] = "float32"
 
@@ -302,6 +323,20 @@ class Training(Section):
     def _float64_is_for_loops(self) -> Training:
         if self.dtype == "float64" and self.kernels == "fast":
             raise ValueError("the fast kernels compute in float32; dtype float64 needs kernels: loops")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _privacy_needs_clipping(self) -> Training:
+        if self.privacy and not self.per_example.clips:
+            raise ValueError(
+                "training.privacy hides each example's clipped gradient in noise; "
+                "set training.per_example.clip to a finite norm, for example 1.0"
+            )
+        if self.privacy and self.class_weights is not None:
+            raise ValueError(
+                "training.class_weights are counted from the labels, which training.privacy does not account for; "
+                "leave one of them out"
+            )
         return self
 
 
@@ -385,6 +420,8 @@ class Config(Section):
             del mapping["training"]["per_example"]  # nothing of it changes a result
         if self.training.augment is None:
             del mapping["training"]["augment"]
+        if self.training.privacy is None:
+            del mapping["training"]["privacy"]
         if self.training.stop_early is None:
             del mapping["training"]["stop_early"]
         else:

@@ -29,12 +29,14 @@ from partrain.kill_switch import kill_point
 from partrain.messages import Messages
 from partrain.network.clipping import gradient_norms
 from partrain.network.parameters import digest
-from partrain.parallel.parameter_update import ParameterUpdate
+from partrain.parallel.parameter_update import NotFinite, ParameterUpdate
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.tiles import cut_into_shards
 from partrain.parallel.worker import FILES, GRADIENTS, MEASURED_GRADIENTS, Command
 from partrain.parallel.worker_pool import ComputeGroup
 from partrain.preparation import Preparation
+from partrain.privacy_text import describe_privacy
+from partrain.private_training import PrivateBatch, PrivateTraining
 from partrain.stopwatch import Stopwatch
 from partrain.store import checkpoint
 from partrain.store.metrics_log import MetricsLog
@@ -43,11 +45,13 @@ from partrain.store.run_directory import RunDirectory
 Metrics = dict[str, float]
 
 
-@dataclass(frozen=True)
+# Without eq: comparing arrays gives arrays, so a generated == would only raise.
+@dataclass(frozen=True, eq=False)
 class _StepResult:
     loss: float
     num_examples: int
     lr: float
+    private: PrivateBatch | None = None
 
 
 class Coordinator:
@@ -97,8 +101,16 @@ class Coordinator:
         self._parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
         self._adam = Adam(self._parameters, training.optimizer, training.schedule, loops.adam_update)
         self._update = ParameterUpdate(network, kernels, arrays, training.tile, training.dtype, self._adam)
+        self._private: PrivateTraining | None = None
+        self._budget_steps: int | None = None
+        if training.privacy:
+            self._private = PrivateTraining(
+                training, config.seed, self._num_train, group, arrays, self._update,
+                lambda num_examples: self._commands(num_examples, MEASURED_GRADIENTS, self._epoch),
+            )  # fmt: skip
+            self._budget_steps = preparation.budget_steps()
         self._order = functools.lru_cache(maxsize=1)(functools.partial(epoch_order, self._num_train, seed=config.seed))
-        self._commands = functools.lru_cache(maxsize=2)(self._cut_batch)
+        self._commands = functools.lru_cache(maxsize=4)(self._cut_batch)
         self._saved_step: int | None = None
         self._settled_step = 0
         self._num_lost_rows = 0
@@ -118,11 +130,28 @@ class Coordinator:
         return self.step >= self._preparation.num_steps or self.stopped_early is not None
 
     @property
+    def privacy(self) -> dict[str, Any] | None:
+        """What the steps so far can have told of a single example, and whether the noise is a secret.
+
+        It takes a tenth of a second to compute.
+        """
+        return self._preparation.privacy_after(self.step)
+
+    @property
     def stopped_early(self) -> str | None:
         """Why the training ended before its last step, or None if it did not."""
-        if self._early_stopping is None or self.step >= self._preparation.num_steps:
+        if self.step >= self._preparation.num_steps:
             return None
-        return self._early_stopping.reason
+        if self._budget_steps is not None and self.step >= self._budget_steps:
+            privacy = self._config.training.privacy
+            assert privacy is not None
+            return f"one more step would exceed epsilon {privacy.target_epsilon:g} at delta {privacy.delta:g}"
+        return None if self._early_stopping is None else self._early_stopping.reason
+
+    @property
+    def _epoch(self) -> int:
+        """The next step's."""
+        return self.step // self._preparation.steps_per_epoch
 
     @property
     def steps_per_epoch(self) -> int:
@@ -234,6 +263,8 @@ class Coordinator:
 
     def _make_step(self) -> _StepResult:
         """Compute the gradient of the next batch and move the parameters by it."""
+        if self._private:
+            return self._make_private_step(self._private)
         epoch, place = divmod(self.step, self._preparation.steps_per_epoch)
         batch_size = self._config.training.batch_size
         indices = self._order(epoch=epoch)[place * batch_size : (place + 1) * batch_size]
@@ -246,22 +277,35 @@ class Coordinator:
         self.step += 1
         return _StepResult(loss, num_examples, self._adam.learning_rate(self.step))
 
+    def _make_private_step(self, private: PrivateTraining) -> _StepResult:
+        kill_point("coordinator: before a private step")
+        batch = private.make_step(self.step + 1)
+        if batch.not_finite:
+            self._refuse(batch.not_finite, batch.loss)
+        self.step += 1
+        return _StepResult(batch.loss, len(batch.losses_N), self._adam.learning_rate(self.step), batch)
+
     def _is_logged(self, step: int) -> bool:
-        return step % self._config.logging.every_steps == 0 or step == self._preparation.num_steps
+        last_step = self._preparation.num_steps
+        if self._budget_steps is not None:
+            last_step = min(last_step, self._budget_steps)
+        return step % self._config.logging.every_steps == 0 or step == last_step
 
     def _cut_batch(self, num_examples: int, operation: int, epoch: int) -> list[Command]:
         shards = cut_into_shards(num_examples, self._config.training.tile, self._group.num_at_once)
         return [Command(operation, FILES.index("train"), 0, first, last, epoch) for first, last in shards]
 
     def _update_parameters(self, num_examples: int, loss: float) -> None:
-        step = self.step + 1
         kill_point("coordinator: before an update")
         if not math.isfinite(loss):
             self._refuse_update(self._update.find_not_finite(num_examples), loss)
-        not_finite = self._update.apply(num_examples, step)
+        not_finite = self._update.apply(num_examples, self.step + 1)
         kill_point("coordinator: after an update")
-        if not_finite is None:
-            return
+        if not_finite is not None:
+            self._refuse(not_finite, loss)
+
+    def _refuse(self, not_finite: NotFinite, loss: float) -> NoReturn:
+        step = self.step + 1
         if not_finite.is_gradient:
             self._refuse_update(not_finite.parameter, loss)
         self._settled_step = -1  # these parameters must not be saved
@@ -292,13 +336,15 @@ class Coordinator:
                 logging.evaluate_every_steps and self.step % logging.evaluate_every_steps == 0,
             )
         )
+        if self._private and (epoch_ends or self.completed):
+            self._log_privacy()
         has_validation = self._preparation.splits["validation"].size > 0
         is_best = (evaluation_due or self.completed) and has_validation and self._validate()
         # Not at an end that falls between two evaluations: a longer run does not evaluate there.
         if self._early_stopping and evaluation_due:
             self._early_stopping.observe(self.step, self.metrics)
-            if self.stopped_early:
-                self._messages.say(f"stopped early at step {self.step}: {self.stopped_early}")
+        if self.stopped_early:
+            self._messages.say(f"stopped early at step {self.step}: {self.stopped_early}")
         save_due = (
             epoch_ends
             or (is_best and checkpoints.keep_best)
@@ -311,24 +357,30 @@ class Coordinator:
         num_examples, seconds = self.num_examples_until(self.step), self._clock.read()["train"]
         rate = (num_examples - self._logged_examples) / max(seconds - self._logged_seconds, 1e-9)
         self._logged_examples, self._logged_seconds = num_examples, seconds
-        n = result.num_examples
-        labels = self._arrays["train.labels"][self._arrays["indices"][:n]]
-        num_correct = int((self._arrays["predictions"][:n] == labels).sum())
         self._append_metrics(
-            {
-                "train/loss": result.loss,
-                "train/accuracy": num_correct / n,
-                "lr": result.lr,
-                "examples_per_s": round(rate, 1),
-            }
-            | self._gradient_metrics(n)
+            self._batch_metrics(result)
+            | {"lr": result.lr, "examples_per_s": round(rate, 1)}
+            | self._gradient_metrics(result)
         )
 
-    def _gradient_metrics(self, num_examples: int) -> Metrics:
-        """Return what the norms of the examples' gradients come to, before clipping, where they are measured."""
-        if self.noise_scale is None:
+    def _batch_metrics(self, result: _StepResult) -> Metrics:
+        """Return loss and accuracy of the step's batch; nothing of an empty one."""
+        n, private = result.num_examples, result.private
+        if n == 0:
             return {}
-        squared_norms_NL = self._arrays["squared_norms"][:num_examples]
+        if private:
+            num_correct = int(private.correct_N.sum())
+        else:
+            labels = self._arrays["train.labels"][self._arrays["indices"][:n]]
+            num_correct = int((self._arrays["predictions"][:n] == labels).sum())
+        return {"train/loss": result.loss, "train/accuracy": num_correct / n}
+
+    def _gradient_metrics(self, result: _StepResult) -> Metrics:
+        """Return what the norms of the examples' gradients come to, before clipping, where they are measured."""
+        n, private = result.num_examples, result.private
+        if self.noise_scale is None or n == 0:
+            return {}
+        squared_norms_NL = private.squared_norms_NL if private else self._arrays["squared_norms"][:n]
         names = [layer.name for layer in self._network.trained_layers]
         metrics = norm_metrics(squared_norms_NL, names, by_layer=self._per_example.by_layer)
         norms_N, clip = gradient_norms(squared_norms_NL), self._per_example.clip
@@ -337,10 +389,19 @@ class Coordinator:
             norms_N = np.minimum(norms_N, clip)
         # A longer training does not log what happens to be the last step of a shorter one.
         if self.step % self._config.logging.every_steps == 0:
-            self.noise_scale.observe(norms_N, self._update.squared_norm(num_examples))
+            squared_norm = (
+                private.squared_norm_of_sum if private else self._update.squared_norm_of(self._update.gradient_sum(n))
+            )
+            self.noise_scale.observe(norms_N, squared_norm)
         if self.noise_scale.value is not None:
             metrics["train/gradient_noise_scale"] = self.noise_scale.value
         return metrics
+
+    def _log_privacy(self) -> None:
+        privacy = self.privacy
+        assert privacy is not None
+        self._append_metrics({"privacy/epsilon": privacy["epsilon"]})
+        self._messages.say(f"step {self.step}: {describe_privacy(privacy)}")
 
     def _validate(self) -> bool:
         """Evaluate on the validation split; return whether it is the best so far."""
@@ -465,6 +526,8 @@ class Coordinator:
         }
         if self._early_stopping:
             metadata["stop_early"] = self._early_stopping.state
+        if self.privacy:
+            metadata["privacy"] = self.privacy
         if self.noise_scale:
             metadata["gradient_noise_scale"] = self.noise_scale.state
         return checkpoint.Checkpoint(tensors, metadata)

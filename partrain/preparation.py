@@ -18,6 +18,7 @@ from partrain.data.augmentation import require_in_sight
 from partrain.data.batches import (
     SplitRange,
     class_weights,
+    fixed_normalisation,
     measure_normalisation,
     split_examples,
     steps_per_epoch,
@@ -31,6 +32,8 @@ from partrain.parallel.exchange import exchange_specs, norm_specs
 from partrain.parallel.machine import MIB, available_memory, available_processors
 from partrain.parallel.shared_arrays import ArraySpec, MappedFile, total_bytes
 from partrain.parallel.shared_splits import plan_splits
+from partrain.privacy_accounting import Accountant
+from partrain.privacy_settings import resolve_privacy
 
 # What a worker has of its own besides its buffers: Python's objects, stack, pages that the fork copied.
 WORKER_BYTES = 16 * MIB
@@ -50,6 +53,7 @@ class Preparation:
     config : resolved: it names the data that is really used, and how much of it.
     dataset, splits, normalisation, network : what it is about.
     class_weights : of each output of the network, where its examples do not all count the same.
+    accountant : of the privacy, where the training is private.
     """
 
     config: Config
@@ -58,6 +62,7 @@ class Preparation:
     normalisation: Normalisation
     network: Network
     class_weights: tuple[float, ...] | None = None
+    accountant: Accountant | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -69,14 +74,40 @@ class Preparation:
         """The last step."""
         return num_steps(self.config)
 
+    @property
+    def max_batch_size(self) -> int:
+        """How many examples are computed at once, at most."""
+        training = self.config.training
+        return training.batch_size if training.privacy is None else training.privacy.max_batch_size or 0
+
+    def budget_steps(self) -> int | None:
+        """Return after which step no further one keeps epsilon within its target; None without a target."""
+        privacy = self.config.training.privacy
+        if privacy is None or privacy.target_epsilon is None or self.accountant is None:
+            return None
+        return self.accountant.most_steps(privacy.target_epsilon, self.num_steps)
+
+    def privacy_after(self, step: int) -> dict[str, Any] | None:
+        """Return what is recorded of the privacy after `step`; None where the training is not private."""
+        privacy, accountant = self.config.training.privacy, self.accountant
+        if privacy is None or accountant is None:
+            return None
+        return {
+            "epsilon": accountant.epsilon(step),
+            "delta": accountant.delta,
+            "noise_multiplier": accountant.noise_multiplier,
+            "sampling_rate": accountant.sampling_rate,
+            "secret_noise": privacy.source == "secure",
+        }
+
     def array_plan(self) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
         """Plan the shared arrays: what a step exchanges, and the data set (mapped, where it is a file)."""
         training, network = self.config.training, self.network
         # What is evaluated on the way, and at the end.
-        num_results = max(training.batch_size, self.splits["validation"].size, self.splits["test"].size)
-        specs = exchange_specs(network, training.batch_size, training.tile, training.dtype, num_results)
+        num_results = max(self.max_batch_size, self.splits["validation"].size, self.splits["test"].size)
+        specs = exchange_specs(network, self.max_batch_size, training.tile, training.dtype, num_results)
         if training.per_example.statistics or training.per_example.clips:
-            specs |= norm_specs(network, training.batch_size)
+            specs |= norm_specs(network, self.max_batch_size)
         data, files = plan_splits(self.dataset.files)
         return specs | data, files
 
@@ -125,12 +156,22 @@ def prepare(
             "training.stop_early goes by examples for validation, and there are none; set data.validation_examples"
         )
     require_in_sight(config.training.augment, dataset.train.images.shape[1:])
+    privacy = resolve_privacy(config.training, splits["train"].size, warn)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"privacy": privacy})})
+    accountant = None
+    if privacy:
+        assert privacy.noise_multiplier is not None
+        rate = config.training.batch_size / splits["train"].size
+        accountant = Accountant(rate, privacy.noise_multiplier, privacy.delta)
     network = Network(config.network, dataset.train.images.shape[1:], len(dataset.class_names))
     resolved = _resolve(config, dataset, splits)
     weights = None
     if config.training.class_weights is not None:
         weights = class_weights(dataset.train.labels[: splits["train"].size], network.num_outputs)
-    return Preparation(resolved, dataset, splits, _normalisation(dataset, splits["train"].size), network, weights)
+    normalisation = (
+        fixed_normalisation(dataset.train.images) if privacy else _normalisation(dataset, splits["train"].size)
+    )
+    return Preparation(resolved, dataset, splits, normalisation, network, weights, accountant)
 
 
 def _normalisation(dataset: Dataset, num_train: int) -> Normalisation:

@@ -48,6 +48,10 @@ def _digest(seed: int, purpose: str, epoch: int, name: str) -> bytes:
 def uniforms(num_values: int, *, seed: int, purpose: str, epoch: int = 0, name: str = "") -> NDArray[np.float64]:
     """Draw `num_values` float64 numbers from [0, 1): the upper 53 bits of a word, divided by 2**53."""
     words = philox_words(num_values, seed=seed, purpose=purpose, epoch=epoch, name=name)
+    return _uniforms_of_words(words)
+
+
+def _uniforms_of_words(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
@@ -60,11 +64,16 @@ def standard_normals(
 
     Source: Box, Muller, "A note on the generation of random normal deviates", 1958.
     """
-    num_pairs = (num_values + 1) // 2
-    pairs = uniforms(2 * num_pairs, seed=seed, purpose=purpose, epoch=epoch, name=name).reshape(num_pairs, 2)
+    words = philox_words(num_values + num_values % 2, seed=seed, purpose=purpose, epoch=epoch, name=name)
+    return normals_of_words(words)[:num_values]
+
+
+def normals_of_words(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Make as many numbers from N(0, 1) of an even number of uniform words; see `standard_normals`."""
+    pairs = _uniforms_of_words(words).reshape(-1, 2)
     radius = np.sqrt(-2.0 * np.log1p(-pairs[:, 0]))
     angle = 2.0 * np.pi * pairs[:, 1]
-    return np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=1).reshape(-1)[:num_values]
+    return np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=1).reshape(-1)
 
 
 def permutation(num_items: int, *, seed: int, purpose: str, epoch: int = 0) -> NDArray[np.int64]:

@@ -142,10 +142,14 @@ def require_steps_ahead(state: checkpoint.Checkpoint, config: Config, horizon: H
         )
 
 
-def why_stopped_early(config: Config, state: checkpoint.Checkpoint) -> str | None:
+def why_stopped_early(config: Config, state: checkpoint.Checkpoint, record: dict[str, Any]) -> str | None:
     """Return why the training ended with this checkpoint before its last step, or None if it did not."""
-    settings = config.training.stop_early
-    return None if settings is None else EarlyStopping(settings, state.metadata["stop_early"]).reason
+    settings, privacy = config.training.stop_early, config.training.privacy
+    reason = None if settings is None else EarlyStopping(settings, state.metadata["stop_early"]).reason
+    if reason is None and privacy is not None and privacy.target_epsilon is not None:
+        recorded = record.get("stopped_early")  # that the target is reached follows from the step, too
+        return str(recorded) if recorded else None
+    return reason
 
 
 def require_same_data(preparation: Preparation, record: dict[str, Any], run_path: Path) -> None:

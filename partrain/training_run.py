@@ -29,6 +29,7 @@ from partrain.parallel.worker import Computation
 from partrain.parallel.worker_pool import ComputeGroup, start_fork_server, start_group
 from partrain.plots.run_plots import write_plots
 from partrain.preparation import Preparation, check_disk, check_memory, num_steps, prepare
+from partrain.privacy_settings import NOT_PRIVATE, private_greeting
 from partrain.rank_agreement import require_agreement
 from partrain.rank_job import RankJob
 from partrain.resumption import (
@@ -198,7 +199,7 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
         config = config_to_resume(run.config_path, before, overrides, horizon, messages.warn)
         state = newest_state(run, config, before, messages.warn)
         if before["status"] == "completed" and state is not None:
-            reason = why_stopped_early(config, state)
+            reason = why_stopped_early(config, state, before)
             if reason is not None:
                 messages.say(
                     f"{run.path} is complete: it stopped early at step {state.step}: {reason}; "
@@ -319,6 +320,11 @@ def _computing(
     check : told what was prepared, before anything is started; raises where that does not fit the run.
     """
     messages = session.messages
+    if session.ranks is not None and config.training.privacy and config.training.privacy.source == "secure":
+        raise ConfigError(
+            "training.privacy draws batches and noise in one process, from a source that no other rank can draw the "
+            "same from; train it with --engine process"
+        )
     preparation = _prepare(config, session, given)
     check(preparation)
     if session.ranks is not None:
@@ -442,6 +448,11 @@ def _train(
     """Train, evaluate the test split once if the run is complete, write summary and status, and draw pictures."""
     messages, interruption, preparation = session.messages, session.interruption, computing.preparation
     messages.say(_greeting(run, computing, session))
+    if preparation.config.training.privacy:
+        for line in private_greeting(preparation.config.training, preparation.num_steps, preparation.accountant):
+            messages.say(line)
+        if preparation.config.training.privacy.source == "seeded":
+            messages.warn(NOT_PRIVATE)
     with _recorded_ending(run, record, messages):
         test: dict[str, float] | None = None
         no_summary: OSError | None = None
@@ -521,6 +532,7 @@ def _summary(
         "best": coordinator.best,
         "test": test,
         "stopped_early": coordinator.stopped_early,
+        **({"privacy": coordinator.privacy} if coordinator.privacy else {}),
         "parameters_sha256": coordinator.parameters_sha256(),
     }
 

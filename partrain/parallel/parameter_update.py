@@ -95,16 +95,22 @@ class ParameterUpdate:
         if outcome == update.UPDATED:
             return None
         if outcome == update.UNPROVEN:
-            gradient_sum = self._reduction.reduce(num_examples)
-            if (bad := self._first_not_finite(gradient_sum)) is not None:
-                return NotFinite(bad, is_gradient=True)
-            self._adam.update(gradient_sum, num_examples, step)
-        bad = self._first_not_finite(self._adam.parameters)
-        return None if bad is None else NotFinite(bad, is_gradient=False)
+            return self.apply_sum(self._reduction.reduce(num_examples), num_examples, step)
+        return self._not_finite_parameter()
 
-    def squared_norm(self, num_examples: int) -> float:
-        """Return the squared norm of the sum of the gradients of the batch's first `num_examples`."""
-        gradient_sum = self._reduction.reduce(num_examples)
+    def apply_sum(self, gradient_sum: Array, num_examples: int, step: int) -> NotFinite | None:
+        """Make step `step` with a sum of gradients that stands for `num_examples`; returns as `apply` does."""
+        if (bad := self._first_not_finite(gradient_sum)) is not None:
+            return NotFinite(bad, is_gradient=True)
+        self._adam.update(gradient_sum, num_examples, step)
+        return self._not_finite_parameter()
+
+    def gradient_sum(self, num_examples: int) -> Array:
+        """Return the sum of the gradients of the batch's first `num_examples`; valid until the next call."""
+        return self._reduction.reduce(num_examples)
+
+    def squared_norm_of(self, gradient_sum: Array) -> float:
+        """Return the squared norm of a flat vector of all parameters' gradient, in float64."""
         result = np.empty((1, 1))
         norms.slot_squared_norms(gradient_sum.reshape(1, -1), 0, gradient_sum.size, result, 0)
         return float(result[0, 0])
@@ -117,6 +123,10 @@ class ParameterUpdate:
         """End the threads."""
         if self._threads is not None:
             self._threads.close()
+
+    def _not_finite_parameter(self) -> NotFinite | None:
+        bad = self._first_not_finite(self._adam.parameters)
+        return None if bad is None else NotFinite(bad, is_gradient=False)
 
     def _first_not_finite(self, vector: Array) -> str | None:
         place = loops.first_not_finite(vector)

@@ -1,0 +1,118 @@
+"""How much a training with noise can have told of a single example: epsilon, over the steps.
+
+A step takes each example into its batch with a small probability, and adds Gaussian noise to the sum of the clipped
+gradients. What any number of such steps give away is computed by Google's dp-accounting from the distribution of the
+privacy loss, rounded to the side of caution. Neighbouring data sets differ in one example more or less.
+
+Sources: Dwork, Roth, "The algorithmic foundations of differential privacy", 2014; Koskela, Jälkö, Honkela, "Computing
+tight differential privacy guarantees using FFT", arXiv 1906.03049; Doroshenko et al., "Connect the dots: tighter
+discrete approximations of privacy loss distributions", arXiv 2207.04380.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+from partrain.errors import ConfigError
+
+# The grid of privacy losses: a finer one is tighter, and takes longer. With little noise losses are large.
+FINE, COARSE = 1e-4, 1e-3
+LITTLE_NOISE = 0.5
+# What a noise multiplier can be; below, hardly anything is hidden, and the distribution fills the memory.
+LEAST_NOISE, MOST_NOISE = 0.1, 1e4
+# To so many digits after the point a noise multiplier is computed, upwards.
+DIGITS = 4
+
+
+class Accountant:
+    """Knows epsilon after any number of steps.
+
+    Parameters
+    ----------
+    sampling_rate : the probability of each example to be in a batch.
+    noise_multiplier : the noise's deviation, in units of the norm that gradients are clipped to.
+    delta : the probability that epsilon may fail with.
+
+    Raises
+    ------
+    ConfigError
+        dp-accounting is not installed.
+    """
+
+    def __init__(self, sampling_rate: float, noise_multiplier: float, delta: float) -> None:
+        self.sampling_rate, self.noise_multiplier, self.delta = sampling_rate, noise_multiplier, delta
+        self._one_step = _loss_of_a_step(sampling_rate, noise_multiplier, _interval(noise_multiplier))
+        self.epsilon = functools.cache(self._epsilon)
+
+    def _epsilon(self, num_steps: int) -> float:
+        """Return epsilon after so many steps."""
+        return _epsilon_after(self._one_step, num_steps, self.delta)
+
+    def most_steps(self, target: float, at_most: int) -> int:
+        """Return how many steps keep epsilon within `target`, up to `at_most`."""
+        if self.epsilon(at_most) <= target:
+            return at_most
+        enough, too_many = 0, at_most
+        while too_many - enough > 1:
+            middle = (enough + too_many) // 2
+            if self.epsilon(middle) <= target:
+                enough = middle
+            else:
+                too_many = middle
+        return enough
+
+
+def least_noise(sampling_rate: float, num_steps: int, delta: float, target: float) -> float:
+    """Return the smallest noise multiplier that keeps epsilon within `target` over `num_steps`, rounded up.
+
+    Raises
+    ------
+    ConfigError
+        None up to MOST_NOISE does; or dp-accounting is not installed.
+    """
+
+    def suffices(noise: float, interval: float) -> bool:
+        return _epsilon_after(_loss_of_a_step(sampling_rate, noise, interval), num_steps, delta) <= target
+
+    if not suffices(MOST_NOISE, FINE):
+        raise ConfigError(
+            f"training.privacy.target_epsilon: no noise multiplier up to {MOST_NOISE:g} keeps epsilon within "
+            f"{target:g} at delta {delta:g} over {num_steps:,} steps; raise it, or train for fewer steps"
+        )
+    too_little, enough = LEAST_NOISE, MOST_NOISE
+    if suffices(LEAST_NOISE, COARSE):
+        return LEAST_NOISE
+    # The coarse grid is quick, and errs to the side of caution: it leaves little for the fine one.
+    while enough / too_little > 1.05:
+        middle = math.sqrt(enough * too_little)
+        too_little, enough = (too_little, middle) if suffices(middle, COARSE) else (middle, enough)
+    too_little = too_little if not suffices(too_little, _interval(too_little)) else LEAST_NOISE
+    while enough - too_little > 10**-DIGITS:
+        middle = (enough + too_little) / 2
+        too_little, enough = (too_little, middle) if suffices(middle, _interval(middle)) else (middle, enough)
+    return float(math.ceil(enough * 10**DIGITS) / 10**DIGITS)
+
+
+def _interval(noise_multiplier: float) -> float:
+    return FINE if noise_multiplier >= LITTLE_NOISE else COARSE
+
+
+def _loss_of_a_step(sampling_rate: float, noise_multiplier: float, interval: float) -> Any:
+    try:
+        from dp_accounting.pld import privacy_loss_distribution
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "training.privacy: epsilon is accounted by dp-accounting, which is not installed: "
+            "pip install 'partrain[privacy]'"
+        ) from error
+    return privacy_loss_distribution.from_gaussian_mechanism(
+        noise_multiplier, sampling_prob=sampling_rate, value_discretization_interval=interval
+    )
+
+
+def _epsilon_after(one_step: Any, num_steps: int, delta: float) -> float:
+    if num_steps == 0:
+        return 0.0
+    return float(one_step.self_compose(num_steps).get_epsilon_for_delta(delta))
