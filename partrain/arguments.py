@@ -11,7 +11,19 @@ import partrain
 from partrain.listing import COLUMNS, STATUSES
 from partrain.logged_run import SPLITS
 
-COMMANDS = ("train", "resume", "evaluate", "predict", "compare", "list", "export", "import-article", "bench", "data")
+COMMANDS = (
+    "train",
+    "resume",
+    "evaluate",
+    "predict",
+    "examples",
+    "compare",
+    "list",
+    "export",
+    "import-article",
+    "bench",
+    "data",
+)
 
 RUNS_DIR = "runs"
 
@@ -54,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_resume(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_examples(commands)
     _add_compare(commands)
     _add_list(commands)
     _add_export(commands)
@@ -143,6 +156,24 @@ def _add_predict(commands: Any) -> None:
     )
     predict.add_argument("--json", action="store_true", help="print a list with an object for each image, as JSON")
     _add_quiet(predict)
+
+
+def _add_examples(commands: Any) -> None:
+    examples = _add_command(
+        commands,
+        "examples",
+        help="the examples with the largest loss and gradient norm",
+        description="Find the examples that a trained network finds hardest: those with the largest loss, and those "
+        "with the largest gradient norm. Wrong labels come out on top. Draws a sheet of pictures into the run.",
+        epilog="example: partrain examples last --split train --top 50",
+    )
+    _add_run(examples)
+    examples.add_argument("--split", choices=SPLITS, default="train", help="which examples (default: train)")
+    examples.add_argument(
+        "--top", type=_positive_number, default=25, metavar="N", help="how many of each kind (default: 25)"
+    )
+    examples.add_argument("--json", action="store_true", help="print the facts as JSON")
+    _add_quiet(examples)
 
 
 def _add_export(commands: Any) -> None:

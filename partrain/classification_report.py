@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.evaluation import Evaluation
+from partrain.privacy_text import describe_privacy
 from partrain.terminal_text import printable, table
 
 # How many examples a list of them holds, and how many of these are printed.
@@ -89,6 +90,7 @@ def describe(report: Mapping[str, Any]) -> str:
     recall, precision = ([_percent(share) for share in report[key]] for key in ("recall", "precision"))
     lines = [
         f"{report['num_examples']:,} examples: accuracy {report['accuracy']:.2%}, loss {report['loss']:.4f}",
+        *([describe_privacy(report["privacy"])] if "privacy" in report else []),
         "",
         *table(("class", "examples", "recall", "precision"), list(zip(names, counts, recall, precision, strict=True))),
     ]

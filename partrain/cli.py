@@ -192,6 +192,18 @@ def _predict(
     _print(json_text(outcomes) if options.json else "\n".join(map(prediction.describe, outcomes)))
 
 
+def _examples(
+    options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
+) -> None:
+    path = find_run(options.reference, Path(RUNS_DIR))
+    from partrain.example_ranking import describe, rank_examples
+    from partrain.plots.example_sheet import write_example_sheets
+
+    ranking = rank_examples(path, options.split, options.top, available_processors(), messages, interruption)
+    _print(json_text(ranking.facts) if options.json else describe(ranking.facts))
+    write_example_sheets(ranking.trained.run, ranking.dataset, ranking.split, ranking.facts, messages)
+
+
 def _compare(
     options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
 ) -> None:
@@ -368,6 +380,7 @@ RUN = {
     "resume": _resume,
     "evaluate": _evaluate,
     "predict": _predict,
+    "examples": _examples,
     "compare": _compare,
     "list": _list,
     "export": _export,

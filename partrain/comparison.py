@@ -14,6 +14,7 @@ from typing import Any
 
 from partrain.config import RUNTIME
 from partrain.logged_run import SPLITS, LoggedRun, Row, finite, flatten, number, part
+from partrain.privacy_text import usable_privacy
 from partrain.significance import LEVEL, mcnemar_exact, welch_interval
 
 Facts = dict[str, Any]
@@ -57,6 +58,16 @@ class Result:
 
 def _of_summary(*keys: str) -> Callable[[LoggedRun], float | None]:
     return lambda run: number(part(run.summary, *keys))
+
+
+def _private(key: str) -> Callable[[LoggedRun], float | None]:
+    """Read from what the summary says of privacy; of noise that is no secret nothing is private."""
+
+    def read(run: LoggedRun) -> float | None:
+        privacy = usable_privacy(run.summary.get("privacy"))
+        return number(privacy[key]) if privacy and privacy["secret_noise"] else None
+
+    return read
 
 
 def _total(key: str, metric: str) -> Callable[[LoggedRun], float | None]:
@@ -129,6 +140,8 @@ RESULTS: tuple[Result, ...] = (
     *_curve_results("train"),
     *(result for target in TARGETS for result in _target_results(target)),
     Result("steps_between_evaluations", "steps between evaluations", "count", None, _evaluation_interval),
+    Result("epsilon", "epsilon", "loss", "low", _private("epsilon")),
+    Result("delta", "delta, of epsilon", "loss", "low", _private("delta")),
     Result("total_seconds", "time", "seconds", "low", _total("total_seconds", "time_s")),
     Result("train_seconds", "of it steps", "seconds", "low", _of_summary("train_seconds")),
     Result("startup_seconds", "of it start-up", "seconds", None, _of_summary("startup_seconds")),

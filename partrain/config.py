@@ -93,6 +93,7 @@ class Data(Section):
     train_examples: PositiveInt | None = None
     validation_examples: NonNegativeInt | None = None
     when_unavailable: Literal["synthetic-digits", "error"] = "synthetic-digits"
+    label_noise: Fraction = 0.0
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -414,6 +415,8 @@ class Config(Section):
         if self.data.name != "folder":
             for field in FOR_PICTURES:
                 del mapping["data"][field]
+        if self.data.label_noise == 0:
+            del mapping["data"]["label_noise"]
         if self.training.class_weights is None:
             del mapping["training"]["class_weights"]
         if not self.training.per_example.clips:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from partrain.data.batches import SplitRange
 from partrain.errors import FailedRun
-from partrain.parallel.worker import EVALUATE, FILES, Command
+from partrain.parallel.worker import EVALUATE, FILES, MEASURED_EVALUATION, Command
 from partrain.parallel.worker_pool import ComputeGroup
 
 # Tiles a command: few enough that workers end at about the same time, enough that commands cost nothing.
@@ -28,12 +28,14 @@ class Evaluation:
     labels_N, predictions_N : the true class, and the most probable one; int64.
     losses_N : cross-entropy, in nats; float64.
     confidences_N : the probability of the predicted class, 0 to 1; float64.
+    squared_norms_NL : of each example's gradient, by layer, where that was asked for; float64.
     """
 
     labels_N: NDArray[np.int64]
     predictions_N: NDArray[np.int64]
     losses_N: NDArray[np.float64]
     confidences_N: NDArray[np.float64]
+    squared_norms_NL: NDArray[np.float64] | None = None
 
     @property
     def num_examples(self) -> int:
@@ -62,6 +64,7 @@ def evaluate_split(
     tile: int,
     follow: Callable[[int], None] = lambda num_done: None,
     commands_a_round: int | None = None,
+    with_norms: bool = False,
 ) -> Evaluation:
     """Evaluate the shared parameters on every example of a split, each once.
 
@@ -72,6 +75,7 @@ def evaluate_split(
     split : not empty.
     tile : examples a tile.
     follow : called after each round with how many examples are done; may raise, to stop.
+    with_norms : also the norms of the examples' gradients, in the array `squared_norms`.
     commands_a_round : at the end of each round workers wait for each other; without it there is one round.
 
     Returns
@@ -79,6 +83,7 @@ def evaluate_split(
     The evaluation; its arrays are copies.
     """
     piece = TILES_A_COMMAND * tile
+    operation = MEASURED_EVALUATION if with_norms else EVALUATE
     file = FILES.index(split.file)
     arrays["predictions"][: split.size] = -1
     examples_a_round = split.size if commands_a_round is None else piece * commands_a_round
@@ -86,7 +91,7 @@ def evaluate_split(
         stop = min(start + examples_a_round, split.size)
         group.run(
             [
-                Command(EVALUATE, file, split.first, first, min(first + piece, stop))
+                Command(operation, file, split.first, first, min(first + piece, stop))
                 for first in range(start, stop, piece)
             ]
         )
@@ -99,4 +104,5 @@ def evaluate_split(
         predictions_N=predictions_N.copy(),
         losses_N=arrays["losses"][: split.size].copy(),
         confidences_N=arrays["confidences"][: split.size].copy(),
+        squared_norms_NL=arrays["squared_norms"][: split.size].copy() if with_norms else None,
     )

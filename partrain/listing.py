@@ -10,6 +10,7 @@ from typing import Any
 
 from partrain.errors import RunError
 from partrain.logged_run import LoggedRun, finite, part
+from partrain.privacy_text import usable_privacy
 from partrain.terminal_text import printable, table
 
 STATUSES = ("running", "completed", "interrupted", "failed", "broken")
@@ -28,6 +29,7 @@ COLUMNS: Mapping[str, tuple[str, bool]] = {
     "time": ("total_seconds", True),
     "examples/s": ("examples_per_second", True),
     "workers": ("workers", True),
+    "epsilon": ("epsilon", False),
     "age": ("started", True),
 }
 
@@ -68,9 +70,11 @@ def describe(entries: Sequence[Entry], now: datetime) -> str:
     entries : as `list_runs` returns them.
     now : what ages are counted from; with a time zone.
     """
-    rows = [tuple(show(entry, now) for show in _CELLS.values()) for entry in entries]
+    # Most folders have no private run.
+    cells = {name: show for name, show in _CELLS.items() if name != "epsilon" or any(e["privacy"] for e in entries)}
+    rows = [tuple(show(entry, now) for show in cells.values()) for entry in entries]
     causes = [f"{printable(entry['name'])}: {printable(entry['problem'])}" for entry in entries if entry["problem"]]
-    return "\n".join([*table(tuple(_CELLS), rows, num_words=3), *([""] if causes else []), *causes])
+    return "\n".join([*table(tuple(cells), rows, num_words=3), *([""] if causes else []), *causes])
 
 
 def _entry(path: Path) -> Entry | None:
@@ -83,6 +87,7 @@ def _entry(path: Path) -> Entry | None:
     if best is None:
         best_row = run.best("validation/accuracy", highest=True)
         best = best_row[1] if best_row else None
+    privacy = usable_privacy(run.summary.get("privacy"))
     return {
         "name": path.name,
         "path": str(path),
@@ -95,6 +100,8 @@ def _entry(path: Path) -> Entry | None:
         "total_seconds": _finite_total(run, "total_seconds", "time_s"),
         "examples_per_second": _finite_total(run, "examples_per_second", "examples_per_s"),
         "workers": finite(run.record.get("workers")),
+        "epsilon": privacy["epsilon"] if privacy and privacy["secret_noise"] else None,
+        "privacy": privacy,
         "started": started.astimezone(UTC).isoformat(timespec="milliseconds") if started else None,
         "problem": "; ".join(run.notes) or None,
     }
@@ -107,7 +114,7 @@ def _finite_total(run: LoggedRun, key: str, metric: str) -> float | None:
 def _broken(path: Path, problem: str) -> Entry:
     fields: Entry = dict.fromkeys(field for field, _ in COLUMNS.values())
     named = {"name": path.name, "path": str(path), "status": "broken"}
-    return {"name": None, "path": None} | fields | named | {"problem": problem}
+    return {"name": None, "path": None} | fields | named | {"privacy": None, "problem": problem}
 
 
 def _number(field: str, layout: str) -> Callable[[Entry, datetime], str]:
@@ -116,6 +123,12 @@ def _number(field: str, layout: str) -> Callable[[Entry, datetime], str]:
 
 def _word(field: str) -> Callable[[Entry, datetime], str]:
     return lambda entry, now: printable(entry[field] or "-")
+
+
+def _epsilon(entry: Entry, now: datetime) -> str:
+    if entry["privacy"] is None:
+        return "-"
+    return "not private" if entry["epsilon"] is None else f"{entry['epsilon']:.3g} at {entry['privacy']['delta']:g}"
 
 
 def _time(entry: Entry, now: datetime) -> str:
@@ -147,5 +160,6 @@ _CELLS: Mapping[str, Callable[[Entry, datetime], str]] = {
     "time": _time,
     "examples/s": _number("examples_per_second", ",.0f"),
     "workers": _number("workers", ".0f"),
+    "epsilon": _epsilon,
     "age": _age,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from partrain.data.batches import (
     steps_per_epoch,
 )
 from partrain.data.dataset import Dataset
+from partrain.data.label_noise import flip_labels
 from partrain.data.sources import load_dataset
 from partrain.errors import ConfigError, ResourceError
 from partrain.network.network import Network, examples_a_call
@@ -217,7 +218,12 @@ def load_data(
         say=say,
         warn=warn,
     )
-    return dataset, split_examples(data, dataset)
+    splits = split_examples(data, dataset)
+    if data.label_noise:
+        num_train, num_classes = splits["train"].size, len(dataset.class_names)
+        labels = flip_labels(dataset.train.labels, num_train, data.label_noise, num_classes, seed)
+        dataset = replace(dataset, train=replace(dataset.train, labels=labels))
+    return dataset, splits
 
 
 def memory_of_processes(training: Training, network: Network, num_workers: int) -> dict[str, int]:

@@ -17,9 +17,10 @@ from typing import Any
 
 from partrain.errors import ConfigError
 
-# The grid of privacy losses: a finer one is tighter, and takes longer. With little noise losses are large.
-FINE, COARSE = 1e-4, 1e-3
-LITTLE_NOISE = 0.5
+# The grid of privacy losses: a finer one is tighter, and takes longer. With much noise a step's losses are small; at a
+# noise multiplier of 1 the coarse one makes epsilon a fifth of a percent larger.
+FINE, COARSE, COARSEST = 1e-4, 1e-3, 1e-2
+MUCH_NOISE, LITTLE_NOISE = 2.0, 0.5
 # What a noise multiplier can be; below, hardly anything is hidden, and the distribution fills the memory.
 LEAST_NOISE, MOST_NOISE = 0.1, 1e4
 # To so many digits after the point a noise multiplier is computed, upwards.
@@ -73,30 +74,31 @@ def least_noise(sampling_rate: float, num_steps: int, delta: float, target: floa
         None up to MOST_NOISE does; or dp-accounting is not installed.
     """
 
-    def suffices(noise: float, interval: float) -> bool:
-        return _epsilon_after(_loss_of_a_step(sampling_rate, noise, interval), num_steps, delta) <= target
+    def suffices(noise: float) -> bool:
+        one_step = _loss_of_a_step(sampling_rate, noise, _interval(noise))
+        return _epsilon_after(one_step, num_steps, delta) <= target
 
-    if not suffices(MOST_NOISE, FINE):
+    if not suffices(MOST_NOISE):
         raise ConfigError(
             f"training.privacy.target_epsilon: no noise multiplier up to {MOST_NOISE:g} keeps epsilon within "
             f"{target:g} at delta {delta:g} over {num_steps:,} steps; raise it, or train for fewer steps"
         )
-    too_little, enough = LEAST_NOISE, MOST_NOISE
-    if suffices(LEAST_NOISE, COARSE):
-        return LEAST_NOISE
-    # The coarse grid is quick, and errs to the side of caution: it leaves little for the fine one.
-    while enough / too_little > 1.05:
-        middle = math.sqrt(enough * too_little)
-        too_little, enough = (too_little, middle) if suffices(middle, COARSE) else (middle, enough)
-    too_little = too_little if not suffices(too_little, _interval(too_little)) else LEAST_NOISE
+    # From above, since with little noise the distribution is wide, and takes long.
+    enough = MOST_NOISE
+    while suffices(too_little := max(LEAST_NOISE, enough / 2)):
+        enough = too_little
+        if enough == LEAST_NOISE:
+            return LEAST_NOISE
     while enough - too_little > 10**-DIGITS:
         middle = (enough + too_little) / 2
-        too_little, enough = (too_little, middle) if suffices(middle, _interval(middle)) else (middle, enough)
+        too_little, enough = (too_little, middle) if suffices(middle) else (middle, enough)
     return float(math.ceil(enough * 10**DIGITS) / 10**DIGITS)
 
 
 def _interval(noise_multiplier: float) -> float:
-    return FINE if noise_multiplier >= LITTLE_NOISE else COARSE
+    if noise_multiplier >= MUCH_NOISE:
+        return FINE
+    return COARSE if noise_multiplier >= LITTLE_NOISE else COARSEST
 
 
 def _loss_of_a_step(sampling_rate: float, noise_multiplier: float, interval: float) -> Any:

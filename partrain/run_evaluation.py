@@ -20,7 +20,7 @@ from partrain.interruption import Interruption
 from partrain.kernels.compile_options import are_cached, load
 from partrain.kernels.kernel_set import kernel_set
 from partrain.messages import Messages
-from partrain.parallel.exchange import evaluation_specs
+from partrain.parallel.exchange import evaluation_specs, norm_specs
 from partrain.parallel.shared_arrays import SharedArrays, total_bytes
 from partrain.parallel.shared_splits import plan_splits, share_splits
 from partrain.parallel.tiles import num_tiles
@@ -79,16 +79,7 @@ def evaluate_run(
     ------------
     Starts processes, and ends them. Writes the figures into the run (`write_report`).
     """
-    trained = load_trained_run(path, which, messages.warn)
-    training = trained.config.training
-    if num_workers and are_cached(kernel_set(training.kernels).all, training.dtype):
-        start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
-    dataset, splits = load_splits(trained.config, say=messages.say, warn=messages.warn, given=given)
-    require_fitting_data(trained, dataset, messages.warn)
-    split = splits[split_name]
-    if split.size == 0:
-        raise RunError(f"{path}: its data has no {split_name} examples. Choose another --split.")
-    num_workers = min(num_workers, num_tiles(split.size, training.tile * TILES_A_COMMAND))
+    trained, dataset, split, num_workers = prepare_evaluation(path, split_name, which, num_workers, messages, given)
     messages.say(
         f"{path}: evaluating step {trained.step:,} ({trained.checkpoint.name}) on {split.size:,} {split_name} examples"
     )
@@ -101,16 +92,45 @@ def evaluate_run(
         data_digest=dataset.digest,
         checkpoint=trained.checkpoint.name,
         step=trained.step,
+        privacy=trained.privacy,
     )
     write_report(trained.run, report, messages.warn)
     return EvaluatedRun(trained, dataset, split, report)
 
 
+def prepare_evaluation(
+    path: Path, split_name: str, which: str, num_workers: int, messages: Messages, given: Dataset | None = None
+) -> tuple[TrainedRun, Dataset, SplitRange, int]:
+    """Load what is evaluated, and on what; return also how many workers are of use.
+
+    The parameters, and what is raised, are as in `evaluate_run`.
+    """
+    trained = load_trained_run(path, which, messages.warn)
+    training = trained.config.training
+    if num_workers and are_cached(kernel_set(training.kernels).all, training.dtype):
+        start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
+    dataset, splits = load_splits(trained.config, say=messages.say, warn=messages.warn, given=given)
+    require_fitting_data(trained, dataset, messages.warn)
+    split = splits[split_name]
+    if split.size == 0:
+        raise RunError(f"{path}: its data has no {split_name} examples. Choose another --split.")
+    return trained, dataset, split, min(num_workers, num_tiles(split.size, training.tile * TILES_A_COMMAND))
+
+
 def report_of(
-    evaluation: Evaluation, class_names: tuple[str, ...], *, split: str, data_digest: str, checkpoint: str, step: int
+    evaluation: Evaluation,
+    class_names: tuple[str, ...],
+    *,
+    split: str,
+    data_digest: str,
+    checkpoint: str,
+    step: int,
+    privacy: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the figures of an evaluation, and of what it is one."""
-    origin = {"split": split, "data_digest": data_digest, "checkpoint": checkpoint, "step": step}
+    origin: dict[str, Any] = {"split": split, "data_digest": data_digest, "checkpoint": checkpoint, "step": step}
+    if privacy is not None:
+        origin["privacy"] = privacy
     return origin | classification_report(evaluation, class_names)
 
 
@@ -167,16 +187,19 @@ def compute_evaluation(
     num_workers: int,
     messages: Messages,
     interruption: Interruption,
+    with_norms: bool = False,
 ) -> tuple[Evaluation, float]:
     """Evaluate a trained network on examples that fit it; return also the seconds that the computing took.
 
-    The parameters, and what is raised, are as in `evaluate_run`.
+    The parameters, and what is raised, are as in `evaluate_run`; `with_norms`: also the norms of the gradients.
     """
     training, network = trained.config.training, trained.network
     kernels = kernel_set(training.kernels)
     file = {split.file: dataset.files[split.file]}
     data_specs, mapped = plan_splits(file)
     exchange = evaluation_specs(network, training.dtype, split.size)
+    if with_norms:
+        exchange |= norm_specs(network, split.size)
     plan = {"data set": total_bytes(data_specs), "parameters and results": total_bytes(exchange)}
     check_memory(plan | memory_of_processes(training, network, num_workers), "the evaluation")
     load(kernels.all, training.dtype, announce=messages.say, warn=messages.warn)
@@ -200,5 +223,6 @@ def compute_evaluation(
                 said = time.monotonic()
                 messages.say(f"{num_done:,} of {split.size:,} examples")
 
-        evaluation = evaluate_split(group, arrays, split, training.tile, follow, COMMANDS_A_LOOK * max(1, num_workers))
+        commands_a_round = COMMANDS_A_LOOK * max(1, num_workers)
+        evaluation = evaluate_split(group, arrays, split, training.tile, follow, commands_a_round, with_norms)
         return evaluation, max(time.monotonic() - began, np.finfo(float).tiny)

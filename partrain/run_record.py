@@ -10,6 +10,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict
 
 from partrain.config import Config, PositiveInt
+from partrain.data.label_noise import flipped_examples
 from partrain.errors import RunError
 from partrain.preparation import Preparation
 from partrain.provenance import differences, provenance
@@ -82,6 +83,9 @@ def first_record(preparation: Preparation, command_line: Sequence[str], num_work
     }
     if preparation.config.data.on_broken is not None:
         data |= {"skipped": len(dataset.skipped), "skipped_files": list(dataset.skipped[:MOST_NAMED])}
+    if noise := preparation.config.data.label_noise:
+        flipped = flipped_examples(preparation.splits["train"].size, noise, preparation.config.seed)
+        data["label_noise"] = {"share": noise, "num_flipped": len(flipped), "flipped": flipped.tolist()}
     if preparation.class_weights is not None:
         data["class_weights"] = list(preparation.class_weights)
     began = {"status": "running", "workers": num_workers, "started": now(), "ended": None}

@@ -22,6 +22,7 @@ from partrain.config_file import parse_config, read_config
 from partrain.errors import ConfigError, RunError
 from partrain.network.network import Network
 from partrain.normalisation import Normalisation
+from partrain.privacy_text import usable_privacy
 from partrain.store import checkpoint
 from partrain.store.checkpoint import Checkpoint
 from partrain.store.run_directory import RunDirectory
@@ -54,6 +55,7 @@ class _Metadata(BaseModel):
     image_shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)]
     image_dtype: Literal["uint8", "float32"]
     data_digest: str | None = None
+    privacy: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,7 @@ class TrainedRun:
     data_digest : of the data set it was trained on, where that is known.
     checkpoint : the file.
     step : after how many steps.
+    privacy : what those can have told of a single example, where the training was private.
     """
 
     run: RunDirectory
@@ -82,6 +85,7 @@ class TrainedRun:
     data_digest: str | None
     checkpoint: Path
     step: int
+    privacy: dict[str, Any] | None = None
 
 
 def load_trained_run(path: Path, which: str, warn: Callable[[str], None]) -> TrainedRun:
@@ -127,6 +131,7 @@ def load_trained_run(path: Path, which: str, warn: Callable[[str], None]) -> Tra
         class_names=padded_names(metadata.class_names, network.num_outputs),
         image_dtype=metadata.image_dtype,
         data_digest=metadata.data_digest,
+        privacy=usable_privacy(metadata.privacy),
         checkpoint=file,
         step=state.step,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from partrain.config import Config
 from partrain.coordinator import Coordinator
 from partrain.data.dataset import Dataset
-from partrain.errors import FailedRun, RunError
+from partrain.errors import ConfigError, FailedRun, RunError
 from partrain.initial_parameters import InitialParameters
 from partrain.interruption import Interrupted, Interruption
 from partrain.kernels.compile_options import are_cached, load
@@ -471,6 +471,7 @@ def _train(
                     data_digest=preparation.dataset.digest,
                     checkpoint=checkpoint_path(run.checkpoints_path, coordinator.step).name,
                     step=coordinator.step,
+                    privacy=coordinator.privacy,
                 )
                 write_report(run, report, messages.warn)
             if coordinator.stopped_early:

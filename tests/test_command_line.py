@@ -57,6 +57,13 @@ COMMANDS = {
         "--json": None,
         "-q, --quiet": None,
     },
+    "examples": {
+        "-h, --help": None,
+        "--split": None,
+        "--top": "N",
+        "--json": None,
+        "-q, --quiet": None,
+    },
     "compare": {
         "-h, --help": None,
         "--all": None,

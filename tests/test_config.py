@@ -110,6 +110,7 @@ def test_the_defaults_are_those_of_the_reference(read):
             "train_examples": None,
             "validation_examples": None,
             "when_unavailable": "synthetic-digits",
+            "label_noise": 0.0,
         },
         "network": ["flatten", {"dense": {"units": 10}}],
         "training": {

@@ -52,6 +52,7 @@ FLOORS = (
         "partrain.data_sources",
         "partrain.early_stopping",
         "partrain.evaluation",
+        "partrain.example_ranking",
         "partrain.export",
         "partrain.gradient_statistics",
         "partrain.initial_parameters",

@@ -5,7 +5,7 @@ Shapes: C, H, W channels, rows, columns; F filters; R, S filter rows, columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,9 +89,40 @@ def draw_misclassified(
     what : what the examples are of, e.g. "10,000 test examples".
     labels : of the classes.
     """
+    title = f"The most confidently wrong of {num_wrong:,} errors, {what}" if images else f"No errors, {what}"
+    return _draw_sheet(images, examples, title, labels, lambda example: f"index {example['index']}")
+
+
+def draw_hardest(
+    images: Sequence[NDArray[Any]], examples: Sequence[Mapping[str, Any]], title: str, labels: ClassLabels
+) -> Figure:
+    """Draw the examples that a network finds hardest, with label, prediction, loss and norm of the gradient.
+
+    Parameters
+    ----------
+    images : (C,H,W) each.
+    examples : of each image index, label, prediction, probability, loss, gradient_norm, and flipped where labels were.
+    title : what stands above.
+    labels : of the classes.
+    """
+
+    def below(example: Mapping[str, Any]) -> str:
+        flipped = ", flipped" if example.get("flipped") else ""
+        return f"{example['index']}: {example['loss']:.3g}, |g| {example['gradient_norm']:.3g}{flipped}"
+
+    return _draw_sheet(images, examples, title, labels, below)
+
+
+def _draw_sheet(
+    images: Sequence[NDArray[Any]],
+    examples: Sequence[Mapping[str, Any]],
+    title: str,
+    labels: ClassLabels,
+    below: Callable[[Mapping[str, Any]], str],
+) -> Figure:
+    """Draw images in rows, with truth and prediction above each, and what `below` says."""
     rows = max(1, -(-len(images) // IMAGES_A_ROW))
     figure = new_figure(8.5, 0.9 + (1.9 if images else 0.6) * rows)
-    title = f"The most confidently wrong of {num_wrong:,} errors, {what}" if images else f"No errors, {what}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     layout = figure.get_layout_engine()
     assert isinstance(layout, ConstrainedLayoutEngine)
@@ -105,8 +136,8 @@ def draw_misclassified(
         said = f"said: {prediction} ({_percent(example['probability'])})"
         for text, colour, size, place, points in (
             (f"truth: {truth}", GREY, 9, (0.5, 1), 17),
-            (said, VERMILION, 9, (0.5, 1), 4),
-            (f"index {example['index']}", GREY, 7, (0.5, 0), -11),
+            (said, VERMILION if example["label"] != example["prediction"] else GREY, 9, (0.5, 1), 4),
+            (below(example), GREY, 7, (0.5, 0), -11),
         ):
             axes.annotate(
                 text, place, (0, points), xycoords="axes fraction", textcoords="offset points", ha="center",

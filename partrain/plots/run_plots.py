@@ -45,24 +45,38 @@ def write_plots(
     Writes `cost.png`, `accuracy.png`, `filters.png`, and `recall-<split>.png`, `confusion-<split>.png`,
     `misclassified-<split>.png`: those that there is something to draw for. Needs no lock.
     """
-    try:
-        from partrain.plots import canvas
-    except ModuleNotFoundError:
-        messages.say("no pictures are drawn: matplotlib is not installed: pip install 'partrain[plots]'")
-        return
-    except (ImportError, ValueError) as error:  # of a broken installation; of a setting that matplotlib refuses
-        messages.warn(f"no pictures are drawn: matplotlib cannot be imported: {error}")
+    if not can_draw(messages):
         return
     try:
         rows = read_metrics(run.metrics_path)
     except (RunError, OSError) as error:
         messages.warn(f"no curves are drawn: {error}")
         rows = []
+    write_pictures(run, _draw(network, parameters, dataset, split, report, rows), messages)
+
+
+def can_draw(messages: Messages) -> bool:
+    """Return whether matplotlib is there; if not, say how to get it."""
+    try:
+        from partrain.plots import canvas  # noqa: F401 (whether it can be imported is the question)
+    except ModuleNotFoundError:
+        messages.say("no pictures are drawn: matplotlib is not installed: pip install 'partrain[plots]'")
+        return False
+    except (ImportError, ValueError) as error:  # of a broken installation; of a setting that matplotlib refuses
+        messages.warn(f"no pictures are drawn: matplotlib cannot be imported: {error}")
+        return False
+    return True
+
+
+def write_pictures(run: RunDirectory, pictures: Iterator[tuple[str, Figure | None]], messages: Messages) -> None:
+    """Write pictures into the run, by name; where that cannot be done, it is a warning. Needs matplotlib."""
+    from partrain.plots import canvas
+
     num_written = 0
     try:
         make_folders(run.plots_path)
         with canvas.house_style():
-            for name, figure in _draw(network, parameters, dataset, split, report, rows):
+            for name, figure in pictures:
                 if figure is not None:
                     write_durably(run.plots_path / f"{name}.png", canvas.to_png(figure))
                     num_written += 1
