@@ -278,7 +278,6 @@ class Coordinator:
         return _StepResult(loss, num_examples, self._adam.learning_rate(self.step))
 
     def _make_private_step(self, private: PrivateTraining) -> _StepResult:
-        kill_point("coordinator: before a private step")
         batch = private.make_step(self.step + 1)
         if batch.not_finite:
             self._refuse(batch.not_finite, batch.loss)
