@@ -135,7 +135,6 @@ def test_the_defaults_are_those_of_the_reference(read):
                 "factor": 0.1,
             },
             "stop_early": None,
-            "per_example": {"statistics": False, "by_layer": False, "clip": None},
             "privacy": None,
             "class_weights": None,
             "per_example": {"statistics": False, "by_layer": False, "clip": None},

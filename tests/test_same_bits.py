@@ -52,6 +52,15 @@ CASES: dict[str, tuple[Path, list[str], tuple[int, ...]]] = {
         [*RANDOM, "training.class_weights=balanced", "training.per_example.clip=1", "training.tile=7"],
         (0, 3),
     ),
+    "private, of seeded noise": (
+        MNIST,
+        [
+            *RANDOM,
+            "training.per_example={clip: 1, statistics: true}",
+            "training.privacy={noise_multiplier: 1, delta: 1.0e-4, source: seeded, max_batch_size: 35}",
+        ],
+        (0, 3, 8),
+    ),
     "augmentation and dropout in loops": (MNIST, [*RANDOM, "training.kernels=loops", "training.tile=7"], (0, 3)),
     "loops": (MNIST, ["training.kernels=loops"], (0, 2, 5)),
     "float64": (MNIST, ["training.kernels=loops", "training.dtype=float64"], (0, 2, 5)),

@@ -21,10 +21,12 @@ from partrain.cli import main
 from partrain.store.run_directory import RunDirectory
 from tests.conftest import RUN_SECONDS, Result, write_small_config
 
-# Two epochs, 20 steps: evaluations and saves fall on steps of their own and together. What is random differs in each.
+# Two epochs, 20 steps: evaluations and saves fall on steps of their own and together. What is random differs in each;
+# logged steps measure the gradients of single examples, the others do not.
 CHANGES: dict[str, Any] = {
     "training.epochs": 2,
     "training.augment": {"shift": 2, "rotation": 10, "scale": 0.1, "elastic": {"alpha": 20, "sigma": 4}},
+    "training.per_example": {"statistics": True},
     "network": [
         {"conv": {"filters": 2, "kernel": 5}},
         "relu",
