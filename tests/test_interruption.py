@@ -225,16 +225,16 @@ import signal, sys
 from partrain.cli import main
 from partrain.parallel.worker_pool import WorkerPool
 
-class SignallingConnection:
-    def __init__(self, connection):
-        self.connection = connection
+class SignallingPipe:
+    def __init__(self, pipe):
+        self.pipe = pipe
     def close(self):
-        self.connection.close()
+        self.pipe.close()
         signal.raise_signal(signal.SIGTERM)
 
 def close(pool):
     first = next(iter(pool._workers.values()))
-    first.connection = SignallingConnection(first.connection)
+    first.commands = SignallingPipe(first.commands)
     close_pool(pool)
 
 close_pool, WorkerPool.close = WorkerPool.close, close

@@ -228,32 +228,34 @@ class TileComputer:
         }  # fmt: skip
 
 
-def work(connection: Connection, computation: Computation, preload_module: str, spin_s: float) -> None:
-    """Run a worker process: say hello, then carry out commands until the pipe ends.
+def work(
+    commands: Connection, replies: Connection, computation: Computation, preload_module: str, spin_s: float
+) -> None:
+    """Run a worker process: say hello, then carry out commands until their pipe ends.
 
     Replies are HELLO with whether the kernels were preloaded by the fork server, DONE, or ERROR with a
     traceback; after an ERROR the worker goes on.
 
     Parameters
     ----------
-    connection : the worker's end of its pipe.
+    commands, replies : the worker's ends of its pipes.
     computation : what it computes on.
     preload_module : by its presence is seen that the fork server has loaded the kernels.
     spin_s : for so long it waits for a command without sleeping.
     """
     # Read and written as they are, for a message is never longer than one write: without the framing of `Connection`,
     # which reads each message in two calls.
-    pipe = connection.fileno()
+    source, target = commands.fileno(), replies.fileno()
     # A command may take a minute, and the coordinator may be killed meanwhile: an end of the pipe is looked for
     # between the calls that a command consists of, too.
     hang_up, readable = select.poll(), select.poll()
-    hang_up.register(pipe, 0)
-    readable.register(pipe, select.POLLIN)
+    hang_up.register(source, 0)
+    readable.register(source, select.POLLIN)
 
     def receive() -> bytes:
         if spin_s:
             spin(lambda: readable.poll(0), spin_s)
-        return os.read(pipe, COMMAND_BYTES)
+        return os.read(source, COMMAND_BYTES)
 
     with contextlib.suppress(ConnectionError):  # the coordinator is gone
         try:
@@ -262,21 +264,21 @@ def work(connection: Connection, computation: Computation, preload_module: str, 
             continue_after_parent()
             kill_point("worker: start-up")
             computer = TileComputer(computation)
-            os.write(pipe, HELLO + (b"1" if was_preloaded else b"0"))
+            os.write(target, HELLO + (b"1" if was_preloaded else b"0"))
             while message := receive():
                 kill_point("worker: before computing")
                 try:
                     computer.carry_out(Command.decode(message), is_wanted=lambda: not hang_up.poll(0))
                 except Exception:
-                    os.write(pipe, _report())
+                    os.write(target, _report())
                 else:
                     kill_point("worker: before answering")
-                    os.write(pipe, DONE)
+                    os.write(target, DONE)
                     kill_point("worker: after answering")
         except ConnectionError:
             raise
         except Exception:
-            os.write(pipe, _report())
+            os.write(target, _report())
     kill_point("worker: shutting down")
 
 

@@ -1,4 +1,4 @@
-"""The pool of worker processes: one pipe each, no lock, no queue, no barrier.
+"""The pool of worker processes: two pipes each, no lock, no queue, no barrier.
 
 A killed holder of a lock would hang the others, and so would a killed reader of a queue; a killed owner of a
 pipe is seen at once, as its end. The coordinator waits on all pipes with one selector. What a dead worker had
@@ -147,7 +147,8 @@ class _Task:
 class _Worker:
     name: str
     process: WorkerProcess
-    connection: Connection
+    commands: Connection
+    replies: Connection
     task: _Task | None = None
     has_begun: bool = False
     silent_s: float = 0.0
@@ -262,7 +263,7 @@ class WorkerPool:
     def close(self) -> None:
         """End all workers: close their pipes, and kill whoever does not end by it."""
         for worker in self._workers.values():
-            worker.connection.close()
+            _close_pipes(worker)
         deadline = time.monotonic() + SHUTDOWN_SECONDS
         for worker in self._workers.values():
             with contextlib.suppress(FailedRun):  # it is killed, if not gone: nothing is to be computed any more
@@ -277,17 +278,17 @@ class WorkerPool:
         worker.task = waiting.popleft()
         worker.silent_s = 0.0
         with contextlib.suppress(ConnectionError):  # it has died; its pipe's end will say so to `_receive`
-            os.write(worker.connection.fileno(), worker.task.command.encode())
+            os.write(worker.commands.fileno(), worker.task.command.encode())
 
     def _receive(self, name: str, waiting: deque[_Task]) -> int:
         """Take what a worker has sent; return how many commands it finished (0 or 1)."""
         worker = self._workers[name]
         try:
-            replies = os.read(worker.connection.fileno(), REPLY_BYTES)
+            replies = os.read(worker.replies.fileno(), REPLY_BYTES)
         except ConnectionError:
             replies = b""
         if not replies:
-            self._close_pipe(worker)
+            self._retire(worker)
             self._replace(worker, worker.process.end(SHUTDOWN_SECONDS), waiting)
             return 0
         worker.silent_s = 0.0
@@ -336,7 +337,7 @@ class WorkerPool:
                 continue
             worker.silent_s += seconds
             if worker.silent_s > limit:
-                self._close_pipe(worker)
+                self._retire(worker)
                 worker.process.end(0.0)
                 self._replace(worker, f"hung: it took {worker.silent_s:.0f} s {what}, and was killed", waiting)
 
@@ -354,14 +355,14 @@ class WorkerPool:
         self._log(f"{dead.name} {cause}; a successor takes its place")
         self._give(self._start(dead.name), waiting)
 
-    def _close_pipe(self, worker: _Worker) -> None:
-        self._selector.unregister(worker.connection)
-        worker.connection.close()
+    def _retire(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.replies)
+        _close_pipes(worker)
 
     def _start(self, name: str) -> _Worker:
         for number in range(1, MAX_STARTS + 1):
             try:
-                process, connection = self._start_process(name)
+                process, commands, replies = self._start_process(name)
                 break
             except (EOFError, ConnectionError) as error:
                 # A worker that may have been forked all the same has lost its pipe, and ends.
@@ -369,15 +370,17 @@ class WorkerPool:
                     raise FailedRun(f"{name} cannot be started: the fork server died {MAX_STARTS} times") from error
                 self._log(f"the fork server died while it started {name}; another takes its place")
                 end_fork_server()
-        worker = self._workers[name] = _Worker(name, WorkerProcess(process), connection)
-        self._selector.register(connection, selectors.EVENT_READ, name)
+        worker = self._workers[name] = _Worker(name, WorkerProcess(process), commands, replies)
+        self._selector.register(replies, selectors.EVENT_READ, name)
         return worker
 
-    def _start_process(self, name: str) -> tuple[BaseProcess, Connection]:
-        connection, far_end = self._context.Pipe()
+    def _start_process(self, name: str) -> tuple[BaseProcess, Connection, Connection]:
+        # One for each direction: what goes both ways is a pair of sockets, and a message through it takes longer.
+        far_commands, commands = self._context.Pipe(duplex=False)
+        replies, far_replies = self._context.Pipe(duplex=False)
         process = self._context.Process(  # type: ignore[attr-defined]
             target=work,
-            args=(far_end, self._computation, PRELOAD_MODULE, self._spin_s),
+            args=(far_commands, far_replies, self._computation, PRELOAD_MODULE, self._spin_s),
             name=f"partrain {name}",
             daemon=True,
         )
@@ -386,15 +389,25 @@ class WorkerPool:
         watch = threading.Timer(patience.START_UP_SECONDS, kill_fork_server)
         watch.start()
         try:
-            with far_end, _conditions_for_children(self._computation.kernels, self._computation.dtype):
+            with (
+                far_commands,
+                far_replies,
+                _conditions_for_children(self._computation.kernels, self._computation.dtype),
+            ):
                 process.start()
         except BaseException:
-            connection.close()
+            commands.close()
+            replies.close()
             raise
         finally:
             watch.cancel()
             watch.join()
-        return process, connection
+        return process, commands, replies
+
+
+def _close_pipes(worker: _Worker) -> None:
+    worker.commands.close()
+    worker.replies.close()
 
 
 def start_group(

@@ -560,8 +560,8 @@ def test_worker_looks_for_the_end_of_its_pipe_in_the_middle_of_a_command(
     predictions = computation.arrays["predictions"]
     predictions[:] = -1
     (pid,), (worker,) = worker_pids(pool), pool._workers.values()
-    os.write(worker.connection.fileno(), Command(EVALUATE, TEST, 0, 0, len(predictions)).encode())
+    os.write(worker.commands.fileno(), Command(EVALUATE, TEST, 0, 0, len(predictions)).encode())
     wait_until(lambda: predictions[0] >= 0, "that it computes")
-    worker.connection.close()
+    worker.commands.close()
     wait_until(lambda: not is_running(pid), "its end")
     assert predictions[-1] == -1
