@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from partrain.bench.ranks import measure_ranks
 from partrain.config import Config
@@ -30,12 +31,13 @@ Result = TypeVar("Result")
 LIKELY_KERNELS = ("fast", "float32")
 
 
-def join_ranks(num_workers: int | None) -> MpiGroup:
+def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> MpiGroup:
     """Start MPI.
 
     Parameters
     ----------
     num_workers : 0: no process will be started.
+    warn : told of ranks that are waited for.
 
     Raises
     ------
@@ -60,9 +62,10 @@ def join_ranks(num_workers: int | None) -> MpiGroup:
         raise ConfigError(
             f"--engine mpi: mpi4py finds no MPI ({error}); pip install 'partrain[mpi]', or load the cluster's"
         ) from error
-    group, promised = MpiGroup(), promised_ranks(os.environ)
+    group, promised = MpiGroup(warn), promised_ranks(os.environ)
     if group.size == 1 and promised is not None:
         name, number = promised
+        group.close()
         raise ConfigError(
             f"--engine mpi: {name} says that {number} processes were started, but MPI shows this one to itself alone: "
             "the launcher and mpi4py's MPI do not know each other. With Slurm, try srun --mpi=pmix, or mpiexec of the "
@@ -99,46 +102,52 @@ def run_on_ranks(
     SystemExit
         The job ended otherwise. The cause has been said, once.
     """
-    ranks = join_ranks(num_workers)
-    if num_workers is None:
-        num_workers = ranks.num_processors
-    if ranks.size > 1:
-        messages.speak_as(ranks.name, only_warnings=ranks.rank > 0)
-    session = Session(
-        num_workers, command_line, messages, Interruption(), ranks=RankSession(ranks, received=interruption)
-    )
-    result, interrupted = None, None
-    try:
+    with contextlib.closing(join_ranks(num_workers, messages.warn)) as ranks:
+        if num_workers is None:
+            num_workers = ranks.num_processors
+        if ranks.size > 1:
+            messages.speak_as(ranks.name, only_warnings=ranks.rank > 0)
+        session = Session(
+            num_workers, command_line, messages, Interruption(), ranks=RankSession(ranks, received=interruption)
+        )
+        result, interrupted = None, None
+        # To the end: a signal is no reason to be silent about a failure, and mpiexec sends one to all.
         with interruption.deferred():
             try:
-                require_same_command(ranks, asked, socket.gethostname())
-                if ranks.rank == 0:
-                    result = lead(session)
-                else:
-                    follow(session)
-            except Interrupted as ending:
-                interrupted = ending
-            ranks.meet()
-    except (PartrainError, MemoryError) as error:
+                try:
+                    ranks.greet()
+                    require_same_command(ranks, asked, socket.gethostname())
+                    if ranks.rank == 0:
+                        result = lead(session)
+                    else:
+                        follow(session)
+                except Interrupted as ending:
+                    interrupted = ending
+                ranks.meet()
+            except BaseException as error:
+                _end_failed(ranks, error, messages)
+        if interrupted is not None:
+            if ranks.rank == 0:
+                messages.error(f"ended by {interrupted}")
+            ranks.leave(interrupted.exit_code)
+            raise SystemExit(interrupted.exit_code)
+        return result
+
+
+def _end_failed(ranks: MpiGroup, error: BaseException, messages: Messages) -> NoReturn:
+    """Tell people and the other ranks why this one fails, give them time to save, and end."""
+    exit_code = 1
+    if isinstance(error, PartrainError | MemoryError):
         exit_code = getattr(error, "exit_code", 1)
         if ranks.tell(error, exit_code):
             messages.error(str(error) or "there is not enough memory for this process")
-        ranks.part()
-        ranks.leave(exit_code)
-        raise SystemExit(exit_code) from error
-    except BaseException as error:
-        traceback.print_exc()
+    else:
+        traceback.print_exception(error)
         messages.error(f"a defect of the program: {type(error).__name__}")
-        ranks.tell(error, 1)
-        ranks.part()
-        ranks.leave(1)
-        raise SystemExit(1) from error
-    if interrupted is not None:
-        if ranks.rank == 0:
-            messages.error(f"ended by {interrupted}")
-        ranks.leave(interrupted.exit_code)
-        raise SystemExit(interrupted.exit_code)
-    return result
+        ranks.tell(error, exit_code)
+    ranks.part()
+    ranks.leave(exit_code)
+    raise SystemExit(exit_code) from error
 
 
 def follow_training(session: Session) -> None:

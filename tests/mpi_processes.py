@@ -41,6 +41,13 @@ def ranks_of(process: PartrainProcess) -> list[ProcessEntry]:
     return [entry for entry in process.processes() if entry.parent == process.popen.pid]
 
 
+def workers_of(process: PartrainProcess, rank: int) -> list[int]:
+    """Return the workers of the rank with this process id."""
+    entries = process.processes()
+    servers = {entry.pid for entry in entries if entry.parent == rank and "forkserver" in entry.command}
+    return [entry.pid for entry in entries if entry.parent in servers]
+
+
 class MpiJobs:
     """Starts jobs of several ranks in a folder."""
 

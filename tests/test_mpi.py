@@ -15,7 +15,7 @@ import pytest
 
 from partrain.store.run_directory import RunDirectory
 from tests.conftest import ENDLESS, ROOT, PartrainProcess, Result, wait_until
-from tests.mpi_processes import SHARED_MEMORY, MpiJobs, mpiexec, needs_mpi, ranks_of
+from tests.mpi_processes import SHARED_MEMORY, MpiJobs, mpiexec, needs_mpi, ranks_of, workers_of
 from tests.test_interruption import assert_saved
 from tests.whole_runs import Runs, outcome, read_json, write_config
 
@@ -95,10 +95,7 @@ def test_failure_of_a_rank_ends_the_job_with_its_cause_and_the_run_saved(mpi_job
     config = write_config(tmp_path, ENDLESS | {"workers": {"max_restarts": 0}})
     process = mpi_jobs.start(2, "--config", config, "--runs-dir", "runs", "--workers", 1)
     run = process.wait_for_training()
-    second = ranks_of(process)[1].pid
-    entries = process.processes()
-    server = next(e.pid for e in entries if e.parent == second and "forkserver" in e.command)
-    os.kill(next(e.pid for e in entries if e.parent == server), signal.SIGKILL)
+    os.kill(workers_of(process, ranks_of(process)[1].pid)[0], signal.SIGKILL)
     began = time.monotonic()
     result = process.wait()
     assert time.monotonic() - began < END_SECONDS
@@ -152,6 +149,61 @@ def test_ranks_whose_launcher_is_killed_save_and_end(mpi_jobs: MpiJobs, tmp_path
     process.send(signal.SIGKILL)
     assert process.wait(END_SECONDS).exit_code == -signal.SIGKILL
     wait_until(lambda: not process.processes(), "the end of the ranks", END_SECONDS)
+    assert_saved(run, "interrupted")
+
+
+# ---- ranks that hang, and ranks that are only late
+
+# A rank that waits asks after 0.5 s, and not after 5, and so on.
+IMPATIENT = """
+from partrain.parallel import roll_call
+roll_call.ASK_SECONDS, roll_call.WARN_SECONDS, roll_call.SILENT_SECONDS = 0.5, 2.0, 4.0
+from partrain.__main__ import main
+raise SystemExit(main())
+"""
+
+
+def start_impatient(jobs: MpiJobs, folder: Path, num_ranks: int) -> tuple[PartrainProcess, Path]:
+    words = ("--config", write_config(folder, ENDLESS), "--runs-dir", "runs", "--workers", 1)
+    process = jobs.start(num_ranks, *words, program=[sys.executable, "-c", IMPATIENT])
+    return process, process.wait_for_training()
+
+
+@needs_mpi
+@pytest.mark.parametrize(("num_ranks", "stopped", "speaker"), [(3, 1, 0), (2, 0, 1)])
+def test_stopped_rank_is_named_and_ends_the_job(
+    num_ranks: int, stopped: int, speaker: int, mpi_jobs: MpiJobs, tmp_path: Path
+) -> None:
+    process, run = start_impatient(mpi_jobs, tmp_path, num_ranks)
+    os.kill(ranks_of(process)[stopped].pid, signal.SIGSTOP)
+    result = process.wait(END_SECONDS)
+    assert (result.exit_code, result.stdout) == (1, "")
+    speaks = rf"rank {speaker} on \S+: no answer from rank {stopped} on \S+ for"
+    assert len(re.findall(rf"^warning: {speaks} 2 s", result.stderr, re.MULTILINE)) == 1, result.stderr
+    assert len(re.findall(rf"^error: {speaks} 4 s", result.stderr, re.MULTILINE)) == 1, result.stderr
+    assert result.stderr.count("no answer from") == 2, result.stderr
+    assert len(re.findall(r"^error: ", result.stderr, re.MULTILINE)) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    if stopped != 0:
+        assert_saved(run, "failed")
+    else:  # mpiexec wakes it before it kills it: it may still save, or not
+        assert RunDirectory.open(run).status() in ("failed", "interrupted")
+
+
+@needs_mpi
+def test_rank_whose_workers_take_long_is_waited_for(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
+    process, run = start_impatient(mpi_jobs, tmp_path, 2)
+    worker = workers_of(process, ranks_of(process)[1].pid)[0]
+    os.kill(worker, signal.SIGSTOP)
+    process.wait_for("waiting for rank 1 on")
+    time.sleep(4)  # beyond what a silent rank is granted
+    os.kill(worker, signal.SIGCONT)
+    length = (run / "metrics.jsonl").stat().st_size
+    wait_until(lambda: (run / "metrics.jsonl").stat().st_size > length, "another step", END_SECONDS)
+    process.send(signal.SIGUSR1)
+    result = process.wait(END_SECONDS)
+    assert result.exit_code == 128 + signal.SIGUSR1, result.stderr
+    assert "no answer" not in result.stderr
     assert_saved(run, "interrupted")
 
 
