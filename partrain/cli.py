@@ -30,7 +30,7 @@ from partrain.store.run_lookup import find_run
 if TYPE_CHECKING:  # they bring Numba, which a command that computes nothing must not import
     from partrain.config import Config
     from partrain.initial_parameters import InitialParameters
-    from partrain.training_run import Session
+    from partrain.session import Session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,7 +125,7 @@ def _run_session(
             lead, follow_training, _asked(options), options.workers, command_line, messages, interruption
         )
     else:
-        from partrain.training_run import Session
+        from partrain.session import Session
 
         path = lead(Session(_num_workers(options), command_line, messages, interruption))
     if path is not None:

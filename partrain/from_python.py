@@ -37,11 +37,12 @@ from partrain.messages import Messages
 from partrain.parallel.machine import available_processors
 from partrain.prediction import Classifier
 from partrain.run_evaluation import compute_evaluation, evaluate_run, require_fitting_images
+from partrain.session import Session
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import Place, RunDirectory, check_writable, validate_run_name
 from partrain.store.run_lookup import find_run
 from partrain.trained_run import TrainedRun, load_trained_run
-from partrain.training_run import Session, train_new_run
+from partrain.training_run import train_new_run
 
 Examples = tuple[ArrayLike, ArrayLike]
 

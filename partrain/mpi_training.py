@@ -20,7 +20,9 @@ from partrain.parallel.mpi_launcher import promised_ranks, undo_binding
 from partrain.parallel.worker_pool import start_fork_server
 from partrain.rank_agreement import require_same_command
 from partrain.rank_job import RankJob
-from partrain.training_run import RankSession, Session, follow_run
+from partrain.session import RankSession, Session
+from partrain.store.checkpoint import Checkpoint
+from partrain.training_resources import make_coordinator, training_resources
 
 if TYPE_CHECKING:  # its import starts MPI
     from partrain.parallel.mpi_group import MpiGroup
@@ -151,11 +153,30 @@ def _end_failed(ranks: MpiGroup, error: BaseException, messages: Messages) -> No
 
 
 def follow_training(session: Session) -> None:
-    """Take part in what rank 0 trains."""
+    """Take part in what rank 0 trains: the same steps and evaluations, and nothing is written.
+
+    Raises
+    ------
+    UserError, FailedRun, Interrupted
+        As for a new run.
+    """
     assert session.ranks is not None
     job = RankJob.decode(session.ranks.group.broadcast(None))
-    if job is not None:
-        follow_run(job, session)
+    if job is None:
+        return
+    with training_resources(job.config, None, session, lambda preparation: None) as resources:
+        preparation = resources.preparation
+        coordinator = make_coordinator(None, resources, session)
+        if job.metadata is not None:
+            coordinator.restore(Checkpoint(job.tensors, job.metadata), [], 0.0)
+        elif job.tensors:
+            begin = preparation.network.parameters.join(job.tensors)
+            coordinator.begin_with(begin.astype(preparation.config.training.dtype))
+        coordinator.train()
+        if coordinator.completed:
+            coordinator.evaluate("test")
+        elif session.interruption.received is not None:
+            raise Interrupted(session.interruption.received)
 
 
 def take_part_in_bench(session: Session, config: Config | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partrain import preparation, training_run
+from partrain import preparation, training_resources
 from partrain.data import catalog
 from partrain.parallel import worker_pool
 from tests.conftest import Result, noise_examples, write_idx, write_idx_folder
@@ -240,7 +240,7 @@ def test_folder_that_cannot_be_written_is_found_before_anything_starts(
     def prepared(*args: object, **options: object) -> None:
         pytest.fail("the data was read before the folder was looked at")
 
-    monkeypatch.setattr(training_run, "prepare", prepared)
+    monkeypatch.setattr(training_resources, "prepare", prepared)
     if folder == "a file":
         folder = str(tmp_path / "file")
         Path(folder).write_text("mine")

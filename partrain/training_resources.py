@@ -1,0 +1,196 @@
+"""What a training computes with: the shared arrays with the data in them, and the processes, on this rank."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from partrain.config import Config
+from partrain.coordinator import Coordinator
+from partrain.data.dataset import Dataset
+from partrain.errors import ConfigError
+from partrain.kernels.compile_options import are_cached, load
+from partrain.kernels.kernel_set import KernelSet, kernel_set
+from partrain.parallel.machine import proportional_memory
+from partrain.parallel.rank_exchange import rank_share
+from partrain.parallel.ranked_group import RankedGroup
+from partrain.parallel.shared_arrays import SharedArrays
+from partrain.parallel.shared_splits import share_splits
+from partrain.parallel.tiles import num_tiles
+from partrain.parallel.worker import Computation
+from partrain.parallel.worker_pool import ComputeGroup, start_fork_server, start_group
+from partrain.preparation import Preparation, check_disk, check_memory, prepare
+from partrain.rank_agreement import require_agreement
+from partrain.session import Session
+from partrain.store.run_directory import RunDirectory
+
+if TYPE_CHECKING:  # its import starts MPI
+    from partrain.parallel.mpi_group import MpiGroup
+
+
+@dataclass(frozen=True)
+class TrainingResources:
+    """What a training computes with, while it lasts.
+
+    Attributes
+    ----------
+    preparation : what is trained; its data set is in the arrays.
+    num_workers : of this rank; 0: this process computes.
+    kernels : loaded.
+    arrays : the shared ones.
+    group : who carries out commands.
+    """
+
+    preparation: Preparation
+    num_workers: int
+    kernels: KernelSet
+    arrays: SharedArrays
+    group: ComputeGroup
+
+
+def _prepare(config: Config, session: Session, given: Dataset | None) -> Preparation:
+    training = config.training
+    if session.num_workers and are_cached(kernel_set(training.kernels).all, training.dtype):
+        start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
+    # What rank 0 has to say of the data, the others would say again.
+    warn = session.messages.warn if session.leads else session.messages.note
+    return prepare(config, say=session.messages.say, warn=warn, given=given)
+
+
+def _useful_workers(session: Session, preparation: Preparation) -> int:
+    training, num_workers = preparation.config.training, session.num_workers
+    batch_size = min(training.batch_size, preparation.splits["train"].size)
+    tiles = num_tiles(batch_size, training.tile)
+    if session.ranks is not None:
+        return _useful_workers_of_rank(session, session.ranks.group, batch_size, training.tile)
+    if num_workers <= tiles:
+        return num_workers
+    session.messages.warn(
+        f"a batch has {tiles} tiles (training.batch_size {training.batch_size}, training.tile {training.tile}); "
+        f"{tiles} workers are started, not {num_workers}"
+    )
+    return tiles
+
+
+def _useful_workers_of_rank(session: Session, ranks: MpiGroup, batch_size: int, tile: int) -> int:
+    first, last = rank_share(0, batch_size, tile, ranks.rank, ranks.size)
+    tiles = num_tiles(batch_size, tile)
+    if session.leads and tiles < ranks.size:
+        session.messages.warn(
+            f"a batch has {tiles} tiles (training.batch_size, training.tile), and there are {ranks.size} ranks: "
+            f"{ranks.size - tiles} of them have nothing to compute in a step"
+        )
+    return min(session.num_workers, max(1, num_tiles(last - first, tile)))
+
+
+@contextlib.contextmanager
+def training_resources(
+    config: Config,
+    folder: Path | None,
+    session: Session,
+    check: Callable[[Preparation], None],
+    given: Dataset | None = None,
+) -> Iterator[TrainingResources]:
+    """Prepare a training; provide the shared arrays with the data set in them, and the processes that compute.
+
+    Parameters
+    ----------
+    folder : where checkpoints will be kept, if they are; memory and disk are checked before anything is started.
+    check : told what was prepared, before anything is started; raises where that does not fit the run.
+    """
+    messages = session.messages
+    if session.ranks is not None and config.training.privacy and config.training.privacy.source == "secure":
+        raise ConfigError(
+            "training.privacy draws batches and noise in one process, from a source that no other rank can draw the "
+            "same from; train it with --engine process"
+        )
+    preparation = _prepare(config, session, given)
+    check(preparation)
+    if session.ranks is not None:
+        require_agreement(session.ranks.group, preparation)
+    config = preparation.config
+    training = config.training
+    num_workers = _useful_workers(session, preparation)
+    check_memory(preparation.memory_plan(num_workers))
+    if folder is not None:
+        check_disk(folder, preparation.checkpoint_bytes, config.checkpoints.keep_last + 2)
+    kernels = kernel_set(training.kernels)
+    needed = kernels.for_training(augments=training.augment is not None, drops=preparation.network.drops)
+    load(needed, training.dtype, announce=messages.say, warn=messages.warn)
+    specs, files = preparation.array_plan()
+    # From here on there is something to put away, or to save: a signal waits until that can be done.
+    with session.interruption.deferred(), contextlib.ExitStack() as at_end:
+        arrays = SharedArrays(specs, files)
+        at_end.callback(arrays.close)
+        preparation = _share_data(preparation, arrays)
+        group = _start_group(preparation, arrays, num_workers, session)
+        at_end.callback(group.close)
+        session.interruption.check()
+        yield TrainingResources(preparation, num_workers, kernels, arrays, group)
+
+
+def _share_data(preparation: Preparation, arrays: SharedArrays) -> Preparation:
+    """Copy the data set into the shared arrays; return the preparation with it there.
+
+    The copy that was read is let go with the old preparation: it would be there twice.
+    """
+    dataset = preparation.dataset
+    shared = share_splits(dataset.files, arrays)
+    return replace(preparation, dataset=replace(dataset, train=shared["train"], test=shared["test"]))
+
+
+def _start_group(preparation: Preparation, arrays: SharedArrays, num_workers: int, session: Session) -> ComputeGroup:
+    """Start the processes that compute; return them, or where there are ranks those of all."""
+    config, ranks = preparation.config, session.ranks
+    training = config.training
+    computation = Computation(
+        preparation.network,
+        training.kernels,
+        training.dtype,
+        training.tile,
+        preparation.normalisation,
+        arrays,
+        preparation.class_weights,
+        training.per_example.clip if training.per_example.clips else None,
+        config.seed,
+        training.augment,
+    )
+    group = start_group(
+        num_workers,
+        computation,
+        max_restarts=config.workers.max_restarts,
+        # A worker that died here is nobody else's news.
+        log=session.messages.say if session.leads else session.messages.warn,
+        num_processors=None if ranks is None else ranks.group.num_processors,
+    )
+    if ranks is None:
+        return group
+    return RankedGroup(
+        group,
+        ranks.group,
+        preparation.network,
+        arrays,
+        training.tile,
+        received=ranks.received,
+        agreed=session.interruption,
+    )
+
+
+def make_coordinator(run: RunDirectory | None, resources: TrainingResources, session: Session) -> Coordinator:
+    """Return who trains with these resources; without a run nothing is kept, for another rank does that."""
+    group = resources.group
+    return Coordinator(
+        resources.preparation,
+        run,
+        group,
+        resources.arrays,
+        resources.kernels,
+        messages=session.messages,
+        interruption=session.interruption,
+        clock=session.clock,
+        measure_memory=lambda: proportional_memory([os.getpid(), *group.pids]),
+    )
