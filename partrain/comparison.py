@@ -216,7 +216,8 @@ def _digest(run: LoggedRun) -> str | None:
 
 
 def _surroundings(run: LoggedRun) -> dict[str, Any]:
-    found = flatten({key: run.record[key] for key in SURROUNDINGS if key in run.record})
+    ranks = {} if run.num_ranks is None else {"ranks": run.num_ranks}
+    found = flatten({key: run.record[key] for key in SURROUNDINGS if key in run.record} | ranks)
     return {key: value for key, value in found.items() if key != "processor.features"}
 
 

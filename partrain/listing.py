@@ -100,6 +100,7 @@ def _entry(path: Path) -> Entry | None:
         "total_seconds": _finite_total(run, "total_seconds", "time_s"),
         "examples_per_second": _finite_total(run, "examples_per_second", "examples_per_s"),
         "workers": finite(run.record.get("workers")),
+        "ranks": run.num_ranks,
         "epsilon": privacy["epsilon"] if privacy and privacy["secret_noise"] else None,
         "privacy": privacy,
         "started": started.astimezone(UTC).isoformat(timespec="milliseconds") if started else None,
@@ -113,7 +114,7 @@ def _finite_total(run: LoggedRun, key: str, metric: str) -> float | None:
 
 def _broken(path: Path, problem: str) -> Entry:
     fields: Entry = dict.fromkeys(field for field, _ in COLUMNS.values())
-    named = {"name": path.name, "path": str(path), "status": "broken"}
+    named = {"name": path.name, "path": str(path), "status": "broken", "ranks": None}
     return {"name": None, "path": None} | fields | named | {"privacy": None, "problem": problem}
 
 
@@ -129,6 +130,11 @@ def _epsilon(entry: Entry, now: datetime) -> str:
     if entry["privacy"] is None:
         return "-"
     return "not private" if entry["epsilon"] is None else f"{entry['epsilon']:.3g} at {entry['privacy']['delta']:g}"
+
+
+def _workers(entry: Entry, now: datetime) -> str:
+    number = _number("workers", ".0f")(entry, now)
+    return number if entry["ranks"] is None else f"{number} on {entry['ranks']} rank{'s' * (entry['ranks'] > 1)}"
 
 
 def _time(entry: Entry, now: datetime) -> str:
@@ -159,7 +165,7 @@ _CELLS: Mapping[str, Callable[[Entry, datetime], str]] = {
     "test": _number("test_accuracy", ".2%"),
     "time": _time,
     "examples/s": _number("examples_per_second", ",.0f"),
-    "workers": _number("workers", ".0f"),
+    "workers": _workers,
     "epsilon": _epsilon,
     "age": _age,
 }

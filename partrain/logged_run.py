@@ -108,6 +108,12 @@ class LoggedRun:
             return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return None
 
+    @property
+    def num_ranks(self) -> int | None:
+        """On how many ranks of MPI it was trained last; None if without MPI."""
+        ranks = self.record.get("ranks")
+        return len(ranks) if isinstance(ranks, list) and ranks else None
+
     @cached_property
     def rows(self) -> list[Row]:
         """The metrics' rows that have a step, in their order."""

@@ -71,8 +71,21 @@ def read_record(run: RunDirectory) -> dict[str, Any]:
     return content
 
 
-def first_record(preparation: Preparation, command_line: Sequence[str], num_workers: int) -> dict[str, Any]:
-    """Return the record of a run that begins."""
+def first_record(
+    preparation: Preparation,
+    command_line: Sequence[str],
+    num_workers: int,
+    ranks: Sequence[dict[str, Any]] | None,
+) -> dict[str, Any]:
+    """Return the record of a run that begins.
+
+    Parameters
+    ----------
+    preparation : what is trained.
+    command_line : that began it.
+    num_workers : of all ranks together.
+    ranks : host and number of workers of each rank; None where there are no ranks.
+    """
     dataset, normalisation = preparation.dataset, preparation.normalisation
     data: dict[str, Any] = {
         "name": dataset.name,
@@ -89,7 +102,7 @@ def first_record(preparation: Preparation, command_line: Sequence[str], num_work
     if preparation.class_weights is not None:
         data["class_weights"] = list(preparation.class_weights)
     began = {"status": "running", "workers": num_workers, "started": now(), "ended": None}
-    return began | _origin(preparation.config, data, command_line)
+    return began | _ranks(ranks) | _origin(preparation.config, data, command_line)
 
 
 def imported_record(
@@ -113,7 +126,12 @@ def _origin(config: Config, data: dict[str, Any], command_line: Sequence[str]) -
 
 
 def next_record(
-    before: dict[str, Any], config: Config, from_step: int, command_line: Sequence[str], num_workers: int
+    before: dict[str, Any],
+    config: Config,
+    from_step: int,
+    command_line: Sequence[str],
+    num_workers: int,
+    ranks: Sequence[dict[str, Any]] | None,
 ) -> dict[str, Any]:
     """Return the record of a run that goes on from a step; its last lineage entry says what is new."""
     current, horizon = provenance(), horizon_of(config)
@@ -121,18 +139,25 @@ def next_record(
         "resumed": now(),
         "from_step": from_step,
         "workers": num_workers,
+        **_ranks(ranks),
         "horizon": {name: value for name, value in horizon.items() if value != before["horizon"][name]},
         "differences": differences(before, current),
         "host": current["host"],
     }
-    return {name: value for name, value in before.items() if name not in ("cause", "stopped_early")} | {
+    return {name: value for name, value in before.items() if name not in ("cause", "stopped_early", "ranks")} | {
         "status": "running",
         "command_lines": [*before["command_lines"], list(command_line)],
         "workers": num_workers,
+        **_ranks(ranks),
         "ended": None,
         "horizon": horizon,
         "lineage": [*before["lineage"], resumption],
     }
+
+
+def _ranks(ranks: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+    """Return the field of ranks; none without MPI."""
+    return {} if ranks is None else {"ranks": list(ranks)}
 
 
 def horizon_of(config: Config) -> dict[str, int | None]:

@@ -20,30 +20,41 @@ def greeting(run: RunDirectory, resources: TrainingResources, session: Session) 
     """Return what a training begins with: network, data, length, and who computes."""
     preparation = resources.preparation
     training, dataset = preparation.config.training, preparation.dataset
-    who = (
-        "this process"
-        if resources.num_workers == 0
-        else f"{resources.num_workers} worker" + "s" * (resources.num_workers > 1)
-    )
-    if session.ranks is not None:
-        size = session.ranks.group.size
-        who = f"{size} rank{'s' * (size > 1)}, this one with {who}"
     return (
         f"{run.path}: {preparation.network.parameters.size:,} parameters, {dataset.name} from {dataset.source}, "
         f"{preparation.splits['train'].size:,} examples, {preparation.num_steps:,} steps of "
-        f"{training.batch_size}, on {who}"
+        f"{training.batch_size}, on {who_computes(resources.num_workers, resources.ranks)}"
     )
 
 
+def who_computes(num_workers: int, ranks_of_job: Sequence[dict[str, Any]] | None) -> str:
+    """Return who computes: 8 workers; or 3 ranks with 8, 8 and 4 workers.
+
+    Parameters
+    ----------
+    num_workers : where there are no ranks.
+    ranks_of_job : the number of workers of each, under "workers".
+    """
+    if ranks_of_job is None:
+        return f"{num_workers} worker{'s' * (num_workers > 1)}" if num_workers else "this process"
+    numbers = [rank["workers"] for rank in ranks_of_job]
+    ranks = f"{len(numbers)} rank{'s' * (len(numbers) > 1)}"
+    if not any(numbers):
+        return f"{ranks} without workers"
+    if len(set(numbers)) == 1:
+        return f"{ranks} with {numbers[0]} worker{'s' * (numbers[0] > 1)}{' each' * (len(numbers) > 1)}"
+    return f"{ranks} with {', '.join(map(str, numbers[:-1]))} and {numbers[-1]} workers"
+
+
 def summary(
-    coordinator: Coordinator, num_workers: int, seconds: dict[str, float], test: dict[str, float] | None
+    coordinator: Coordinator, resources: TrainingResources, seconds: dict[str, float], test: dict[str, float] | None
 ) -> dict[str, Any]:
     """Return what goes into summary.json.
 
     Parameters
     ----------
     coordinator : of the training, after its last step.
-    num_workers : that computed.
+    resources : that the training computed with.
     seconds : of each activity, over all sessions of the run.
     test : metrics of the test split, if it was evaluated.
     """
@@ -58,7 +69,8 @@ def summary(
         "checkpoint_seconds": round(seconds["checkpoint"], 4),
         "total_seconds": round(sum(seconds.values()), 4),
         "examples_per_second": round(num_examples / seconds["train"], 1) if seconds["train"] else None,
-        "workers": num_workers,
+        "workers": resources.total_workers,
+        **({} if resources.ranks is None else {"ranks": len(resources.ranks)}),
         "peak_memory_bytes": coordinator.peak_memory_bytes,
         "final": coordinator.metrics,
         "best": coordinator.best,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from partrain.config import Config
 from partrain.coordinator import Coordinator
@@ -40,6 +41,7 @@ class TrainingResources:
     ----------
     preparation : what is trained; its data set is in the arrays.
     num_workers : of this rank; 0: this process computes.
+    ranks : host and number of workers of each rank; None where there are no ranks.
     kernels : loaded.
     arrays : the shared ones.
     group : who carries out commands.
@@ -47,9 +49,15 @@ class TrainingResources:
 
     preparation: Preparation
     num_workers: int
+    ranks: Sequence[dict[str, Any]] | None
     kernels: KernelSet
     arrays: SharedArrays
     group: ComputeGroup
+
+    @property
+    def total_workers(self) -> int:
+        """The workers of all ranks."""
+        return self.num_workers if self.ranks is None else sum(rank["workers"] for rank in self.ranks)
 
 
 def _prepare(config: Config, session: Session, given: Dataset | None) -> Preparation:
@@ -115,6 +123,9 @@ def training_resources(
     config = preparation.config
     training = config.training
     num_workers = _useful_workers(session, preparation)
+    ranks = None
+    if session.ranks is not None:
+        ranks = session.ranks.group.gather({"host": socket.gethostname(), "workers": num_workers})
     check_memory(preparation.memory_plan(num_workers))
     if folder is not None:
         check_disk(folder, preparation.checkpoint_bytes, config.checkpoints.keep_last + 2)
@@ -130,7 +141,7 @@ def training_resources(
         group = _start_group(preparation, arrays, num_workers, session)
         at_end.callback(group.close)
         session.interruption.check()
-        yield TrainingResources(preparation, num_workers, kernels, arrays, group)
+        yield TrainingResources(preparation, num_workers, ranks, kernels, arrays, group)
 
 
 def _share_data(preparation: Preparation, arrays: SharedArrays) -> Preparation:
@@ -183,6 +194,11 @@ def _start_group(preparation: Preparation, arrays: SharedArrays, num_workers: in
 def make_coordinator(run: RunDirectory | None, resources: TrainingResources, session: Session) -> Coordinator:
     """Return who trains with these resources; without a run nothing is kept, for another rank does that."""
     group = resources.group
+
+    def measure_memory() -> int:
+        own = proportional_memory([os.getpid(), *group.pids])
+        return own if session.ranks is None else sum(session.ranks.group.gather(own))
+
     return Coordinator(
         resources.preparation,
         run,
@@ -192,5 +208,5 @@ def make_coordinator(run: RunDirectory | None, resources: TrainingResources, ses
         messages=session.messages,
         interruption=session.interruption,
         clock=session.clock,
-        measure_memory=lambda: proportional_memory([os.getpid(), *group.pids]),
+        measure_memory=measure_memory,
     )

@@ -87,7 +87,7 @@ def train_new_run(
         run = place.create(preparation.config.name)
         with run.lock(), _log_of(run, session.messages):
             try:
-                record = first_record(preparation, session.command_line, resources.num_workers)
+                record = first_record(preparation, session.command_line, resources.total_workers, resources.ranks)
                 coordinator = make_coordinator(run, resources, session)
                 with writing_into(run):
                     write_durably(run.config_path, preparation.config.to_yaml().encode())
@@ -173,7 +173,9 @@ def _go_on(
     with training_resources(config, run.path, session, check) as resources:
         preparation = resources.preparation
         step = 0 if state is None else state.step
-        record = next_record(before, preparation.config, step, session.command_line, resources.num_workers)
+        record = next_record(
+            before, preparation.config, step, session.command_line, resources.total_workers, resources.ranks
+        )
         for difference in record["lineage"][-1]["differences"]:
             messages.warn(f"the bits may differ from those of the run so far: {difference}")
         with writing_into(run):
@@ -269,7 +271,7 @@ def _train(
             seconds = session.clock.read()
             seconds = {name: value + earlier_seconds.get(name, 0.0) for name, value in seconds.items()}
             try:
-                run.write_summary(summary(coordinator, resources.num_workers, seconds, test))
+                run.write_summary(summary(coordinator, resources, seconds, test))
             except OSError as error:
                 no_summary = error
                 messages.warn(f"{run.summary_path}: cannot be written: {error.strerror}")

@@ -50,6 +50,12 @@ def test_only_what_differs_is_shown_unless_all_is_asked_for(tmp_path: Path) -> N
     assert {"seed", "network.1.dense.units", "training.epochs"} <= set(keys)
 
 
+def test_number_of_ranks_is_one_of_the_surroundings(tmp_path: Path) -> None:
+    ranks = [{"host": "a", "workers": 4}, {"host": "b", "workers": 4}]
+    facts = facts_of(write_run(tmp_path / "a"), write_run(tmp_path / "b", ranks=ranks))
+    assert facts["surroundings"] == [{"key": "ranks", "values": [None, 2]}]
+
+
 def test_best_values_are_those_of_finished_runs(tmp_path: Path) -> None:
     runs = [
         write_run(tmp_path / "a", final_accuracy=0.97),

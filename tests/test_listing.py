@@ -83,6 +83,16 @@ def test_what_is_no_number_is_not_shown_as_one(tmp_path: Path) -> None:
     assert (entry["workers"], entry["started"], entry["test_accuracy"]) == (None, None, None)
 
 
+def test_number_of_ranks_stands_beside_that_of_workers(call_partrain: Callable[..., Result], tmp_path: Path) -> None:
+    write_run(tmp_path / "alone")
+    write_run(tmp_path / "joined", workers=8, ranks=[{"host": "a", "workers": 4}, {"host": "b", "workers": 4}])
+    write_run(tmp_path / "strange", ranks="two")
+    lines = {line.split()[0]: line for line in call_partrain("list", "--runs-dir", tmp_path).stdout.splitlines()}
+    assert " 8 on 2 ranks " in lines["joined"]
+    assert "rank" not in lines["alone"] + lines["strange"]
+    assert [entry["ranks"] for entry in list_runs(tmp_path, "name")] == [None, 2, None]
+
+
 def test_json_is_strict_and_holds_the_same_facts(call_partrain: Callable[..., Result], tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", status="interrupted")
     write_rows(run, [*rows_of_a_training(3, 0, 0.1, 0.9), {"step": 4, "examples_per_s": "NaN"}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -58,8 +59,14 @@ def test_number_of_ranks_changes_no_bit(
     assert outcome(tmp_path / "run") == without_mpi
     assert "Traceback" not in result.stderr
     assert "warning" not in result.stderr
-    greetings = re.findall(r"on \d ranks?, this one with .*", result.stderr)
-    assert len(greetings) == 1, "rank 0 alone speaks"
+    greetings = re.findall(r"on (\d) ranks? with", result.stderr)
+    assert greetings == [str(num_ranks)], "rank 0 alone speaks"
+    record, summary = (read_json(tmp_path / "run" / name) for name in ("run.json", "summary.json"))
+    assert record["ranks"] == num_ranks * [{"host": socket.gethostname(), "workers": num_workers}]
+    assert (record["workers"], summary["workers"]) == (num_ranks * num_workers, num_ranks * num_workers)
+    assert summary["ranks"] == num_ranks
+    # An interpreter with Numba takes more than this; so all ranks have been counted.
+    assert summary["peak_memory_bytes"] > num_ranks * 30 * 2**20
 
 
 @needs_mpi
@@ -85,6 +92,8 @@ def test_killed_rank_ends_the_job_and_another_number_of_ranks_resumes_it(
     resumed = mpi_jobs.start(3, "resume", "run", "--workers", 2).wait()
     assert (resumed.exit_code, resumed.stdout) == (0, "run\n"), resumed.stderr
     assert outcome(tmp_path / "run") == without_mpi
+    record = read_json(tmp_path / "run" / "run.json")
+    assert (len(record["ranks"]), len(record["lineage"][0]["ranks"])) == (3, 3)
 
 
 # ---- failures and signals
