@@ -153,12 +153,14 @@ def test_sigterm_to_mpiexec_ends_all_processes(mpi_jobs: MpiJobs, tmp_path: Path
 
 
 @needs_mpi
-def test_ranks_whose_launcher_is_killed_save_and_end(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
+def test_ranks_whose_launcher_is_killed_save_and_end_and_clean_up(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
+    segments = set(SHARED_MEMORY.glob("sm_segment.*"))
     process, run = start_endless(mpi_jobs, tmp_path)
     process.send(signal.SIGKILL)
     assert process.wait(END_SECONDS).exit_code == -signal.SIGKILL
     wait_until(lambda: not process.processes(), "the end of the ranks", END_SECONDS)
     assert_saved(run, "interrupted")
+    assert set(SHARED_MEMORY.glob("sm_segment.*")) <= segments
 
 
 # ---- ranks that hang, and ranks that are only late

@@ -35,6 +35,7 @@ from mpi4py import MPI  # noqa: E402 (its import starts MPI, with what was set a
 from partrain.errors import ConfigError, FailedRun, PartrainError  # noqa: E402
 from partrain.parallel import roll_call  # noqa: E402
 from partrain.parallel.machine import available_processors  # noqa: E402
+from partrain.parallel.mpi_launcher import remove_segments  # noqa: E402
 
 # How long a wait spins, giving way to whoever wants the processor, before it sleeps; and for how long it then sleeps.
 SPIN_SECONDS = 0.0002
@@ -208,6 +209,7 @@ class MpiGroup:
     def leave(self, exit_code: int) -> None:
         """End this process at once if MPI cannot be left in order; the whole job ends with it."""
         if self.launcher_is_gone:
+            remove_segments()
             os._exit(exit_code)
         with self._speaking:
             if self._pending is not None or (self._farewell is not None and not self._farewell.Test()):

@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from partrain.parallel.mpi_launcher import launcher_variables, promised_ranks, undo_binding
+from partrain.parallel import mpi_launcher
+from partrain.parallel.mpi_launcher import launcher_variables, promised_ranks, remove_segments, undo_binding
 from partrain.parallel.worker_pool import _conditions_for_children
 
 
@@ -36,6 +38,7 @@ def test_binding_is_undone_where_open_mpi_made_it(variable: str, is_undone: bool
     allowed = os.sched_getaffinity(0)
     program = f"""
 import os
+from partrain.parallel import mpi_launcher
 from partrain.parallel.mpi_launcher import undo_binding
 os.sched_setaffinity(0, [{min(allowed)}])
 undo_binding({{"{variable}": "0"}})
@@ -46,3 +49,18 @@ print(sorted(os.sched_getaffinity(0)))
     assert set(bound) >= allowed if is_undone else bound == [min(allowed)]
     undo_binding({})
     assert os.sched_getaffinity(0) == allowed
+
+
+def test_files_in_shared_memory_that_are_mapped_are_removed_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mpi_launcher, "SEGMENTS", f"{tmp_path}/sm_segment.")
+    mine, others = tmp_path / "sm_segment.host.0.1a.0", tmp_path / "sm_segment.host.0.2b.0"
+    for path in (mine, others):
+        path.touch()
+    place = "7f0000000000-7f0000001000 rw-s 00000000 00:1d 12345"
+    gone = f"{place} {tmp_path}/sm_segment.host.0.1a.1 (deleted)"
+    (tmp_path / "maps").write_text(f"{place} {mine}\n{place} {mine}\n{gone}\n{place} /usr/lib/libc.so.6\n")
+    remove_segments(tmp_path / "maps")
+    assert (mine.exists(), others.exists()) == (False, True)
+    remove_segments(tmp_path / "no maps")
