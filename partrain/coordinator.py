@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -54,6 +55,10 @@ class _StepResult:
     private: PrivateBatch | None = None
 
 
+def _call(work: Callable[[], object]) -> None:
+    work()
+
+
 class Coordinator:
     """Trains a prepared network from its initial values.
 
@@ -68,6 +73,7 @@ class Coordinator:
     messages, interruption : where to speak; and what to listen to, where the caller defers it.
     clock : has the activities "train", "evaluation" and "checkpoint".
     measure_memory : returns the memory of all processes in bytes.
+    secure : carries out the work of a save that it is given; raises the OSError that the work raises.
 
     Attributes
     ----------
@@ -89,6 +95,7 @@ class Coordinator:
         interruption: Interruption,
         clock: Stopwatch,
         measure_memory: Callable[[], int],
+        secure: Callable[[Callable[[], object]], object] = _call,
     ) -> None:
         config, network = preparation.config, preparation.network
         training = config.training
@@ -96,6 +103,7 @@ class Coordinator:
         self._run, self._group, self._arrays = run, group, arrays
         self._messages, self._interruption, self._clock = messages, interruption, clock
         self._measure_memory = measure_memory
+        self._secure = secure
         self._num_train = preparation.splits["train"].size
         self._parameters = arrays["parameters"]
         self._parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
@@ -462,8 +470,7 @@ class Coordinator:
         kill_point("coordinator: before a save")
         with self._clock.timing("checkpoint"):
             try:
-                self._metrics_log.flush_durably()
-                newest = checkpoint.save(folder, self._state())
+                self._secure(lambda: self._write_state(folder))
             except OSError as error:
                 message = f"step {self.step} could not be saved in {folder}: {error.strerror}"
                 if is_last:
@@ -472,12 +479,17 @@ class Coordinator:
                 return
             self._saved_step = self.step
             kill_point("coordinator: between a save and the deletion of older ones")
+            newest = checkpoint.checkpoint_path(folder, self.step)
             best_step = int(self.best["step"]) if self.best and checkpoints.keep_best else None
             try:
                 checkpoint.prune(folder, newest=newest, keep_last=checkpoints.keep_last, best_step=best_step)
             except OSError as error:
                 self._messages.warn(f"an old checkpoint in {folder} could not be deleted: {error.strerror}")
         kill_point("coordinator: after a save")
+
+    def _write_state(self, folder: Path) -> None:
+        self._metrics_log.flush_durably()
+        checkpoint.save(folder, self._state())
 
     def _require_unchanged_data(self) -> None:
         """Check that the data is what it was: parameters that came of other data are not saved.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,12 +26,16 @@ from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import Computation
 from partrain.parallel.worker_pool import ComputeGroup, start_fork_server, start_group
 from partrain.preparation import Preparation, check_disk, check_memory, prepare
+from partrain.process_apart import finish_apart
 from partrain.rank_agreement import require_agreement
 from partrain.session import Session
 from partrain.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:  # its import starts MPI
     from partrain.parallel.mpi_group import MpiGroup
+
+# Open MPI's mpiexec answers these by sending the ranks SIGTERM, and a quarter of a second later SIGKILL.
+FOLLOWED_BY_DEATH = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,12 @@ def make_coordinator(run: RunDirectory | None, resources: TrainingResources, ses
         own = proportional_memory([os.getpid(), *group.pids])
         return own if session.ranks is None else sum(session.ranks.group.gather(own))
 
+    def secure(work: Callable[[], object]) -> None:
+        if session.ranks is not None and session.interruption.received in FOLLOWED_BY_DEATH:
+            finish_apart(work)
+        else:
+            work()
+
     return Coordinator(
         resources.preparation,
         run,
@@ -209,4 +220,5 @@ def make_coordinator(run: RunDirectory | None, resources: TrainingResources, ses
         interruption=session.interruption,
         clock=session.clock,
         measure_memory=measure_memory,
+        secure=secure,
     )

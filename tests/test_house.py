@@ -30,6 +30,7 @@ FLOORS = (
         "partrain.kill_switch",
         "partrain.kernels",
         "partrain.normalisation",
+        "partrain.process_apart",
         "partrain.privacy_accounting",
         "partrain.privacy_text",
         "partrain.randomness",
