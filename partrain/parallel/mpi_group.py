@@ -35,7 +35,7 @@ from mpi4py import MPI  # noqa: E402 (its import starts MPI, with what was set a
 from partrain.errors import ConfigError, FailedRun, PartrainError  # noqa: E402
 from partrain.parallel import roll_call  # noqa: E402
 from partrain.parallel.machine import available_processors  # noqa: E402
-from partrain.parallel.mpi_launcher import remove_segments  # noqa: E402
+from partrain.parallel.mpi_launcher import end_launcher, remove_segments  # noqa: E402
 
 # How long a wait spins, giving way to whoever wants the processor, before it sleeps; and for how long it then sleeps.
 SPIN_SECONDS = 0.0002
@@ -212,7 +212,10 @@ class MpiGroup:
             remove_segments()
             os._exit(exit_code)
         with self._speaking:
-            if self._pending is not None or (self._farewell is not None and not self._farewell.Test()):
+            somebody_hangs = self._farewell is not None and not self._farewell.Test()
+            if somebody_hangs:
+                end_launcher(self._parent)
+            if somebody_hangs or self._pending is not None:
                 MPI.COMM_WORLD.Abort(exit_code)
 
     def close(self) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Mapping
+from multiprocessing.connection import wait
 from pathlib import Path
+
+from partrain.process_apart import fork_apart
 
 # The launcher tells a rank who it is by variables with these beginnings. A worker that had them would take itself
 # for that rank, should any library in it look.
@@ -13,6 +17,11 @@ PREFIXES = ("OMPI_", "OPAL_", "PMIX_", "PRTE_", "PMI_", "MPI_LOCAL", "MPIEXEC_",
 
 # What Open MPI's files in shared memory are called.
 SEGMENTS = "/dev/shm/sm_segment."
+
+# What Open MPI 5's mpiexec is called while it runs, and what makes it end where nothing else does: it takes the first
+# signal as an order that it has already, the second as a warning. Each is sent after so many seconds.
+LAUNCHER = "prterun"
+LAST_WORDS = ((10.0, signal.SIGTERM), (1.0, signal.SIGTERM), (1.0, signal.SIGTERM), (5.0, signal.SIGKILL))
 
 # How many processes were started, as Open MPI, MPICH's family, and Slurm say it.
 SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -55,3 +64,35 @@ def remove_segments(maps: Path = Path("/proc/self/maps")) -> None:
         for path in {line[line.index(SEGMENTS) :] for line in maps.read_text().splitlines() if SEGMENTS in line}:
             with contextlib.suppress(FileNotFoundError):  # another rank was quicker
                 os.unlink(path)
+
+
+def end_launcher(pid: int) -> int | None:
+    """See to it that mpiexec ends, though a host does not answer; for a rank that is about to abort the job.
+
+    Open MPI's waits for the daemon of each host, for ever if that one was stopped or is cut off, and has by then killed
+    the ranks that it reaches. So a process of a session of its own looks after it.
+
+    Parameters
+    ----------
+    pid : who started this rank. Only Open MPI's mpiexec is ended; a daemon may belong to other jobs.
+
+    Returns
+    -------
+    The process that sees to it; None where there is none.
+    """
+    try:
+        if Path(f"/proc/{pid}/comm").read_text().strip() != LAUNCHER:
+            return None
+        launcher = os.pidfd_open(pid)
+    except (OSError, AttributeError):  # it has ended, or the system has no such thing
+        return None
+
+    def look_after() -> None:
+        for seconds, number in LAST_WORDS:
+            if wait([launcher], seconds):
+                return
+            signal.pidfd_send_signal(launcher, number)
+
+    process = fork_apart(look_after)
+    os.close(launcher)
+    return process

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from partrain.parallel import mpi_launcher
-from partrain.parallel.mpi_launcher import launcher_variables, promised_ranks, remove_segments, undo_binding
+from partrain.parallel.mpi_launcher import (
+    end_launcher,
+    launcher_variables,
+    promised_ranks,
+    remove_segments,
+    undo_binding,
+)
 from partrain.parallel.worker_pool import _conditions_for_children
 
 
@@ -64,3 +71,36 @@ def test_files_in_shared_memory_that_are_mapped_are_removed_and_others_are_not(
     remove_segments(tmp_path / "maps")
     assert (mine.exists(), others.exists()) == (False, True)
     remove_segments(tmp_path / "no maps")
+
+
+STUBBORN = """
+import signal
+def count(number, frame):
+    global left
+    left -= 1
+    if not left:
+        raise SystemExit(1)
+left = int(input())
+signal.signal(signal.SIGTERM, count)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize(("patience", "exit_code"), [(3, 1), (9, -signal.SIGKILL)])
+def test_launcher_that_does_not_end_is_ended_by_a_process_that_its_own_end_ends(
+    patience: int, exit_code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", STUBBORN], text=True, stdin=-1, stdout=-1) as launcher:
+        assert launcher.stdin is not None
+        assert launcher.stdout is not None
+        print(patience, file=launcher.stdin, flush=True)
+        assert launcher.stdout.readline() == "ready\n"
+        assert end_launcher(launcher.pid) is None, "it is not called as mpiexec is"
+        monkeypatch.setattr(mpi_launcher, "LAUNCHER", Path(f"/proc/{launcher.pid}/comm").read_text().strip())
+        monkeypatch.setattr(mpi_launcher, "LAST_WORDS", [(0.1, number) for _, number in mpi_launcher.LAST_WORDS])
+        process = end_launcher(launcher.pid)
+        assert launcher.wait(60) == exit_code
+    assert process is not None
+    assert os.waitpid(process, 0)[1] == 0
