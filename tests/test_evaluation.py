@@ -47,7 +47,7 @@ def arrays_for(num_examples: int) -> dict[str, np.ndarray]:
 
 
 def bits_of(evaluation: Evaluation) -> list[bytes]:
-    return [array.tobytes() for array in vars(evaluation).values()]
+    return [array.tobytes() for array in vars(evaluation).values() if array is not None]
 
 
 @given(st.integers(1, 3000), st.integers(0, 3000), st.integers(1, 40))

@@ -185,11 +185,11 @@ def test_rows_that_were_cut_are_kept_beside_and_a_torn_line_is_dropped(
 
 def test_edited_identity_is_refused_and_shown(killed: Path, runs: Runs) -> None:
     config = yaml.safe_load((killed / "config.yaml").read_text())
-    config["seed"] = 5
+    config["seed"] = 6
     config["training"]["optimizer"]["lr"] = 0.5
     (killed / "config.yaml").write_text(yaml.safe_dump(config))
     message = refusal(runs.resume(killed))
-    assert "seed: 0 -> 5" in message
+    assert "seed: 5 -> 6" in message
     assert "training.optimizer.lr: 0.01 -> 0.5" in message
 
 
@@ -216,7 +216,7 @@ def test_changed_data_is_refused(runs: Runs, noise_folder: Path) -> None:
     ("override", "named"),
     [
         ("training.optimizer.lr=0.5", "training.optimizer.lr"),
-        ("seed=4", "seed: 0 -> 4"),
+        ("seed=4", "seed: 5 -> 4"),
         ("training.epochs=9", "--epochs"),
         ("training.max_steps=9", "--max-steps"),
         ("logging.often=9", "logging.often"),

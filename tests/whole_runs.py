@@ -22,8 +22,10 @@ from partrain.store.run_directory import RunDirectory
 from tests.conftest import RUN_SECONDS, Result, write_small_config
 
 # Two epochs, 20 steps: evaluations and saves fall on steps of their own and together. What is random differs in each;
-# logged steps measure the gradients of single examples, the others do not.
+# logged steps measure the gradients of single examples, the others do not. With this seed the evaluation of step 14 is
+# not the best so far, so that nothing is saved there.
 CHANGES: dict[str, Any] = {
+    "seed": 5,
     "training.epochs": 2,
     "training.augment": {"shift": 2, "rotation": 10, "scale": 0.1, "elastic": {"alpha": 20, "sigma": 4}},
     "training.per_example": {"statistics": True},
