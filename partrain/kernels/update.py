@@ -192,6 +192,60 @@ def _is_proven(control, magnitudes, num_layers, N):
     return True
 
 
+@inlined
+def _check_all(control, thread, num_threads, generation, checks, N, magnitudes, tile, slots_TK, gradient_K):
+    """Take part in the first round: sum the slots into the gradient, and find the largest factors."""
+    for turn in range(num_threads):
+        share = (thread + turn) % num_threads
+        begin = _first_of(share, num_threads, len(checks))
+        size = _first_of(share + 1, num_threads, len(checks)) - begin
+        while True:
+            k = _claim(control, CLAIMS + 2 * LINE * share, generation, size)
+            if k < 0:
+                break
+            row = checks[begin + k]
+            if row[0] == SLOTS:
+                if not _sum_slots(slots_TK, (N + tile - 1) // tile, row[1], row[2], gradient_K):
+                    atomic_store(control, NOT_FINITE_SUMS, 1)
+            else:
+                first, last = min(row[1], N) * row[4], min(row[2], N) * row[4]
+                atomic_max(control, magnitudes + LINE * row[5], _magnitude(row[3], first, last))
+            atomic_add(control, DONE, 1)
+
+
+@inlined
+def _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, m_U, v_U, w_U):
+    """Take part in the second round: update the parameters, those of dense layers unit by unit."""
+    most, most_numbers = 0, 0
+    for piece in range(len(pieces)):
+        if pieces[piece, 0] == UNITS:
+            num_units = pieces[piece, 2] - pieces[piece, 1]
+            most, most_numbers = max(most, num_units), max(most_numbers, num_units * pieces[piece, 5])
+    starts, rows = np.empty(most + 1, np.int64), np.empty(N * most + 1, np.int64)
+    deltas, sums = np.empty(N * most + 1, np.float32), np.empty(most_numbers, np.float32)
+    zero = np.float32(0)
+    for turn in range(num_threads):
+        share = (thread + turn) % num_threads
+        begin = _first_of(share, num_threads, len(pieces))
+        size = _first_of(share + 1, num_threads, len(pieces)) - begin
+        while True:
+            k = _claim(control, CLAIMS + 2 * LINE * share + LINE, generation, size)
+            if k < 0:
+                break
+            row = pieces[begin + k]
+            if row[0] == SLOTS:
+                zero = _adam(gradient_K[row[1] :], row[1], row[2] - row[1], coefficients, m_U, v_U, w_U)
+            else:
+                D, E = row[5], row[6]
+                x = numba.carray(float32_pointer(row[3]), (N * D,))
+                dy = numba.carray(float32_pointer(row[4]), (N * E,))
+                zero = _update_units(x, dy, N, D, E, row[1], row[2], row[7], row[8], coefficients, starts, rows,
+                                     deltas, sums, m_U, v_U, w_U)  # fmt: skip
+            if zero != 0:
+                atomic_store(control, NOT_FINITE_PARAMETERS, 1)
+            atomic_add(control, DONE, 1)
+
+
 @kernel("int64(int64[::1], int64, int64, int64[:,::1], int64[:,::1], int64, int64, float32[:,::1], float32[::1],"
         " float32[::1], float32[::1], float32[::1], float32[::1])")  # fmt: skip
 def update_parameters(
@@ -221,55 +275,13 @@ def update_parameters(
     magnitudes = CLAIMS + 2 * LINE * num_threads
     num_checks, num_pieces = len(checks), len(pieces)
     done_before = (generation - 1) * (num_checks + num_pieces)
-    for turn in range(num_threads):
-        share = (thread + turn) % num_threads
-        begin = _first_of(share, num_threads, num_checks)
-        size = _first_of(share + 1, num_threads, num_checks) - begin
-        while True:
-            k = _claim(control, CLAIMS + 2 * LINE * share, generation, size)
-            if k < 0:
-                break
-            row = checks[begin + k]
-            if row[0] == SLOTS:
-                if not _sum_slots(slots_TK, (N + tile - 1) // tile, row[1], row[2], gradient_K):
-                    atomic_store(control, NOT_FINITE_SUMS, 1)
-            else:
-                first, last = min(row[1], N) * row[4], min(row[2], N) * row[4]
-                atomic_max(control, magnitudes + LINE * row[5], _magnitude(row[3], first, last))
-            atomic_add(control, DONE, 1)
+    _check_all(control, thread, num_threads, generation, checks, N, magnitudes, tile, slots_TK, gradient_K)
     _wait_until_done(control, done_before + num_checks)
     if not _is_proven(control, magnitudes, num_layers, N):
         if thread == 0:
             atomic_add(control, DONE, num_pieces)
         return UNPROVEN
-    most, most_numbers = 0, 0
-    for piece in range(num_pieces):
-        if pieces[piece, 0] == UNITS:
-            num_units = pieces[piece, 2] - pieces[piece, 1]
-            most, most_numbers = max(most, num_units), max(most_numbers, num_units * pieces[piece, 5])
-    starts, rows = np.empty(most + 1, np.int64), np.empty(N * most + 1, np.int64)
-    deltas, sums = np.empty(N * most + 1, np.float32), np.empty(most_numbers, np.float32)
-    zero = np.float32(0)
-    for turn in range(num_threads):
-        share = (thread + turn) % num_threads
-        begin = _first_of(share, num_threads, num_pieces)
-        size = _first_of(share + 1, num_threads, num_pieces) - begin
-        while True:
-            k = _claim(control, CLAIMS + 2 * LINE * share + LINE, generation, size)
-            if k < 0:
-                break
-            row = pieces[begin + k]
-            if row[0] == SLOTS:
-                zero = _adam(gradient_K[row[1] :], row[1], row[2] - row[1], coefficients, m_U, v_U, w_U)
-            else:
-                D, E = row[5], row[6]
-                x = numba.carray(float32_pointer(row[3]), (N * D,))
-                dy = numba.carray(float32_pointer(row[4]), (N * E,))
-                zero = _update_units(x, dy, N, D, E, row[1], row[2], row[7], row[8], coefficients, starts, rows,
-                                     deltas, sums, m_U, v_U, w_U)  # fmt: skip
-            if zero != 0:
-                atomic_store(control, NOT_FINITE_PARAMETERS, 1)
-            atomic_add(control, DONE, 1)
+    _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, m_U, v_U, w_U)
     if thread != 0:
         return UPDATED
     _wait_until_done(control, done_before + num_checks + num_pieces)
