@@ -6,7 +6,7 @@ Shapes: N examples; C, H, W channels, rows, columns; E outputs.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ import partrain
 from partrain.errors import ConfigError, MissingPackage
 from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
 from partrain.trained_run import TrainedRun
+
+if TYPE_CHECKING:  # a package of the extra `export`
+    import onnx
 
 # Of 2021: old enough for every runtime, new enough for all that is used here.
 _OPSET, _IR_VERSION = 15, 8
@@ -38,7 +41,7 @@ def encode_onnx(trained: TrainedRun) -> bytes:
     """
     try:
         import onnx
-        from onnx import helper, numpy_helper
+        from onnx import helper
     except ImportError as error:
         raise MissingPackage("onnx", "export", "export to .onnx") from error
     num_bytes = trained.network.parameters.size * 4
@@ -46,6 +49,32 @@ def encode_onnx(trained: TrainedRun) -> bytes:
         raise ConfigError(
             f"--to: {num_bytes:,} bytes of parameters are more than an .onnx file can hold; export to .safetensors"
         )
+    graph = _graph(trained)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="partrain",
+        producer_version=partrain.__version__,
+    )
+    helper.set_model_props(
+        model,
+        {
+            "class_names": json.dumps(trained.class_names, ensure_ascii=False),
+            "mean": json.dumps(trained.normalisation.mean),
+            "std": json.dumps(trained.normalisation.std),
+        },
+    )
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _graph(trained: TrainedRun) -> onnx.GraphProto:
+    """Return the graph: normalisation, the layers, softmax."""
+    import onnx
+    from onnx import helper, numpy_helper
+
     constants: list[onnx.TensorProto] = []
 
     def constant(name: str, array: NDArray[Any]) -> str:
@@ -79,25 +108,7 @@ def encode_onnx(trained: TrainedRun) -> bytes:
         helper.np_dtype_to_tensor_dtype(np.dtype(trained.image_dtype)),
         ["N", *trained.network.input_shape],
     )
-    graph = helper.make_graph(nodes, trained.config.name, [pixels], outputs, constants)
-    model = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR_VERSION,
-        producer_name="partrain",
-        producer_version=partrain.__version__,
-    )
-    helper.set_model_props(
-        model,
-        {
-            "class_names": json.dumps(trained.class_names, ensure_ascii=False),
-            "mean": json.dumps(trained.normalisation.mean),
-            "std": json.dumps(trained.normalisation.std),
-        },
-    )
-    onnx.checker.check_model(model, full_check=True)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
+    return helper.make_graph(nodes, trained.config.name, [pixels], outputs, constants)
 
 
 def _operator(layer: Layer) -> tuple[str, dict[str, Any]]:
