@@ -1,58 +1,40 @@
 """The training loop, where both wings of the house meet: the parallel computation, and the store of the run.
 
-A step is: indices of the batch → shards to the workers → sums of what comes back → Adam. All that it depends on
-is its number, the parameters and the moments: so a run can go on after any step.
+All that a step depends on is its number, the parameters and the moments: so a run can go on after any step.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from partrain.adam import Adam
-from partrain.data.batches import epoch_order
 from partrain.early_stopping import EarlyStopping
 from partrain.errors import DataError, FailedRun
 from partrain.evaluation import Evaluation, evaluate_split
 from partrain.gradient_statistics import GradientNoiseScale, norm_metrics
 from partrain.interruption import Interruption
 from partrain.kernels import loops
-from partrain.kernels.kernel_set import KernelSet
 from partrain.kill_switch import kill_point
 from partrain.messages import Messages
 from partrain.network.clipping import gradient_norms
 from partrain.network.parameters import digest
-from partrain.parallel.parameter_update import NotFinite, ParameterUpdate
 from partrain.parallel.shared_arrays import SharedArrays
-from partrain.parallel.tiles import cut_into_shards
-from partrain.parallel.worker import FILES, GRADIENTS, MEASURED_GRADIENTS, Command
 from partrain.parallel.worker_pool import ComputeGroup
 from partrain.preparation import Preparation
 from partrain.privacy_text import describe_privacy
-from partrain.private_training import PrivateBatch, PrivateTraining
 from partrain.stopwatch import Stopwatch
 from partrain.store import checkpoint
 from partrain.store.metrics_log import MetricsLog
 from partrain.store.run_directory import RunDirectory
+from partrain.training_steps import StepResult, TrainingSteps
 
 Metrics = dict[str, float]
-
-
-# Without eq: comparing arrays gives arrays, so a generated == would only raise.
-@dataclass(frozen=True, eq=False)
-class _StepResult:
-    loss: float
-    num_examples: int
-    lr: float
-    private: PrivateBatch | None = None
 
 
 def _call(work: Callable[[], object]) -> None:
@@ -68,8 +50,7 @@ class Coordinator:
     run : the run's directory, its lock held; metrics and checkpoints are written there. None: nothing is kept, for
         another rank does that.
     group : who computes tiles.
-    arrays : the shared arrays of the preparation's plan, with the data set in them.
-    kernels : loaded for the configuration's dtype.
+    arrays : the shared arrays of the preparation's plan, with the data set in them; its kernels are loaded.
     messages, interruption : where to speak; and what to listen to, where the caller defers it.
     clock : has the activities "train", "evaluation" and "checkpoint".
     measure_memory : returns the memory of all processes in bytes.
@@ -89,7 +70,6 @@ class Coordinator:
         run: RunDirectory | None,
         group: ComputeGroup,
         arrays: SharedArrays,
-        kernels: KernelSet,
         *,
         messages: Messages,
         interruption: Interruption,
@@ -108,17 +88,8 @@ class Coordinator:
         self._parameters = arrays["parameters"]
         self._parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
         self._adam = Adam(self._parameters, training.optimizer, training.schedule, loops.adam_update)
-        self._update = ParameterUpdate(network, kernels, arrays, training.tile, training.dtype, self._adam)
-        self._private: PrivateTraining | None = None
-        self._budget_steps: int | None = None
-        if training.privacy:
-            self._private = PrivateTraining(
-                training, config.seed, self._num_train, group, arrays, self._update,
-                lambda num_examples: self._commands(num_examples, MEASURED_GRADIENTS, self._epoch),
-            )  # fmt: skip
-            self._budget_steps = preparation.budget_steps()
-        self._order = functools.lru_cache(maxsize=1)(functools.partial(epoch_order, self._num_train, seed=config.seed))
-        self._commands = functools.lru_cache(maxsize=4)(self._cut_batch)
+        self._steps = TrainingSteps(preparation, group, arrays, self._adam)
+        self._budget_steps = preparation.budget_steps()
         self._saved_step: int | None = None
         self._settled_step = 0
         self._num_lost_rows = 0
@@ -155,11 +126,6 @@ class Coordinator:
             assert privacy is not None
             return f"one more step would exceed epsilon {privacy.target_epsilon:g} at delta {privacy.delta:g}"
         return None if self._early_stopping is None else self._early_stopping.reason
-
-    @property
-    def _epoch(self) -> int:
-        """The next step's."""
-        return self.step // self._preparation.steps_per_epoch
 
     @property
     def steps_per_epoch(self) -> int:
@@ -236,12 +202,14 @@ class Coordinator:
                 at_end.callback(self._metrics_log.close)
             at_end.callback(progress.close)
             at_end.callback(self._tell_lost_rows)
-            at_end.callback(self._update.close)
+            at_end.callback(self._steps.update.close)
             at_end.enter_context(self._clock.timing("train"))
             try:
                 while not self.completed and self._interruption.received is None:
                     kill_point("coordinator: before a step")
-                    result = self._make_step()
+                    measures = self._per_example.statistics and self._is_logged(self.step + 1)
+                    result = self._steps.make(self.step + 1, measures=measures)
+                    self.step += 1
                     self._follow_step(result)
                     self._settled_step = self.step
                     kill_point("coordinator: after a step")
@@ -250,7 +218,7 @@ class Coordinator:
             finally:
                 # Whatever ended the loop, the parameters are those after a whole step. If that step could not be
                 # evaluated, an earlier checkpoint must do: its evaluation would be missing after a resume.
-                if self._settled_step == self.step:
+                if self._settled_step == self.step and not self._steps.has_spoilt_parameters:
                     self._save(is_last=True)
 
     def evaluate(self, split_name: str) -> Evaluation:
@@ -269,68 +237,13 @@ class Coordinator:
         except OSError as error:
             raise FailedRun(f"{run.metrics_path}: cannot be written: {error.strerror}") from error
 
-    def _make_step(self) -> _StepResult:
-        """Compute the gradient of the next batch and move the parameters by it."""
-        if self._private:
-            return self._make_private_step(self._private)
-        epoch, place = divmod(self.step, self._preparation.steps_per_epoch)
-        batch_size = self._config.training.batch_size
-        indices = self._order(epoch=epoch)[place * batch_size : (place + 1) * batch_size]
-        num_examples = len(indices)
-        self._arrays["indices"][:num_examples] = indices
-        measured = self._per_example.clips or (self._per_example.statistics and self._is_logged(self.step + 1))
-        self._group.run(self._commands(num_examples, MEASURED_GRADIENTS if measured else GRADIENTS, epoch))
-        loss = float(self._arrays["losses"][:num_examples].mean())
-        self._update_parameters(num_examples, loss)
-        self.step += 1
-        return _StepResult(loss, num_examples, self._adam.learning_rate(self.step))
-
-    def _make_private_step(self, private: PrivateTraining) -> _StepResult:
-        batch = private.make_step(self.step + 1)
-        if batch.not_finite:
-            self._refuse(batch.not_finite, batch.loss)
-        self.step += 1
-        return _StepResult(batch.loss, len(batch.losses_N), self._adam.learning_rate(self.step), batch)
-
     def _is_logged(self, step: int) -> bool:
         last_step = self._preparation.num_steps
         if self._budget_steps is not None:
             last_step = min(last_step, self._budget_steps)
         return step % self._config.logging.every_steps == 0 or step == last_step
 
-    def _cut_batch(self, num_examples: int, operation: int, epoch: int) -> list[Command]:
-        shards = cut_into_shards(num_examples, self._config.training.tile, self._group.num_at_once)
-        return [Command(operation, FILES.index("train"), 0, first, last, epoch) for first, last in shards]
-
-    def _update_parameters(self, num_examples: int, loss: float) -> None:
-        kill_point("coordinator: before an update")
-        if not math.isfinite(loss):
-            self._refuse_update(self._update.find_not_finite(num_examples), loss)
-        not_finite = self._update.apply(num_examples, self.step + 1)
-        kill_point("coordinator: after an update")
-        if not_finite is not None:
-            self._refuse(not_finite, loss)
-
-    def _refuse(self, not_finite: NotFinite, loss: float) -> NoReturn:
-        step = self.step + 1
-        if not_finite.is_gradient:
-            self._refuse_update(not_finite.parameter, loss)
-        self._settled_step = -1  # these parameters must not be saved
-        raise FailedRun(
-            f"step {step}: the update made {not_finite.parameter} not finite, though its gradient is; "
-            "training.optimizer.lr is too large or eps too small for this dtype; the last good checkpoint is still "
-            "there"
-        )
-
-    def _refuse_update(self, parameter: str | None, loss: float) -> NoReturn:
-        last_layer = self._network.layers[-1].name
-        what = f"the loss of {last_layer}'s outputs" if parameter is None else f"the gradient of {parameter}"
-        raise FailedRun(
-            f"step {self.step + 1}: {what} is not finite (the batch's loss is {loss}); the parameters were not "
-            "changed by this step; a lower training.optimizer.lr or a longer warm-up may help"
-        )
-
-    def _follow_step(self, result: _StepResult) -> None:
+    def _follow_step(self, result: StepResult) -> None:
         """Log, evaluate and save, where the step that was just made is one after which that is due."""
         logging, checkpoints = self._config.logging, self._config.checkpoints
         epoch, steps_into_epoch = divmod(self.step, self._preparation.steps_per_epoch)
@@ -343,7 +256,7 @@ class Coordinator:
                 logging.evaluate_every_steps and self.step % logging.evaluate_every_steps == 0,
             )
         )
-        if self._private and (epoch_ends or self.completed):
+        if self._config.training.privacy and (epoch_ends or self.completed):
             self._log_privacy()
         has_validation = self._preparation.splits["validation"].size > 0
         is_best = (evaluation_due or self.completed) and has_validation and self._validate()
@@ -360,7 +273,7 @@ class Coordinator:
         if save_due and not self.completed:
             self._save()
 
-    def _log_step(self, result: _StepResult) -> None:
+    def _log_step(self, result: StepResult) -> None:
         num_examples, seconds = self.num_examples_until(self.step), self._clock.read()["train"]
         rate = (num_examples - self._logged_examples) / max(seconds - self._logged_seconds, 1e-9)
         self._logged_examples, self._logged_seconds = num_examples, seconds
@@ -370,7 +283,7 @@ class Coordinator:
             | self._gradient_metrics(result)
         )
 
-    def _batch_metrics(self, result: _StepResult) -> Metrics:
+    def _batch_metrics(self, result: StepResult) -> Metrics:
         """Return loss and accuracy of the step's batch; nothing of an empty one."""
         n, private = result.num_examples, result.private
         if n == 0:
@@ -382,7 +295,7 @@ class Coordinator:
             num_correct = int((self._arrays["predictions"][:n] == labels).sum())
         return {"train/loss": result.loss, "train/accuracy": num_correct / n}
 
-    def _gradient_metrics(self, result: _StepResult) -> Metrics:
+    def _gradient_metrics(self, result: StepResult) -> Metrics:
         """Return what the norms of the examples' gradients come to, before clipping, where they are measured."""
         n, private = result.num_examples, result.private
         if self.noise_scale is None or n == 0:
@@ -396,9 +309,8 @@ class Coordinator:
             norms_N = np.minimum(norms_N, clip)
         # A longer training does not log what happens to be the last step of a shorter one.
         if self.step % self._config.logging.every_steps == 0:
-            squared_norm = (
-                private.squared_norm_of_sum if private else self._update.squared_norm_of(self._update.gradient_sum(n))
-            )
+            update = self._steps.update
+            squared_norm = private.squared_norm_of_sum if private else update.squared_norm_of(update.gradient_sum(n))
             self.noise_scale.observe(norms_N, squared_norm)
         if self.noise_scale.value is not None:
             metrics["train/gradient_noise_scale"] = self.noise_scale.value
@@ -537,8 +449,8 @@ class Coordinator:
         }
         if self._early_stopping:
             metadata["stop_early"] = self._early_stopping.state
-        if self.privacy:
-            metadata["privacy"] = self.privacy
+        if privacy := self.privacy:
+            metadata["privacy"] = privacy
         if self.noise_scale:
             metadata["gradient_noise_scale"] = self.noise_scale.state
         return checkpoint.Checkpoint(tensors, metadata)

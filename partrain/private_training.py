@@ -109,7 +109,6 @@ class PrivateTraining:
     num_train : examples for training.
     group, arrays : who computes, and the shared arrays.
     update : makes steps from sums.
-    cut : returns the commands for so many examples, which clip.
     """
 
     def __init__(
@@ -120,7 +119,6 @@ class PrivateTraining:
         group: ComputeGroup,
         arrays: Mapping[str, Array],
         update: ParameterUpdate,
-        cut: Callable[[int], Sequence[Command]],
     ) -> None:
         privacy, clip = training.privacy, training.per_example.clip
         assert privacy is not None
@@ -129,11 +127,11 @@ class PrivateTraining:
         self._source: RandomSource = SeededSource(seed) if privacy.source == "seeded" else SecureSource()
         self._deviation = privacy.noise_multiplier * clip
         self._batch_size, self._num_train = training.batch_size, num_train
-        self._group, self._arrays, self._update, self._cut = group, arrays, update, cut
+        self._group, self._arrays, self._update = group, arrays, update
         self._gradient_sum = np.zeros_like(arrays["parameters"])
 
-    def make_step(self, step: int) -> PrivateBatch:
-        """Make step `step` (counted from 1)."""
+    def make_step(self, step: int, cut: Callable[[int], Sequence[Command]]) -> PrivateBatch:
+        """Make step `step` (counted from 1); `cut` returns the commands for so many examples, which clip."""
         words_N = self._source.words(self._num_train, purpose="private sampling", step=step)
         indices_N = sample_batch(self._num_train, self._batch_size, words_N)
         arrays, total = self._arrays, self._gradient_sum
@@ -144,7 +142,7 @@ class PrivateTraining:
             part = indices_N[first : first + capacity]
             n = len(part)
             arrays["indices"][:n] = part
-            self._group.run(self._cut(n))
+            self._group.run(cut(n))
             total += self._update.gradient_sum(n)
             losses.append(arrays["losses"][:n].copy())
             correct.append(arrays["predictions"][:n] == arrays["train.labels"][part])

@@ -16,7 +16,7 @@ from partrain.coordinator import Coordinator
 from partrain.data.dataset import Dataset
 from partrain.errors import ConfigError
 from partrain.kernels.compile_options import are_cached, load
-from partrain.kernels.kernel_set import KernelSet, kernel_set
+from partrain.kernels.kernel_set import Kernel, kernel_set
 from partrain.parallel.machine import proportional_memory
 from partrain.parallel.rank_exchange import rank_share
 from partrain.parallel.ranked_group import RankedGroup
@@ -47,7 +47,6 @@ class TrainingResources:
     preparation : what is trained; its data set is in the arrays.
     num_workers : of this rank; 0: this process computes.
     ranks : host and number of workers of each rank; None where there are no ranks.
-    kernels : loaded.
     arrays : the shared ones.
     group : who carries out commands.
     """
@@ -55,7 +54,6 @@ class TrainingResources:
     preparation: Preparation
     num_workers: int
     ranks: Sequence[dict[str, Any]] | None
-    kernels: KernelSet
     arrays: SharedArrays
     group: ComputeGroup
 
@@ -63,6 +61,32 @@ class TrainingResources:
     def total_workers(self) -> int:
         """The workers of all ranks."""
         return self.num_workers if self.ranks is None else sum(rank["workers"] for rank in self.ranks)
+
+
+def needed_kernels(preparation: Preparation) -> tuple[Kernel, ...]:
+    """Return what must be loaded before a step is computed."""
+    training = preparation.config.training
+    return kernel_set(training.kernels).for_training(
+        augments=training.augment is not None, drops=preparation.network.drops
+    )
+
+
+def computation_of(preparation: Preparation, arrays: SharedArrays) -> Computation:
+    """Return what a worker must know; `arrays` are those of the preparation's plan, with the data set in them."""
+    config = preparation.config
+    training = config.training
+    return Computation(
+        preparation.network,
+        training.kernels,
+        training.dtype,
+        training.tile,
+        preparation.normalisation,
+        arrays,
+        class_weights=preparation.class_weights,
+        clip=training.per_example.clip if training.per_example.clips else None,
+        seed=config.seed,
+        augment=training.augment,
+    )
 
 
 def _prepare(config: Config, session: Session, given: Dataset | None) -> Preparation:
@@ -126,7 +150,6 @@ def training_resources(
     if session.ranks is not None:
         require_agreement(session.ranks.group, preparation)
     config = preparation.config
-    training = config.training
     num_workers = _useful_workers(session, preparation)
     ranks = None
     if session.ranks is not None:
@@ -134,9 +157,7 @@ def training_resources(
     check_memory(preparation.memory_plan(num_workers))
     if folder is not None:
         check_disk(folder, preparation.checkpoint_bytes, config.checkpoints.keep_last + 2)
-    kernels = kernel_set(training.kernels)
-    needed = kernels.for_training(augments=training.augment is not None, drops=preparation.network.drops)
-    load(needed, training.dtype, announce=messages.say, warn=messages.warn)
+    load(needed_kernels(preparation), config.training.dtype, announce=messages.say, warn=messages.warn)
     specs, files = preparation.array_plan()
     # From here on there is something to put away, or to save: a signal waits until that can be done.
     with session.interruption.deferred(), contextlib.ExitStack() as at_end:
@@ -146,7 +167,7 @@ def training_resources(
         group = _start_group(preparation, arrays, num_workers, session)
         at_end.callback(group.close)
         session.interruption.check()
-        yield TrainingResources(preparation, num_workers, ranks, kernels, arrays, group)
+        yield TrainingResources(preparation, num_workers, ranks, arrays, group)
 
 
 def _share_data(preparation: Preparation, arrays: SharedArrays) -> Preparation:
@@ -162,22 +183,9 @@ def _share_data(preparation: Preparation, arrays: SharedArrays) -> Preparation:
 def _start_group(preparation: Preparation, arrays: SharedArrays, num_workers: int, session: Session) -> ComputeGroup:
     """Start the processes that compute; return them, or where there are ranks those of all."""
     config, ranks = preparation.config, session.ranks
-    training = config.training
-    computation = Computation(
-        preparation.network,
-        training.kernels,
-        training.dtype,
-        training.tile,
-        preparation.normalisation,
-        arrays,
-        preparation.class_weights,
-        training.per_example.clip if training.per_example.clips else None,
-        config.seed,
-        training.augment,
-    )
     group = start_group(
         num_workers,
-        computation,
+        computation_of(preparation, arrays),
         max_restarts=config.workers.max_restarts,
         # A worker that died here is nobody else's news.
         log=session.messages.say if session.leads else session.messages.warn,
@@ -190,7 +198,7 @@ def _start_group(preparation: Preparation, arrays: SharedArrays, num_workers: in
         ranks.group,
         preparation.network,
         arrays,
-        training.tile,
+        config.training.tile,
         received=ranks.received,
         agreed=session.interruption,
     )
@@ -215,7 +223,6 @@ def make_coordinator(run: RunDirectory | None, resources: TrainingResources, ses
         run,
         group,
         resources.arrays,
-        resources.kernels,
         messages=session.messages,
         interruption=session.interruption,
         clock=session.clock,

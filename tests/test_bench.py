@@ -17,6 +17,7 @@ from partrain.bench.rank_table import describe
 from partrain.bench.ranks import MODEL_BATCHES as HOST_BATCHES
 from partrain.bench.ranks import MODEL_HOSTS
 from partrain.bench.step_model import StepCosts
+from partrain.bench.trial import say_what_is_left_out
 from partrain.config_file import read_config
 from partrain.network.network import Network
 from partrain.parallel.rank_exchange import step_bytes
@@ -182,6 +183,14 @@ def test_signal_ends_it_and_its_workers(
 
 
 # ---- several hosts
+
+
+def test_what_is_not_measured_is_said() -> None:
+    said: list[str] = []
+    for changes in ([], ["training.per_example={clip: 1, statistics: true}"]):
+        say_what_is_left_out(read_config(ROOT / "configs/mnist.yaml", changes).training, said.append)
+    assert len(said) == 1
+    assert "without training.per_example.clip, training.per_example.statistics" in said[0]
 
 
 def test_model_of_hosts_is_its_formula() -> None:

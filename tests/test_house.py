@@ -79,6 +79,7 @@ FLOORS = (
         "partrain.trained_run",
         "partrain.training_resources",
         "partrain.training_run",
+        "partrain.training_steps",
     },
     {"partrain.__main__", "partrain.arguments", "partrain.cli", "partrain.from_python"},
 )

@@ -15,13 +15,12 @@ import numpy as np
 from partrain.bench.phases import SERIAL_PHASES, measure_phases, scaling
 from partrain.bench.stages import measure_coordinator, measure_execution, stage_facts
 from partrain.bench.step_model import StepCosts
-from partrain.bench.trial import Trial, seconds_of
+from partrain.bench.trial import Trial, say_what_is_left_out, seconds_of
 from partrain.config import Config
 from partrain.config_file import parse_config
 from partrain.interruption import Interruption
 from partrain.kernels import peak
 from partrain.kernels.compile_options import load
-from partrain.kernels.kernel_set import kernel_set
 from partrain.kernels.vectors import LANES
 from partrain.messages import Messages
 from partrain.parallel.exchange import exchange_specs
@@ -33,6 +32,7 @@ from partrain.parallel.tiles import num_tiles
 from partrain.preparation import check_memory, prepare
 from partrain.provenance import provenance
 from partrain.store.metrics_log import MetricsLog
+from partrain.training_resources import needed_kernels
 
 # The article's network, as in configs/mnist.yaml, on data that every machine has.
 DEFAULT_CONFIG: dict[str, Any] = {
@@ -85,6 +85,7 @@ def measure(
     config = config or parse_config(DEFAULT_CONFIG, source="the built-in configuration")
     preparation = prepare(config, say=messages.say, warn=messages.warn)
     training, dataset = preparation.config.training, preparation.dataset
+    say_what_is_left_out(training, messages.warn)
     tiles = num_tiles(min(training.batch_size, preparation.splits["train"].size), training.tile)
     asked = sorted({1, *(_powers_of_two(available_processors()) if numbers_of_workers is None else numbers_of_workers)})
     workers = sorted({min(number, tiles) for number in asked})
@@ -93,11 +94,8 @@ def measure(
             f"a batch has {tiles} tile{'s' * (tiles > 1)}: more workers would have nothing to do, and are left out"
         )
     check_memory(preparation.memory_plan(workers[-1]))
-    needed = kernel_set(training.kernels).for_training(
-        augments=training.augment is not None, drops=preparation.network.drops
-    )
     load(
-        (*needed, peak.multiply_adds),
+        (*needed_kernels(preparation), peak.multiply_adds),
         training.dtype,
         announce=messages.say,
         warn=messages.warn,

@@ -12,11 +12,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from partrain.bench.host_model import LINKS, HostCosts, widened
-from partrain.bench.trial import Trainer, seconds_of
+from partrain.bench.trial import Trainer, say_what_is_left_out, seconds_of
 from partrain.config import Config
 from partrain.interruption import Interruption
 from partrain.kernels.compile_options import load
-from partrain.kernels.kernel_set import kernel_set
 from partrain.messages import Messages
 from partrain.network.network import Network
 from partrain.parallel.rank_exchange import Message
@@ -24,11 +23,12 @@ from partrain.parallel.ranked_group import RankedGroup
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.tiles import cut_into_shards
-from partrain.parallel.worker import FILES, GRADIENTS, Command, Computation
+from partrain.parallel.worker import FILES, GRADIENTS, Command
 from partrain.parallel.worker_pool import ComputeGroup, start_group
 from partrain.preparation import Preparation, check_memory, prepare
 from partrain.rank_agreement import require_agreement
 from partrain.store.metrics_log import MetricsLog
+from partrain.training_resources import computation_of, needed_kernels
 
 if TYPE_CHECKING:  # its import starts MPI
     from partrain.parallel.mpi_group import MpiGroup
@@ -70,41 +70,30 @@ def measure_ranks(
     preparation = prepare(config, say=messages.say, warn=messages.warn)
     require_agreement(ranks, preparation)
     training = preparation.config.training
+    if ranks.rank == 0:
+        say_what_is_left_out(training, messages.warn)
     check_memory(preparation.memory_plan(num_workers))
-    kernels = kernel_set(training.kernels)
-    load(
-        kernels.for_training(augments=training.augment is not None, drops=preparation.network.drops),
-        training.dtype,
-        announce=messages.say,
-        warn=messages.warn,
-    )
-    specs, files = preparation.array_plan()
+    load(needed_kernels(preparation), training.dtype, announce=messages.say, warn=messages.warn)
     with contextlib.ExitStack() as at_end:
         folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
         log = MetricsLog(Path(folder) / "metrics.jsonl")
         at_end.callback(log.close)
-        arrays = SharedArrays(specs, files)
+        arrays = SharedArrays(*preparation.array_plan())
         at_end.callback(arrays.close)
         share_splits(preparation.dataset.files, arrays)
-        computation = Computation(
-            preparation.network,
-            training.kernels,
-            training.dtype,
-            training.tile,
-            preparation.normalisation,
-            arrays,
-            seed=preparation.config.seed,
-            augment=training.augment,
-        )
         local = start_group(
-            num_workers, computation, max_restarts=0, log=messages.say, num_processors=ranks.num_processors
+            num_workers,
+            computation_of(preparation, arrays),
+            max_restarts=0,
+            log=messages.say,
+            num_processors=ranks.num_processors,
         )
         at_end.callback(local.close)
         agreed = Interruption()
         group = RankedGroup(
             local, ranks, preparation.network, arrays, training.tile, received=interruption, agreed=agreed
         )
-        trainer = Trainer(preparation, arrays, kernels, log)
+        trainer = Trainer(preparation, arrays, log)
         at_end.callback(trainer.update.close)
         messages.say(f"measuring with {ranks.size} ranks")
         mine = _measure_steps(trainer, group, agreed)

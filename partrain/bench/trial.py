@@ -12,20 +12,22 @@ from typing import Any
 from numpy.typing import NDArray
 
 from partrain.adam import Adam
+from partrain.config import Training
 from partrain.data.batches import epoch_order
 from partrain.errors import FailedRun
 from partrain.interruption import Interruption
 from partrain.kernels import loops
-from partrain.kernels.kernel_set import KernelSet, kernel_set
+from partrain.kernels.kernel_set import kernel_set
 from partrain.messages import Messages
 from partrain.parallel.machine import available_processors
 from partrain.parallel.parameter_update import ParameterUpdate
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.tiles import cut_into_shards, num_tiles
-from partrain.parallel.worker import FILES, GRADIENTS, Command, Computation
+from partrain.parallel.worker import FILES, GRADIENTS, Command
 from partrain.parallel.worker_pool import ComputeGroup, Inline, WorkerPool
 from partrain.preparation import Preparation
 from partrain.store.metrics_log import MetricsLog
+from partrain.training_resources import computation_of
 
 Array = NDArray[Any]
 Samples = dict[str, list[float]]
@@ -39,10 +41,26 @@ LEAST_CALLS, MOST_CALLS = 10, 1000
 LOG_EVERY = 10
 
 
+def say_what_is_left_out(training: Training, warn: Callable[[str], None]) -> None:
+    """Say which parts of the configuration's steps are not measured."""
+    left_out = [
+        name
+        for name, is_there in (
+            ("per_example.clip", training.per_example.clips),
+            ("per_example.statistics", training.per_example.statistics),
+            ("privacy", training.privacy is not None),
+        )
+        if is_there
+    ]
+    if left_out:
+        names = ", ".join(f"training.{name}" for name in left_out)
+        warn(f"plain steps are measured, without {names}: the time of those is in summary.json after a training")
+
+
 class Trainer:
     """Makes steps as the coordinator does, of its parts, and notes how long each phase took. All batches are full."""
 
-    def __init__(self, preparation: Preparation, arrays: SharedArrays, kernels: KernelSet, log: MetricsLog) -> None:
+    def __init__(self, preparation: Preparation, arrays: SharedArrays, log: MetricsLog) -> None:
         config, network, training = preparation.config, preparation.network, preparation.config.training
         num_train = preparation.splits["train"].size
         self.num_examples = min(training.batch_size, num_train)
@@ -50,7 +68,9 @@ class Trainer:
         parameters = arrays["parameters"]
         parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
         self.adam = Adam(parameters, training.optimizer, training.schedule, loops.adam_update)
-        self.update = ParameterUpdate(network, kernels, arrays, training.tile, training.dtype, self.adam)
+        self.update = ParameterUpdate(
+            network, kernel_set(training.kernels), arrays, training.tile, training.dtype, self.adam
+        )
         self.num_steps = 0
         self._order = lru_cache(maxsize=1)(partial(epoch_order, num_train, seed=config.seed))
         self._steps_per_epoch = num_train // self.num_examples
@@ -119,18 +139,9 @@ class Trial:
         self.preparation, self.arrays, self.training, self.messages = preparation, arrays, training, messages
         self._interruption = interruption
         self.kernels = kernel_set(training.kernels)
-        self.computation = Computation(
-            preparation.network,
-            training.kernels,
-            training.dtype,
-            training.tile,
-            preparation.normalisation,
-            arrays,
-            seed=preparation.config.seed,
-            augment=training.augment,
-        )
+        self.computation = computation_of(preparation, arrays)
         self.inline = Inline(self.computation)
-        self.trainer = Trainer(preparation, arrays, self.kernels, log)
+        self.trainer = Trainer(preparation, arrays, log)
         self.num_tiles = num_tiles(self.trainer.num_examples, training.tile)
         self.warm_up()
 
