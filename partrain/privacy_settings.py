@@ -58,14 +58,19 @@ NOT_PRIVATE = (
 )
 
 
-def private_greeting(training: Training, num_steps: int, accountant: Accountant | None) -> list[str]:
-    """Return what a private training says at its beginning."""
+def private_greeting(
+    training: Training, num_steps: int, budget_steps: int | None, accountant: Accountant | None
+) -> list[str]:
+    """Return what a private training says at its beginning; a target ends it after `budget_steps`."""
     privacy = training.privacy
     assert privacy is not None
     assert accountant is not None
+    last_step, when = num_steps, f"all {num_steps:,} steps"
+    if budget_steps is not None and budget_steps < num_steps:
+        last_step, when = budget_steps, f"step {budget_steps:,}, where the target ends the training"
     return [
         f"private training: each example is in a batch with probability {accountant.sampling_rate:.4g}, gradients are "
         f"clipped to {training.per_example.clip:g}, noise multiplier {accountant.noise_multiplier:g}: epsilon "
-        f"{accountant.epsilon(num_steps):.4g} at delta {accountant.delta:g} after all {num_steps:,} steps",
+        f"{accountant.epsilon(last_step):.4g} at delta {accountant.delta:g} after {when}",
         "what is logged on the way is not protected: losses and norms of batches, and the examples for validation",
     ]

@@ -238,7 +238,9 @@ def _train(
     messages, interruption, preparation = session.messages, session.interruption, resources.preparation
     messages.say(greeting(run, resources, session))
     if preparation.config.training.privacy:
-        for line in private_greeting(preparation.config.training, preparation.num_steps, preparation.accountant):
+        for line in private_greeting(
+            preparation.config.training, preparation.num_steps, preparation.budget_steps(), preparation.accountant
+        ):
             messages.say(line)
         if preparation.config.training.privacy.source == "seeded":
             messages.warn(NOT_PRIVATE)
