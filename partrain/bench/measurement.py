@@ -15,7 +15,7 @@ import numpy as np
 from partrain.bench.phases import SERIAL_PHASES, measure_phases, scaling
 from partrain.bench.stages import measure_coordinator, measure_execution, stage_facts
 from partrain.bench.step_model import StepCosts
-from partrain.bench.trial import Trial, say_what_is_left_out, seconds_of
+from partrain.bench.trial import Array, Trial, say_what_is_left_out, seconds_of
 from partrain.config import Config
 from partrain.config_file import parse_config
 from partrain.interruption import Interruption
@@ -25,7 +25,7 @@ from partrain.kernels.vectors import LANES
 from partrain.messages import Messages
 from partrain.parallel.exchange import exchange_specs
 from partrain.parallel.machine import available_processors
-from partrain.parallel.parameter_update import ParameterUpdate, useful_threads
+from partrain.parallel.parameter_update import ParameterUpdate, UpdateHelper, help_specs, useful_threads
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.tiles import num_tiles
@@ -160,8 +160,8 @@ def _describe_training(trial: Trial) -> dict[str, Any]:
 def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, float], trial: Trial) -> dict[str, Any]:
     """Return the costs that the model takes from the measurements, and what it expects."""
     one = next(row for row in phases if row["workers"] == 1)
-    # With no more workers than processors, whom a command wakes does not take the processor from who sends them; and
-    # with as many, they sleep until they are woken (with fewer they spin), as they would on machines with more cores.
+    # With as many workers as processors, as it would be on machines with more cores: the coordinator sleeps while they
+    # compute, and shares a processor with one of them (with fewer it has its own).
     at_once = [row for row in phases if 1 <= row["workers"] <= available_processors()]
     costs = StepCosts(
         tile=trial.training.tile,
@@ -170,6 +170,13 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
         wake=at_once[-1]["wake_us"] / 1e6,
         shard=shard_seconds,
         update=trial.compare({batch_size: _update(trial, batch_size) for batch_size in MODEL_BATCHES}),
+        helped_update=trial.compare(
+            {
+                batch_size: _helped_update(trial, batch_size)
+                for batch_size in MODEL_BATCHES
+                if help_specs(trial.preparation.network, trial.kernels, batch_size)
+            }
+        ),
         num_threads=partial(useful_threads, trial.preparation.network),
     )
     return {
@@ -178,6 +185,7 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
         "wake_us": costs.wake * 1e6,
         "shard_us": {str(tiles): seconds * 1e6 for tiles, seconds in sorted(costs.shard.items())},
         "update_us": {str(batch_size): seconds * 1e6 for batch_size, seconds in costs.update.items()},
+        "helped_update_us": {str(batch_size): seconds * 1e6 for batch_size, seconds in costs.helped_update.items()},
         "expected": [
             {
                 "batch_size": batch_size,
@@ -193,14 +201,36 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
 
 def _update(trial: Trial, batch_size: int) -> Callable[[], object]:
     """Return what updates the parameters by one thread, after a batch of another size: the last one, repeated."""
+    return _update_from(trial, batch_size, _results(trial, batch_size))
+
+
+def _helped_update(trial: Trial, batch_size: int) -> Callable[[], object]:
+    """Return what does the same where helpers have all gradients ready."""
+    network = trial.preparation.network
+    arrays = _results(trial, batch_size)
+    for name, spec in help_specs(network, trial.kernels, batch_size).items():
+        arrays[name] = np.zeros(spec.shape, spec.dtype)
+    update = _update_from(trial, batch_size, arrays)
+    update()
+    # The updates that follow are of this step again, for which everything stays ready.
+    UpdateHelper(network, arrays, 0, 1).help(trial.trainer.num_steps)
+    return update
+
+
+def _update_from(trial: Trial, batch_size: int, results: Mapping[str, Array]) -> Callable[[], object]:
+    network, training, trainer = trial.preparation.network, trial.training, trial.trainer
+    update = ParameterUpdate(network, trial.kernels, results, training.tile, training.dtype, trainer.adam, 1)
+    return partial(update.apply, batch_size, trainer.num_steps)
+
+
+def _results(trial: Trial, batch_size: int) -> dict[str, Array]:
+    """Return what the tiles of a batch of another size would have left: those of the last one, repeated."""
     network, training, trainer = trial.preparation.network, trial.training, trial.trainer
     specs = exchange_specs(network, batch_size, training.tile, training.dtype, batch_size)
-    arrays = {
+    return {
         name: np.resize(
             trial.arrays[name][: trial.num_tiles if name == "tile_sums" else trainer.num_examples], spec.shape
         )
         for name, spec in specs.items()
         if name not in ("parameters", "losses", "predictions", "confidences")
     }
-    update = ParameterUpdate(network, trial.kernels, arrays, training.tile, training.dtype, trainer.adam, 1)
-    return partial(update.apply, batch_size, trainer.num_steps)

@@ -14,8 +14,11 @@ class StepCosts:
 
     With n the cores (a worker on each; no more than there are tiles), B the batch size:
 
-        T(B, n) = serial + n·dispatch + shard(⌈tiles(B) / n⌉) + wake + update(B) / threads(B, n)
+        T(B, n) = serial + n·dispatch + shard(⌈tiles(B) / n⌉) + wake + update(B, n)
         speed-up(B, n) = T(B, 1) / T(B, n)
+
+    An update is divided between threads, or its gradients between workers that help: then it is the time with all of
+    them ready, and the n-th part of what that is less than the time without help.
 
     It knows nothing of memory bandwidth, shared caches, and clocks that fall when all cores work.
 
@@ -27,6 +30,7 @@ class StepCosts:
     wake : from there until its answer is there, if it has nothing to compute.
     shard : a worker's computation, by its number of tiles; between and beyond them in proportion to the next fewer.
     update : the update of the parameters by one thread, by batch size.
+    helped_update : the same with all gradients ready, for batch sizes with which workers help.
     num_threads : how many threads make it, of a batch size and a number of cores.
     """
 
@@ -36,6 +40,7 @@ class StepCosts:
     wake: float
     shard: Mapping[int, float]
     update: Mapping[int, float]
+    helped_update: Mapping[int, float]
     num_threads: Callable[[int, int], int]
 
     def step(self, batch_size: int, cores: int) -> float:
@@ -45,7 +50,11 @@ class StepCosts:
         longest = -(-tiles // workers)
         known = max(k for k in self.shard if k <= longest)
         compute = self.shard[known] * longest / known
-        update = self.update[batch_size] / self.num_threads(batch_size, cores)
+        alone = self.update[batch_size]
+        update = alone / self.num_threads(batch_size, cores)
+        if workers > 1 and batch_size in self.helped_update:
+            helped = self.helped_update[batch_size]
+            update = helped + (alone - helped) / workers
         return self.serial + workers * self.dispatch + compute + self.wake + update
 
     def speed_up(self, batch_size: int, cores: int) -> float:

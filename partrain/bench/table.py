@@ -83,6 +83,11 @@ def describe(facts: dict[str, Any]) -> str:
             f"µs: {model['serial_us']:.0f} once a step, {model['wake_us']:.0f} for waking, "
             f"{model['dispatch_us']:.0f} for each worker's command",
             "µs of the update by one thread, by batch: " + _costs(model["update_us"]),
+            *(
+                ["µs of it where the workers have all gradients ready: " + _costs(model["helped_update_us"])]
+                if model["helped_update_us"]
+                else []
+            ),
             "µs of a worker, by its tiles: " + _costs(model["shard_us"]),
             NOTE_ON_MODEL,
         ]

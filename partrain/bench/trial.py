@@ -104,11 +104,12 @@ class Trainer:
         self.num_steps += 1
         times = {
             "prepare": prepared - begin + checked - computed,
-            "run": computed - prepared,
+            "run": computed - (group.dispatching_at if isinstance(group, WorkerPool) else prepared),
             "update": updated - checked,
         }
         if isinstance(group, WorkerPool):
-            times["dispatch"] = group.dispatched_at - prepared
+            times["dispatch"] = group.dispatched_at - group.dispatching_at
+            times["prepare"] += group.dispatching_at - prepared
         if self.num_steps % min(self._log_every, LOG_EVERY) == 0:
             self._log_step(loss, lr)
             # Each step's share of what is done every so many steps.

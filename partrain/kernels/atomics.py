@@ -5,6 +5,9 @@ All atomic operations are sequentially consistent. Indices count elements; nothi
 
 from __future__ import annotations
 
+import platform
+
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -14,6 +17,28 @@ _ORDERING = "seq_cst"
 
 # Of the C library: lets another thread have the processor.
 yield_processor = types.ExternalFunction("sched_yield", types.int32())
+
+# LLVM's name for the instruction that says that a loop waits, with its argument.
+_RELAX = {
+    "x86_64": ("llvm.x86.sse2.pause", []),
+    "AMD64": ("llvm.x86.sse2.pause", []),
+    "aarch64": ("llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]),
+    "arm64": ("llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]),
+}.get(platform.machine())
+
+
+@intrinsic
+def relax_processor(typing):
+    """Spend a few cycles of a loop that waits, and leave the core to its other thread meanwhile."""
+
+    def code(context, builder, signature, arguments):
+        if _RELAX is not None:
+            name, constants = _RELAX
+            instruction = ir.FunctionType(ir.VoidType(), [constant.type for constant in constants])
+            builder.call(builder.module.declare_intrinsic(name, (), instruction), constants)
+        return context.get_dummy_value()
+
+    return types.void(), code
 
 
 @intrinsic

@@ -14,6 +14,7 @@ from partrain.kernels import (
     dropout,
     layout,
     loops,
+    mailbox,
     max_pool,
     norms,
     update,
@@ -58,6 +59,11 @@ _BOTH = (
     loops.adam_update,
     norms.slot_squared_norms,
     norms.factor_squared_norms,
+    mailbox.post,
+    mailbox.await_news,
+    mailbox.answer,
+    mailbox.await_answer,
+    mailbox.say,
 )
 
 LOOPS = KernelSet(
@@ -98,6 +104,8 @@ FAST = KernelSet(
         dense.dense_backward_weights,
         update.begin_update,
         update.update_parameters,
+        update.call_helpers,
+        update.sum_units_ahead,
     ),
     dense.dense_backward_weights,
     augmentation.augment,

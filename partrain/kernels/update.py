@@ -12,6 +12,11 @@ in which order, is not. Threads claim pieces by counters: each has a row of its 
     first round     sums of the slots into the gradient, checked one by one; largest factors
     second round    Adam on the parameters of slots; gradient and Adam, unit by unit, of dense layers
 
+Other processes that are idle may help: `sum_units_ahead` writes gradients of units into memory that they share. Nobody
+waits for them, and nothing is lost with them: a piece that is not ready when a thread comes to it is computed by the
+thread. Each helper has pieces of its own, and says of each for which update it is ready; so one who comes late, with
+the numbers of an earlier update, is passed over.
+
 Shapes: N examples; D, E a dense layer's inputs, outputs; T tiles; K numbers of a slot, U parameters.
 """
 
@@ -52,6 +57,10 @@ LINE = 8
 GENERATION, NUM_EXAMPLES, DONE, NOT_FINITE_SUMS, NOT_FINITE_PARAMETERS, CLAIMS = (LINE * k for k in range(6))
 # Behind them: for each thread the claims of two rounds, and for each dense layer its largest input and delta.
 
+# Places in `calls`, which the helpers see: the number of the newest update and its examples, and behind them for each
+# row of `pieces` the update for which a helper has made it ready. A number is that of the step, and so never 0.
+CALL, CALL_EXAMPLES, READY = (LINE * k for k in range(3))
+
 # What `update_parameters` returns.
 UPDATED, UNPROVEN, NOT_FINITE = 0, 1, 2
 
@@ -67,6 +76,11 @@ SPINS = 2000
 def control_size(num_threads: int, num_layers: int) -> int:
     """Return how many int64 `control` holds."""
     return CLAIMS + LINE * (2 * num_threads + 2 * num_layers)
+
+
+def calls_size(num_pieces: int) -> int:
+    """Return how many int64 `calls` holds."""
+    return READY + LINE * num_pieces
 
 
 @inlined
@@ -158,22 +172,46 @@ def _adam(gradient, start, count, coefficients, m, v, w):
 
 
 @inlined
+def _sum_weights(x, D, num_units, starts, rows, deltas, sums, place):
+    """Write the gradients of the weights of units, whose deltas `list_deltas` listed, to sums[place:]."""
+    span = SPAN * LANES
+    if span <= D:
+        for part in range(0, D, span):
+            d = min(part, D - span)  # the last one overlaps, and finds the same sums there
+            for e in range(num_units):
+                first, last = element(starts, e), element(starts, e + 1)
+                sum_scaled_rows(x, d, first, last, rows, deltas, sums, place + e * D + d)
+    else:
+        for e in range(num_units):
+            first, last = element(starts, e), element(starts, e + 1)
+            sum_scaled_numbers(x, D, first, last, rows, deltas, sums, place + e * D)
+
+
+@inlined
 def _update_units(x, dy, N, D, E, first, last, weight_start, bias_start, coefficients, starts, rows, deltas,
                   sums, m, v, w):  # fmt: skip
     """Update the weights and biases of units first..last-1 of a dense layer; return as `_adam` does."""
     num_units = last - first
     list_deltas(dy, N, E, D, first, last, starts, rows, deltas, sums)
     zero = _adam(sums, bias_start + first, num_units, coefficients, m, v, w)
-    span = SPAN * LANES
-    if span <= D:
-        for part in range(0, D, span):
-            d = min(part, D - span)  # the last one overlaps, and finds the same sums there
-            for e in range(num_units):
-                sum_scaled_rows(x, d, element(starts, e), element(starts, e + 1), rows, deltas, sums, e * D + d)
-    else:
-        for e in range(num_units):
-            sum_scaled_numbers(x, D, element(starts, e), element(starts, e + 1), rows, deltas, sums, e * D)
+    _sum_weights(x, D, num_units, starts, rows, deltas, sums, 0)
     return zero + _adam(sums, weight_start + first * D, num_units * D, coefficients, m, v, w)
+
+
+@inlined
+def _scratch(pieces, N):
+    """Return room for the lists of any piece's deltas, and for its sums."""
+    most, most_numbers = 0, 0
+    for piece in range(len(pieces)):
+        if pieces[piece, 0] == UNITS:
+            num_units = pieces[piece, 2] - pieces[piece, 1]
+            most, most_numbers = max(most, num_units), max(most_numbers, num_units * pieces[piece, 5])
+    return (
+        np.empty(most + 1, np.int64),
+        np.empty(N * most + 1, np.int64),
+        np.empty(N * most + 1, np.float32),
+        np.empty(most_numbers, np.float32),
+    )
 
 
 @inlined
@@ -214,15 +252,10 @@ def _check_all(control, thread, num_threads, generation, checks, N, magnitudes, 
 
 
 @inlined
-def _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, m_U, v_U, w_U):
+def _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, calls, step,
+                gradient_U, m_U, v_U, w_U):  # fmt: skip
     """Take part in the second round: update the parameters, those of dense layers unit by unit."""
-    most, most_numbers = 0, 0
-    for piece in range(len(pieces)):
-        if pieces[piece, 0] == UNITS:
-            num_units = pieces[piece, 2] - pieces[piece, 1]
-            most, most_numbers = max(most, num_units), max(most_numbers, num_units * pieces[piece, 5])
-    starts, rows = np.empty(most + 1, np.int64), np.empty(N * most + 1, np.int64)
-    deltas, sums = np.empty(N * most + 1, np.float32), np.empty(most_numbers, np.float32)
+    starts, rows, deltas, sums = _scratch(pieces, N)
     zero = np.float32(0)
     for turn in range(num_threads):
         share = (thread + turn) % num_threads
@@ -235,6 +268,11 @@ def _update_all(control, thread, num_threads, generation, pieces, N, coefficient
             row = pieces[begin + k]
             if row[0] == SLOTS:
                 zero = _adam(gradient_K[row[1] :], row[1], row[2] - row[1], coefficients, m_U, v_U, w_U)
+            elif len(calls) and atomic_load(calls, READY + LINE * (begin + k)) == step:
+                bias, weight = row[8] + row[1], row[7] + row[1] * row[5]
+                num_units = row[2] - row[1]
+                zero = _adam(gradient_U[bias:], bias, num_units, coefficients, m_U, v_U, w_U)
+                zero += _adam(gradient_U[weight:], weight, num_units * row[5], coefficients, m_U, v_U, w_U)
             else:
                 D, E = row[5], row[6]
                 x = numba.carray(float32_pointer(row[3]), (N * D,))
@@ -247,10 +285,11 @@ def _update_all(control, thread, num_threads, generation, pieces, N, coefficient
 
 
 @kernel("int64(int64[::1], int64, int64, int64[:,::1], int64[:,::1], int64, int64, float32[:,::1], float32[::1],"
-        " float32[::1], float32[::1], float32[::1], float32[::1])")  # fmt: skip
+        " float32[::1], int64[::1], float32[::1], float32[::1], float32[::1], float32[::1])")  # fmt: skip
 def update_parameters(
-    control, thread, num_threads, checks, pieces, num_layers, tile, slots_TK, coefficients, gradient_K, m_U, v_U, w_U
-):
+    control, thread, num_threads, checks, pieces, num_layers, tile, slots_TK, coefficients, gradient_K, calls,
+    gradient_U, m_U, v_U, w_U
+):  # fmt: skip
     """Take part in a step that `begin_update` announced; all threads call this.
 
     Parameters
@@ -263,6 +302,7 @@ def update_parameters(
     slots_TK : a row for each tile; read.
     coefficients : those of `loops.adam_update`, in its order; read.
     gradient_K : overwritten with the sums of the slots.
+    calls, gradient_U : what helpers have made ready; read. Both are empty where there are none.
     m_U, v_U, w_U : moments and parameters; updated.
 
     Returns
@@ -281,7 +321,9 @@ def update_parameters(
         if thread == 0:
             atomic_add(control, DONE, num_pieces)
         return UNPROVEN
-    _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, m_U, v_U, w_U)
+    step = calls[CALL] if len(calls) else 0
+    _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, calls, step,
+                gradient_U, m_U, v_U, w_U)  # fmt: skip
     if thread != 0:
         return UPDATED
     _wait_until_done(control, done_before + num_checks + num_pieces)
@@ -299,3 +341,38 @@ def begin_update(control, num_threads, num_layers, num_examples):
     atomic_store(control, GENERATION, generation)
     for thread in range(2 * num_threads):
         atomic_store(control, CLAIMS + LINE * thread, generation << 32)
+
+
+@kernel("void(int64[::1], int64, int64)")
+def call_helpers(calls, step, num_examples):
+    """Tell helpers that the update of `step` begins: all its factors are there."""
+    calls[CALL_EXAMPLES] = num_examples
+    atomic_store(calls, CALL, step)
+
+
+@kernel("void(int64[::1], int64, int64[:,::1], int64, int64, float32[::1])")
+def sum_units_ahead(calls, step, pieces, helper, num_helpers, gradient_U):
+    """Write the gradients of a helper's own pieces, while the update of `step` is the newest.
+
+    Parameters
+    ----------
+    calls : of `calls_size`; read, and written where it says that pieces are ready.
+    step : which update was called for.
+    pieces : those of `update_parameters`, with this process's addresses; read.
+    helper, num_helpers : of the rows of `pieces`, every num_helpers-th is its own, from number `helper` on.
+    gradient_U : shared; a helper writes its own pieces of it alone.
+    """
+    N = calls[CALL_EXAMPLES]
+    starts, rows, deltas, _ = _scratch(pieces, N)
+    for piece in range(helper, len(pieces), num_helpers):
+        row = pieces[piece]
+        if row[0] != UNITS:
+            continue
+        if atomic_load(calls, CALL) != step:
+            break
+        D, E, first, last = row[5], row[6], row[1], row[2]
+        x = numba.carray(float32_pointer(row[3]), (N * D,))
+        dy = numba.carray(float32_pointer(row[4]), (N * E,))
+        list_deltas(dy, N, E, D, first, last, starts, rows, deltas, gradient_U[row[8] + first :])
+        _sum_weights(x, D, last - first, starts, rows, deltas, gradient_U, row[7] + first * D)
+        atomic_store(calls, READY + LINE * piece, step)

@@ -19,11 +19,18 @@ def available_processors(root: Path = Path("/")) -> int:
     """
     has_affinity = hasattr(os, "sched_getaffinity")
     processors = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    for folder in _control_groups(root, "cpu"):
-        quota, period = _cpu_quota(folder)
-        if quota > 0 and period > 0:
-            processors = min(processors, math.ceil(quota / period))
-    return max(1, processors)
+    return max(1, math.ceil(min(processors, processor_quota(root))))
+
+
+def processor_quota(root: Path = Path("/")) -> float:
+    """Return how many processors' time this process and its children are allowed, or infinity.
+
+    Parameters
+    ----------
+    root : where /proc and /sys are looked up.
+    """
+    quotas = (_cpu_quota(folder) for folder in _control_groups(root, "cpu"))
+    return min((quota / period for quota, period in quotas if quota > 0 and period > 0), default=math.inf)
 
 
 def available_memory(root: Path = Path("/")) -> int | None:

@@ -2,7 +2,8 @@
 
 The plain way is: reduce (parallel.reduction), check, Adam, check. Where the kernels are made for it, and the gradient
 can be seen to be finite without being written down, all of that is one pass in pieces, by threads of the coordinator
-while the workers sleep (kernels.update): the same sums in the same order, so the same bits.
+while the workers sleep (kernels.update): the same sums in the same order, so the same bits. Where an update is too
+short for a second thread to be woken, workers that wait without sleeping help with it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from numpy.typing import NDArray
 from partrain.adam import Adam
 from partrain.kernels import loops, norms, update
 from partrain.kernels.kernel_set import KernelSet
+from partrain.kill_switch import kill_point
+from partrain.network.layers import Dense
 from partrain.network.network import Network
 from partrain.parallel.machine import available_processors
 from partrain.parallel.reduction import GradientReduction
+from partrain.parallel.shared_arrays import ArraySpec
 
 Array = NDArray[Any]
 
@@ -50,7 +54,7 @@ class ParameterUpdate:
     ----------
     network : its shapes.
     kernels : loaded for `dtype`.
-    arrays : as exchange.exchange_specs plans them; read.
+    arrays : as exchange.exchange_specs plans them; read. With those of `help_specs` among them, helpers are called.
     tile : examples a tile.
     dtype : "float32" or "float64".
     adam : over arrays["parameters"].
@@ -133,6 +137,48 @@ class ParameterUpdate:
         return None if place < 0 else self._network.parameters.name_at(place)
 
 
+def help_specs(network: Network, kernels: KernelSet, batch_size: int) -> dict[str, ArraySpec]:
+    """Plan the arrays by which workers help with an update; none where they would not.
+
+    They help with short updates alone: for longer ones there are threads, and no second place for the whole gradient.
+    """
+    if not kernels.in_pieces or not network.dense_layers or useful_threads(network, batch_size, MAX_THREADS) > 1:
+        return {}
+    num_pieces = len(list(_cut(network)))
+    return {
+        "update.calls": ArraySpec((update.calls_size(num_pieces),), "int64"),
+        "update.gradient": ArraySpec((network.parameters.size,), "float32"),
+    }
+
+
+class UpdateHelper:
+    """A worker's part in updates.
+
+    Parameters
+    ----------
+    network : its shapes.
+    arrays : the shared ones.
+    helper, num_helpers : which of the workers this is, counted from 0, and how many there are.
+
+    Attributes
+    ----------
+    calls : whose first element is the number of the newest call; 0 before the first, and if nobody calls.
+    """
+
+    def __init__(self, network: Network, arrays: Mapping[str, Array], helper: int, num_helpers: int) -> None:
+        is_wanted = "update.calls" in arrays
+        self.calls = arrays["update.calls"] if is_wanted else np.zeros(1, np.int64)
+        self._arguments: tuple[Any, ...] = ()
+        if is_wanted:
+            self._arguments = (np.array(list(_pieces(network, arrays))), helper, num_helpers, arrays["update.gradient"])
+        self._arrays = arrays  # the kernel has their addresses
+
+    def help(self, step: int) -> None:
+        """Compute gradients for the update of `step`, until it is over or nothing is left."""
+        kill_point("worker: helping with an update")
+        update.sum_units_ahead(self.calls, step, *self._arguments)
+
+
 def useful_threads(network: Network, batch_size: int, num_processors: int) -> int:
     """Return how many threads are worth their waking for an update."""
     nanoseconds = network.parameters.size * (NANOSECONDS_A_STEP + NANOSECONDS_AN_EXAMPLE * batch_size)
@@ -144,6 +190,9 @@ class _UpdateThreads:
 
     def __init__(self, network: Network, arrays: Mapping[str, Array], tile: int, adam: Adam, num_threads: int) -> None:
         checks, pieces = np.array(list(_checks(network, arrays))), np.array(list(_pieces(network, arrays)))
+        self._calls_helpers = "update.calls" in arrays
+        nobody = {"update.calls": np.empty(0, np.int64), "update.gradient": np.empty(0, np.float32)}
+        self._calls, ahead = ((arrays if self._calls_helpers else nobody)[name] for name in nobody)
         self.number = num_threads
         self._adam, self._num_layers = adam, len(network.dense_layers)
         self._control = np.zeros(update.control_size(num_threads, self._num_layers), np.int64)
@@ -159,6 +208,8 @@ class _UpdateThreads:
             slots,
             self._coefficients,
             gradient,
+            self._calls,
+            ahead,
             adam.first_moment,
             adam.second_moment,
             adam.parameters,
@@ -167,6 +218,8 @@ class _UpdateThreads:
         self._sleepers: list[_Sleeper] = []
 
     def update(self, num_examples: int, step: int) -> int:
+        if self._calls_helpers:
+            update.call_helpers(self._calls, step, num_examples)
         self._coefficients[:] = self._adam.coefficients(num_examples, step)
         update.begin_update(self._control, self.number, self._num_layers, num_examples)
         while len(self._sleepers) < self.number - 1:
@@ -237,15 +290,24 @@ def _pieces(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]
     They are SLOTS, first, last parameter; UNITS, first, last unit, address of inputs and of deltas, D, E, and where
     weights and biases begin.
     """
+    for layer, first, last in _cut(network):
+        if layer is None:
+            yield _row(update.SLOTS, first, last)
+        else:
+            factors = (arrays[f"{layer.name}.{kind}"] for kind in ("inputs", "deltas"))
+            starts = (network.parameters.start(parameter.name) for parameter in layer.parameters)
+            sizes = (*layer.input_shape, *layer.output_shape)
+            yield _row(update.UNITS, first, last, *(factor.ctypes.data for factor in factors), *sizes, *starts)
+
+
+def _cut(network: Network) -> Iterator[tuple[Dense | None, int, int]]:
+    """Yield the pieces of the second round: None and parameters of slots, or a dense layer and units of it."""
     for first, last in _ranges(network.tile_sums.size, PIECE):
-        yield _row(update.SLOTS, first, last)
+        yield None, first, last
     for layer in network.dense_layers:
         (D,), (E,) = layer.input_shape, layer.output_shape
-        addresses = (arrays[f"{layer.name}.{kind}"].ctypes.data for kind in ("inputs", "deltas"))
-        starts = (network.parameters.start(parameter.name) for parameter in layer.parameters)
-        shape_and_places = (*addresses, D, E, *starts)
         for first, last in _ranges(E, max(1, PIECE // D)):
-            yield _row(update.UNITS, first, last, *shape_and_places)
+            yield layer, first, last
 
 
 def _ranges(size: int, step: int) -> Iterator[tuple[int, int]]:

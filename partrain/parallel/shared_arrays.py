@@ -109,7 +109,9 @@ class SharedArrays(Mapping[str, Array]):
 
     def close(self) -> None:
         """Close the file, so that no further process can be given the arrays; they stay until they are dropped."""
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def total_bytes(specs: Mapping[str, ArraySpec]) -> int:

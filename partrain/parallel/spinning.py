@@ -2,12 +2,12 @@
 
 A process that sleeps is woken by another processor, which on a virtual machine takes as long as a tenth of a small
 step, and comes back with cold caches. One that asks again and again is there at once, but takes its processor from
-whoever needs it: so nobody spins where there are more processes than processors, and who spins gives way to others.
+whoever needs it: so no more processes compute or spin than there are processors, the coordinator, for whom one of those
+that spin makes room, not counted; and who spins gives way to others.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -24,7 +24,7 @@ def spin(ask: Callable[[], Answer], seconds: float) -> Answer:
 
     Parameters
     ----------
-    ask : returns at once; something false if there is no answer yet.
+    ask : returns soon, with something false if there is no answer yet; it gives way to others meanwhile.
     seconds : the moment.
 
     Returns
@@ -33,5 +33,5 @@ def spin(ask: Callable[[], Answer], seconds: float) -> Answer:
     """
     end = time.monotonic() + seconds
     while not (answer := ask()) and time.monotonic() < end:
-        os.sched_yield()
+        pass
     return answer

@@ -10,7 +10,6 @@ import contextlib
 import os
 import select
 import signal
-import struct
 import sys
 import traceback
 from collections.abc import Callable
@@ -36,9 +35,11 @@ from partrain.network.network import Network
 from partrain.network.softmax import softmax
 from partrain.normalisation import Normalisation
 from partrain.parallel.example_source import ExampleSource, example_source
+from partrain.parallel.mailboxes import WAKE, Mailbox
+from partrain.parallel.parameter_update import UpdateHelper
 from partrain.parallel.parent_death import continue_after_parent
 from partrain.parallel.shared_arrays import SharedArrays
-from partrain.parallel.spinning import spin
+from partrain.parallel.spinning import SPIN_SECONDS, spin
 from partrain.parallel.tiles import num_tiles
 
 GRADIENTS = 0
@@ -49,9 +50,10 @@ MEASURED_EVALUATION = 3
 STEPS = (GRADIENTS, MEASURED_GRADIENTS)
 MEASURED = (MEASURED_GRADIENTS, MEASURED_EVALUATION)
 
-# The first byte of a reply; the rest of it is one more byte, none, and a text.
-HELLO, DONE, ERROR = b"H", b"D", b"E"
-# No reply is longer.
+# The first byte of a reply, which one more byte, or a text, follows. There is none to a command that was carried out
+# (see `parallel.mailboxes`).
+HELLO, ERROR = b"H", b"E"
+# No message through a pipe is longer.
 REPLY_BYTES = 8192
 
 # Tells the fork server which kernels to load (parallel.preload), as "set:dtype".
@@ -75,18 +77,7 @@ class Command(NamedTuple):
     last: int
     epoch: int = 0
 
-    def encode(self) -> bytes:
-        """Return the command as it goes through the pipe."""
-        return _COMMAND.pack(*self)
 
-    @classmethod
-    def decode(cls, message: bytes) -> Command:
-        """Return the command that `encode` wrote."""
-        return cls._make(_COMMAND.unpack(message))
-
-
-_COMMAND = struct.Struct("<6q")
-COMMAND_BYTES = _COMMAND.size
 FILES = ("train", "test")
 
 
@@ -229,34 +220,34 @@ class TileComputer:
 
 
 def work(
-    commands: Connection, replies: Connection, computation: Computation, preload_module: str, spin_s: float
+    commands: Connection,
+    replies: Connection,
+    boxes: SharedArrays,
+    number: int,
+    num_workers: int,
+    computation: Computation,
+    preload_module: str,
 ) -> None:
     """Run a worker process: say hello, then carry out commands until their pipe ends.
 
-    Replies are HELLO with whether the kernels were preloaded by the fork server, DONE, or ERROR with a
-    traceback; after an ERROR the worker goes on.
+    Through the pipe of replies go HELLO with whether the kernels were preloaded by the fork server, ERROR with a
+    traceback (after which the worker goes on), and what wakes the coordinator.
 
     Parameters
     ----------
     commands, replies : the worker's ends of its pipes.
+    boxes, number : those of its `Mailbox`.
+    num_workers : how many there are.
     computation : what it computes on.
     preload_module : by its presence is seen that the fork server has loaded the kernels.
-    spin_s : for so long it waits for a command without sleeping.
     """
     # Read and written as they are, for a message is never longer than one write: without the framing of `Connection`,
     # which reads each message in two calls.
     source, target = commands.fileno(), replies.fileno()
     # A command may take a minute, and the coordinator may be killed meanwhile: an end of the pipe is looked for
     # between the calls that a command consists of, too.
-    hang_up, readable = select.poll(), select.poll()
+    hang_up = select.poll()
     hang_up.register(source, 0)
-    readable.register(source, select.POLLIN)
-
-    def receive() -> bytes:
-        if spin_s:
-            spin(lambda: readable.poll(0), spin_s)
-        return os.read(source, COMMAND_BYTES)
-
     with contextlib.suppress(ConnectionError):  # the coordinator is gone
         try:
             was_preloaded = preload_module in sys.modules
@@ -264,22 +255,36 @@ def work(
             continue_after_parent()
             kill_point("worker: start-up")
             computer = TileComputer(computation)
+            helper = UpdateHelper(computation.network, computation.arrays, number, num_workers)
+            mailbox = Mailbox(boxes, number, helper.calls)
             os.write(target, HELLO + (b"1" if was_preloaded else b"0"))
-            while message := receive():
+            while command := _receive(mailbox, source, helper):
                 kill_point("worker: before computing")
                 try:
-                    computer.carry_out(Command.decode(message), is_wanted=lambda: not hang_up.poll(0))
+                    computer.carry_out(command, is_wanted=lambda: not hang_up.poll(0))
                 except Exception:
                     os.write(target, _report())
                 else:
                     kill_point("worker: before answering")
-                    os.write(target, DONE)
+                    if mailbox.answer():
+                        os.write(target, WAKE)
                     kill_point("worker: after answering")
         except ConnectionError:
             raise
         except Exception:
             os.write(target, _report())
     kill_point("worker: shutting down")
+
+
+def _receive(mailbox: Mailbox, source: int, helper: UpdateHelper) -> Command | None:
+    """Return the next command, or None at the end of the pipe that wakes the worker. Help with updates meanwhile."""
+    if not (mailbox.more_follows and spin(lambda: mailbox.await_command(helper.help), SPIN_SECONDS)):
+        mailbox.say_asleep(True)
+        while not mailbox.has_command():
+            if not os.read(source, REPLY_BYTES):
+                return None
+        mailbox.say_asleep(False)
+    return Command._make(mailbox.take_command(len(Command._fields)))
 
 
 def _report() -> bytes:

@@ -1,8 +1,9 @@
-"""The pool of worker processes: two pipes each, no lock, no queue, no barrier.
+"""The pool of worker processes: a mailbox and two pipes each, no lock, no queue, no barrier.
 
 A killed holder of a lock would hang the others, and so would a killed reader of a queue; a killed owner of a
-pipe is seen at once, as its end. The coordinator waits on all pipes with one selector. What a dead worker had
-been told to compute is given to the next free one, and the worker gets a successor.
+pipe is seen at once, as its end. Commands and answers go through mailboxes in shared memory; the pipes wake who sleeps,
+and the coordinator waits on all of them with one selector. What a dead worker had been told to compute is given to the
+next free one, and the worker gets a successor.
 
 A worker that is silent for too long is killed. Only silence that the coordinator has heard counts: it listens in
 slices, and a slice that took much longer than it should have is one in which the coordinator itself was stopped.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
@@ -33,13 +35,13 @@ from partrain.errors import FailedRun
 from partrain.interruption import SIGNALS_OF_RANKS
 from partrain.kill_switch import kill_point
 from partrain.parallel import patience
-from partrain.parallel.machine import available_processors
+from partrain.parallel.machine import available_processors, processor_quota
+from partrain.parallel.mailboxes import TURNS, WAKE, Mailboxes
 from partrain.parallel.mpi_launcher import launcher_variables
 from partrain.parallel.parent_death import PARENT_VARIABLE
 from partrain.parallel.spinning import SPIN_SECONDS, spin
 from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import (
-    DONE,
     ERROR,
     HELLO,
     PRELOAD_VARIABLE,
@@ -146,6 +148,7 @@ class _Task:
 @dataclass
 class _Worker:
     name: str
+    number: int
     process: WorkerProcess
     commands: Connection
     replies: Connection
@@ -167,12 +170,14 @@ class WorkerPool:
 
     Where there are more workers than processors, they take turns: a worker that shares its processor would only be in
     the other's way (measured by `partrain bench`: 8 workers on 2 processors all at once took 1.5 times as long as 2).
-    Where each process has a processor, the coordinator's among them, they wait for each other without sleeping.
+    A worker waits for its next command without sleeping, for a moment, unless its turn ends; the coordinator waits so
+    for answers, while fewer workers compute than there are processors.
 
     Attributes
     ----------
     num_at_once : how many of the workers compute at once.
-    dispatched_at : when the last `run` had given every worker its first command, as `time.monotonic` counts.
+    dispatching_at, dispatched_at : when the last `run` began to give workers their first commands, and when each had
+        one, as `time.monotonic` counts.
 
     Side effects
     ------------
@@ -196,12 +201,16 @@ class WorkerPool:
         self._num_restarts = 0
         self._patience = patience.Patience()
         self._selector = selectors.DefaultSelector()
-        self.dispatched_at = 0.0
+        self.dispatching_at = self.dispatched_at = 0.0
         num_processors = num_processors or available_processors()
         self.num_at_once = min(num_workers, num_processors)
-        self._spin_s = SPIN_SECONDS if num_workers < num_processors else 0.0
+        self._num_processors = num_processors
+        # They and the coordinator would use the time of one processor more than all of theirs, and be held up for it.
+        self._may_keep_awake = self.num_at_once < num_processors or processor_quota() == math.inf
+        self._mailboxes = Mailboxes(num_workers)
         self.num_tiles_computed = {f"worker {k}": 0 for k in range(num_workers)}
-        self._turns = deque(self.num_tiles_computed)
+        self._names = list(self.num_tiles_computed)
+        self._turns = deque(self._names)
         self._num_runs = 0
         self._workers: dict[str, _Worker] = {}
         try:
@@ -228,7 +237,9 @@ class WorkerPool:
         waiting = deque(_Task(command) for command in commands)
         num_unfinished = len(waiting)
         kill_point("coordinator: before the commands")
-        for name in self._next_in_turn(num_unfinished):
+        names = self._next_in_turn(num_unfinished)
+        self.dispatching_at = time.monotonic()
+        for name in names:
             self._give(self._workers[name], waiting)
         kill_point("coordinator: during the commands")
         began = now = self.dispatched_at = time.monotonic()
@@ -236,21 +247,39 @@ class WorkerPool:
         was_smooth = all(worker.has_begun for worker in self._workers.values())
         while num_unfinished:
             before = now
-            answers = (self._spin_s and spin(self._answers, self._spin_s)) or self._selector.select(SLICE_SECONDS)
+            num_computing = num_unfinished - len(waiting)
+            answered, ready = self._await(may_spin=num_computing < self._num_processors)
             now = time.monotonic()
-            for key, _ in answers:
-                num_unfinished -= self._receive(key.data, waiting)
+            if answered:
+                num_unfinished -= 1
+                self._finish(self._workers[answered], waiting)
+            for key, _ in ready:
+                self._receive(key.data, waiting)
             if now - before > 2 * SLICE_SECONDS:
                 was_smooth = False
-            elif not answers:
+            elif not (answered or ready):
                 self._count_silence(now - before, waiting)
         if was_smooth and commands and num_restarts == self._num_restarts:
             # As if the commands had been spread evenly: good enough for a bound, and no command is timed by itself.
             num_examples = sum(command.last - command.first for command in commands)
             self._patience.learn(commands[0].operation, num_examples, (now - began) * len(self._workers))
 
-    def _answers(self) -> list[tuple[selectors.SelectorKey, int]]:
-        return self._selector.select(0)
+    def _await(self, *, may_spin: bool) -> tuple[str | None, list[tuple[selectors.SelectorKey, int]]]:
+        """Return whose answer there is, or else which pipes there is something in; neither after a slice of silence."""
+        name = spin(lambda: self._take_answer(TURNS), SPIN_SECONDS) if may_spin else self._take_answer()
+        if name:
+            return name, []
+        self._mailboxes.say_asleep(True)
+        try:
+            if name := self._take_answer():
+                return name, []
+            return None, self._selector.select(SLICE_SECONDS)
+        finally:
+            self._mailboxes.say_asleep(False)
+
+    def _take_answer(self, turns: int = 0) -> str | None:
+        number = self._mailboxes.take_answer(turns)
+        return None if number is None else self._names[number]
 
     def _next_in_turn(self, num_commands: int) -> list[str]:
         """Return the workers that take the first commands: as many as can compute at once, in turns."""
@@ -259,6 +288,12 @@ class WorkerPool:
             self._turns.rotate(-self.num_at_once)
         self._num_runs += 1
         return list(itertools.islice(self._turns, min(num_commands, self.num_at_once)))
+
+    @property
+    def _keeps_awake(self) -> bool:
+        """Whether who computes now shall wait for the next `run` without sleeping."""
+        is_last_of_turn = self._num_runs == TURN_RUNS and self.num_at_once < len(self._names)
+        return self._may_keep_awake and not is_last_of_turn
 
     def close(self) -> None:
         """End all workers: close their pipes, and kill whoever does not end by it."""
@@ -270,6 +305,7 @@ class WorkerPool:
                 worker.process.end(max(0.0, deadline - time.monotonic()))
         self._workers.clear()
         self._selector.close()
+        self._mailboxes.close()
 
     def _give(self, worker: _Worker, waiting: deque[_Task]) -> None:
         """Send the next waiting task, if there is one and the worker has none."""
@@ -277,39 +313,44 @@ class WorkerPool:
             return
         worker.task = waiting.popleft()
         worker.silent_s = 0.0
-        with contextlib.suppress(ConnectionError):  # it has died; its pipe's end will say so to `_receive`
-            os.write(worker.commands.fileno(), worker.task.command.encode())
+        if self._mailboxes.post(worker.number, worker.task.command, more_follows=self._keeps_awake):
+            with contextlib.suppress(ConnectionError):  # it has died; its pipe's end will say so to `_receive`
+                os.write(worker.commands.fileno(), WAKE)
 
-    def _receive(self, name: str, waiting: deque[_Task]) -> int:
-        """Take what a worker has sent; return how many commands it finished (0 or 1)."""
+    def _finish(self, worker: _Worker, waiting: deque[_Task]) -> None:
+        """Note that a worker has carried out its command, and give it the next."""
+        if not worker.has_begun:
+            self._receive(worker.name, waiting)  # its hello must be there
+        worker.silent_s = 0.0
+        task, worker.task = worker.task, None
+        assert task is not None
+        if task.command.operation in STEPS:
+            num_examples = task.command.last - task.command.first
+            self.num_tiles_computed[worker.name] += num_tiles(num_examples, self._computation.tile)
+        self._give(worker, waiting)
+
+    def _receive(self, name: str, waiting: deque[_Task]) -> None:
+        """Take what a worker has sent through its pipe."""
         worker = self._workers[name]
         try:
-            replies = os.read(worker.replies.fileno(), REPLY_BYTES)
+            replies = os.read(worker.replies.fileno(), 2 * REPLY_BYTES)
         except ConnectionError:
             replies = b""
         if not replies:
             self._retire(worker)
             self._replace(worker, worker.process.end(SHUTDOWN_SECONDS), waiting)
-            return 0
+            return
         worker.silent_s = 0.0
         if replies.startswith(HELLO):
             worker.has_begun = True
             if replies[1:2] != b"1":
                 self._log(f"{name} found no preloaded kernels and loaded them itself")
-            replies = replies[2:]  # the answer to its first command may have come with it
-            if not replies:
-                return 0
-        task, worker.task = worker.task, None
-        if replies.startswith(ERROR):
+            replies = replies[2:]
+        replies = replies.lstrip(WAKE)
+        if replies:
+            assert replies.startswith(ERROR)
+            task, worker.task = worker.task, None
             self._retry(worker, task, replies[1:].decode(errors="replace"), waiting)
-            return 0
-        assert replies == DONE
-        assert task is not None
-        if task.command.operation in STEPS:
-            num_examples = task.command.last - task.command.first
-            self.num_tiles_computed[name] += num_tiles(num_examples, self._computation.tile)
-        self._give(worker, waiting)
-        return 1
 
     def _retry(self, worker: _Worker, task: _Task | None, worker_traceback: str, waiting: deque[_Task]) -> None:
         """Have a task that raised in `worker` tried once more, elsewhere if there is another worker."""
@@ -360,27 +401,37 @@ class WorkerPool:
         _close_pipes(worker)
 
     def _start(self, name: str) -> _Worker:
-        for number in range(1, MAX_STARTS + 1):
+        number = self._names.index(name)
+        self._mailboxes.clear(number)
+        for attempt in range(1, MAX_STARTS + 1):
             try:
-                process, commands, replies = self._start_process(name)
+                process, commands, replies = self._start_process(name, number)
                 break
             except (EOFError, ConnectionError) as error:
                 # A worker that may have been forked all the same has lost its pipe, and ends.
-                if number == MAX_STARTS:
+                if attempt == MAX_STARTS:
                     raise FailedRun(f"{name} cannot be started: the fork server died {MAX_STARTS} times") from error
                 self._log(f"the fork server died while it started {name}; another takes its place")
                 end_fork_server()
-        worker = self._workers[name] = _Worker(name, WorkerProcess(process), commands, replies)
+        worker = self._workers[name] = _Worker(name, number, WorkerProcess(process), commands, replies)
         self._selector.register(replies, selectors.EVENT_READ, name)
         return worker
 
-    def _start_process(self, name: str) -> tuple[BaseProcess, Connection, Connection]:
+    def _start_process(self, name: str, number: int) -> tuple[BaseProcess, Connection, Connection]:
         # One for each direction: what goes both ways is a pair of sockets, and a message through it takes longer.
         far_commands, commands = self._context.Pipe(duplex=False)
         replies, far_replies = self._context.Pipe(duplex=False)
         process = self._context.Process(  # type: ignore[attr-defined]
             target=work,
-            args=(far_commands, far_replies, self._computation, PRELOAD_MODULE, self._spin_s),
+            args=(
+                far_commands,
+                far_replies,
+                self._mailboxes.arrays,
+                number,
+                len(self._names),
+                self._computation,
+                PRELOAD_MODULE,
+            ),
             name=f"partrain {name}",
             daemon=True,
         )

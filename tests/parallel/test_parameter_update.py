@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,13 @@ from partrain.kernels import loops, update
 from partrain.kernels.kernel_set import kernel_set
 from partrain.network.network import Network
 from partrain.parallel import parameter_update
-from partrain.parallel.parameter_update import NotFinite, ParameterUpdate, useful_threads
+from partrain.parallel.parameter_update import (
+    NotFinite,
+    ParameterUpdate,
+    UpdateHelper,
+    help_specs,
+    useful_threads,
+)
 from partrain.parallel.worker import Computation
 
 KINDS = [("fast", "float32"), ("loops", "float32"), ("loops", "float64")]
@@ -26,8 +34,15 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
     """Return a function that makes a computation with noise for results, Adam on it, and an update."""
     made: list[ParameterUpdate] = []
 
-    def make(num_threads: int | None = None, *, weight_decay: float = 0.1, **options: object) -> object:
+    def make(
+        num_threads: int | None = None, *, weight_decay: float = 0.1, helped: bool = False, **options: object
+    ) -> object:
         computation = make_computation(**options)
+        arrays = dict(computation.arrays)
+        if helped:
+            specs = help_specs(computation.network, kernel_set(computation.kernels), 20)
+            arrays |= {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
+            computation = replace(computation, arrays=arrays)
         rng = np.random.default_rng(5)
         for name, array in computation.arrays.items():
             if name == "tile_sums" or name.startswith("dense"):
@@ -38,7 +53,7 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
             ParameterUpdate(
                 computation.network,
                 kernel_set(computation.kernels),
-                computation.arrays,
+                arrays,
                 computation.tile,
                 computation.dtype,
                 adam,
@@ -79,6 +94,66 @@ def test_update_in_pieces_by_any_number_of_threads_has_the_bits_of_the_plain_one
     plain = make_update(1)
     monkeypatch.setattr(plain[2], "_threads", None)
     assert after_steps(plain, 20, 20, 7, 1, 20) == in_pieces
+
+
+def help_from(made: tuple[Computation, Adam, ParameterUpdate], helpers: Sequence[int]) -> list[UpdateHelper]:
+    """Return those of three helpers that come; the others have died."""
+    network, arrays = made[0].network, made[0].arrays
+    return [UpdateHelper(network, arrays, helper, 3) for helper in helpers]
+
+
+@pytest.mark.parametrize("helpers", [(), (0,), (1, 2), (0, 1, 2)])
+@pytest.mark.parametrize("num_threads", [1, 3])
+@pytest.mark.usefixtures("small_pieces")
+def test_whoever_helps_and_however_late_the_bits_are_the_same(
+    make_update: Make, helpers: Sequence[int], num_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = after_steps(make_update(1), 20, 20, 7, 1, 20)
+    made = make_update(num_threads, helped=True)
+    calls = made[0].arrays["update.calls"]
+    num_ready = 0
+
+    def call(*arguments: Any) -> None:
+        nonlocal num_ready
+        for helper in help_from(made, helpers):
+            helper.help(int(calls[0]))  # for the last step, with what the new one reads
+        call_helpers(*arguments)
+        for helper in help_from(made, helpers):
+            helper.help(arguments[1])
+        num_ready += int((calls[update.READY :: update.LINE] == arguments[1]).sum())
+
+    call_helpers = update.call_helpers
+    monkeypatch.setattr(update, "call_helpers", call)
+    assert after_steps(made, 20, 20, 7, 1, 20) == expected
+    units = made[2]._threads._arguments[2][:, 0] == update.UNITS  # type: ignore[union-attr]
+    assert num_ready == 5 * sum(units[helper::3].sum() for helper in helpers)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_what_a_helper_made_ready_for_an_earlier_step_is_passed_over(make_update: Make) -> None:
+    expected = after_steps(make_update(1), 20, 20)
+    made = make_update(1, helped=True)
+    made[2].apply(20, 1)
+    made[0].arrays["update.gradient"][:] = np.nan
+    made[0].arrays["update.calls"][update.READY :: update.LINE] = 1
+    made[2].apply(20, 2)
+    assert state_of(made[1]) == expected
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_helper_stops_when_another_step_is_called_for(make_update: Make) -> None:
+    made = make_update(1, helped=True)
+    made[2].apply(20, 7)
+    (helper,) = help_from(made, [0])
+    helper.help(6)
+    assert not made[0].arrays["update.gradient"].any()
+
+
+def test_threads_are_for_long_updates_and_helpers_for_the_others(make_computation: Callable[..., Computation]) -> None:
+    network = make_computation().network
+    assert help_specs(network, kernel_set("fast"), 20)
+    assert not help_specs(network, kernel_set("loops"), 20)
+    assert not help_specs(network, kernel_set("fast"), 10**7)
 
 
 @EVERY_KIND

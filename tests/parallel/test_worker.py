@@ -5,14 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from partrain.config import Augment, Elastic
 from partrain.parallel.worker import EVALUATE, FILES, GRADIENTS, Command, Computation, TileComputer
 
 TRAIN, TEST = FILES.index("train"), FILES.index("test")
-numbers = st.integers(0, 2**40)
 
 
 def spoil_results(computation: Computation) -> None:
@@ -28,14 +25,6 @@ def results_of(computation: Computation) -> dict[str, bytes]:
         for name, array in computation.arrays.items()
         if name in ("tile_sums", "losses", "predictions", "confidences") or name.startswith("dense")
     }
-
-
-@given(st.sampled_from([GRADIENTS, EVALUATE]), st.sampled_from([TRAIN, TEST]), numbers, numbers, numbers)
-def test_command_comes_out_of_the_pipe_as_it_went_in(
-    operation: int, file: int, offset: int, first: int, last: int
-) -> None:
-    command = Command(operation, file, offset, first, last, epoch=last % 1000)
-    assert Command.decode(command.encode()) == command
 
 
 @pytest.mark.parametrize(("kernels", "dtype"), [("fast", "float32"), ("loops", "float32"), ("loops", "float64")])

@@ -15,6 +15,7 @@ import pytest
 
 from partrain.errors import FailedRun
 from partrain.parallel import patience, worker_pool
+from partrain.parallel.mailboxes import WAKE
 from partrain.parallel.tiles import cut_into_shards
 from partrain.parallel.worker import EVALUATE, FILES, GRADIENTS, Command, Computation
 from partrain.parallel.worker_pool import THREAD_VARIABLES, Inline, WorkerPool
@@ -481,10 +482,10 @@ def test_fork_server_that_dies_while_it_starts_a_worker_is_started_anew(
 ) -> None:
     start, failures = WorkerPool._start_process, [exception(), exception()]
 
-    def failing(pool: WorkerPool, name: str) -> Any:
+    def failing(pool: WorkerPool, name: str, number: int) -> Any:
         if failures:
             raise failures.pop()
-        return start(pool, name)
+        return start(pool, name, number)
 
     monkeypatch.setattr(WorkerPool, "_start_process", failing)
     pools.start(1, make_computation()).run(batch(1))
@@ -560,7 +561,8 @@ def test_worker_looks_for_the_end_of_its_pipe_in_the_middle_of_a_command(
     predictions = computation.arrays["predictions"]
     predictions[:] = -1
     (pid,), (worker,) = worker_pids(pool), pool._workers.values()
-    os.write(worker.commands.fileno(), Command(EVALUATE, TEST, 0, 0, len(predictions)).encode())
+    pool._mailboxes.post(0, Command(EVALUATE, TEST, 0, 0, len(predictions)))
+    os.write(worker.commands.fileno(), WAKE)
     wait_until(lambda: predictions[0] >= 0, "that it computes")
     worker.commands.close()
     wait_until(lambda: not is_running(pid), "its end")
