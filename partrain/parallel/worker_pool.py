@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import types
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -39,7 +39,7 @@ from partrain.parallel.machine import available_processors, processor_quota
 from partrain.parallel.mailboxes import TURNS, WAKE, Mailboxes
 from partrain.parallel.mpi_launcher import launcher_variables
 from partrain.parallel.parent_death import PARENT_VARIABLE
-from partrain.parallel.spinning import SPIN_SECONDS, spin
+from partrain.parallel.spinning import SPIN_SECONDS, SpinChoice, spin
 from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import (
     ERROR,
@@ -65,8 +65,9 @@ SHUTDOWN_SECONDS = 5.0
 SLICE_SECONDS = 0.1
 
 # Where there are more workers than processors, how many calls of `run` a turn lasts. In the first one of a turn the
-# caches are cold, and the system may wake two workers on one processor: turns of one call cost a tenth of the speed.
-TURN_RUNS = 4
+# caches are cold, the workers sleep, and the system may wake two of them on one processor: with turns of 4 calls a step
+# took 1.1 times as long.
+TURN_RUNS = 16
 
 # How often a worker's start is tried where the fork server dies during it.
 MAX_STARTS = 5
@@ -170,8 +171,8 @@ class WorkerPool:
 
     Where there are more workers than processors, they take turns: a worker that shares its processor would only be in
     the other's way (measured by `partrain bench`: 8 workers on 2 processors all at once took 1.5 times as long as 2).
-    A worker waits for its next command without sleeping, for a moment, unless its turn ends; the coordinator waits so
-    for answers, while fewer workers compute than there are processors.
+    A worker whose turn lasts waits for its next command without sleeping, for a moment; so does the coordinator for
+    answers, when fewer workers compute than there are processors.
 
     Attributes
     ----------
@@ -205,8 +206,10 @@ class WorkerPool:
         num_processors = num_processors or available_processors()
         self.num_at_once = min(num_workers, num_processors)
         self._num_processors = num_processors
-        # They and the coordinator would use the time of one processor more than all of theirs, and be held up for it.
-        self._may_keep_awake = self.num_at_once < num_processors or processor_quota() == math.inf
+        # Where the processors' time is rationed, that of the coordinator comes on top of theirs, and all are held up.
+        self._workers_may_spin = self.num_at_once < num_processors or processor_quota() == math.inf
+        self._spins = True
+        self._spin_choices: defaultdict[tuple[int, int], SpinChoice] = defaultdict(SpinChoice)
         self._mailboxes = Mailboxes(num_workers)
         self.num_tiles_computed = {f"worker {k}": 0 for k in range(num_workers)}
         self._names = list(self.num_tiles_computed)
@@ -234,8 +237,13 @@ class WorkerPool:
         FailedRun
             A command raised in two workers, or more workers died or hung than `max_restarts`.
         """
+        if not commands:
+            return
         waiting = deque(_Task(command) for command in commands)
         num_unfinished = len(waiting)
+        operation, num_examples = commands[0].operation, sum(command.last - command.first for command in commands)
+        choice = self._spin_choices[operation, num_examples]
+        self._spins = choice.spins
         kill_point("coordinator: before the commands")
         names = self._next_in_turn(num_unfinished)
         self.dispatching_at = time.monotonic()
@@ -247,8 +255,9 @@ class WorkerPool:
         was_smooth = all(worker.has_begun for worker in self._workers.values())
         while num_unfinished:
             before = now
+            # While all processors compute it sleeps: it would keep two workers on one of them.
             num_computing = num_unfinished - len(waiting)
-            answered, ready = self._await(may_spin=num_computing < self._num_processors)
+            answered, ready = self._await(may_spin=self._spins and num_computing < self._num_processors)
             now = time.monotonic()
             if answered:
                 num_unfinished -= 1
@@ -259,10 +268,10 @@ class WorkerPool:
                 was_smooth = False
             elif not (answered or ready):
                 self._count_silence(now - before, waiting)
-        if was_smooth and commands and num_restarts == self._num_restarts:
+        if was_smooth and num_restarts == self._num_restarts:
+            choice.learn(now - self.dispatching_at)
             # As if the commands had been spread evenly: good enough for a bound, and no command is timed by itself.
-            num_examples = sum(command.last - command.first for command in commands)
-            self._patience.learn(commands[0].operation, num_examples, (now - began) * len(self._workers))
+            self._patience.learn(operation, num_examples, (now - began) * len(self._workers))
 
     def _await(self, *, may_spin: bool) -> tuple[str | None, list[tuple[selectors.SelectorKey, int]]]:
         """Return whose answer there is, or else which pipes there is something in; neither after a slice of silence."""
@@ -290,10 +299,9 @@ class WorkerPool:
         return list(itertools.islice(self._turns, min(num_commands, self.num_at_once)))
 
     @property
-    def _keeps_awake(self) -> bool:
-        """Whether who computes now shall wait for the next `run` without sleeping."""
-        is_last_of_turn = self._num_runs == TURN_RUNS and self.num_at_once < len(self._names)
-        return self._may_keep_awake and not is_last_of_turn
+    def _turn_lasts(self) -> bool:
+        """Whether who computes now will do so in the next `run`, too."""
+        return self._num_runs < TURN_RUNS or self.num_at_once == len(self._names)
 
     def close(self) -> None:
         """End all workers: close their pipes, and kill whoever does not end by it."""
@@ -313,7 +321,8 @@ class WorkerPool:
             return
         worker.task = waiting.popleft()
         worker.silent_s = 0.0
-        if self._mailboxes.post(worker.number, worker.task.command, more_follows=self._keeps_awake):
+        more_follows = self._turn_lasts and self._spins and self._workers_may_spin
+        if self._mailboxes.post(worker.number, worker.task.command, more_follows=more_follows):
             with contextlib.suppress(ConnectionError):  # it has died; its pipe's end will say so to `_receive`
                 os.write(worker.commands.fileno(), WAKE)
 
