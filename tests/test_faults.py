@@ -108,6 +108,20 @@ def test_worker_killed_at_this_point_changes_no_bit(
     assert len(said) == (point != "worker: shutting down")
 
 
+def test_helper_killed_in_an_update_changes_no_bit(
+    start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    token = tmp_path / "one death"
+    token.touch()
+    env = {"PARTRAIN_KILL_AT": f"helper: in an update|1|{token}"}
+    words = ("--config", write_config(tmp_path), "--workers", 2, "--run-dir", tmp_path / "run")
+    result = start_partrain(*words, env=env).wait()
+    assert result.exit_code == 0, result
+    assert outcome(tmp_path / "run") == undisturbed
+    if token.exists():
+        pytest.skip("no worker was awake during an update")
+
+
 @pytest.mark.parametrize("point", ["coordinator: before the commands", "coordinator: during the commands"])
 def test_coordinator_killed_while_workers_compute_is_resumed_with_others(
     start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any], point: str

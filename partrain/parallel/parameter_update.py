@@ -175,7 +175,7 @@ class UpdateHelper:
 
     def help(self, step: int) -> None:
         """Compute gradients for the update of `step`, until it is over or nothing is left."""
-        kill_point("worker: helping with an update")
+        kill_point("helper: in an update")
         update.sum_units_ahead(self.calls, step, *self._arguments)
 
 
