@@ -27,14 +27,13 @@ from partrain.data.dataset import Dataset
 from partrain.data.label_noise import flip_labels
 from partrain.data.sources import load_dataset
 from partrain.errors import ConfigError, ResourceError
-from partrain.kernels.kernel_set import kernel_set
 from partrain.network.network import Network, examples_a_call
 from partrain.normalisation import Normalisation
 from partrain.parallel.exchange import exchange_specs, norm_specs
 from partrain.parallel.machine import MIB, available_memory, available_processors
-from partrain.parallel.parameter_update import help_specs
 from partrain.parallel.shared_arrays import ArraySpec, MappedFile, total_bytes
 from partrain.parallel.shared_splits import plan_splits
+from partrain.parallel.update_plan import help_specs
 from partrain.privacy_accounting import Accountant
 from partrain.privacy_settings import resolve_privacy
 
@@ -112,7 +111,7 @@ class Preparation:
         if training.per_example.statistics or training.per_example.clips:
             specs |= norm_specs(network, self.max_batch_size)
         if not training.privacy:
-            specs |= help_specs(network, kernel_set(training.kernels), self.max_batch_size)
+            specs |= help_specs(network, training.kernels, self.max_batch_size)
         data, files = plan_splits(self.dataset.files)
         return specs | data, files
 

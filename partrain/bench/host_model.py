@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from partrain import config
 from partrain.network.network import Network
-from partrain.parallel.parameter_update import NANOSECONDS_A_STEP, NANOSECONDS_AN_EXAMPLE
 from partrain.parallel.rank_exchange import step_bytes
 from partrain.parallel.tiles import num_tiles
+from partrain.parallel.update_plan import NANOSECONDS_A_STEP, NANOSECONDS_AN_EXAMPLE
 
 
 @dataclass(frozen=True)

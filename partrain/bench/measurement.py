@@ -25,10 +25,11 @@ from partrain.kernels.vectors import LANES
 from partrain.messages import Messages
 from partrain.parallel.exchange import exchange_specs
 from partrain.parallel.machine import available_processors
-from partrain.parallel.parameter_update import ParameterUpdate, UpdateHelper, help_specs, useful_threads
+from partrain.parallel.parameter_update import ParameterUpdate, UpdateHelper
 from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.tiles import num_tiles
+from partrain.parallel.update_plan import help_specs, useful_threads
 from partrain.preparation import check_memory, prepare
 from partrain.provenance import provenance
 from partrain.store.metrics_log import MetricsLog
@@ -174,7 +175,7 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
             {
                 batch_size: _helped_update(trial, batch_size)
                 for batch_size in MODEL_BATCHES
-                if help_specs(trial.preparation.network, trial.kernels, batch_size)
+                if help_specs(trial.preparation.network, trial.training.kernels, batch_size)
             }
         ),
         num_threads=partial(useful_threads, trial.preparation.network),
@@ -208,7 +209,7 @@ def _helped_update(trial: Trial, batch_size: int) -> Callable[[], object]:
     """Return what does the same where helpers have all gradients ready."""
     network = trial.preparation.network
     arrays = _results(trial, batch_size)
-    for name, spec in help_specs(network, trial.kernels, batch_size).items():
+    for name, spec in help_specs(network, trial.training.kernels, batch_size).items():
         arrays[name] = np.zeros(spec.shape, spec.dtype)
     update = _update_from(trial, batch_size, arrays)
     update()

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from partrain.kernels.atomics import atomic_load, atomic_store, relax_processor, yield_processor
 from partrain.kernels.compile_options import inlined, kernel
+from partrain.kernels.shared_words import LINE
 
-# Numbers a cache line: nobody is disturbed by what is written to lines that it does not look at.
-LINE = 8
 # A box is three lines: what the coordinator writes for the worker (the command is behind POSTED), what the worker
 # writes for the coordinator, and what the coordinator keeps for itself, the last answer that it took. On a line before
 # the boxes it says whether it sleeps.

@@ -37,6 +37,7 @@ from partrain.kernels.atomics import (
 )
 from partrain.kernels.compile_options import inlined, kernel
 from partrain.kernels.dense import SPAN, list_deltas, sum_scaled_numbers, sum_scaled_rows
+from partrain.kernels.shared_words import CALL, CALL_EXAMPLES, LINE, READY
 from partrain.kernels.vectors import (
     LANES,
     add,
@@ -53,13 +54,8 @@ from partrain.kernels.vectors import (
 )
 
 # Places in `control`, which threads share; each on a cache line of its own.
-LINE = 8
 GENERATION, NUM_EXAMPLES, DONE, NOT_FINITE_SUMS, NOT_FINITE_PARAMETERS, CLAIMS = (LINE * k for k in range(6))
 # Behind them: for each thread the claims of two rounds, and for each dense layer its largest input and delta.
-
-# Places in `calls`, which the helpers see: the number of the newest update and its examples, and behind them for each
-# row of `pieces` the update for which a helper has made it ready. A number is that of the step, and so never 0.
-CALL, CALL_EXAMPLES, READY = (LINE * k for k in range(3))
 
 # What `update_parameters` returns.
 UPDATED, UNPROVEN, NOT_FINITE = 0, 1, 2
@@ -76,11 +72,6 @@ SPINS = 2000
 def control_size(num_threads: int, num_layers: int) -> int:
     """Return how many int64 `control` holds."""
     return CLAIMS + LINE * (2 * num_threads + 2 * num_layers)
-
-
-def calls_size(num_pieces: int) -> int:
-    """Return how many int64 `calls` holds."""
-    return READY + LINE * num_pieces
 
 
 @inlined

@@ -21,22 +21,13 @@ from partrain.adam import Adam
 from partrain.kernels import loops, norms, update
 from partrain.kernels.kernel_set import KernelSet
 from partrain.kill_switch import kill_point
-from partrain.network.layers import Dense
 from partrain.network.network import Network
+from partrain.parallel import update_plan
 from partrain.parallel.machine import available_processors
 from partrain.parallel.reduction import GradientReduction
-from partrain.parallel.shared_arrays import ArraySpec
+from partrain.parallel.update_plan import cut_update, ranges, useful_threads
 
 Array = NDArray[Any]
-
-# Parameters a piece: a few pieces for each thread, so that all end at about the same time.
-PIECE = 8192
-# More threads would wait for memory and for each other.
-MAX_THREADS = 8
-# What a thread should have to do at least, and about how much there is: nanoseconds a parameter, once a step (Adam) and
-# for each example (its part of the gradient). With less, waking a thread and the way of the data to it cost more.
-NANOSECONDS_A_THREAD = 100_000
-NANOSECONDS_A_STEP, NANOSECONDS_AN_EXAMPLE = 0.43, 0.0135
 
 
 @dataclass(frozen=True)
@@ -137,20 +128,6 @@ class ParameterUpdate:
         return None if place < 0 else self._network.parameters.name_at(place)
 
 
-def help_specs(network: Network, kernels: KernelSet, batch_size: int) -> dict[str, ArraySpec]:
-    """Plan the arrays by which workers help with an update; none where they would not.
-
-    They help with short updates alone: for longer ones there are threads, and no second place for the whole gradient.
-    """
-    if not kernels.in_pieces or not network.dense_layers or useful_threads(network, batch_size, MAX_THREADS) > 1:
-        return {}
-    num_pieces = len(list(_cut(network)))
-    return {
-        "update.calls": ArraySpec((update.calls_size(num_pieces),), "int64"),
-        "update.gradient": ArraySpec((network.parameters.size,), "float32"),
-    }
-
-
 class UpdateHelper:
     """A worker's part in updates.
 
@@ -177,12 +154,6 @@ class UpdateHelper:
         """Compute gradients for the update of `step`, until it is over or nothing is left."""
         kill_point("helper: in an update")
         update.sum_units_ahead(self.calls, step, *self._arguments)
-
-
-def useful_threads(network: Network, batch_size: int, num_processors: int) -> int:
-    """Return how many threads are worth their waking for an update."""
-    nanoseconds = network.parameters.size * (NANOSECONDS_A_STEP + NANOSECONDS_AN_EXAMPLE * batch_size)
-    return max(1, min(num_processors, MAX_THREADS, int(nanoseconds / NANOSECONDS_A_THREAD)))
 
 
 class _UpdateThreads:
@@ -274,13 +245,13 @@ class _Sleeper:
 
 def _checks(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
     """Yield the rows of the first round: SLOTS, first, last; FACTORS, first, last example, address, length, place."""
-    for first, last in _ranges(network.tile_sums.size, PIECE):
+    for first, last in ranges(network.tile_sums.size, update_plan.PIECE):
         yield _row(update.SLOTS, first, last)
     for k, layer in enumerate(network.dense_layers):
         for kind, place in (("inputs", 2 * k), ("deltas", 2 * k + 1)):
             factor = arrays[f"{layer.name}.{kind}"]
             length = factor.shape[1]
-            for first, last in _ranges(len(factor), max(1, PIECE // length)):
+            for first, last in ranges(len(factor), max(1, update_plan.PIECE // length)):
                 yield _row(update.FACTORS, first, last, factor.ctypes.data, length, place)
 
 
@@ -290,7 +261,7 @@ def _pieces(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]
     They are SLOTS, first, last parameter; UNITS, first, last unit, address of inputs and of deltas, D, E, and where
     weights and biases begin.
     """
-    for layer, first, last in _cut(network):
+    for layer, first, last in cut_update(network):
         if layer is None:
             yield _row(update.SLOTS, first, last)
         else:
@@ -298,21 +269,6 @@ def _pieces(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]
             starts = (network.parameters.start(parameter.name) for parameter in layer.parameters)
             sizes = (*layer.input_shape, *layer.output_shape)
             yield _row(update.UNITS, first, last, *(factor.ctypes.data for factor in factors), *sizes, *starts)
-
-
-def _cut(network: Network) -> Iterator[tuple[Dense | None, int, int]]:
-    """Yield the pieces of the second round: None and parameters of slots, or a dense layer and units of it."""
-    for first, last in _ranges(network.tile_sums.size, PIECE):
-        yield None, first, last
-    for layer in network.dense_layers:
-        (D,), (E,) = layer.input_shape, layer.output_shape
-        for first, last in _ranges(E, max(1, PIECE // D)):
-            yield layer, first, last
-
-
-def _ranges(size: int, step: int) -> Iterator[tuple[int, int]]:
-    for first in range(0, size, step):
-        yield first, min(first + step, size)
 
 
 def _row(*columns: int) -> list[int]:

@@ -66,8 +66,8 @@ SLICE_SECONDS = 0.1
 
 # Where there are more workers than processors, how many calls of `run` a turn lasts. In the first one of a turn the
 # caches are cold, the workers sleep, and the system may wake two of them on one processor: with turns of 4 calls a step
-# took 1.1 times as long.
-TURN_RUNS = 16
+# took 1.1 times as long as with turns of 16.
+TURN_RUNS = 8
 
 # How often a worker's start is tried where the fork server dies during it.
 MAX_STARTS = 5

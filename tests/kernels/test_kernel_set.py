@@ -54,8 +54,8 @@ def test_what_turns_factors_into_a_gradient_is_one_of_the_set(name):
 
 
 def test_the_loops_are_all_there_are():
-    # Norms and dropout are alike for both sets.
-    common = names(kernels_of("norms")) | names(kernels_of("dropout"))
+    # Norms, dropout and mailboxes are alike for both sets.
+    common = names(kernels_of("norms")) | names(kernels_of("dropout")) | names(kernels_of("mailbox"))
     augment = names([kernel_set("loops").augment])
     assert names(everything("loops")) == names(kernels_of("loops")) | common | augment
     assert kernel_set("loops").dense_backward_weights is loops.dense_backward_weights

@@ -14,14 +14,13 @@ from partrain.config import Optimizer, Schedule
 from partrain.kernels import loops, update
 from partrain.kernels.kernel_set import kernel_set
 from partrain.network.network import Network
-from partrain.parallel import parameter_update
+from partrain.parallel import parameter_update, update_plan
 from partrain.parallel.parameter_update import (
     NotFinite,
     ParameterUpdate,
     UpdateHelper,
-    help_specs,
-    useful_threads,
 )
+from partrain.parallel.update_plan import help_specs, useful_threads
 from partrain.parallel.worker import Computation
 
 KINDS = [("fast", "float32"), ("loops", "float32"), ("loops", "float64")]
@@ -40,7 +39,7 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
         computation = make_computation(**options)
         arrays = dict(computation.arrays)
         if helped:
-            specs = help_specs(computation.network, kernel_set(computation.kernels), 20)
+            specs = help_specs(computation.network, computation.kernels, 20)
             arrays |= {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
             computation = replace(computation, arrays=arrays)
         rng = np.random.default_rng(5)
@@ -81,7 +80,7 @@ def after_steps(made: tuple[Computation, Adam, ParameterUpdate], *numbers_of_exa
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut even a small network into many pieces, with remainders."""
-    monkeypatch.setattr(parameter_update, "PIECE", 23)
+    monkeypatch.setattr(update_plan, "PIECE", 23)
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 7])
@@ -151,9 +150,9 @@ def test_helper_stops_when_another_step_is_called_for(make_update: Make) -> None
 
 def test_threads_are_for_long_updates_and_helpers_for_the_others(make_computation: Callable[..., Computation]) -> None:
     network = make_computation().network
-    assert help_specs(network, kernel_set("fast"), 20)
-    assert not help_specs(network, kernel_set("loops"), 20)
-    assert not help_specs(network, kernel_set("fast"), 10**7)
+    assert help_specs(network, "fast", 20)
+    assert not help_specs(network, "loops", 20)
+    assert not help_specs(network, "fast", 10**7)
 
 
 @EVERY_KIND
@@ -277,4 +276,4 @@ def test_number_of_threads_follows_from_the_work(make_computation: Callable[...,
         parameters = type("Layout", (), {"size": 10**6})
 
     assert useful_threads(Large, 32, 2) == 2  # type: ignore[arg-type]
-    assert useful_threads(Large, 32, 64) == parameter_update.MAX_THREADS  # type: ignore[arg-type]
+    assert useful_threads(Large, 32, 64) == update_plan.MAX_THREADS  # type: ignore[arg-type]
