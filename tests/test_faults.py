@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from partrain.store.run_directory import RunDirectory
-from tests.conftest import PartrainProcess, is_running, wait_until
+from tests.conftest import RUN_SECONDS, PartrainProcess, is_running, wait_until
 from tests.whole_runs import Runs, outcome, points_of, write_config
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
@@ -195,10 +195,14 @@ def test_clock_that_is_set_back_and_forward_has_no_effect(
 
 @pytest.fixture
 def impatient(start_partrain: Start, tmp_path: Path, undisturbed_long: dict[str, Any]) -> PartrainProcess:
-    """A long run that trains, by a coordinator that waits for a second only."""
+    """A long run that trains, by a coordinator that waits for a second only.
+
+    It has evaluated, too: for the first command of a kind it would wait for as long as for a worker that starts.
+    """
     words = ("--config", write_config(tmp_path, LONG), "--workers", 2, "--runs-dir", "runs")
     process = start_partrain(*words, program=[sys.executable, "-c", IMPATIENT])
-    process.wait_for_training()
+    metrics = process.wait_for_training() / "metrics.jsonl"
+    wait_until(lambda: "validation/loss" in metrics.read_text(), "an evaluation in the metrics", RUN_SECONDS)
     return process
 
 
