@@ -10,7 +10,7 @@ Here a kernel says it itself. Three kinds of value, that live in registers (neve
 Nothing here reorders a sum: each lane is its own chain of fused multiply-adds, in the order of the loop. The
 exception is `sum_lanes`, which adds neighbours in a fixed tree.
 
-LANES is the width of the processor's registers (16: AVX-512, 8: AVX, 4: else). Indices count elements of the
+LANES is how many numbers the processor multiplies at once (16: AVX-512, 8: AVX, 4: else). Indices count elements of the
 flat array (C-contiguous, any number of dimensions); nothing checks them.
 """
 
@@ -24,17 +24,27 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
+# By LLVM's names, processors with AVX-512 that compute the two halves of a vector one after the other. There whole ones
+# gain nothing, and a layer of 8 channels would leave half of each empty.
+# Source: AMD, "Software Optimization Guide for the AMD Zen4 Microarchitecture", 2023, on its floating-point unit.
+COMPUTE_HALVES = ("znver4",)
+
 
 def _lanes_of_this_processor():
     features = llvmlite.binding.get_host_cpu_features()
-    if features.get("avx512f"):
+    if features.get("avx512f") and llvmlite.binding.get_host_cpu_name() not in COMPUTE_HALVES:
         return 16
     return 8 if features.get("avx") else 4
 
 
+def _registers_of_this_processor():
+    features = llvmlite.binding.get_host_cpu_features()  # without AVX it is taken for an arm64
+    return 16 if features.get("avx") and not features.get("avx512vl") else 32
+
+
 LANES = _lanes_of_this_processor()
-# Pairs of vectors that an inner loop sums in registers: there are 16 of these with AVX2, else 32.
-PAIRS = 6 if LANES == 8 else 12
+# Pairs of vectors that an inner loop sums in registers.
+PAIRS = 6 if _registers_of_this_processor() == 16 else 12
 # LLVM's letter for a vector register in an inline assembly.
 _REGISTER_CLASS = {"x86_64": "v", "AMD64": "v", "aarch64": "w", "arm64": "w"}.get(platform.machine())
 _FLOAT = ir.FloatType()

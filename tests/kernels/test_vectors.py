@@ -9,18 +9,21 @@ import pytest
 
 from partrain.kernels.compile_options import CACHE_VARIABLE
 
-# The kernels take the width of their vectors from what llvmlite says of the processor; then it says the truth again.
+# The kernels take the width of their vectors, and how many registers there are, from what llvmlite says of the
+# processor; then it says the truth again.
 AS_ON_ANOTHER_PROCESSOR = """
 import sys
 import llvmlite.binding
 import numpy as np
 
-lanes = int(sys.argv[1])
-features_of_this_one = llvmlite.binding.get_host_cpu_features
-llvmlite.binding.get_host_cpu_features = lambda: {"avx": lanes > 4, "avx512f": lanes > 8}
+name, lanes, pairs, *features = sys.argv[1:]
+lanes, pairs = int(lanes), int(pairs)
+binding = llvmlite.binding
+name_of_this_one, features_of_this_one = binding.get_host_cpu_name, binding.get_host_cpu_features
+binding.get_host_cpu_name, binding.get_host_cpu_features = lambda: name, lambda: dict.fromkeys(features, True)
 from partrain.kernels import vectors
-llvmlite.binding.get_host_cpu_features = features_of_this_one
-assert vectors.LANES == lanes
+binding.get_host_cpu_name, binding.get_host_cpu_features = name_of_this_one, features_of_this_one
+assert (vectors.LANES, vectors.PAIRS) == (lanes, pairs)
 if lanes > vectors._lanes_of_this_processor():
     vectors._REGISTER_CLASS = None  # no register holds such a vector: LLVM may cut it up, an inline assembly may not
 
@@ -69,14 +72,22 @@ print("good")
 """
 
 
-@pytest.mark.parametrize("lanes", [4, 16])
-def test_kernels_are_right_with_vectors_of_another_width(lanes, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "lanes", "pairs", "features"),
+    [
+        ("neoverse-n1", 4, 12, []),
+        ("haswell", 8, 6, ["avx", "avx2"]),
+        ("znver4", 8, 12, ["avx", "avx2", "avx512f", "avx512vl"]),
+        ("sapphirerapids", 16, 12, ["avx", "avx2", "avx512f", "avx512vl"]),
+    ],
+)
+def test_kernels_are_right_with_vectors_of_another_processor(name, lanes, pairs, features, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != CACHE_VARIABLE} | {
         "XDG_CACHE_HOME": str(tmp_path),
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     ended = subprocess.run(
-        [sys.executable, "-c", AS_ON_ANOTHER_PROCESSOR, str(lanes)],
+        [sys.executable, "-c", AS_ON_ANOTHER_PROCESSOR, name, str(lanes), str(pairs), *features],
         env=environment,
         capture_output=True,
         text=True,
