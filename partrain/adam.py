@@ -19,6 +19,9 @@ from partrain.config import Optimizer, Schedule
 
 Array = NDArray[Any]
 
+# How many numbers `Adam.coefficients` returns.
+NUM_COEFFICIENTS = 9
+
 
 def learning_rate(step: int, optimizer: Optimizer, schedule: Schedule) -> float:
     """Return the learning rate of `step`, counted from 1.

@@ -422,6 +422,7 @@ class Coordinator:
 
     def _vectors(self) -> dict[str, NDArray[Any]]:
         """Return what is saved of each parameter, by the prefix of its name in a checkpoint."""
+        self._steps.update.collect_moments()
         return {
             "": self._parameters,
             "adam.first_moment.": self._adam.first_moment,

@@ -21,6 +21,7 @@ from partrain.config_file import parse_config
 from partrain.interruption import Interruption
 from partrain.kernels import peak
 from partrain.kernels.compile_options import load
+from partrain.kernels.update import call_helpers
 from partrain.kernels.vectors import LANES
 from partrain.messages import Messages
 from partrain.parallel.exchange import exchange_specs
@@ -202,26 +203,27 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
 
 def _update(trial: Trial, batch_size: int) -> Callable[[], object]:
     """Return what updates the parameters by one thread, after a batch of another size: the last one, repeated."""
-    return _update_from(trial, batch_size, _results(trial, batch_size))
+    update = _update_from(trial, _results(trial, batch_size))
+    return partial(update.apply, batch_size, trial.trainer.num_steps)
 
 
 def _helped_update(trial: Trial, batch_size: int) -> Callable[[], object]:
-    """Return what does the same where helpers have all gradients ready."""
-    network = trial.preparation.network
-    arrays = _results(trial, batch_size)
+    """Return what does the same where helpers have made all their pieces ready."""
+    network, step = trial.preparation.network, trial.trainer.num_steps
+    arrays = _results(trial, batch_size) | {"parameters": trial.arrays["parameters"]}
     for name, spec in help_specs(network, trial.training.kernels, batch_size).items():
         arrays[name] = np.zeros(spec.shape, spec.dtype)
-    update = _update_from(trial, batch_size, arrays)
-    update()
-    # The updates that follow are of this step again, for which everything stays ready.
-    UpdateHelper(network, arrays, 0, 1).help(trial.trainer.num_steps)
-    return update
+    update = _update_from(trial, arrays)
+    update.apply(batch_size, step)
+    # The updates that follow are all of the next step, for which everything stays ready.
+    call_helpers(arrays["update.calls"], step + 1, batch_size)
+    UpdateHelper(network, arrays, 0, 1).help(step + 1)
+    return partial(update.apply, batch_size, step + 1)
 
 
-def _update_from(trial: Trial, batch_size: int, results: Mapping[str, Array]) -> Callable[[], object]:
-    network, training, trainer = trial.preparation.network, trial.training, trial.trainer
-    update = ParameterUpdate(network, trial.kernels, results, training.tile, training.dtype, trainer.adam, 1)
-    return partial(update.apply, batch_size, trainer.num_steps)
+def _update_from(trial: Trial, results: Mapping[str, Array]) -> ParameterUpdate:
+    network, training, adam = trial.preparation.network, trial.training, trial.trainer.adam
+    return ParameterUpdate(network, trial.kernels, results, training.tile, training.dtype, adam, 1)
 
 
 def _results(trial: Trial, batch_size: int) -> dict[str, Array]:

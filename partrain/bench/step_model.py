@@ -17,8 +17,8 @@ class StepCosts:
         T(B, n) = serial + n·dispatch + shard(⌈tiles(B) / n⌉) + wake + update(B, n)
         speed-up(B, n) = T(B, 1) / T(B, n)
 
-    An update is divided between threads, or its gradients between workers that help: then it is the time with all of
-    them ready, and the n-th part of what that is less than the time without help.
+    An update is divided between threads, or between workers that help: then it is the time with all that they make
+    ready, and the n-th part of what that is less than the time without help.
 
     It knows nothing of memory bandwidth, shared caches, and clocks that fall when all cores work.
 
@@ -30,7 +30,7 @@ class StepCosts:
     wake : from there until its answer is there, if it has nothing to compute.
     shard : a worker's computation, by its number of tiles; between and beyond them in proportion to the next fewer.
     update : the update of the parameters by one thread, by batch size.
-    helped_update : the same with all gradients ready, for batch sizes with which workers help.
+    helped_update : the same with all that helpers make ready, for batch sizes with which workers help.
     num_threads : how many threads make it, of a batch size and a number of cores.
     """
 

@@ -84,7 +84,7 @@ def describe(facts: dict[str, Any]) -> str:
             f"{model['dispatch_us']:.0f} for each worker's command",
             "µs of the update by one thread, by batch: " + _costs(model["update_us"]),
             *(
-                ["µs of it where the workers have all gradients ready: " + _costs(model["helped_update_us"])]
+                ["µs of it where the workers have made all they can: " + _costs(model["helped_update_us"])]
                 if model["helped_update_us"]
                 else []
             ),

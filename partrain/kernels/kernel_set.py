@@ -105,7 +105,7 @@ FAST = KernelSet(
         update.begin_update,
         update.update_parameters,
         update.call_helpers,
-        update.sum_units_ahead,
+        update.update_units_ahead,
     ),
     dense.dense_backward_weights,
     augmentation.augment,

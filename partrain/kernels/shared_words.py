@@ -6,10 +6,21 @@ from __future__ import annotations
 LINE = 8
 
 # Of the `calls` of an update, which helpers see (kernels.update): the number of the newest update and its examples, and
-# behind them for each piece the update for which a helper has made it ready. A number is that of the step, and never 0.
+# behind them, for each piece, what helpers write: for which update it is ready, and whose piece it is, counted from 1.
+# The number of an update is that of the step, and never 0.
 CALL, CALL_EXAMPLES, READY = (LINE * k for k in range(3))
+OWNER = READY + 1
 
 
 def calls_size(num_pieces: int) -> int:
     """Return how many int64 `calls` holds."""
+    return homes_at(num_pieces) + 2 * num_pieces
+
+
+def homes_at(num_pieces: int) -> int:
+    """Return where begins what the coordinator writes.
+
+    For each piece, which of two places is the home of its moments; and then for each, in which update it has been
+    computed by the coordinator.
+    """
     return READY + LINE * num_pieces

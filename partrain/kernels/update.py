@@ -12,10 +12,13 @@ in which order, is not. Threads claim pieces by counters: each has a row of its 
     first round     sums of the slots into the gradient, checked one by one; largest factors
     second round    Adam on the parameters of slots; gradient and Adam, unit by unit, of dense layers
 
-Other processes that are idle may help: `sum_units_ahead` writes gradients of units into memory that they share. Nobody
-waits for them, and nothing is lost with them: a piece that is not ready when a thread comes to it is computed by the
-thread. Each helper has pieces of its own, and says of each for which update it is ready; so one who comes late, with
-the numbers of an earlier update, is passed over.
+Other processes that are idle may help: `update_units_ahead` makes pieces of the second round, from the same parameters
+and moments, and writes what comes of them beside these, into memory that all share. Nobody waits for a helper, and
+nothing is lost with one: a piece that is not ready when nothing else is left to do is computed once more. Each helper
+has pieces of its own, and says of each for which update it is ready; so one who comes late, with the numbers of an
+earlier update, is passed over. Of what is ready only the parameters are copied. The moments have two places, of which
+one is a piece's *home*: a helper writes to the other, and when its work is taken, that becomes the home. So the moments
+of a piece stay in the cache of its helper, and whatever a late one writes, no home is touched by it.
 
 Shapes: N examples; D, E a dense layer's inputs, outputs; T tiles; K numbers of a slot, U parameters.
 """
@@ -37,7 +40,7 @@ from partrain.kernels.atomics import (
 )
 from partrain.kernels.compile_options import inlined, kernel
 from partrain.kernels.dense import SPAN, list_deltas, sum_scaled_numbers, sum_scaled_rows
-from partrain.kernels.shared_words import CALL, CALL_EXAMPLES, LINE, READY
+from partrain.kernels.shared_words import CALL, CALL_EXAMPLES, LINE, OWNER, READY
 from partrain.kernels.vectors import (
     LANES,
     add,
@@ -87,6 +90,47 @@ def _claim(control, claims, generation, size):
 
 
 @inlined
+def _claim_any(control, claims, generation, thread, num_threads, size):
+    """Return a piece below `size` that no other thread gets, of this one's share or else of another's; -1: none is."""
+    for turn in range(num_threads):
+        share = (thread + turn) % num_threads
+        begin, end = share * size // num_threads, (share + 1) * size // num_threads
+        k = _claim(control, claims + 2 * LINE * share, generation, end - begin)
+        if k >= 0:
+            return begin + k
+    return -1
+
+
+@inlined
+def _is_ready(calls, piece, step):
+    return abs(atomic_load(calls, READY + LINE * piece)) == step
+
+
+@inlined
+def _choose(pieces, left, calls, step):
+    """Return a piece that is left: one that is ready or has no helper, else the last of a helper who is not at work.
+
+    Returns
+    -------
+    If all helpers are at work, the last one that is left; -1: none is left.
+    """
+    at_work = 0  # helpers that have made a piece ready, as bits; who is beyond the bits counts as one who has not
+    for piece in range(len(pieces)):
+        ready = _is_ready(calls, piece, step)
+        if left[piece] and (ready or pieces[piece, 0] == SLOTS):
+            return piece
+        if ready:
+            at_work |= 1 << calls[OWNER + LINE * piece]
+    last = -1
+    for piece in range(len(pieces) - 1, -1, -1):
+        if left[piece]:
+            if not at_work >> calls[OWNER + LINE * piece] & 1:
+                return piece
+            last = max(last, piece)
+    return last
+
+
+@inlined
 def _wait_until_done(control, count):
     """Wait until `count` pieces have been done since the beginning: by threads that are at work already."""
     spins = 0
@@ -94,11 +138,6 @@ def _wait_until_done(control, count):
         spins += 1
         if spins > SPINS:
             yield_processor()
-
-
-@inlined
-def _first_of(share, num_shares, size):
-    return share * size // num_shares
 
 
 @inlined
@@ -129,8 +168,11 @@ def _sum_slots(slots_TK, num_tiles, first, last, gradient):
 
 
 @inlined
-def _adam(gradient, start, count, coefficients, m, v, w):
-    """Do as `loops.adam_update` does to parameters start..start+count-1; return 0, or NaN if one is not finite."""
+def _adam(gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w):
+    """Do as `loops.adam_update` does to parameters start..start+count-1; return 0, or NaN if one is not finite.
+
+    The new values may go where the old ones are.
+    """
     scale, step_size = element(coefficients, 0), element(coefficients, 1)
     beta1, rest1, beta2, rest2 = (
         element(coefficients, 2), element(coefficients, 3), element(coefficients, 4), element(coefficients, 5)
@@ -140,53 +182,73 @@ def _adam(gradient, start, count, coefficients, m, v, w):
     zeros = broadcast(np.float32(0))
     for i in range(start, start + whole, LANES):
         g = multiply(load(gradient, i - start), broadcast(scale))
-        m_new = add(multiply(broadcast(beta1), load(m, i)), multiply(broadcast(rest1), g))
-        v_new = add(multiply(broadcast(beta2), load(v, i)), multiply(multiply(broadcast(rest2), g), g))
-        store(m, i, m_new)
-        store(v, i, v_new)
-        root = add(multiply(square_root(v_new), broadcast(root_scale)), broadcast(eps))
-        step = divide(multiply(broadcast(step_size), m_new), root)
-        w_new = subtract(multiply(load(w, i), broadcast(decay)), step)
-        store(w, i, w_new)
-        zeros = add(zeros, subtract(w_new, w_new))
+        next_m = add(multiply(broadcast(beta1), load(m, i)), multiply(broadcast(rest1), g))
+        next_v = add(multiply(broadcast(beta2), load(v, i)), multiply(multiply(broadcast(rest2), g), g))
+        store(new_m, i, next_m)
+        store(new_v, i, next_v)
+        root = add(multiply(square_root(next_v), broadcast(root_scale)), broadcast(eps))
+        step = divide(multiply(broadcast(step_size), next_m), root)
+        next_w = subtract(multiply(load(w, i), broadcast(decay)), step)
+        store(new_w, i, next_w)
+        zeros = add(zeros, subtract(next_w, next_w))
     zero = sum_lanes(zeros)
     for i in range(start + whole, start + count):
         g = element(gradient, i - start) * scale
         m_i = beta1 * element(m, i) + rest1 * g
         v_i = beta2 * element(v, i) + rest2 * g * g
-        store_number(m, i, m_i)
-        store_number(v, i, v_i)
+        store_number(new_m, i, m_i)
+        store_number(new_v, i, v_i)
         w_i = element(w, i) * decay - step_size * m_i / (np.sqrt(v_i) * root_scale + eps)
-        store_number(w, i, w_i)
+        store_number(new_w, i, w_i)
         zero += w_i - w_i
     return zero
 
 
 @inlined
-def _sum_weights(x, D, num_units, starts, rows, deltas, sums, place):
-    """Write the gradients of the weights of units, whose deltas `list_deltas` listed, to sums[place:]."""
+def _sum_weights(x, D, num_units, starts, rows, deltas, sums):
+    """Write the gradients of the weights of units, whose deltas `list_deltas` listed, to `sums`."""
     span = SPAN * LANES
     if span <= D:
         for part in range(0, D, span):
             d = min(part, D - span)  # the last one overlaps, and finds the same sums there
             for e in range(num_units):
                 first, last = element(starts, e), element(starts, e + 1)
-                sum_scaled_rows(x, d, first, last, rows, deltas, sums, place + e * D + d)
+                sum_scaled_rows(x, d, first, last, rows, deltas, sums, e * D + d)
     else:
         for e in range(num_units):
             first, last = element(starts, e), element(starts, e + 1)
-            sum_scaled_numbers(x, D, first, last, rows, deltas, sums, place + e * D)
+            sum_scaled_numbers(x, D, first, last, rows, deltas, sums, e * D)
 
 
 @inlined
-def _update_units(x, dy, N, D, E, first, last, weight_start, bias_start, coefficients, starts, rows, deltas,
-                  sums, m, v, w):  # fmt: skip
-    """Update the weights and biases of units first..last-1 of a dense layer; return as `_adam` does."""
+def _update_units(row, N, coefficients, scratch, m, v, w, new_m, new_v, new_w):
+    """Update the weights and biases of a piece of a dense layer; return as `_adam` does."""
+    starts, rows, deltas, sums = scratch
+    first, last, D, E = row[1], row[2], row[5], row[6]
     num_units = last - first
+    x = numba.carray(float32_pointer(row[3]), (N * D,))
+    dy = numba.carray(float32_pointer(row[4]), (N * E,))
     list_deltas(dy, N, E, D, first, last, starts, rows, deltas, sums)
-    zero = _adam(sums, bias_start + first, num_units, coefficients, m, v, w)
-    _sum_weights(x, D, num_units, starts, rows, deltas, sums, 0)
-    return zero + _adam(sums, weight_start + first * D, num_units * D, coefficients, m, v, w)
+    zero = _adam(sums, row[8] + first, num_units, coefficients, m, v, w, new_m, new_v, new_w)
+    _sum_weights(x, D, num_units, starts, rows, deltas, sums)
+    return zero + _adam(sums, row[7] + first * D, num_units * D, coefficients, m, v, w, new_m, new_v, new_w)
+
+
+@inlined
+def _copy(source, target, first, size):
+    whole = size - size % LANES
+    for i in range(first, first + whole, LANES):
+        store(target, i, load(source, i))
+    for i in range(first + whole, first + size):
+        store_number(target, i, element(source, i))
+
+
+@inlined
+def _take_units(row, next_U, w_U):
+    """Copy the parameters of a piece that a helper has made."""
+    num_units, D = row[2] - row[1], row[5]
+    _copy(next_U, w_U, row[8] + row[1], num_units)
+    _copy(next_U, w_U, row[7] + row[1] * D, num_units * D)
 
 
 @inlined
@@ -224,62 +286,60 @@ def _is_proven(control, magnitudes, num_layers, N):
 @inlined
 def _check_all(control, thread, num_threads, generation, checks, N, magnitudes, tile, slots_TK, gradient_K):
     """Take part in the first round: sum the slots into the gradient, and find the largest factors."""
-    for turn in range(num_threads):
-        share = (thread + turn) % num_threads
-        begin = _first_of(share, num_threads, len(checks))
-        size = _first_of(share + 1, num_threads, len(checks)) - begin
-        while True:
-            k = _claim(control, CLAIMS + 2 * LINE * share, generation, size)
-            if k < 0:
-                break
-            row = checks[begin + k]
-            if row[0] == SLOTS:
-                if not _sum_slots(slots_TK, (N + tile - 1) // tile, row[1], row[2], gradient_K):
-                    atomic_store(control, NOT_FINITE_SUMS, 1)
-            else:
-                first, last = min(row[1], N) * row[4], min(row[2], N) * row[4]
-                atomic_max(control, magnitudes + LINE * row[5], _magnitude(row[3], first, last))
-            atomic_add(control, DONE, 1)
+    while True:
+        k = _claim_any(control, CLAIMS, generation, thread, num_threads, len(checks))
+        if k < 0:
+            break
+        row = checks[k]
+        if row[0] == SLOTS:
+            if not _sum_slots(slots_TK, (N + tile - 1) // tile, row[1], row[2], gradient_K):
+                atomic_store(control, NOT_FINITE_SUMS, 1)
+        else:
+            first, last = min(row[1], N) * row[4], min(row[2], N) * row[4]
+            atomic_max(control, magnitudes + LINE * row[5], _magnitude(row[3], first, last))
+        atomic_add(control, DONE, 1)
 
 
 @inlined
-def _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, calls, step,
-                gradient_U, m_U, v_U, w_U):  # fmt: skip
+def _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, calls, next_U,
+                m_HU, v_HU, w_U):  # fmt: skip
     """Take part in the second round: update the parameters, those of dense layers unit by unit."""
-    starts, rows, deltas, sums = _scratch(pieces, N)
-    zero = np.float32(0)
-    for turn in range(num_threads):
-        share = (thread + turn) % num_threads
-        begin = _first_of(share, num_threads, len(pieces))
-        size = _first_of(share + 1, num_threads, len(pieces)) - begin
-        while True:
-            k = _claim(control, CLAIMS + 2 * LINE * share + LINE, generation, size)
-            if k < 0:
-                break
-            row = pieces[begin + k]
-            if row[0] == SLOTS:
-                zero = _adam(gradient_K[row[1] :], row[1], row[2] - row[1], coefficients, m_U, v_U, w_U)
-            elif len(calls) and atomic_load(calls, READY + LINE * (begin + k)) == step:
-                bias, weight = row[8] + row[1], row[7] + row[1] * row[5]
-                num_units = row[2] - row[1]
-                zero = _adam(gradient_U[bias:], bias, num_units, coefficients, m_U, v_U, w_U)
-                zero += _adam(gradient_U[weight:], weight, num_units * row[5], coefficients, m_U, v_U, w_U)
-            else:
-                D, E = row[5], row[6]
-                x = numba.carray(float32_pointer(row[3]), (N * D,))
-                dy = numba.carray(float32_pointer(row[4]), (N * E,))
-                zero = _update_units(x, dy, N, D, E, row[1], row[2], row[7], row[8], coefficients, starts, rows,
-                                     deltas, sums, m_U, v_U, w_U)  # fmt: skip
-            if zero != 0:
-                atomic_store(control, NOT_FINITE_PARAMETERS, 1)
-            atomic_add(control, DONE, 1)
+    scratch = _scratch(pieces, N)
+    helped, homes = len(calls) > 0, READY + LINE * len(pieces)
+    step = calls[CALL] if helped else 0
+    left = np.ones(len(pieces), np.bool_)
+    while True:
+        if helped:
+            piece = _choose(pieces, left, calls, step)
+        else:
+            piece = _claim_any(control, CLAIMS + LINE, generation, thread, num_threads, len(pieces))
+        if piece < 0:
+            break
+        left[piece] = False
+        row, zero = pieces[piece], np.float32(0)
+        home = calls[homes + piece] if helped else 0
+        m, v = m_HU[home], v_HU[home]
+        if row[0] == SLOTS:
+            zero = _adam(gradient_K[row[1] :], row[1], row[2] - row[1], coefficients, m, v, w_U, m, v, w_U)
+        elif helped and _is_ready(calls, piece, step):
+            _take_units(row, next_U, w_U)
+            calls[homes + piece] = 1 - home
+            if calls[READY + LINE * piece] < 0:
+                zero = np.float32(np.nan)
+        else:
+            if helped:
+                atomic_store(calls, homes + len(pieces) + piece, step)
+            zero = _update_units(row, N, coefficients, scratch, m, v, w_U, m, v, w_U)
+        if zero != 0:
+            atomic_store(control, NOT_FINITE_PARAMETERS, 1)
+        atomic_add(control, DONE, 1)
 
 
 @kernel("int64(int64[::1], int64, int64, int64[:,::1], int64[:,::1], int64, int64, float32[:,::1], float32[::1],"
-        " float32[::1], int64[::1], float32[::1], float32[::1], float32[::1], float32[::1])")  # fmt: skip
+        " float32[::1], int64[::1], float32[::1], float32[:,::1], float32[:,::1], float32[::1])")  # fmt: skip
 def update_parameters(
     control, thread, num_threads, checks, pieces, num_layers, tile, slots_TK, coefficients, gradient_K, calls,
-    gradient_U, m_U, v_U, w_U
+    next_U, m_HU, v_HU, w_U
 ):  # fmt: skip
     """Take part in a step that `begin_update` announced; all threads call this.
 
@@ -293,8 +353,9 @@ def update_parameters(
     slots_TK : a row for each tile; read.
     coefficients : those of `loops.adam_update`, in its order; read.
     gradient_K : overwritten with the sums of the slots.
-    calls, gradient_U : what helpers have made ready; read. Both are empty where there are none.
-    m_U, v_U, w_U : moments and parameters; updated.
+    calls, next_U : what helpers have made ready, and which of two places of the moments is whose home; read, and the
+        homes written. Both are empty where nobody helps; where somebody does, there is one thread.
+    m_HU, v_HU, w_U : moments, in two places with helpers and else in one, and parameters; updated.
 
     Returns
     -------
@@ -312,9 +373,8 @@ def update_parameters(
         if thread == 0:
             atomic_add(control, DONE, num_pieces)
         return UNPROVEN
-    step = calls[CALL] if len(calls) else 0
-    _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, calls, step,
-                gradient_U, m_U, v_U, w_U)  # fmt: skip
+    _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, calls, next_U,
+                m_HU, v_HU, w_U)  # fmt: skip
     if thread != 0:
         return UPDATED
     _wait_until_done(control, done_before + num_checks + num_pieces)
@@ -341,29 +401,35 @@ def call_helpers(calls, step, num_examples):
     atomic_store(calls, CALL, step)
 
 
-@kernel("void(int64[::1], int64, int64[:,::1], int64, int64, float32[::1])")
-def sum_units_ahead(calls, step, pieces, helper, num_helpers, gradient_U):
-    """Write the gradients of a helper's own pieces, while the update of `step` is the newest.
+@kernel("void(int64[::1], int64, int64[:,::1], int64, int64, float32[::1], float32[::1], float32[:,::1],"
+        " float32[:,::1], float32[::1])")  # fmt: skip
+def update_units_ahead(calls, step, pieces, helper, num_helpers, coefficients, next_U, m_HU, v_HU, w_U):
+    """Make a helper's own pieces, while the update of `step` is the newest.
 
     Parameters
     ----------
-    calls : of `calls_size`; read, and written where it says that pieces are ready.
+    calls : of `shared_words.calls_size`; read, and written where it says that pieces are ready: the step, or its
+        negative if a parameter is not finite.
     step : which update was called for.
     pieces : those of `update_parameters`, with this process's addresses; read.
     helper, num_helpers : of the rows of `pieces`, every num_helpers-th is its own, from number `helper` on.
-    gradient_U : shared; a helper writes its own pieces of it alone.
+    coefficients, w_U : those of `update_parameters`; read.
+    next_U : the new parameters; a helper writes its own pieces of it alone.
+    m_HU, v_HU : the moments in two places; a piece is read from its home, and written to the other place.
     """
     N = calls[CALL_EXAMPLES]
-    starts, rows, deltas, _ = _scratch(pieces, N)
+    homes = READY + LINE * len(pieces)
+    scratch = _scratch(pieces, N)
     for piece in range(helper, len(pieces), num_helpers):
         row = pieces[piece]
         if row[0] != UNITS:
             continue
         if atomic_load(calls, CALL) != step:
             break
-        D, E, first, last = row[5], row[6], row[1], row[2]
-        x = numba.carray(float32_pointer(row[3]), (N * D,))
-        dy = numba.carray(float32_pointer(row[4]), (N * E,))
-        list_deltas(dy, N, E, D, first, last, starts, rows, deltas, gradient_U[row[8] + first :])
-        _sum_weights(x, D, last - first, starts, rows, deltas, gradient_U, row[7] + first * D)
-        atomic_store(calls, READY + LINE * piece, step)
+        if atomic_load(calls, homes + len(pieces) + piece) == step:  # nobody will take it
+            continue
+        home = calls[homes + piece]
+        other = 1 - home
+        zero = _update_units(row, N, coefficients, scratch, m_HU[home], v_HU[home], w_U, m_HU[other], v_HU[other],
+                             next_U)  # fmt: skip
+        atomic_store(calls, READY + LINE * piece, step if zero == 0 else -step)

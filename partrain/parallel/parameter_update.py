@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.adam import Adam
+from partrain.adam import NUM_COEFFICIENTS, Adam
 from partrain.kernels import loops, norms, update
 from partrain.kernels.kernel_set import KernelSet
+from partrain.kernels.shared_words import LINE, OWNER, homes_at
 from partrain.kill_switch import kill_point
 from partrain.network.network import Network
 from partrain.parallel import update_plan
@@ -48,8 +49,9 @@ class ParameterUpdate:
     arrays : as exchange.exchange_specs plans them; read. With those of `help_specs` among them, helpers are called.
     tile : examples a tile.
     dtype : "float32" or "float64".
-    adam : over arrays["parameters"].
-    num_threads : how many compute, at most; None: as many as pay here. The bits are the same for any number.
+    adam : over arrays["parameters"]. With helpers, its moments are elsewhere between updates: see `collect_moments`.
+    num_threads : how many compute, at most; None: as many as pay here, and with helpers 1. The bits are the same for
+        any number.
 
     Side effects
     ------------
@@ -70,8 +72,6 @@ class ParameterUpdate:
         self._reduction = GradientReduction(network, kernels, arrays, tile, dtype)
         self._threads: _UpdateThreads | None = None
         if kernels.in_pieces:
-            if num_threads is None:
-                num_threads = useful_threads(network, len(arrays["indices"]), available_processors())
             self._threads = _UpdateThreads(network, arrays, tile, adam, num_threads)
 
     @property
@@ -97,6 +97,7 @@ class ParameterUpdate:
         """Make step `step` with a sum of gradients that stands for `num_examples`; returns as `apply` does."""
         if (bad := self._first_not_finite(gradient_sum)) is not None:
             return NotFinite(bad, is_gradient=True)
+        self.collect_moments()
         self._adam.update(gradient_sum, num_examples, step)
         return self._not_finite_parameter()
 
@@ -113,6 +114,11 @@ class ParameterUpdate:
     def find_not_finite(self, num_examples: int) -> str | None:
         """Return the parameter whose gradient is not finite (the first one), or None."""
         return self._first_not_finite(self._reduction.reduce(num_examples))
+
+    def collect_moments(self) -> None:
+        """Have the moments where `adam` says that they are, to be read or changed before the next update."""
+        if self._threads is not None:
+            self._threads.collect_moments()
 
     def close(self) -> None:
         """End the threads."""
@@ -147,57 +153,72 @@ class UpdateHelper:
         self.calls = arrays["update.calls"] if is_wanted else np.zeros(1, np.int64)
         self._arguments: tuple[Any, ...] = ()
         if is_wanted:
-            self._arguments = (np.array(list(_pieces(network, arrays))), helper, num_helpers, arrays["update.gradient"])
+            names = ("coefficients", "parameters", "first_moments", "second_moments")
+            shared = (arrays[f"update.{name}"] for name in names)
+            pieces = np.array(list(_pieces(network, arrays)))
+            self.calls[OWNER : homes_at(len(pieces)) : LINE][helper::num_helpers] = helper + 1
+            self._arguments = (pieces, helper, num_helpers, *shared, arrays["parameters"])
         self._arrays = arrays  # the kernel has their addresses
 
     def help(self, step: int) -> None:
-        """Compute gradients for the update of `step`, until it is over or nothing is left."""
+        """Make pieces of the update of `step`, until it is over or nothing is left."""
         kill_point("helper: in an update")
-        update.sum_units_ahead(self.calls, step, *self._arguments)
+        update.update_units_ahead(self.calls, step, *self._arguments)
 
 
 class _UpdateThreads:
     """The calling thread, and others that sleep between updates, in `kernels.update.update_parameters`."""
 
-    def __init__(self, network: Network, arrays: Mapping[str, Array], tile: int, adam: Adam, num_threads: int) -> None:
+    def __init__(
+        self, network: Network, arrays: Mapping[str, Array], tile: int, adam: Adam, num_threads: int | None
+    ) -> None:
         checks, pieces = np.array(list(_checks(network, arrays))), np.array(list(_pieces(network, arrays)))
-        self._calls_helpers = "update.calls" in arrays
-        nobody = {"update.calls": np.empty(0, np.int64), "update.gradient": np.empty(0, np.float32)}
-        self._calls, ahead = ((arrays if self._calls_helpers else nobody)[name] for name in nobody)
-        self.number = num_threads
+        self._shared: _SharedMoments | None = None
+        if "update.calls" in arrays:
+            names = ("calls", "coefficients", "parameters", "first_moments", "second_moments")
+            self._calls, self._coefficients, ahead, *moments = (arrays[f"update.{name}"] for name in names)
+            homes = self._calls[homes_at(len(pieces)) :][: len(pieces)]
+            self._shared = _SharedMoments(adam, homes, moments, pieces)
+            num_threads = 1
+        else:
+            self._calls, ahead = np.empty(0, np.int64), np.empty(0, np.float32)
+            self._coefficients = np.zeros(NUM_COEFFICIENTS, np.float32)
+            moments = [vector.reshape(1, -1) for vector in (adam.first_moment, adam.second_moment)]
+        self.number = num_threads or useful_threads(network, len(arrays["indices"]), available_processors())
         self._adam, self._num_layers = adam, len(network.dense_layers)
-        self._control = np.zeros(update.control_size(num_threads, self._num_layers), np.int64)
-        self._coefficients = np.zeros(len(adam.coefficients(1, 1)), np.float32)
-        slots = arrays["tile_sums"]
-        gradient = np.zeros(network.tile_sums.size, np.float32)
+        self._control = np.zeros(update.control_size(self.number, self._num_layers), np.int64)
         self._arguments = (
-            num_threads,
+            self.number,
             checks,
             pieces,
             self._num_layers,
             tile,
-            slots,
+            arrays["tile_sums"],
             self._coefficients,
-            gradient,
+            np.zeros(network.tile_sums.size, np.float32),
             self._calls,
             ahead,
-            adam.first_moment,
-            adam.second_moment,
+            *moments,
             adam.parameters,
         )
         self._arrays = arrays  # the kernel has their addresses
         self._sleepers: list[_Sleeper] = []
 
     def update(self, num_examples: int, step: int) -> int:
-        if self._calls_helpers:
-            update.call_helpers(self._calls, step, num_examples)
         self._coefficients[:] = self._adam.coefficients(num_examples, step)
+        if self._shared is not None:
+            self._shared.hand_out()
+            update.call_helpers(self._calls, step, num_examples)
         update.begin_update(self._control, self.number, self._num_layers, num_examples)
         while len(self._sleepers) < self.number - 1:
             self._sleepers.append(_Sleeper(self._participate, len(self._sleepers) + 1))
         for sleeper in self._sleepers:
             sleeper.wake()
         return self._participate(0)
+
+    def collect_moments(self) -> None:
+        if self._shared is not None:
+            self._shared.collect()
 
     def close(self) -> None:
         while self._sleepers:
@@ -206,6 +227,44 @@ class _UpdateThreads:
     def _participate(self, number: int) -> int:
         outcome: int = update.update_parameters(self._control, number, *self._arguments)
         return outcome
+
+
+class _SharedMoments:
+    """Adam's moments where helpers have them, too: in two places, of which one is the home of a piece.
+
+    The other place of a piece is its helper's, which may come late and write there at any time; so nothing here ever
+    touches it.
+    """
+
+    def __init__(self, adam: Adam, homes: NDArray[np.int64], moments_HU: list[Array], pieces: Array) -> None:
+        self._adam, self._homes, self._moments_HU = adam, homes, moments_HU
+        self._places: list[list[slice]] = []  # of each piece, in the vectors
+        for kind, first, last, _, _, D, _, weights, biases, _ in pieces.tolist():
+            of_slots = [slice(first, last)]
+            of_units = [slice(weights + first * D, weights + last * D), slice(biases + first, biases + last)]
+            self._places.append(of_slots if kind == update.SLOTS else of_units)
+        self._are_out = False
+
+    def hand_out(self) -> None:
+        """Copy the moments from `adam`, unless they are out already."""
+        if not self._are_out:
+            for vector, shared_HU, home, place in self._all_pieces():
+                shared_HU[home, place] = vector[place]
+            self._are_out = True
+
+    def collect(self) -> None:
+        """Copy them back, if they are out; `hand_out` copies them once more."""
+        if self._are_out:
+            for vector, shared_HU, home, place in self._all_pieces():
+                vector[place] = shared_HU[home, place]
+            self._are_out = False
+
+    def _all_pieces(self) -> Iterator[tuple[Array, Array, int, slice]]:
+        vectors = (self._adam.first_moment, self._adam.second_moment)
+        for home, places in zip(self._homes.tolist(), self._places, strict=True):
+            for place in places:
+                for vector, shared_HU in zip(vectors, self._moments_HU, strict=True):
+                    yield vector, shared_HU, home, place
 
 
 class _Sleeper:

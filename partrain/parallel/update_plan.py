@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from partrain.adam import NUM_COEFFICIENTS
 from partrain.kernels.shared_words import calls_size
 from partrain.network.layers import Dense
 from partrain.network.network import Network
@@ -22,14 +23,17 @@ NANOSECONDS_A_STEP, NANOSECONDS_AN_EXAMPLE = 0.43, 0.0135
 def help_specs(network: Network, kernels: str, batch_size: int) -> dict[str, ArraySpec]:
     """Plan the arrays by which workers help with an update; none where they would not.
 
-    They help with short updates alone: for longer ones there are threads, and no second place for the whole gradient.
+    They help with short updates alone: for longer ones there are threads, and no second place for everything.
     """
     if kernels != "fast" or not network.dense_layers or useful_threads(network, batch_size, MAX_THREADS) > 1:
         return {}
-    num_pieces = len(list(cut_update(network)))
+    num_pieces, size = len(list(cut_update(network))), network.parameters.size
     return {
         "update.calls": ArraySpec((calls_size(num_pieces),), "int64"),
-        "update.gradient": ArraySpec((network.parameters.size,), "float32"),
+        "update.coefficients": ArraySpec((NUM_COEFFICIENTS,), "float32"),
+        "update.parameters": ArraySpec((size,), "float32"),
+        "update.first_moments": ArraySpec((2, size), "float32"),
+        "update.second_moments": ArraySpec((2, size), "float32"),
     }
 
 

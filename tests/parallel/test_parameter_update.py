@@ -4,15 +4,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from partrain.adam import Adam
 from partrain.config import Optimizer, Schedule
 from partrain.kernels import loops, update
 from partrain.kernels.kernel_set import kernel_set
+from partrain.kernels.shared_words import homes_at
 from partrain.network.network import Network
 from partrain.parallel import parameter_update, update_plan
 from partrain.parallel.parameter_update import (
@@ -74,6 +75,7 @@ def after_steps(made: tuple[Computation, Adam, ParameterUpdate], *numbers_of_exa
     _, adam, made_update = made
     for step, num_examples in enumerate(numbers_of_examples, start=1):
         assert made_update.apply(num_examples, step) is None
+    made_update.collect_moments()
     return state_of(adam)
 
 
@@ -95,57 +97,113 @@ def test_update_in_pieces_by_any_number_of_threads_has_the_bits_of_the_plain_one
     assert after_steps(plain, 20, 20, 7, 1, 20) == in_pieces
 
 
-def help_from(made: tuple[Computation, Adam, ParameterUpdate], helpers: Sequence[int]) -> list[UpdateHelper]:
-    """Return those of three helpers that come; the others have died."""
+def help_from(made: tuple[Computation, Adam, ParameterUpdate], helpers: Sequence[int], step: int) -> None:
+    """Let those of three helpers that come help; the others have died."""
     network, arrays = made[0].network, made[0].arrays
-    return [UpdateHelper(network, arrays, helper, 3) for helper in helpers]
+    for helper in helpers:
+        UpdateHelper(network, arrays, helper, 3).help(step)
+
+
+def ready_steps(made: tuple[Computation, Adam, ParameterUpdate]) -> NDArray[np.int64]:
+    """Return for each piece the step for which a helper has made it ready."""
+    calls, pieces = made[0].arrays["update.calls"], made[2]._threads._arguments[2]  # type: ignore[union-attr]
+    ready: NDArray[np.int64] = calls[update.READY : homes_at(len(pieces)) : update.LINE]
+    return ready
+
+
+@pytest.fixture
+def at_each_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], object]], None]:
+    """Have something done with the step of each call for helpers, as soon as they are called."""
+
+    def set_up(what: Callable[[int], object]) -> None:
+        def call(calls: NDArray[np.int64], step: int, num_examples: int) -> None:
+            call_helpers(calls, step, num_examples)
+            what(step)
+
+        call_helpers = update.call_helpers
+        monkeypatch.setattr(update, "call_helpers", call)
+
+    return set_up
+
+
+AtEachCall = Callable[[Callable[[int], object]], None]
 
 
 @pytest.mark.parametrize("helpers", [(), (0,), (1, 2), (0, 1, 2)])
-@pytest.mark.parametrize("num_threads", [1, 3])
 @pytest.mark.usefixtures("small_pieces")
-def test_whoever_helps_and_however_late_the_bits_are_the_same(
-    make_update: Make, helpers: Sequence[int], num_threads: int, monkeypatch: pytest.MonkeyPatch
+def test_whoever_helps_the_bits_are_the_same(
+    make_update: Make, helpers: Sequence[int], at_each_call: AtEachCall
 ) -> None:
     expected = after_steps(make_update(1), 20, 20, 7, 1, 20)
-    made = make_update(num_threads, helped=True)
-    calls = made[0].arrays["update.calls"]
+    made = make_update(helped=True)
     num_ready = 0
 
-    def call(*arguments: Any) -> None:
+    def help_and_count(step: int) -> None:
         nonlocal num_ready
-        for helper in help_from(made, helpers):
-            helper.help(int(calls[0]))  # for the last step, with what the new one reads
-        call_helpers(*arguments)
-        for helper in help_from(made, helpers):
-            helper.help(arguments[1])
-        num_ready += int((calls[update.READY :: update.LINE] == arguments[1]).sum())
+        help_from(made, helpers, step)
+        num_ready += int((ready_steps(made) == step).sum())
 
-    call_helpers = update.call_helpers
-    monkeypatch.setattr(update, "call_helpers", call)
+    at_each_call(help_and_count)
     assert after_steps(made, 20, 20, 7, 1, 20) == expected
     units = made[2]._threads._arguments[2][:, 0] == update.UNITS  # type: ignore[union-attr]
     assert num_ready == 5 * sum(units[helper::3].sum() for helper in helpers)
 
 
 @pytest.mark.usefixtures("small_pieces")
+def test_helper_that_comes_too_late_changes_no_bit(make_update: Make, at_each_call: AtEachCall) -> None:
+    expected = after_steps(make_update(1), 20, 20, 7, 1, 20)
+    made = make_update(helped=True)
+
+    def help_too_late(step: int) -> None:
+        help_from(made, [1], step)  # so that pieces have different homes
+        made[0].arrays["update.calls"][update.CALL] = step - 1
+        help_from(made, [0, 2], step - 1)  # with the numbers of this step, or with any
+        made[0].arrays["update.calls"][update.CALL] = step
+
+    at_each_call(help_too_late)
+    assert after_steps(made, 20, 20, 7, 1, 20) == expected
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_moments_that_helpers_moved_are_found_changed_and_handed_out_again(
+    make_update: Make, at_each_call: AtEachCall
+) -> None:
+    plain, made = make_update(1), make_update(helped=True)
+    at_each_call(lambda step: help_from(made, [0, 2] if step % 2 else [1], step))  # so that homes differ
+    gradient = np.linspace(-1, 1, made[1].parameters.size, dtype=np.float32)
+    for _, adam, made_update in (plain, made):
+        made_update.apply(20, 1)
+        made_update.apply(20, 2)
+        made_update.apply_sum(gradient, 20, 3)
+        made_update.apply(20, 4)
+        made_update.collect_moments()
+        adam.second_moment[:] *= 2
+        made_update.apply(20, 5)
+        made_update.collect_moments()
+    assert state_of(made[1]) == state_of(plain[1])
+
+
+@pytest.mark.usefixtures("small_pieces")
 def test_what_a_helper_made_ready_for_an_earlier_step_is_passed_over(make_update: Make) -> None:
     expected = after_steps(make_update(1), 20, 20)
-    made = make_update(1, helped=True)
+    made = make_update(helped=True)
     made[2].apply(20, 1)
-    made[0].arrays["update.gradient"][:] = np.nan
-    made[0].arrays["update.calls"][update.READY :: update.LINE] = 1
+    # All that a late helper may write, and what it then says.
+    made[0].arrays["update.parameters"][:] = np.nan
+    for name in ("first_moments", "second_moments"):
+        made[0].arrays[f"update.{name}"][1] = np.nan  # nobody's home, for nobody has helped yet
+    ready_steps(made)[:] = 1
     made[2].apply(20, 2)
+    made[2].collect_moments()
     assert state_of(made[1]) == expected
 
 
 @pytest.mark.usefixtures("small_pieces")
 def test_helper_stops_when_another_step_is_called_for(make_update: Make) -> None:
-    made = make_update(1, helped=True)
+    made = make_update(helped=True)
     made[2].apply(20, 7)
-    (helper,) = help_from(made, [0])
-    helper.help(6)
-    assert not made[0].arrays["update.gradient"].any()
+    help_from(made, [0], 6)
+    assert not made[0].arrays["update.parameters"].any()
 
 
 def test_threads_are_for_long_updates_and_helpers_for_the_others(make_computation: Callable[..., Computation]) -> None:
@@ -232,8 +290,8 @@ def test_what_lies_behind_the_batch_does_not_count(make_update: Make) -> None:
 
 def test_finite_gradient_that_the_bound_cannot_prove_is_applied_all_the_same(make_update: Make) -> None:
     states = []
-    for in_pieces in (True, False):
-        computation, adam, made_update = make_update(2)
+    for helped, in_pieces in ((False, True), (True, True), (False, False)):
+        computation, adam, made_update = make_update(None if helped else 2, helped=helped)
         computation.arrays["dense1.inputs"][3] = 1e30
         computation.arrays["dense1.deltas"][3] = 0
         computation.arrays["dense1.deltas"][5] = 1e12  # never meets the input above
@@ -241,8 +299,9 @@ def test_finite_gradient_that_the_bound_cannot_prove_is_applied_all_the_same(mak
             made_update._threads = None
         assert made_update.apply(20, 1) is None
         assert np.isfinite(adam.parameters).all()
+        made_update.collect_moments()
         states.append(state_of(adam))
-    assert states[0] == states[1]
+    assert states[0] == states[1] == states[2]
 
 
 @EVERY_KIND
@@ -253,6 +312,17 @@ def test_parameter_that_an_update_makes_infinite_is_named(make_update: Make, ker
     adam._optimizer = Optimizer(lr=1e30, weight_decay=0)
     computation.network.parameters.views(adam.first_moment)["dense2.bias"][1] = -largest / 2
     assert made_update.apply(20, 1) == NotFinite("dense2.bias", is_gradient=False)
+
+
+def test_parameter_that_a_helper_makes_infinite_is_named(make_update: Make, at_each_call: AtEachCall) -> None:
+    computation, adam, made_update = made = make_update(helped=True)
+    largest = np.finfo(np.float32).max
+    computation.network.parameters.views(adam.parameters)["dense2.bias"][1] = largest
+    adam._optimizer = Optimizer(lr=1e30, weight_decay=0)
+    computation.network.parameters.views(adam.first_moment)["dense2.bias"][1] = -largest / 2
+    at_each_call(lambda step: help_from(made, [0, 1, 2], step))
+    assert made_update.apply(20, 1) == NotFinite("dense2.bias", is_gradient=False)
+    assert (ready_steps(made) == -1).any()
 
 
 def test_threads_begin_with_the_first_update_and_end_at_close(make_update: Make) -> None:
