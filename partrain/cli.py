@@ -22,6 +22,7 @@ from partrain.listing import list_runs
 from partrain.logged_run import LoggedRun
 from partrain.messages import Messages
 from partrain.normalisation import Normalisation
+from partrain.parallel.fork_server import start_fork_server
 from partrain.parallel.machine import available_processors
 from partrain.store.durable_files import json_text
 from partrain.store.run_directory import Place, check_writable, validate_run_name
@@ -69,8 +70,6 @@ def _train(
     options: argparse.Namespace, command_line: Sequence[str], messages: Messages, interruption: Interruption
 ) -> None:
     def lead(session: Session) -> Path:
-        from partrain.training_run import train_new_run
-
         config, initial = _read_job(options, messages)
         # Before anything starts: a job that could not be kept is not begun.
         run_dir = Path(options.run_dir) if options.run_dir is not None else None
@@ -78,6 +77,10 @@ def _train(
             raise RunError(f"{run_dir}: exists already. Choose another --run-dir, or go on with that run.")
         place = Place(Path(options.runs_dir), run_dir)
         check_writable(place.folder)
+        if session.num_workers and session.ranks is None:
+            start_fork_server(config.training.kernels, config.training.dtype)  # while this process loads Numba
+        from partrain.training_run import train_new_run
+
         return train_new_run(config, place, session, initial).path
 
     if options.dry_run:

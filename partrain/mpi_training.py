@@ -13,11 +13,9 @@ from partrain.bench.ranks import measure_ranks
 from partrain.config import Config
 from partrain.errors import ConfigError, MissingPackage, PartrainError
 from partrain.interruption import Interrupted, Interruption
-from partrain.kernels.compile_options import are_cached
-from partrain.kernels.kernel_set import kernel_set
 from partrain.messages import Messages
+from partrain.parallel.fork_server import start_fork_server
 from partrain.parallel.mpi_launcher import promised_ranks, undo_binding
-from partrain.parallel.worker_pool import start_fork_server
 from partrain.rank_agreement import require_same_command
 from partrain.rank_job import RankJob
 from partrain.session import RankSession, Session
@@ -52,7 +50,7 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> MpiGroup
     """
     undo_binding(os.environ)
     kernels, dtype = LIKELY_KERNELS
-    if num_workers != 0 and are_cached(kernel_set(kernels).all, dtype):
+    if num_workers != 0:
         start_fork_server(kernels, dtype)
     try:
         from partrain.parallel.mpi_group import MpiGroup

@@ -17,15 +17,16 @@ from partrain.data.dataset import Dataset
 from partrain.errors import DataError, RunError
 from partrain.evaluation import TILES_A_COMMAND, Evaluation, evaluate_split
 from partrain.interruption import Interruption
-from partrain.kernels.compile_options import are_cached, load
+from partrain.kernels.compile_options import load
 from partrain.kernels.kernel_set import kernel_set
 from partrain.messages import Messages
 from partrain.parallel.exchange import evaluation_specs, norm_specs
+from partrain.parallel.fork_server import end_fork_server, start_fork_server
 from partrain.parallel.shared_arrays import SharedArrays, total_bytes
 from partrain.parallel.shared_splits import plan_splits, share_splits
 from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import Computation
-from partrain.parallel.worker_pool import start_fork_server, start_group
+from partrain.parallel.worker_pool import start_group
 from partrain.preparation import check_memory, load_splits, memory_of_processes
 from partrain.store.run_directory import RunDirectory
 from partrain.trained_run import TrainedRun, load_trained_run
@@ -107,7 +108,7 @@ def prepare_evaluation(
     """
     trained = load_trained_run(path, which, messages.warn)
     training = trained.config.training
-    if num_workers and are_cached(kernel_set(training.kernels).all, training.dtype):
+    if num_workers:
         start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
     dataset, splits = load_splits(trained.config, say=messages.say, warn=messages.warn, given=given)
     require_fitting_data(trained, dataset, messages.warn)
@@ -202,7 +203,8 @@ def compute_evaluation(
         exchange |= norm_specs(network, split.size)
     plan = {"data set": total_bytes(data_specs), "parameters and results": total_bytes(exchange)}
     check_memory(plan | memory_of_processes(training, network, num_workers), "the evaluation")
-    load(kernels.all, training.dtype, announce=messages.say, warn=messages.warn)
+    if load(kernels.all, training.dtype, announce=messages.say, warn=messages.warn):
+        end_fork_server()  # it has not loaded them
     with interruption.deferred(), contextlib.ExitStack() as at_end:
         arrays = SharedArrays(exchange | data_specs, mapped)
         at_end.callback(arrays.close)

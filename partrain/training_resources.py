@@ -17,6 +17,7 @@ from partrain.data.dataset import Dataset
 from partrain.errors import ConfigError
 from partrain.kernels.compile_options import are_cached, load
 from partrain.kernels.kernel_set import Kernel, kernel_set
+from partrain.parallel.fork_server import end_fork_server, start_fork_server
 from partrain.parallel.machine import proportional_memory
 from partrain.parallel.rank_exchange import rank_share
 from partrain.parallel.ranked_group import RankedGroup
@@ -24,7 +25,7 @@ from partrain.parallel.shared_arrays import SharedArrays
 from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import Computation
-from partrain.parallel.worker_pool import ComputeGroup, start_fork_server, start_group
+from partrain.parallel.worker_pool import ComputeGroup, start_group
 from partrain.preparation import Preparation, check_disk, check_memory, prepare
 from partrain.process_apart import finish_apart
 from partrain.rank_agreement import require_agreement
@@ -91,7 +92,7 @@ def computation_of(preparation: Preparation, arrays: SharedArrays) -> Computatio
 
 def _prepare(config: Config, session: Session, given: Dataset | None) -> Preparation:
     training = config.training
-    if session.num_workers and are_cached(kernel_set(training.kernels).all, training.dtype):
+    if session.num_workers:
         start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
     # What rank 0 has to say of the data, the others would say again.
     warn = session.messages.warn if session.leads else session.messages.note
@@ -157,7 +158,11 @@ def training_resources(
     check_memory(preparation.memory_plan(num_workers))
     if folder is not None:
         check_disk(folder, preparation.checkpoint_bytes, config.checkpoints.keep_last + 2)
-    load(needed_kernels(preparation), config.training.dtype, announce=messages.say, warn=messages.warn)
+    kernels, dtype = needed_kernels(preparation), config.training.dtype
+    if num_workers and are_cached(kernels, dtype):
+        kernels = kernel_set(config.training.kernels).for_coordinator
+    if load(kernels, dtype, announce=messages.say, warn=messages.warn):
+        end_fork_server()  # it has not loaded them
     specs, files = preparation.array_plan()
     # From here on there is something to put away, or to save: a signal waits until that can be done.
     with session.interruption.deferred(), contextlib.ExitStack() as at_end:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +17,11 @@ import pytest
 import yaml
 
 import partrain
-from partrain import training_run
+from partrain import training_resources, training_run
 from partrain.config_file import read_config
 from partrain.errors import FailedRun
 from partrain.parallel import worker_pool
+from partrain.parallel.fork_server import fork_server_pid
 from partrain.parallel.worker_pool import Inline
 from partrain.store import checkpoint
 from partrain.store.metrics_log import MetricsLog
@@ -50,6 +52,44 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
 
 def saved_steps(run: Path) -> list[int]:
     return sorted(int(path.stem.partition("-")[2]) for path in (run / "checkpoints").iterdir())
+
+
+def test_fork_server_that_started_before_kernels_were_compiled_is_replaced(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(workers=1)
+    before = fork_server_pid()
+    train(workers=1)
+    assert fork_server_pid() == before
+    load = training_resources.load
+    monkeypatch.setattr(training_resources, "load", lambda *args, **options: load(*args, **options) or True)
+    train(workers=1)
+    assert fork_server_pid() != before
+
+
+# A training in which a coordinator computes all that it may compute; then it is seen which kernels it has.
+WITH_PARTS_OF_THE_KERNELS = """
+import sys
+from partrain.cli import main
+from partrain.kernels import update
+from partrain.kernels.kernel_set import kernel_set
+if sys.argv.pop(1) == "plainly":
+    update.update_parameters = lambda *arguments: update.UNPROVEN
+assert main() == 0
+kernels = kernel_set("fast").all
+assert not [k for k in kernels if k.signatures and not hasattr(k, "partrain_loaded")]
+assert [k for k in kernels if not k.signatures], "it has loaded those of the workers, too"
+"""
+
+
+@pytest.mark.parametrize("way", ["in pieces", "plainly"])
+def test_coordinator_of_workers_loads_the_kernels_that_it_calls(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path], train: Train, way: str
+) -> None:
+    config = small_config({"training.per_example": {"statistics": True}, "logging": {"every_steps": 2}})
+    train()  # by now the cache has all kernels
+    program = [sys.executable, "-c", WITH_PARTS_OF_THE_KERNELS, way]
+    assert run_partrain("--config", config, "--workers", 1, program=program).exit_code == 0
 
 
 def test_directory_of_a_completed_run_holds_these_files(train: Train) -> None:

@@ -70,7 +70,7 @@ def load(
     *,
     announce: Callable[[str], None] = lambda text: None,
     warn: Callable[[str], None] = lambda text: None,
-) -> None:
+) -> bool:
     """Make `kernels` ready to be called, from the cache where it has them.
 
     Parameters
@@ -80,17 +80,22 @@ def load(
     announce : called with a message before the first kernel is compiled.
     warn : called with a message if the cache cannot be used; then everything is compiled into a temporary folder.
 
+    Returns
+    -------
+    Whether the cache did not have them all.
+
     Side effects
     ------------
     Holds a lock in the cache folder, and writes there what it compiles.
     """
     pending = [k for k in kernels if hasattr(k, "compile") and not _is_loaded(k, float_type)]
     if not pending:
-        return
+        return False
     try:
         folder = _cache_folder()
-        if not _load_cached(pending, float_type, folder):
-            _fill_cache(pending, float_type, folder, announce, warn)
+        if _load_cached(pending, float_type, folder):
+            return False
+        _fill_cache(pending, float_type, folder, announce, warn)
     except Exception as error:
         if isinstance(error, numba.core.errors.NumbaError):
             raise  # a kernel that does not compile is a defect, not a broken cache
@@ -99,6 +104,7 @@ def load(
         warn(f"the kernel cache cannot be used ({_cause(error)}); compiling into {folder} for this run only")
         for k in pending:
             _compile(k, float_type, folder)
+    return True
 
 
 def are_cached(kernels: Iterable[Any], float_type: str) -> bool:

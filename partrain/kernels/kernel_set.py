@@ -43,6 +43,11 @@ class KernelSet:
     augment: Kernel
     in_pieces: bool
 
+    @property
+    def for_coordinator(self) -> tuple[Kernel, ...]:
+        """What a coordinator calls that computes no tiles itself."""
+        return (*_COORDINATOR, self.dense_backward_weights, *(_IN_PIECES if self.in_pieces else ()))
+
     def for_training(self, *, augments: bool, drops: bool) -> tuple[Kernel, ...]:
         """Return what must be loaded for a training that augments its images, or not; with dropout, or without."""
         return (*self.all, *((self.augment,) if augments else ()), *(_DROPOUT if drops else ()))
@@ -50,20 +55,26 @@ class KernelSet:
 
 _DROPOUT = (dropout.draw_factors, dropout.scale_by_factors)
 
-_BOTH = (
-    loops.relu_backward_input,
-    loops.relu_forward,
-    loops.softmax_cross_entropy,
+_COORDINATOR = (
     loops.sum_slots,
     loops.first_not_finite,
     loops.adam_update,
     norms.slot_squared_norms,
-    norms.factor_squared_norms,
     mailbox.post,
-    mailbox.await_news,
-    mailbox.answer,
     mailbox.await_answer,
     mailbox.say,
+)
+
+_IN_PIECES = (update.begin_update, update.update_parameters, update.call_helpers)
+
+_BOTH = (
+    *_COORDINATOR,
+    loops.relu_backward_input,
+    loops.relu_forward,
+    loops.softmax_cross_entropy,
+    norms.factor_squared_norms,
+    mailbox.await_news,
+    mailbox.answer,
 )
 
 LOOPS = KernelSet(
@@ -102,9 +113,7 @@ FAST = KernelSet(
         dense.dense_forward,
         dense.dense_backward_input,
         dense.dense_backward_weights,
-        update.begin_update,
-        update.update_parameters,
-        update.call_helpers,
+        *_IN_PIECES,
         update.update_units_ahead,
     ),
     dense.dense_backward_weights,

@@ -12,11 +12,12 @@ from partrain.parallel.parent_death import PARENT_VARIABLE, end_with_parent
 
 end_with_parent(int(os.environ[PARENT_VARIABLE]))
 
-from partrain.kernels.compile_options import load  # noqa: E402
+from partrain.kernels.compile_options import are_cached, load  # noqa: E402
 from partrain.kernels.kernel_set import kernel_set  # noqa: E402
 from partrain.parallel import worker  # noqa: E402
+from partrain.parallel.fork_server import PRELOAD_VARIABLE  # noqa: E402
 
 worker.ignore_signals()
-_set_name, _, _dtype = os.environ.get(worker.PRELOAD_VARIABLE, "").partition(":")
-if _dtype:
+_set_name, _, _dtype = os.environ.get(PRELOAD_VARIABLE, "").partition(":")
+if _dtype and are_cached(kernel_set(_set_name).all, _dtype):
     load(kernel_set(_set_name).all, _dtype)

@@ -56,9 +56,6 @@ HELLO, ERROR = b"H", b"E"
 # No message through a pipe is longer.
 REPLY_BYTES = 8192
 
-# Tells the fork server which kernels to load (parallel.preload), as "set:dtype".
-PRELOAD_VARIABLE = "PARTRAIN_PRELOAD_KERNELS"
-
 
 class Command(NamedTuple):
     """What a worker is to compute, for the positions `first` … `last`-1 of what is under way.

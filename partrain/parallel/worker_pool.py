@@ -18,33 +18,33 @@ import multiprocessing
 import multiprocessing.resource_tracker
 import os
 import selectors
-import signal
-import sys
 import threading
 import time
-import types
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 from partrain.errors import FailedRun
-from partrain.interruption import SIGNALS_OF_RANKS
 from partrain.kill_switch import kill_point
 from partrain.parallel import patience
+from partrain.parallel.fork_server import (
+    PRELOAD_MODULE,
+    conditions_for_children,
+    end_fork_server,
+    fork_server_pid,
+    kill_fork_server,
+    start_fork_server,
+)
 from partrain.parallel.machine import available_processors, processor_quota
 from partrain.parallel.mailboxes import TURNS, WAKE, Mailboxes
-from partrain.parallel.mpi_launcher import launcher_variables
-from partrain.parallel.parent_death import PARENT_VARIABLE
 from partrain.parallel.spinning import SPIN_SECONDS, SpinChoice, spin
 from partrain.parallel.tiles import num_tiles
 from partrain.parallel.worker import (
     ERROR,
     HELLO,
-    PRELOAD_VARIABLE,
     REPLY_BYTES,
     STEPS,
     Command,
@@ -52,7 +52,7 @@ from partrain.parallel.worker import (
     TileComputer,
     work,
 )
-from partrain.parallel.worker_process import WorkerProcess, end_fork_server, fork_server_pid, kill_fork_server
+from partrain.parallel.worker_process import WorkerProcess
 
 # How often a command may fail with an exception: once more elsewhere, for it could have been that machine's
 # memory or a signal; the second time it is the program.
@@ -71,31 +71,6 @@ TURN_RUNS = 8
 
 # How often a worker's start is tried where the fork server dies during it.
 MAX_STARTS = 5
-
-# By its name, for importing it here would do to the coordinator what it does to the fork server. The fork server
-# passes over a name that it cannot import, without a word: so a worker says whether it found the module.
-PRELOAD_MODULE = "partrain.parallel.preload"
-
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-)
-
-
-def start_fork_server(kernels: str, dtype: str) -> None:
-    """Start the fork server, if it does not run yet; it loads its modules and kernels while the caller goes on.
-
-    Parameters
-    ----------
-    kernels, dtype : the kernel set, and the floating-point type, that the workers will need.
-    """
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        with _conditions_for_children(kernels, dtype):
-            forkserver.set_forkserver_preload([PRELOAD_MODULE])
-            forkserver.ensure_running()
 
 
 class ComputeGroup(Protocol):
@@ -452,7 +427,7 @@ class WorkerPool:
             with (
                 far_commands,
                 far_replies,
-                _conditions_for_children(self._computation.kernels, self._computation.dtype),
+                conditions_for_children(self._computation.kernels, self._computation.dtype),
             ):
                 process.start()
         except BaseException:
@@ -482,33 +457,3 @@ def start_group(
     if num_workers:
         return WorkerPool(num_workers, computation, max_restarts=max_restarts, log=log, num_processors=num_processors)
     return Inline(computation)
-
-
-@contextlib.contextmanager
-def _conditions_for_children(kernels: str, dtype: str) -> Iterator[None]:
-    """What the fork server and its workers find at birth, and the coordinator only while it starts them."""
-    environment = dict.fromkeys(THREAD_VARIABLES, "1")
-    environment[PRELOAD_VARIABLE] = f"{kernels}:{dtype}"
-    environment[PARENT_VARIABLE] = str(os.getpid())
-    not_inherited = launcher_variables(os.environ)
-    before = {name: os.environ.get(name) for name in (*environment, *not_inherited)}
-    # The resource tracker is started first: its start unblocks signals.
-    multiprocessing.resource_tracker.ensure_running()
-    # A signal to the process group must not kill a child before it can ignore it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_OF_RANKS)
-    # Workers need nothing of the main program; `multiprocessing` would run its file once more in each.
-    main_program = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        os.environ.update(environment)
-        for name in not_inherited:
-            del os.environ[name]
-        yield
-    finally:
-        sys.modules["__main__"] = main_program
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

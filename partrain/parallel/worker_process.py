@@ -11,49 +11,18 @@ import contextlib
 import os
 import signal
 import time
-from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
 from partrain.errors import FailedRun
+from partrain.parallel.fork_server import KILLED_SECONDS, kill_fork_server
 from partrain.parallel.machine import num_oom_kills
 
-# How long a process may take to be gone after it was killed. It takes milliseconds, unless a disk or a file system
-# that does not answer holds it in the kernel.
-KILLED_SECONDS = 60.0
 # How long the fork server may take to tell how its child ended; without it, the end is still certain.
 EXIT_CODE_SECONDS = 1.0
 
 # What `multiprocessing` says when the fork server did not live to tell.
 _EXIT_CODE_UNKNOWN = 255
-
-
-def fork_server_pid() -> int | None:
-    """Return the process id of the fork server that was started last, or None if there was none."""
-    pid: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
-    return pid
-
-
-def kill_fork_server() -> None:
-    """Kill the fork server, if there is one; its children live on, and the next start of a worker makes another."""
-    if (pid := fork_server_pid()) is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def end_fork_server() -> None:
-    """Kill the fork server, and return when `multiprocessing` can see that it is dead: only then it makes another.
-
-    A killed process loses its files some time before; on a busy machine that can be a second.
-    """
-    kill_fork_server()
-    deadline = time.monotonic() + KILLED_SECONDS
-    # Seen, and left for `multiprocessing` to see.
-    with contextlib.suppress(ChildProcessError):
-        while (pid := fork_server_pid()) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            if time.monotonic() > deadline:
-                return
-            time.sleep(0.001)
 
 
 class WorkerProcess:

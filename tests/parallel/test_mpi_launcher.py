@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from partrain.parallel import mpi_launcher
+from partrain.parallel.fork_server import conditions_for_children
 from partrain.parallel.mpi_launcher import (
     end_launcher,
     launcher_variables,
@@ -16,7 +17,6 @@ from partrain.parallel.mpi_launcher import (
     remove_segments,
     undo_binding,
 )
-from partrain.parallel.worker_pool import _conditions_for_children
 
 
 def test_variables_of_the_launcher_are_told_from_others() -> None:
@@ -26,7 +26,7 @@ def test_variables_of_the_launcher_are_told_from_others() -> None:
 
 def test_children_do_not_find_the_variables_of_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PMIX_RANK", "1")
-    with _conditions_for_children("fast", "float32"):
+    with conditions_for_children("fast", "float32"):
         assert "PMIX_RANK" not in os.environ
     assert os.environ["PMIX_RANK"] == "1"
 

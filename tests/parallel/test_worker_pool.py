@@ -15,10 +15,11 @@ import pytest
 
 from partrain.errors import FailedRun
 from partrain.parallel import patience, worker_pool
+from partrain.parallel.fork_server import THREAD_VARIABLES
 from partrain.parallel.mailboxes import WAKE
 from partrain.parallel.tiles import cut_into_shards
 from partrain.parallel.worker import EVALUATE, FILES, GRADIENTS, Command, Computation
-from partrain.parallel.worker_pool import THREAD_VARIABLES, Inline, WorkerPool
+from partrain.parallel.worker_pool import Inline, WorkerPool
 from tests.conftest import ENDLESS, PartrainProcess, is_running, list_processes, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
