@@ -22,6 +22,8 @@ from partrain.kernels.shared_words import LINE
 POSTED, DONE, ASLEEP, TAKEN = 0, LINE, LINE + 1, 2 * LINE
 BOX = 3 * LINE
 COORDINATOR_ASLEEP = 0
+# How many numbers a command has. They are on the line of POSTED, and before them whether more follows.
+FIELDS = 6
 # What a worker finds.
 NOTHING, CALL, COMMAND = 0, 1, 2
 # How often one looks before one gives way to others: a few microseconds.
@@ -49,9 +51,12 @@ def _answered(boxes, num_workers):
     return -1
 
 
-@kernel("boolean(int64[::1], int64)")
-def post(boxes, box):
-    """Count the command that was written into a box; return whether its worker is to be woken."""
+@kernel(f"boolean(int64[::1], int64, boolean, UniTuple(int64, {FIELDS}))")
+def post(boxes, box, more_follows, command):
+    """Write a command into a box, and count it; return whether its worker is to be woken."""
+    boxes[box + POSTED + 1] = more_follows
+    for k in range(FIELDS):
+        boxes[box + POSTED + 2 + k] = command[k]
     atomic_store(boxes, box + POSTED, boxes[box + POSTED] + 1)
     return atomic_load(boxes, box + ASLEEP) != 0
 

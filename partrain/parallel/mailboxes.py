@@ -54,13 +54,10 @@ class Mailboxes:
         Parameters
         ----------
         worker : its number.
-        command : what the worker gets.
+        command : what the worker gets: `kernels.mailbox.FIELDS` numbers.
         more_follows : whether it shall stay awake for a moment after this one.
         """
-        box = mailbox.box_of(worker)
-        first = box + mailbox.POSTED + 1
-        self._boxes[first : first + len(command) + 1] = (more_follows, *command)
-        must_wake: bool = mailbox.post(self._boxes, box)
+        must_wake: bool = mailbox.post(self._boxes, mailbox.box_of(worker), more_follows, tuple(command))
         return must_wake
 
     def take_answer(self, turns: int = 0) -> int | None:
@@ -116,12 +113,12 @@ class Mailbox:
         """Say whether who posts must wake the worker. Before it sleeps, it looks for a command once more."""
         mailbox.say(self._boxes, self._box + mailbox.ASLEEP, asleep)
 
-    def take_command(self, num_fields: int) -> list[int]:
+    def take_command(self) -> list[int]:
         """Return the command that is there. What was called before is over."""
         self._number += 1
         self._call = int(self._calls[0])
         first = self._box + mailbox.POSTED + 1
-        more_follows, *fields = map(int, self._boxes[first : first + 1 + num_fields])
+        more_follows, *fields = map(int, self._boxes[first : first + 1 + mailbox.FIELDS])
         self.more_follows = bool(more_follows)
         return fields
 

@@ -281,7 +281,7 @@ def _receive(mailbox: Mailbox, source: int, helper: UpdateHelper) -> Command | N
             if not os.read(source, REPLY_BYTES):
                 return None
         mailbox.say_asleep(False)
-    return Command._make(mailbox.take_command(len(Command._fields)))
+    return Command._make(mailbox.take_command())
 
 
 def _report() -> bytes:

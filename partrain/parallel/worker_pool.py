@@ -184,6 +184,7 @@ class WorkerPool:
         # Where the processors' time is rationed, that of the coordinator comes on top of theirs, and all are held up.
         self._workers_may_spin = self.num_at_once < num_processors or processor_quota() == math.inf
         self._spins = True
+        self._more_follows = False
         self._spin_choices: defaultdict[tuple[int, int], SpinChoice] = defaultdict(SpinChoice)
         self._mailboxes = Mailboxes(num_workers)
         self.num_tiles_computed = {f"worker {k}": 0 for k in range(num_workers)}
@@ -221,6 +222,7 @@ class WorkerPool:
         self._spins = choice.spins
         kill_point("coordinator: before the commands")
         names = self._next_in_turn(num_unfinished)
+        self._more_follows = self._turn_lasts and self._spins and self._workers_may_spin
         self.dispatching_at = time.monotonic()
         for name in names:
             self._give(self._workers[name], waiting)
@@ -296,8 +298,7 @@ class WorkerPool:
             return
         worker.task = waiting.popleft()
         worker.silent_s = 0.0
-        more_follows = self._turn_lasts and self._spins and self._workers_may_spin
-        if self._mailboxes.post(worker.number, worker.task.command, more_follows=more_follows):
+        if self._mailboxes.post(worker.number, worker.task.command, more_follows=self._more_follows):
             with contextlib.suppress(ConnectionError):  # it has died; its pipe's end will say so to `_receive`
                 os.write(worker.commands.fileno(), WAKE)
 
