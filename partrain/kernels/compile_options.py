@@ -31,6 +31,7 @@ import llvmlite.binding
 import numba
 
 from partrain.cache_folders import cache_home
+from partrain.kernels.compiler_processes import claims_among_compilers
 
 # Sums may be reordered and contracted to fused multiply-adds, at compile time and so in the same way in every
 # process. "nnan" and "ninf" stay off: a value that is not finite must still be seen.
@@ -103,7 +104,7 @@ def load(
         os.environ[CACHE_VARIABLE] = str(folder)
         warn(f"the kernel cache cannot be used ({_cause(error)}); compiling into {folder} for this run only")
         for k in pending:
-            _compile(k, float_type, folder)
+            compile_into_cache(k, float_type, folder)
     return True
 
 
@@ -121,7 +122,7 @@ def _load_cached(kernels: Iterable[Any], float_type: str, folder: Path) -> bool:
         if not (_are_noted(kernels, float_type, folder) and _notes(folder)["files"] == _checksums(folder)):
             return False
         for k in kernels:
-            _compile(k, float_type, folder)
+            compile_into_cache(k, float_type, folder)
         return True
 
 
@@ -137,12 +138,18 @@ def _fill_cache(
     # at the same time could be given one number.
     with _locked(folder, fcntl.LOCK_EX):
         _discard_damaged_files(folder, warn)
-        if not _are_noted(kernels, float_type, folder):  # another process may have been here first
+        missing = [k for k in kernels if not _are_noted([k], float_type, folder)]
+        if missing:  # else another process was here first
             announce("compiling kernels, first run only")
-        for k in kernels:
-            _compile(k, float_type, folder)
-            if not _are_noted([k], float_type, folder):
-                _note(k, float_type, folder)
+        try:
+            with claims_among_compilers(missing, float_type, folder) as claim:
+                for place, k in enumerate(missing):
+                    if claim(place):
+                        compile_into_cache(k, float_type, folder)
+            for k in kernels:  # by now most are there
+                compile_into_cache(k, float_type, folder)
+        finally:
+            _note([k for k in missing if _is_loaded(k, float_type)], float_type, folder)
 
 
 def _signature(k: Any, float_type: str) -> list[str]:
@@ -154,7 +161,10 @@ def _is_loaded(k: Any, float_type: str) -> bool:
     return float_type in loaded
 
 
-def _compile(k: Any, float_type: str, folder: Path) -> None:
+def compile_into_cache(k: Any, float_type: str, folder: Path) -> None:
+    """Compile a kernel, or take it from the cache, unless it is loaded; this process, or its parent, has the lock."""
+    if _is_loaded(k, float_type):
+        return
     numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
     k.enable_caching()
     k.disable_compile(False)
@@ -195,8 +205,8 @@ def _are_noted(kernels: Iterable[Any], float_type: str, folder: Path) -> bool:
     return {_label(k, float_type) for k in kernels} <= set(_notes(folder)["kernels"])
 
 
-def _note(k: Any, float_type: str, folder: Path) -> None:
-    kernels = [*_notes(folder)["kernels"], _label(k, float_type)]
+def _note(kernels: Iterable[Any], float_type: str, folder: Path) -> None:
+    kernels = [*_notes(folder)["kernels"], *(_label(k, float_type) for k in kernels)]
     temporary = folder / f"{_NOTES}.{os.getpid()}"
     temporary.write_text(json.dumps({"files": _checksums(folder), "kernels": kernels}))
     temporary.replace(folder / _NOTES)
