@@ -114,17 +114,17 @@ def _choose(pieces, left, calls, step):
     -------
     If all helpers are at work, the last one that is left; -1: none is left.
     """
-    at_work = 0  # helpers that have made a piece ready, as bits; who is beyond the bits counts as one who has not
+    at_work = 0  # helpers that have made a piece ready, as bits: those that have no bit of their own share the last
     for piece in range(len(pieces)):
         ready = _is_ready(calls, piece, step)
         if left[piece] and (ready or pieces[piece, 0] == SLOTS):
             return piece
         if ready:
-            at_work |= 1 << calls[OWNER + LINE * piece]
+            at_work |= 1 << min(calls[OWNER + LINE * piece], 62)
     last = -1
     for piece in range(len(pieces) - 1, -1, -1):
         if left[piece]:
-            if not at_work >> calls[OWNER + LINE * piece] & 1:
+            if not at_work >> min(calls[OWNER + LINE * piece], 62) & 1:
                 return piece
             last = max(last, piece)
     return last

@@ -97,11 +97,13 @@ def test_update_in_pieces_by_any_number_of_threads_has_the_bits_of_the_plain_one
     assert after_steps(plain, 20, 20, 7, 1, 20) == in_pieces
 
 
-def help_from(made: tuple[Computation, Adam, ParameterUpdate], helpers: Sequence[int], step: int) -> None:
-    """Let those of three helpers that come help; the others have died."""
+def help_from(
+    made: tuple[Computation, Adam, ParameterUpdate], helpers: Sequence[int], step: int, num_helpers: int = 3
+) -> None:
+    """Let those of the helpers that come help; the others have died."""
     network, arrays = made[0].network, made[0].arrays
     for helper in helpers:
-        UpdateHelper(network, arrays, helper, 3).help(step)
+        UpdateHelper(network, arrays, helper, num_helpers).help(step)
 
 
 def ready_steps(made: tuple[Computation, Adam, ParameterUpdate]) -> NDArray[np.int64]:
@@ -147,6 +149,17 @@ def test_whoever_helps_the_bits_are_the_same(
     assert after_steps(made, 20, 20, 7, 1, 20) == expected
     units = made[2]._threads._arguments[2][:, 0] == update.UNITS  # type: ignore[union-attr]
     assert num_ready == 5 * sum(units[helper::3].sum() for helper in helpers)
+
+
+def test_there_may_be_more_helpers_than_pieces(
+    make_update: Make, monkeypatch: pytest.MonkeyPatch, at_each_call: AtEachCall
+) -> None:
+    monkeypatch.setattr(update_plan, "PIECE", 1)
+    expected = after_steps(make_update(1), 20, 20, 7)
+    made = make_update(helped=True)
+    at_each_call(lambda step: help_from(made, range(0, 1000, 3), step, 1000))
+    assert len(ready_steps(made)) > 64
+    assert after_steps(made, 20, 20, 7) == expected
 
 
 @pytest.mark.usefixtures("small_pieces")
