@@ -6,6 +6,7 @@ DistributedDataParallel with gloo over several. Images are random: PyTorch's spe
 
 import argparse
 import json
+import os
 import time
 
 import torch
@@ -72,7 +73,9 @@ def train(rank, job, results):
     if rank == 0:
         results.put(seconds)
     if job["processes"] > 1:
-        torch.distributed.destroy_process_group()
+        torch.distributed.barrier()
+        # Nothing is taken down: one run in ten or so aborted then ("terminate called without an active exception").
+        os._exit(0)
 
 
 def main():
