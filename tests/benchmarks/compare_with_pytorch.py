@@ -165,7 +165,7 @@ def compare_with_itself(rounds: int, folder: Path) -> list[str]:
     eight_to_two = statistics.median(a / b for a, b in zip(seconds[8], seconds[2], strict=True))
     one_to_none = statistics.median(a / b for a, b in zip(seconds[1], seconds[0], strict=True))
     return [
-        f"| two epochs of mnist.yaml, 2 workers: {statistics.median(seconds[2]):.2f} s of steps | |",
+        f"| two epochs of mnist.yaml, 2 workers | {statistics.median(seconds[2]):.2f} s of steps |",
         f"| 8 workers against 2 | {eight_to_two:.2f} times as long (bar: 1.25) |",
         f"| 1 worker against none | {one_to_none:.2f} times as long (bar: 1.15) |",
         f"| memory of all processes (PSS), 8 workers | {memory:.0f} MiB (bar: 500) |",
