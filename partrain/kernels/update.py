@@ -45,12 +45,15 @@ from partrain.kernels.vectors import (
     LANES,
     add,
     broadcast,
+    broadcast_count,
     divide,
     element,
+    larger_magnitude,
     load,
     multiply,
     square_root,
     store,
+    store_counts,
     store_number,
     subtract,
     sum_lanes,
@@ -147,8 +150,16 @@ def _magnitude(address, first, last):
     As integers, the bits of numbers that are not negative have the same order.
     """
     bits = numba.carray(int32_pointer(address), (last,))
+    whole = last - (last - first) % LANES
+    of_lanes = broadcast_count(0)
+    for i in range(first, whole, LANES):
+        of_lanes = larger_magnitude(of_lanes, bits, i)
+    found = np.empty(LANES, np.int32)
+    store_counts(found, 0, of_lanes)
     largest = np.int32(0)
-    for i in range(first, last):
+    for lane in range(LANES):
+        largest = max(largest, found[lane])
+    for i in range(whole, last):
         largest = max(largest, bits[i] & np.int32(0x7FFFFFFF))
     return largest
 

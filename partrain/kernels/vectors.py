@@ -270,6 +270,22 @@ def broadcast_count(typing, number):
 
 
 @intrinsic
+def larger_magnitude(typing, largest, array, index):
+    """Return the larger of `largest` and the int32 array[index : index+LANES] without its signs.
+
+    Of float32 numbers, by their bits, that is the one with the larger magnitude; NaN is above all.
+    """
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[2], signature.args[2], types.intp)
+        address = _address(context, builder, signature.args[1], arguments[1], index, _COUNTS)
+        bits = builder.and_(builder.load(address, align=4), ir.Constant(_COUNTS, [0x7FFFFFFF] * LANES))
+        return builder.select(builder.icmp_signed(">", bits, arguments[0]), bits, arguments[0])
+
+    return COUNTS(COUNTS, array, index), code
+
+
+@intrinsic
 def store_counts(typing, array, index, counts):
     """Write integers to the int32 array[index : index+LANES]."""
 
