@@ -21,7 +21,7 @@ from typing import Any
 
 # More would wait for the few kernels that take longest.
 MOST_PROCESSES = 4
-# A process that is started imports Numba first, which takes as long as compiling this many kernels.
+# For each process. One that is started imports Numba first, and with fewer it would come when all is done.
 LEAST_KERNELS = 4
 
 # How long the others may take when this process has nothing left to compile; some kernels take seconds.
