@@ -11,7 +11,7 @@ def main() -> int:
     # NumPy's BLAS makes its threads when it is imported. Nothing here uses BLAS, so that one is enough.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        from partrain.cli import main as run_command_line
+        from partrain.interface.command_line import main as run_command_line
 
         return run_command_line()
     except KeyboardInterrupt:  # while the program was being imported; the command line handles later ones

@@ -24,7 +24,7 @@ import yaml
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from partrain.parallel.worker import Computation
+    from partrain.parallel.workers.worker import Computation
 
 ROOT = Path(__file__).parents[1]
 
@@ -316,7 +316,7 @@ def run_partrain(start_partrain: Callable[..., PartrainProcess]) -> Callable[...
 @pytest.fixture
 def call_partrain(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """Run the program within this process: quicker, and a traceback of it is one of the test."""
-    from partrain.cli import main
+    from partrain.interface.command_line import main
 
     def call(*arguments: object) -> Result:
         capsys.readouterr()
@@ -333,7 +333,7 @@ def call_partrain(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 def call_without_numba(*arguments: object) -> int:
     """Run the program in a process of its own, in this folder; return its exit code, if it has not imported Numba."""
     program = (
-        "import sys; from partrain.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from partrain.interface.command_line import main; code = main(sys.argv[1:]); "
         "found = sorted(name for name in sys.modules if name.split('.')[0] in ('numba', 'llvmlite')); "
         "sys.exit(f'Numba was imported: {found[:3]}' if found else code + 100)"
     )
@@ -442,14 +442,14 @@ def noise_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def make_computation() -> Iterator[Callable[..., Computation]]:
     """Return what makes a computation on noise: a small network with every kind of layer, initial parameters."""
-    from partrain.config_file import parse_config
-    from partrain.kernels.compile_options import load
-    from partrain.kernels.kernel_set import kernel_set
+    from partrain.config.yaml_file import parse_config
+    from partrain.kernels.compiler.kernel_set import kernel_set
+    from partrain.kernels.compiler.options import load
     from partrain.network.network import Network
-    from partrain.normalisation import Normalisation
-    from partrain.parallel.exchange import exchange_specs
-    from partrain.parallel.shared_arrays import ArraySpec, SharedArrays
-    from partrain.parallel.worker import Computation
+    from partrain.network.normalisation import Normalisation
+    from partrain.parallel.array_plan import exchange_specs
+    from partrain.parallel.workers.worker import Computation
+    from partrain.system.shared_arrays import ArraySpec, SharedArrays
 
     layers: list[Any] = [
         {"conv": {"filters": 3, "kernel": 3, "stride": 2}},

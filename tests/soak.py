@@ -37,11 +37,11 @@ LONG: dict[str, Any] = {
 PROGRAM = """
 import sys
 try:
-    from partrain.cli import main
-    from partrain.parallel import patience
+    from partrain.interface.command_line import main
+    from partrain.parallel.workers import timeouts
 except KeyboardInterrupt:
     sys.exit(130)
-patience.LEAST_SECONDS, patience.GENEROSITY = 3.0, 10.0
+timeouts.LEAST_SECONDS, timeouts.GENEROSITY = 3.0, 10.0
 sys.exit(main())
 """
 # How often a program is left alone after some faults, and how long it may then take: many times what is expected.

@@ -1,4 +1,4 @@
-"""The floors of the house: which file may import which, read from the sources without importing them."""
+"""The structure of the code base: which package may import which, read from the sources without importing them."""
 
 from __future__ import annotations
 
@@ -15,87 +15,34 @@ import pytest
 import partrain
 
 PACKAGE = Path(partrain.__file__).parent
+ROOT = PACKAGE.parent
 
-# A file imports from lower floors, or from its own room: on floors 1 and 2 that is its folder.
-# A new file outside the folders gets its floor here.
-FLOORS = (
-    {
-        "partrain",
-        "partrain.adam",
-        "partrain.cache_folders",
-        "partrain.config",
-        "partrain.config_file",
-        "partrain.errors",
-        "partrain.interruption",
-        "partrain.kill_switch",
-        "partrain.kernels",
-        "partrain.normalisation",
-        "partrain.process_apart",
-        "partrain.privacy_accounting",
-        "partrain.privacy_text",
-        "partrain.randomness",
-        "partrain.significance",
-        "partrain.stopwatch",
-        "partrain.terminal_text",
-    },
-    {"partrain.data", "partrain.network"},
-    {"partrain.parallel", "partrain.store"},
-    {
-        "partrain.article_import",
-        "partrain.bench",
-        "partrain.classification_report",
-        "partrain.comparison",
-        "partrain.comparison_text",
-        "partrain.coordinator",
-        "partrain.data_files",
-        "partrain.data_inspection",
-        "partrain.data_packing",
-        "partrain.data_sources",
-        "partrain.early_stopping",
-        "partrain.evaluation",
-        "partrain.example_ranking",
-        "partrain.export",
-        "partrain.gradient_statistics",
-        "partrain.initial_parameters",
-        "partrain.listing",
-        "partrain.logged_run",
-        "partrain.messages",
-        "partrain.mpi_training",
-        "partrain.plots",
-        "partrain.prediction",
-        "partrain.preparation",
-        "partrain.privacy_settings",
-        "partrain.private_training",
-        "partrain.provenance",
-        "partrain.rank_agreement",
-        "partrain.rank_job",
-        "partrain.rank_plan",
-        "partrain.report",
-        "partrain.resumption",
-        "partrain.run_evaluation",
-        "partrain.run_record",
-        "partrain.run_summary",
-        "partrain.session",
-        "partrain.trained_run",
-        "partrain.training_resources",
-        "partrain.training_run",
-        "partrain.training_steps",
-    },
-    {"partrain.__main__", "partrain.arguments", "partrain.cli", "partrain.from_python"},
+# From top to bottom: a package imports from itself and from the packages below it.
+LAYERS = (
+    "interface",
+    "bench",
+    "training",
+    "analysis",
+    "parallel",
+    "data",
+    "network",
+    "kernels",
+    "store",
+    "config",
+    "system",
+    "errors",
 )
-FLOORS_OF_ROOMS = (1, 2)
-WORKER_CODE = ("partrain.parallel.worker", "partrain.parallel.preload")
-NAMES_THAT_SAY_NOTHING = {"util", "common", "helper", "manager", "misc"}
+WORKER_CODE = ("partrain.parallel.workers.worker", "partrain.parallel.workers.preload")
+MEANINGLESS_NAMES = {"util", "common", "helper", "manager", "misc"}
+NUMBA_FLAGS = {"njit", "jit", "vectorize", "guvectorize", "cfunc", "fastmath", "nogil", "error_model", "boundscheck"}
 
 
 def module_name(path: Path) -> str:
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-PACKAGES = [module for module, path in SOURCES.items() if path.name == "__init__.py"]
-ALL_MODULES = pytest.mark.parametrize("module", SOURCES)
 
 
 @cache
@@ -103,8 +50,13 @@ def tree(module: str) -> ast.Module:
     return ast.parse(SOURCES[module].read_text(encoding="utf-8"))
 
 
-def imported_names(module: str) -> Iterator[str]:
-    """Yield the full name of everything that is imported anywhere in the file, also inside functions."""
+@cache
+def imported_names(module: str) -> frozenset[str]:
+    """Return the full name of everything that is imported anywhere in the file, also inside functions."""
+    return frozenset(_imported_names(module))
+
+
+def _imported_names(module: str) -> Iterator[str]:
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -128,111 +80,121 @@ def imports(module: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def place(module: str) -> tuple[int, str]:
-    """Return the file's floor, and its room there: the folder on floors 1 and 2, elsewhere the whole floor."""
-    for floor, members in enumerate(FLOORS):
-        for member in members - {"partrain"}:
-            if module == member or module.startswith(member + "."):
-                return floor, member if floor in FLOORS_OF_ROOMS else ""
-    if module == "partrain":
-        return 0, ""
-    raise AssertionError(f"{module} has no floor; give it one in FLOORS")
+def layer(module: str) -> int:
+    """Return the position of a module's package in LAYERS; `__main__` is above all of them."""
+    name = module.split(".")[1]
+    return -1 if name == "__main__" else LAYERS.index(name)
 
 
-def everything_behind(modules: Iterable[str]) -> set[str]:
-    """Return what importing the modules imports within partrain, and the packages around each."""
+def modules_behind(modules: Iterable[str]) -> set[str]:
+    """Return what importing the modules imports within partrain, and the packages that contain each."""
     reached: set[str] = set()
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module not in reached:
+        if module not in reached and module != "partrain":  # the root imports the Python API when that is first used
             reached.add(module)
             waiting.extend(imports(module))
-            if "." in module:
-                waiting.append(module.rpartition(".")[0])
+            waiting.append(module.rpartition(".")[0])
     return reached
 
 
-def test_the_sources_are_seen():
-    assert len(SOURCES) > 30
-    assert imports("partrain.cli") >= {"partrain.config_file", "partrain.training_run"}  # one of them in a function
-    assert "partrain.config" in imports("partrain.network.layers")  # from a package
-    assert "partrain.config" in everything_behind(("partrain.__main__",))
+def test_every_file_and_its_imports_are_read():
+    assert len(SOURCES) > 100
+    assert {"partrain.config.yaml_file", "partrain.training.training_run"} <= modules_behind(["partrain.__main__"])
+    assert "partrain.config.schema" in imports("partrain.network.layers")
 
 
-@ALL_MODULES
-def test_a_file_imports_from_lower_floors_or_its_own_room(module):
-    floor, room = place(module)
-    for other in imports(module):
-        other_floor, other_room = place(other)
-        assert other_floor < floor or (other_floor, other_room) == (floor, room), f"{module} imports {other}"
+def test_packages_at_the_top_are_those_of_the_list():
+    packages = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
+    assert packages | {"errors"} == set(LAYERS)
+    assert files == {"__init__.py", "__main__.py", "errors.py", "py.typed"}
 
 
-@pytest.mark.parametrize("module", [module for module in SOURCES if module not in PACKAGES])
-def test_no_file_imports_itself_by_a_detour(module):
-    assert module not in everything_behind(imports(module))
+def test_readme_lists_the_packages_in_the_same_order():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, _, developing = readme.partition("\n## Developing\n")
+    rows = [line.split("`")[1] for line in developing.splitlines() if line.startswith("| `")]
+    assert [row.removesuffix("/").removesuffix(".py") for row in rows] == list(LAYERS)
 
 
-@pytest.mark.parametrize("module", PACKAGES)
-def test_packages_import_nothing(module):
-    """Then importing one file of a room does not bring in the others."""
-    assert not imports(module)
+def test_packages_import_only_from_packages_below_them():
+    upward = [
+        f"{module} imports {other}"
+        for module in SOURCES
+        if module != "partrain"
+        for other in imports(module)
+        if other != "partrain" and layer(other) < layer(module)
+    ]
+    assert not upward
 
 
-@pytest.mark.parametrize("module", [module for module in SOURCES if module.startswith("partrain.store")])
-def test_the_store_sees_plain_arrays(module):
-    rooms = ("partrain.network", "partrain.config", "partrain.parallel", "partrain.kernels", "partrain.data")
-    for other in imports(module):
-        assert not other.startswith(rooms), f"{module} imports {other}"
+def test_no_file_imports_itself_through_others():
+    circular = [
+        module
+        for module, path in SOURCES.items()
+        if path.name != "__init__.py" and module in modules_behind(imports(module))
+    ]
+    assert not circular
 
 
-def test_worker_code_imports_neither_the_coordinator_nor_the_command_line():
-    reached = everything_behind(WORKER_CODE)
+def test_package_files_import_nothing():
+    """Importing one file of a package must not bring in the others."""
+    packages = [module for module, path in SOURCES.items() if path.name == "__init__.py" and module != "partrain"]
+    assert not [module for module in packages if imported_names(module)]
+
+
+def test_worker_code_does_not_reach_the_coordinator_or_the_store():
+    reached = modules_behind(WORKER_CODE)
     assert reached >= {"partrain.network.execution", "partrain.kernels.loops"}
-    assert not reached & {"partrain.coordinator", "partrain.training_run", "partrain.cli", "partrain.__main__"}
-    assert not [module for module in reached if place(module)[0] > 2 or module.startswith("partrain.store")]
+    assert not [module for module in reached if layer(module) < LAYERS.index("parallel") or "store" in module]
 
 
-@ALL_MODULES
-def test_numba_is_imported_by_kernels_alone(module):
-    if not module.startswith("partrain.kernels"):
-        assert not [name for name in imported_names(module) if name.split(".")[0] in ("numba", "llvmlite")]
+def test_only_kernels_import_numba():
+    found = [
+        f"{module} imports {name}"
+        for module in SOURCES
+        if not module.startswith("partrain.kernels.")
+        for name in imported_names(module)
+        if name.split(".")[0] in ("numba", "llvmlite")
+    ]
+    assert not found
 
 
-@ALL_MODULES
-def test_mpi4py_is_imported_by_one_file_alone(module):
-    """Its import starts MPI."""
-    found = {name.split(".")[0] for name in imported_names(module)}
-    assert ("mpi4py" in found) == (module == "partrain.parallel.mpi_group")
+def test_only_one_file_imports_mpi4py():
+    """The import of mpi4py starts MPI."""
+    found = [module for module in SOURCES if "mpi4py" in {name.split(".")[0] for name in imported_names(module)}]
+    assert found == ["partrain.parallel.mpi.group"]
 
 
-FLAGS = {"njit", "jit", "vectorize", "guvectorize", "cfunc", "fastmath", "nogil", "error_model", "boundscheck"}
+def test_only_one_file_sets_numba_flags():
+    found = set()
+    for module in SOURCES:
+        for node in ast.walk(tree(module)):
+            match node:
+                case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name) | ast.keyword(arg=name):
+                    if name in NUMBA_FLAGS:
+                        found.add(module)
+    assert found == {"partrain.kernels.compiler.options"}
 
 
-@ALL_MODULES
-def test_the_flags_of_numba_stand_in_one_file(module):
-    mentioned = set()
-    for node in ast.walk(tree(module)):
-        match node:
-            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name) | ast.keyword(arg=name):
-                mentioned.add(name)
-    if module == "partrain.kernels.compile_options":
-        assert mentioned >= {"njit", "fastmath"}
-    else:
-        assert not mentioned & FLAGS
+def words_of(path: Path) -> set[str]:
+    return {word.removesuffix("s") for part in path.with_suffix("").parts for word in part.split("_")}
 
 
-def test_no_file_and_no_folder_has_a_name_that_says_nothing():
-    for folder in (PACKAGE, Path(__file__).parent):
-        for path in folder.rglob("*.py"):
-            words = "_".join(path.relative_to(folder).with_suffix("").parts).lower().split("_")
-            assert not NAMES_THAT_SAY_NOTHING & {word.removesuffix("s") for word in words}, path
+def test_names_of_files_and_folders_say_what_is_in_them():
+    folders = (PACKAGE, Path(__file__).parent)
+    files = [(folder, path) for folder in folders for path in folder.rglob("*.py")]
+    assert not [path for folder, path in files if MEANINGLESS_NAMES & words_of(path.relative_to(folder))]
 
 
-@pytest.mark.parametrize("module", ["partrain.cli", "partrain.config", "partrain.network.network"])
-def test_what_computes_nothing_does_not_import_numba(module):
+@pytest.mark.parametrize(
+    "module", ["partrain.interface.command_line", "partrain.config.schema", "partrain.network.network"]
+)
+def test_modules_that_compute_nothing_do_not_import_numba(module):
     code = f"import {module}, sys; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True
     )

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 import partrain
-from partrain import kill_switch, training_run  # noqa: F401 (what is imported here, no child must import)
-from partrain.cli import main
+from partrain.interface.command_line import main
 from partrain.store.run_directory import RunDirectory
+from partrain.system import fault_injection
 from tests.conftest import RUN_SECONDS, Result, write_small_config
 
 # Two epochs, 20 steps: evaluations and saves fall on steps of their own and together. What is random differs in each;
@@ -110,7 +110,7 @@ class Child:
                 os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
             sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", closefd=False) for descriptor in (1, 2))
             os.chdir(folder)
-            kill_switch._wanted = kill_at
+            fault_injection._wanted = kill_at
             exit_code = main(arguments)
             sys.stdout.flush()
         except SystemExit as ending:
@@ -181,7 +181,7 @@ def count_passings(run_program: Callable[[], object], monkeypatch: pytest.Monkey
         counts[name] = counts.get(name, 0) + 1
 
     with monkeypatch.context() as patch:
-        patch.setattr(kill_switch, "_wanted", "")
-        patch.setattr(kill_switch, "_pass", count)
+        patch.setattr(fault_injection, "_wanted", "")
+        patch.setattr(fault_injection, "_pass", count)
         run_program()
     return counts

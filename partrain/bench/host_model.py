@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from partrain import config
+from partrain.config import schema
 from partrain.network.network import Network
-from partrain.parallel.rank_exchange import step_bytes
-from partrain.parallel.tiles import num_tiles
-from partrain.parallel.update_plan import NANOSECONDS_A_STEP, NANOSECONDS_AN_EXAMPLE
+from partrain.parallel.mpi.exchange import step_bytes
+from partrain.parallel.update.piece_plan import NANOSECONDS_A_STEP, NANOSECONDS_AN_EXAMPLE
+from partrain.parallel.workers.tiles import num_tiles
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ class HostCosts:
         return self.step(batch_size, 1, link) / self.step(batch_size, hosts, link)
 
 
-def widened(layers: Sequence[config.Section], factor: int) -> list[config.Section]:
+def widened(layers: Sequence[schema.Section], factor: int) -> list[schema.Section]:
     """Return layers with `factor` times as many filters and units, but for the outputs."""
     wide = [
         layer.model_copy(update={"filters": layer.filters * factor})
-        if isinstance(layer, config.Conv)
+        if isinstance(layer, schema.Conv)
         else layer.model_copy(update={"units": layer.units * factor})
-        if isinstance(layer, config.Dense)
+        if isinstance(layer, schema.Dense)
         else layer
         for layer in layers
     ]

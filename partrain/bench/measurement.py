@@ -16,25 +16,26 @@ from partrain.bench.phases import SERIAL_PHASES, measure_phases, scaling
 from partrain.bench.stages import measure_coordinator, measure_execution, stage_facts
 from partrain.bench.step_model import StepCosts
 from partrain.bench.trial import Array, Trial, say_what_is_left_out, seconds_of
-from partrain.config import Config
-from partrain.config_file import parse_config
-from partrain.interruption import Interruption
+from partrain.config.schema import Config
+from partrain.config.yaml_file import parse_config
 from partrain.kernels import peak
-from partrain.kernels.compile_options import load
+from partrain.kernels.compiler.options import load
+from partrain.kernels.simd.vectors import LANES
 from partrain.kernels.update import call_helpers
-from partrain.kernels.vectors import LANES
-from partrain.messages import Messages
-from partrain.parallel.exchange import exchange_specs
-from partrain.parallel.machine import available_processors
-from partrain.parallel.parameter_update import ParameterUpdate, UpdateHelper
-from partrain.parallel.shared_arrays import SharedArrays
+from partrain.parallel.array_plan import exchange_specs
+from partrain.parallel.memory_plan import check_memory
 from partrain.parallel.shared_splits import share_splits
-from partrain.parallel.tiles import num_tiles
-from partrain.parallel.update_plan import help_specs, useful_threads
-from partrain.preparation import check_memory, prepare
-from partrain.provenance import provenance
+from partrain.parallel.update.parameter_update import ParameterUpdate, UpdateHelper
+from partrain.parallel.update.piece_plan import help_specs, useful_threads
+from partrain.parallel.workers.tiles import num_tiles
 from partrain.store.metrics_log import MetricsLog
-from partrain.training_resources import needed_kernels
+from partrain.system.machine import available_processors
+from partrain.system.messages import Messages
+from partrain.system.provenance import provenance
+from partrain.system.shared_arrays import SharedArrays
+from partrain.system.signals import Interruption
+from partrain.training.plan import plan_training
+from partrain.training.resources import needed_kernels
 
 # The article's network, as in configs/mnist.yaml, on data that every machine has.
 DEFAULT_CONFIG: dict[str, Any] = {
@@ -85,24 +86,24 @@ def measure(
     Starts processes, and ends them. Writes metrics into a temporary folder, and deletes it.
     """
     config = config or parse_config(DEFAULT_CONFIG, source="the built-in configuration")
-    preparation = prepare(config, say=messages.say, warn=messages.warn)
-    training, dataset = preparation.config.training, preparation.dataset
+    plan = plan_training(config, say=messages.say, warn=messages.warn)
+    training, dataset = plan.config.training, plan.dataset
     say_what_is_left_out(training, messages.warn)
-    tiles = num_tiles(min(training.batch_size, preparation.splits["train"].size), training.tile)
+    tiles = num_tiles(min(training.batch_size, plan.splits["train"].size), training.tile)
     asked = sorted({1, *(_powers_of_two(available_processors()) if numbers_of_workers is None else numbers_of_workers)})
     workers = sorted({min(number, tiles) for number in asked})
     if asked[-1] > tiles:
         messages.warn(
             f"a batch has {tiles} tile{'s' * (tiles > 1)}: more workers would have nothing to do, and are left out"
         )
-    check_memory(preparation.memory_plan(workers[-1]))
+    check_memory(plan.memory_plan(workers[-1]))
     load(
-        (*needed_kernels(preparation), peak.multiply_adds),
+        (*needed_kernels(plan), peak.multiply_adds),
         training.dtype,
         announce=messages.say,
         warn=messages.warn,
     )
-    specs, files = preparation.array_plan()
+    specs, files = plan.array_plan()
     with interruption.deferred(), contextlib.ExitStack() as at_end:
         folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
         log = MetricsLog(Path(folder) / "metrics.jsonl")
@@ -111,7 +112,7 @@ def measure(
         at_end.callback(arrays.close)
         share_splits(dataset.files, arrays)
         messages.say("training for a moment, then measuring kernels")
-        trial = Trial(preparation, arrays, log, messages, interruption)
+        trial = Trial(plan, arrays, log, messages, interruption)
         at_end.callback(trial.close)
         machine = _describe_machine(trial)
         stages = measure_execution(trial) + measure_coordinator(trial)
@@ -146,12 +147,12 @@ def _describe_machine(trial: Trial) -> dict[str, Any]:
 
 
 def _describe_training(trial: Trial) -> dict[str, Any]:
-    preparation, training = trial.preparation, trial.training
+    plan, training = trial.plan, trial.training
     return {
-        "name": preparation.config.name,
-        "data": preparation.dataset.name,
-        "parameters": preparation.network.parameters.size,
-        "multiply_adds": sum(layer.multiply_adds for layer in preparation.network.layers),
+        "name": plan.config.name,
+        "data": plan.dataset.name,
+        "parameters": plan.network.parameters.size,
+        "multiply_adds": sum(layer.multiply_adds for layer in plan.network.layers),
         "batch_size": trial.trainer.num_examples,
         "tile": training.tile,
         "kernels": training.kernels,
@@ -176,10 +177,10 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
             {
                 batch_size: _helped_update(trial, batch_size)
                 for batch_size in MODEL_BATCHES
-                if help_specs(trial.preparation.network, trial.training.kernels, batch_size)
+                if help_specs(trial.plan.network, trial.training.kernels, batch_size)
             }
         ),
-        num_threads=partial(useful_threads, trial.preparation.network),
+        num_threads=partial(useful_threads, trial.plan.network),
     )
     return {
         "serial_us": costs.serial * 1e6,
@@ -209,7 +210,7 @@ def _update(trial: Trial, batch_size: int) -> Callable[[], object]:
 
 def _helped_update(trial: Trial, batch_size: int) -> Callable[[], object]:
     """Return what does the same where helpers have made all their pieces ready."""
-    network, step = trial.preparation.network, trial.trainer.num_steps
+    network, step = trial.plan.network, trial.trainer.num_steps
     arrays = _results(trial, batch_size) | {"parameters": trial.arrays["parameters"]}
     for name, spec in help_specs(network, trial.training.kernels, batch_size).items():
         arrays[name] = np.zeros(spec.shape, spec.dtype)
@@ -222,13 +223,13 @@ def _helped_update(trial: Trial, batch_size: int) -> Callable[[], object]:
 
 
 def _update_from(trial: Trial, results: Mapping[str, Array]) -> ParameterUpdate:
-    network, training, adam = trial.preparation.network, trial.training, trial.trainer.adam
+    network, training, adam = trial.plan.network, trial.training, trial.trainer.adam
     return ParameterUpdate(network, trial.kernels, results, training.tile, training.dtype, adam, 1)
 
 
 def _results(trial: Trial, batch_size: int) -> dict[str, Array]:
     """Return what the tiles of a batch of another size would have left: those of the last one, repeated."""
-    network, training, trainer = trial.preparation.network, trial.training, trial.trainer
+    network, training, trainer = trial.plan.network, trial.training, trial.trainer
     specs = exchange_specs(network, batch_size, training.tile, training.dtype, batch_size)
     return {
         name: np.resize(

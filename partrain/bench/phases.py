@@ -10,9 +10,9 @@ from time import monotonic
 from typing import Any
 
 from partrain.bench.trial import LEAST_CALLS, Trial
-from partrain.parallel.tiles import num_tiles
-from partrain.parallel.worker import FILES, GRADIENTS, Command
-from partrain.parallel.worker_pool import ComputeGroup, WorkerPool
+from partrain.parallel.workers.pool import ComputeGroup, WorkerPool
+from partrain.parallel.workers.tiles import num_tiles
+from partrain.parallel.workers.worker import FILES, GRADIENTS, Command
 
 # In the order of a step. What `wait` is: see `measure_phases`.
 PHASES = ("prepare", "dispatch", "compute", "wait", "update", "logging")

@@ -6,7 +6,7 @@ from typing import Any
 
 from partrain.bench.host_model import LINKS
 from partrain.bench.ranks import MODEL_BATCHES, MODEL_HOSTS, PHASES
-from partrain.terminal_text import table
+from partrain.system.terminal_text import table
 
 NOTE_ON_STEPS = """\
 exchange has in it the wait for the slowest rank. Ranks on one host share its processors."""

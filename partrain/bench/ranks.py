@@ -13,25 +13,28 @@ from typing import TYPE_CHECKING, Any
 
 from partrain.bench.host_model import LINKS, HostCosts, widened
 from partrain.bench.trial import Trainer, say_what_is_left_out, seconds_of
-from partrain.config import Config
-from partrain.interruption import Interruption
-from partrain.kernels.compile_options import load
-from partrain.messages import Messages
+from partrain.config.schema import Config
+from partrain.kernels.compiler.options import load
 from partrain.network.network import Network
-from partrain.parallel.rank_exchange import Message
-from partrain.parallel.ranked_group import RankedGroup
-from partrain.parallel.shared_arrays import SharedArrays
+from partrain.parallel.memory_plan import check_memory
+from partrain.parallel.mpi.exchange import Message
+from partrain.parallel.mpi.ranked_group import RankedGroup
 from partrain.parallel.shared_splits import share_splits
-from partrain.parallel.tiles import cut_into_shards
-from partrain.parallel.worker import FILES, GRADIENTS, Command
-from partrain.parallel.worker_pool import ComputeGroup, start_group
-from partrain.preparation import Preparation, check_memory, prepare
-from partrain.rank_agreement import require_agreement
+from partrain.parallel.workers.pool import ComputeGroup, start_group
+from partrain.parallel.workers.tiles import cut_into_shards
+from partrain.parallel.workers.worker import FILES, GRADIENTS, Command
 from partrain.store.metrics_log import MetricsLog
-from partrain.training_resources import computation_of, needed_kernels
+from partrain.system.messages import Messages
+from partrain.system.shared_arrays import SharedArrays
+from partrain.system.signals import Interruption
+from partrain.training.mpi.agreement import require_agreement
+from partrain.training.mpi.assignment import Assignment
+from partrain.training.plan import TrainingPlan, plan_training
+from partrain.training.resources import computation_of, needed_kernels
+from partrain.training.session import Session
 
 if TYPE_CHECKING:  # its import starts MPI
-    from partrain.parallel.mpi_group import MpiGroup
+    from partrain.parallel.mpi.group import MpiGroup
 
 # Numbers of steps, and not seconds: all ranks must make as many.
 WARM_UP_STEPS, MEASURED_STEPS = 100, 400
@@ -40,6 +43,15 @@ MODEL_HOSTS = (2, 8, 64)
 MODEL_BATCHES = (32, 128, 512, 2048)
 # A hundred times as many weights and multiply-adds, about.
 WIDER = 10
+
+
+def take_part_in_bench(session: Session, config: Config | None) -> dict[str, Any]:
+    """Measure, on any rank; `config` is of rank 0 alone, which gives it to the others."""
+    ranks = session.ranks
+    assert ranks is not None
+    job = Assignment.decode(ranks.group.broadcast(None if config is None else Assignment.encode(Assignment(config))))
+    assert job is not None
+    return measure_ranks(job.config, session.num_workers, ranks.group, session.messages, ranks.received)
 
 
 def measure_ranks(
@@ -67,33 +79,31 @@ def measure_ranks(
     ------------
     Starts processes, and ends them. Writes metrics into a temporary folder, and deletes it.
     """
-    preparation = prepare(config, say=messages.say, warn=messages.warn)
-    require_agreement(ranks, preparation)
-    training = preparation.config.training
+    plan = plan_training(config, say=messages.say, warn=messages.warn)
+    require_agreement(ranks, plan)
+    training = plan.config.training
     if ranks.rank == 0:
         say_what_is_left_out(training, messages.warn)
-    check_memory(preparation.memory_plan(num_workers))
-    load(needed_kernels(preparation), training.dtype, announce=messages.say, warn=messages.warn)
+    check_memory(plan.memory_plan(num_workers))
+    load(needed_kernels(plan), training.dtype, announce=messages.say, warn=messages.warn)
     with contextlib.ExitStack() as at_end:
         folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
         log = MetricsLog(Path(folder) / "metrics.jsonl")
         at_end.callback(log.close)
-        arrays = SharedArrays(*preparation.array_plan())
+        arrays = SharedArrays(*plan.array_plan())
         at_end.callback(arrays.close)
-        share_splits(preparation.dataset.files, arrays)
+        share_splits(plan.dataset.files, arrays)
         local = start_group(
             num_workers,
-            computation_of(preparation, arrays),
+            computation_of(plan, arrays),
             max_restarts=0,
             log=messages.say,
             num_processors=ranks.num_processors,
         )
         at_end.callback(local.close)
         agreed = Interruption()
-        group = RankedGroup(
-            local, ranks, preparation.network, arrays, training.tile, received=interruption, agreed=agreed
-        )
-        trainer = Trainer(preparation, arrays, log)
+        group = RankedGroup(local, ranks, plan.network, arrays, training.tile, received=interruption, agreed=agreed)
+        trainer = Trainer(plan, arrays, log)
         at_end.callback(trainer.update.close)
         messages.say(f"measuring with {ranks.size} ranks")
         mine = _measure_steps(trainer, group, agreed)
@@ -102,10 +112,10 @@ def measure_ranks(
         compute = _measure_compute(trainer, local) if ranks.rank == 0 else {}
         everyone = ranks.gather({"host": socket.gethostname(), "workers": num_workers} | mine)
         return {
-            "training": {"name": preparation.config.name, "batch_size": trainer.num_examples, "tile": training.tile},
+            "training": {"name": plan.config.name, "batch_size": trainer.num_examples, "tile": training.tile},
             "ranks": everyone,
             "exchange": exchange,
-            "model": _model(preparation, trainer, mine, exchange, compute) if ranks.rank == 0 else {},
+            "model": _model(plan, trainer, mine, exchange, compute) if ranks.rank == 0 else {},
         }
 
 
@@ -167,13 +177,13 @@ def _measure_compute(trainer: Trainer, local: ComputeGroup) -> dict[int, float]:
 
 
 def _model(
-    preparation: Preparation,
+    plan: TrainingPlan,
     trainer: Trainer,
     mine: dict[str, float],
     exchange: dict[str, Any],
     compute: dict[int, float],
 ) -> dict[str, Any]:
-    config, network = preparation.config, preparation.network
+    config, network = plan.config, plan.network
     costs = HostCosts(
         network=network,
         tile=config.training.tile,

@@ -17,8 +17,8 @@ from partrain.kernels import loops
 from partrain.network.execution import Execution, Factors, LoopsExecution, TrainingExamples
 from partrain.network.fast_execution import FastExecution
 from partrain.network.layers import Conv2d, Layer
-from partrain.parallel.parameter_update import ParameterUpdate
-from partrain.parallel.tiles import num_tiles
+from partrain.parallel.update.parameter_update import ParameterUpdate
+from partrain.parallel.workers.tiles import num_tiles
 
 
 class _TimedStage:
@@ -82,8 +82,8 @@ def stage_facts(stage: StageTimes, peak_gflops: float) -> dict[str, Any]:
 
 def measure_execution(trial: Trial) -> list[StageTimes]:
     """Measure what a worker does with as many examples as it takes at once; the loops as a whole only."""
-    network, arrays, training = trial.preparation.network, trial.arrays, trial.training
-    normalisation, tile, dtype = trial.preparation.normalisation, training.tile, training.dtype
+    network, arrays, training = trial.plan.network, trial.arrays, trial.training
+    normalisation, tile, dtype = trial.plan.normalisation, training.tile, training.dtype
     timed: list[_TimedStage] = []
     execution: Execution
     if training.kernels == "fast":
@@ -93,7 +93,7 @@ def measure_execution(trial: Trial) -> list[StageTimes]:
     else:
         execution = LoopsExecution(network, arrays["parameters"], normalisation, tile, dtype)
     n = min(execution.capacity, trial.trainer.num_examples)
-    seed, augmentation = trial.preparation.config.seed, None
+    seed, augmentation = trial.plan.config.seed, None
     if training.augment is not None:
         augmentation = Augmentation(training.augment, network.input_shape, n, trial.kernels.augment)
     dlogits = np.empty((n, network.num_outputs), dtype)
@@ -148,7 +148,7 @@ def measure_execution(trial: Trial) -> list[StageTimes]:
 
 def measure_coordinator(trial: Trial) -> list[StageTimes]:
     """Measure the update of the parameters, by one thread and by as many as it takes here, after real steps."""
-    trainer, network, training = trial.trainer, trial.preparation.network, trial.training
+    trainer, network, training = trial.trainer, trial.plan.network, trial.training
     updates = {
         number: ParameterUpdate(
             network, trial.kernels, trial.arrays, training.tile, training.dtype, trainer.adam, number

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from partrain.parallel.tiles import num_tiles
+from partrain.parallel.workers.tiles import num_tiles
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from partrain.terminal_text import table
+from partrain.system.terminal_text import table
 
 NOTE_ON_STAGES = """\
 Multiply-adds count as two operations, as if all were made: the backward passes and the update leave out

@@ -11,23 +11,23 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from partrain.adam import Adam
-from partrain.config import Training
+from partrain.config.schema import Training
 from partrain.data.batches import epoch_order
 from partrain.errors import FailedRun
-from partrain.interruption import Interruption
 from partrain.kernels import loops
-from partrain.kernels.kernel_set import kernel_set
-from partrain.messages import Messages
-from partrain.parallel.machine import available_processors
-from partrain.parallel.parameter_update import ParameterUpdate
-from partrain.parallel.shared_arrays import SharedArrays
-from partrain.parallel.tiles import cut_into_shards, num_tiles
-from partrain.parallel.worker import FILES, GRADIENTS, Command
-from partrain.parallel.worker_pool import ComputeGroup, Inline, WorkerPool
-from partrain.preparation import Preparation
+from partrain.kernels.compiler.kernel_set import kernel_set
+from partrain.network.adam import Adam
+from partrain.parallel.update.parameter_update import ParameterUpdate
+from partrain.parallel.workers.pool import ComputeGroup, Inline, WorkerPool
+from partrain.parallel.workers.tiles import cut_into_shards, num_tiles
+from partrain.parallel.workers.worker import FILES, GRADIENTS, Command
 from partrain.store.metrics_log import MetricsLog
-from partrain.training_resources import computation_of
+from partrain.system.machine import available_processors
+from partrain.system.messages import Messages
+from partrain.system.shared_arrays import SharedArrays
+from partrain.system.signals import Interruption
+from partrain.training.plan import TrainingPlan
+from partrain.training.resources import computation_of
 
 Array = NDArray[Any]
 Samples = dict[str, list[float]]
@@ -60,9 +60,9 @@ def say_what_is_left_out(training: Training, warn: Callable[[str], None]) -> Non
 class Trainer:
     """Makes steps as the coordinator does, of its parts, and notes how long each phase took. All batches are full."""
 
-    def __init__(self, preparation: Preparation, arrays: SharedArrays, log: MetricsLog) -> None:
-        config, network, training = preparation.config, preparation.network, preparation.config.training
-        num_train = preparation.splits["train"].size
+    def __init__(self, plan: TrainingPlan, arrays: SharedArrays, log: MetricsLog) -> None:
+        config, network, training = plan.config, plan.network, plan.config.training
+        num_train = plan.splits["train"].size
         self.num_examples = min(training.batch_size, num_train)
         self.arrays, self.tile = arrays, training.tile
         parameters = arrays["parameters"]
@@ -130,19 +130,19 @@ class Trial:
 
     def __init__(
         self,
-        preparation: Preparation,
+        plan: TrainingPlan,
         arrays: SharedArrays,
         log: MetricsLog,
         messages: Messages,
         interruption: Interruption,
     ) -> None:
-        training = preparation.config.training
-        self.preparation, self.arrays, self.training, self.messages = preparation, arrays, training, messages
+        training = plan.config.training
+        self.plan, self.arrays, self.training, self.messages = plan, arrays, training, messages
         self._interruption = interruption
         self.kernels = kernel_set(training.kernels)
-        self.computation = computation_of(preparation, arrays)
+        self.computation = computation_of(plan, arrays)
         self.inline = Inline(self.computation)
-        self.trainer = Trainer(preparation, arrays, log)
+        self.trainer = Trainer(plan, arrays, log)
         self.num_tiles = num_tiles(self.trainer.num_examples, training.tile)
         self.warm_up()
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config import Augment, Elastic
+from partrain.config.schema import Augment, Elastic
 from partrain.errors import ConfigError
-from partrain.randomness import philox_key
+from partrain.kernels.randomness import philox_key
 
 # The mean square of the cubic B-spline over the places between two knots.
 _SPLINE_MEAN_SQUARE = 151 / 315

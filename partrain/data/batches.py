@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config import Data
+from partrain.config.schema import Data
 from partrain.data.dataset import Dataset, let_go
 from partrain.errors import ConfigError
-from partrain.normalisation import Normalisation
-from partrain.randomness import permutation
+from partrain.kernels.randomness import permutation
+from partrain.network.normalisation import Normalisation
 
 # Images a piece, when something is measured over a data set that may be larger than memory; fewer, where so many
 # would take much memory as float64.

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from partrain.cache_folders import data_home
 from partrain.data.dataset import Dataset, build_dataset
 from partrain.data.download import fetch_from_mirrors
 from partrain.data.idx import FILE_NAMES, IdxFile, find_idx_files, read_idx, split_of
 from partrain.errors import DataError
+from partrain.system.cache_directories import data_home
 
 # No file of the catalogue has more content than 47 MB, and compressed it has less.
 MAX_FILE_BYTES = 64 * 1024**2

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from partrain.cache_folders import data_home
 from partrain.data.catalog import unavailable
 from partrain.data.dataset import Dataset, Split, build_dataset, require_file, unreadable
 from partrain.data.download import fetch_from_mirrors
 from partrain.errors import DataError
+from partrain.system.cache_directories import data_home
 
 NAME = "cifar-10"
 FILE_NAME = "cifar-10-binary.tar.gz"

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from partrain.cache_folders import cache_home
 from partrain.data.dataset import unreadable
 from partrain.errors import DataError
-from partrain.randomness import philox_words
+from partrain.kernels.randomness import philox_words
+from partrain.system.cache_directories import cache_home
 
 # Blocks of a file that are read: its first, its last, and others at places that depend on its size alone.
 NUM_BLOCKS, BLOCK_BYTES = 64, 4096

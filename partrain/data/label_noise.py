@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.errors import ConfigError
-from partrain.randomness import permutation, philox_words
+from partrain.kernels.randomness import permutation, philox_words
 
 
 def flipped_examples(num_train: int, share: float, seed: int) -> NDArray[np.int64]:

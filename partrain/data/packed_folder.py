@@ -27,14 +27,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from partrain.cache_folders import cache_home
 from partrain.data.arrays import load_arrays
 from partrain.data.dataset import Dataset
 from partrain.data.npy_writer import NpyWriter
 from partrain.data.picture_folder import LISTED, Picture, PictureFolder, list_pictures
 from partrain.data.pictures import decode_picture, pillow_warnings_ignored, require_pillow
 from partrain.errors import DataError, ResourceError
-from partrain.terminal_text import printable
+from partrain.system.cache_directories import cache_home
+from partrain.system.terminal_text import printable
 
 # Of the reading of pictures and of the files of a pack: another number makes all packs anew.
 PACK_FORMAT = 1

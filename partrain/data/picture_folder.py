@@ -18,7 +18,7 @@ from pathlib import Path
 from partrain.data.dataset import unreadable
 from partrain.data.pictures import SUFFIXES
 from partrain.errors import DataError
-from partrain.terminal_text import printable
+from partrain.system.terminal_text import printable
 
 SPLITS = ("train", "validation", "test")
 # What the folder of a split may be called.

@@ -17,9 +17,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.kernels.compile_options import load
+from partrain.kernels.compiler.options import load
+from partrain.kernels.randomness import philox_words, uniforms
 from partrain.kernels.strokes import draw_strokes
-from partrain.randomness import philox_words, uniforms
 
 Floats = NDArray[np.float64]
 

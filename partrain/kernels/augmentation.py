@@ -30,7 +30,7 @@ import math
 
 import numpy as np
 
-from partrain.kernels.compile_options import inlined, kernel
+from partrain.kernels.compiler.options import inlined, kernel
 from partrain.kernels.philox import draw_words, signed_uniform
 
 # Of an example's words: those of the affine map come first, the knots' after them.

@@ -17,16 +17,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.blocks import (
-    add_outer,
-    add_outer_half,
-    block_of_pairs,
-    points_of,
-    rectify,
-    store_half,
-)
-from partrain.kernels.compile_options import inlined, kernel
-from partrain.kernels.vectors import LANES, PAIRS, element, load, store, store_number
+from partrain.kernels.compiler.options import inlined, kernel
+from partrain.kernels.simd.blocks import add_outer, add_outer_half, block_of_pairs, points_of, rectify, store_half
+from partrain.kernels.simd.vectors import LANES, PAIRS, element, load, store, store_number
 
 
 def packed_shape(filter_shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.blocks import (
+from partrain.kernels.compiler.options import inlined, kernel
+from partrain.kernels.convolution import grid_offsets
+from partrain.kernels.simd.blocks import (
     add_products,
     add_scaled,
     load_block,
@@ -23,19 +25,7 @@ from partrain.kernels.blocks import (
     scatter_add,
     store_block,
 )
-from partrain.kernels.compile_options import inlined, kernel
-from partrain.kernels.convolution import grid_offsets
-from partrain.kernels.vectors import (
-    LANES,
-    add,
-    broadcast,
-    element,
-    less_equal,
-    load,
-    select,
-    store,
-    store_number,
-)
+from partrain.kernels.simd.vectors import LANES, add, broadcast, element, less_equal, load, select, store, store_number
 
 # Vectors of a patch that are in registers at once: 10 and two for the factors fill the 16 of AVX2; the last block
 # of a patch may be smaller.

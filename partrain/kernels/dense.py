@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.blocks import (
+from partrain.kernels.compiler.options import inlined, kernel
+from partrain.kernels.simd.blocks import (
     add_dots,
     add_rows,
     add_scaled,
@@ -18,8 +19,7 @@ from partrain.kernels.blocks import (
     store_rows,
     zeros,
 )
-from partrain.kernels.compile_options import inlined, kernel
-from partrain.kernels.vectors import LANES, broadcast, element, load, store, store_number, sum_lanes
+from partrain.kernels.simd.vectors import LANES, broadcast, element, load, store, store_number, sum_lanes
 
 # Rows of x times units in registers at once, and vectors of one row where there is only one factor.
 ROWS = 4

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from partrain.kernels.compile_options import kernel
+from partrain.kernels.compiler.options import kernel
 
 
 @kernel(

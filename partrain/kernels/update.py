@@ -28,7 +28,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from partrain.kernels.atomics import (
+from partrain.kernels.compiler.options import inlined, kernel
+from partrain.kernels.dense import SPAN, list_deltas, sum_scaled_numbers, sum_scaled_rows
+from partrain.kernels.ipc.atomics import (
     atomic_add,
     atomic_load,
     atomic_max,
@@ -38,10 +40,8 @@ from partrain.kernels.atomics import (
     int32_pointer,
     yield_processor,
 )
-from partrain.kernels.compile_options import inlined, kernel
-from partrain.kernels.dense import SPAN, list_deltas, sum_scaled_numbers, sum_scaled_rows
-from partrain.kernels.shared_words import CALL, CALL_EXAMPLES, LINE, OWNER, READY
-from partrain.kernels.vectors import (
+from partrain.kernels.ipc.signal_words import CALL, CALL_EXAMPLES, LINE, OWNER, READY
+from partrain.kernels.simd.vectors import (
     LANES,
     add,
     broadcast,
@@ -66,7 +66,7 @@ GENERATION, NUM_EXAMPLES, DONE, NOT_FINITE_SUMS, NOT_FINITE_PARAMETERS, CLAIMS =
 # What `update_parameters` returns.
 UPDATED, UNPROVEN, NOT_FINITE = 0, 1, 2
 
-# Columns of `checks` and `pieces`: (kind, first, last, …), see parallel.parameter_update.
+# Columns of `checks` and `pieces`: (kind, first, last, …), see parallel.update.parameter_update.
 SLOTS, FACTORS, UNITS = 0, 1, 2
 NUM_COLUMNS = 10
 
@@ -419,7 +419,7 @@ def update_units_ahead(calls, step, pieces, helper, num_helpers, coefficients, n
 
     Parameters
     ----------
-    calls : of `shared_words.calls_size`; read, and written where it says that pieces are ready: the step, or its
+    calls : of `signal_words.calls_size`; read, and written where it says that pieces are ready: the step, or its
         negative if a parameter is not finite.
     step : which update was called for.
     pieces : those of `update_parameters`, with this process's addresses; read.

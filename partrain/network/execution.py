@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.kernels import dropout, loops, norms
+from partrain.kernels.randomness import philox_key
 from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
 from partrain.network.network import Network
-from partrain.normalisation import Normalisation
-from partrain.randomness import philox_key
+from partrain.network.normalisation import Normalisation
 
 Array = NDArray[Any]
 Views = Mapping[str, Array]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from partrain.network.execution import Execution, LoopsExecution
 from partrain.network.fast_execution import FastExecution
 from partrain.network.network import Network
-from partrain.normalisation import Normalisation
+from partrain.network.normalisation import Normalisation
 
 
 def make_execution(

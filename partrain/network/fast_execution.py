@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.kernels import convolution, convolution_backward, dense, layout, loops, max_pool
-from partrain.kernels.vectors import LANES
+from partrain.kernels.simd.vectors import LANES
 from partrain.network.execution import (
     Array,
     DropoutFactors,
@@ -32,7 +32,7 @@ from partrain.network.execution import (
 )
 from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
 from partrain.network.network import Network, examples_a_call
-from partrain.normalisation import Normalisation
+from partrain.network.normalisation import Normalisation
 
 
 class _Gradient(NamedTuple):

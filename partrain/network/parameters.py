@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.randomness import standard_normals
+from partrain.kernels.randomness import standard_normals
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.data.dataset import Split, is_streamed
-from partrain.parallel.shared_arrays import ArraySpec, MappedFile
+from partrain.system.shared_arrays import ArraySpec, MappedFile
 
 
 def plan_splits(splits: Mapping[str, Split]) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:

@@ -27,7 +27,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from partrain.errors import RunError
-from partrain.store.durable_files import sweep_temporaries, write_durably
+from partrain.system.durable_files import sweep_temporaries, write_durably
 
 CHECKPOINT_FORMAT = 1
 

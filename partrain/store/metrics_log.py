@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from partrain.errors import RunError
-from partrain.store.durable_files import replace_non_finite, sync_folder, write_durably
+from partrain.system.durable_files import replace_non_finite, sync_folder, write_durably
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from partrain.errors import ConfigError, ResourceError, RunError
-from partrain.store.durable_files import make_folders, sweep_temporaries, sync_folder, write_json_durably
+from partrain.system.durable_files import make_folders, sweep_temporaries, sync_folder, write_json_durably
 
 RUN_FORMAT = 1
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from partrain.config import Augment, Elastic
+from partrain.config.schema import Augment, Elastic
 from partrain.data.augmentation import Augmentation, require_in_sight, spline_of
 from partrain.errors import ConfigError
 from partrain.kernels.augmentation import augment
-from partrain.kernels.compile_options import load
+from partrain.kernels.compiler.options import load
 
 
 def displacements(elastic: Elastic, size: int, num_images: int) -> np.ndarray:

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from partrain.cache_folders import data_home
 from partrain.data import catalog, download
 from partrain.data.catalog import CATALOG, DataUnavailable, NamedDataset, load_named
 from partrain.data.idx import FILE_NAMES
 from partrain.errors import DataError
+from partrain.system.cache_directories import data_home
 from tests.data.test_idx import idx_bytes
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]

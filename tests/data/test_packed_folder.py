@@ -11,7 +11,6 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from partrain.cache_folders import cache_home
 from partrain.data import packed_folder
 from partrain.data.arrays import load_arrays
 from partrain.data.dataset import Dataset
@@ -19,6 +18,7 @@ from partrain.data.packed_folder import load_picture_folder
 from partrain.data.picture_folder import list_pictures
 from partrain.data.pictures import decode_picture
 from partrain.errors import DataError, ResourceError
+from partrain.system.cache_directories import cache_home
 from tests.conftest import ROOT
 from tests.picture_tree import CLASS_NAMES, write_pictures
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels import convolution, convolution_backward, dense, max_pool
-from partrain.kernels.vectors import LANES
+from partrain.kernels.simd.vectors import LANES
 
 # Numbers in front of a slot's parts, between them, and behind them.
 GAP = 3

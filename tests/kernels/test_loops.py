@@ -15,8 +15,8 @@ import pytest
 
 import partrain
 from partrain.kernels import loops
-from partrain.kernels.compile_options import load
-from partrain.kernels.kernel_set import kernel_set
+from partrain.kernels.compiler.kernel_set import kernel_set
+from partrain.kernels.compiler.options import load
 from tests.kernels import oracles
 
 # (dtype, relative tolerance)
@@ -184,8 +184,8 @@ def test_the_first_value_that_is_not_finite_is_found(dtype, tolerance, size):
 PLAIN_PYTHON = """
 import numpy as np
 from partrain.kernels import loops
-from partrain.kernels.compile_options import load
-from partrain.kernels.kernel_set import kernel_set
+from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.kernel_set import kernel_set
 from tests.kernels import oracles
 
 load(kernel_set("loops").all, "float64", announce=print, warn=print)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from partrain.kernels import update
-from partrain.kernels.vectors import LANES
+from partrain.kernels.simd.vectors import LANES
 
 
 @numba.njit

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from partrain.config import Conv, Dense, Dropout, Flatten, MaxPool, Relu
+from partrain.config.schema import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.kernels import loops
-from partrain.kernels.compile_options import load
-from partrain.kernels.kernel_set import kernel_set
+from partrain.kernels.compiler.kernel_set import kernel_set
+from partrain.kernels.compiler.options import load
 from partrain.network.execution import Factors, LoopsExecution, TrainingExamples
 from partrain.network.fast_execution import FastExecution
 from partrain.network.network import Network
-from partrain.normalisation import Normalisation
-from partrain.parallel.exchange import exchange_specs
-from partrain.parallel.reduction import GradientReduction
+from partrain.network.normalisation import Normalisation
+from partrain.parallel.array_plan import exchange_specs
+from partrain.parallel.update.reduction import GradientReduction
 from tests.kernels import oracles
 
 BOTH = pytest.mark.parametrize("kernels", ["fast", "loops"])
@@ -582,10 +582,10 @@ def test_fast_execution_takes_several_tiles_at_once_and_never_a_part_of_one():
 GUARD_PAGES = """
 import ctypes, math, mmap
 import numpy as np
-from partrain.normalisation import Normalisation
-from partrain.kernels.compile_options import load
-from partrain.kernels.kernel_set import kernel_set
-from partrain.kernels.vectors import LANES
+from partrain.network.normalisation import Normalisation
+from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.kernel_set import kernel_set
+from partrain.kernels.simd.vectors import LANES
 from partrain.network import fast_execution
 from partrain.network.execution import Factors
 from tests.network.test_execution import NETWORKS, NUM_RANDOM_NETWORKS, random_network

@@ -1,0 +1,1 @@
+"""Analysis of trained runs: evaluation, prediction, comparison, plots, reports and export."""

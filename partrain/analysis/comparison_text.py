@@ -1,0 +1,190 @@
+"""A comparison as tables for a terminal."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from partrain.analysis.comparison import Facts
+from partrain.analysis.listing import duration
+from partrain.system.terminal_text import num_columns, printable, table
+
+MARK = "*"
+_MARKED = re.compile(r"(?<= )(\S+(?: \S+)*)\*")
+# A digest's first digits: enough to see by eye that two are the same.
+_SHORT_DIGEST = 12
+
+
+def describe(facts: Facts, *, width: int | None = None, bold: bool = False) -> str:
+    """Return the tables.
+
+    Parameters
+    ----------
+    facts : as `comparison.compare` returns them.
+    width : columns of the terminal; tables that are wider are cut into several, with fewer runs each.
+    bold : write the best values in bold as well.
+    """
+    labels = [run["label"] for run in facts["runs"]]
+    sections = [
+        table(("", "run", "status"), [(r["label"], printable(r["name"]), r["status"]) for r in facts["runs"]], 3),
+        _section("configuration", facts["configuration"], labels, width, "no difference"),
+        _section("surroundings", facts["surroundings"], labels, width, "no difference"),
+        ["results, the best marked " + MARK, *_side_by_side(_result_lines(facts), labels, width)],
+        ["parameters", *(describe_parameters(labels, entry) for entry in facts["parameters"])],
+        _groups(facts, labels),
+        [describe_mcnemar(labels, test, facts["level"]) for test in facts["mcnemar"]],
+        ["notes", *(f"- {printable(note)}" for note in facts["notes"])] if facts["notes"] else [],
+        [f"{run['label']}: {printable(problem)}" for run in facts["runs"] for problem in run["problems"]],
+    ]
+    text = "\n\n".join("\n".join(lines) for lines in sections if lines)
+    return _MARKED.sub("\033[1m\\1*\033[0m", text) if bold else text
+
+
+def format_value(value: object, kind: str = "") -> str:
+    """Return a value of the results, of one of the kinds of `comparison.Result`, or of the configuration."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return printable(str(value).lower() if isinstance(value, bool) else str(value))
+    if not math.isfinite(value):
+        return {"nan": "NaN", "inf": "∞", "-inf": "-∞"}[str(value)]
+    match kind:
+        case "count":
+            return f"{value:,.0f}"
+        case "loss":
+            return f"{value:.4f}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.3g}"
+        case "accuracy":
+            return f"{value:.2%}"
+        case "seconds":
+            return duration(value)
+        case "rate":
+            return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+        case "bytes":
+            return f"{value / 2**20:,.0f} MiB"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def describe_parameters(labels: Sequence[str], entry: Facts) -> str:
+    """Return whether a run's parameters have the bits of the first's, as a sentence."""
+    pair = f"{labels[0]} and {labels[entry['run']]}"
+    if entry["same_bits"]:
+        return f"{pair}: the same bits"
+    start = f"{pair}: different bits" if entry["same_bits"] is False else f"{pair}: not known whether the same bits"
+    parting, until = entry["losses_differ_at"], entry["losses_equal_until"]
+    if parting:
+        ours, theirs = (f"{value:.6g}" for value in parting["values"])
+        if ours == theirs:
+            ours, theirs = map(str, parting["values"])
+        where = f"step {parting['step']:,.0f}, {parting['metric']} {ours} and {theirs}"
+        return f"{start}; the first difference in the log: {where}"
+    if until is not None:
+        return f"{start}; the losses are equal in all that both logged, to step {until:,.0f}"
+    return f"{start}; they logged no step in common"
+
+
+def describe_mcnemar(labels: Sequence[str], test: Facts, level: float) -> str:
+    """Return a test between two runs as a sentence."""
+    first, second = (labels[place] for place in test["runs"])
+    verdict = "the difference is real" if test["is_real"] else "the difference may be chance"
+    return (
+        f"{first} and {second} on the {test['num_examples']:,} examples of {test['split']}: {first} alone is right on "
+        f"{test['only_first_right']:,}, {second} alone on {test['only_second_right']:,}; McNemar's exact test: "
+        f"p = {test['p']:.3g}, {verdict} (level {level:.0%})"
+    )
+
+
+def group_names(facts: Facts) -> list[str]:
+    """Return a name for each group."""
+    return [f"group {number}" for number in range(1, len(facts["groups"]) + 1)]
+
+
+def format_spread(spread: Facts, kind: str) -> str:
+    """Return mean ± standard deviation."""
+    return f"{format_value(spread['mean'], kind)} ± {format_value(spread['standard_deviation'], kind)}"
+
+
+def format_difference(test: Facts, kind: str) -> tuple[str, str]:
+    """Return the difference between two groups, and its interval; accuracies in percentage points."""
+    numbers = (test["difference"], *test["interval"])
+    if kind == "accuracy":
+        difference, low, high = (f"{100 * value:+.2f}" for value in numbers)
+        return f"{difference} points", f"{low} to {high}"
+    difference, low, high = (f"{value:+.4g}" for value in numbers)
+    unit = " s" if kind == "seconds" else ""
+    return difference + unit, f"{low} to {high}"
+
+
+def result_kinds(facts: Facts) -> dict[str, tuple[str, str]]:
+    """Return title and kind of each result by its key."""
+    return {result["key"]: (result["title"], result["kind"]) for result in facts["results"]}
+
+
+def _section(title: str, lines: Sequence[Facts], labels: Sequence[str], width: int | None, nothing: str) -> list[str]:
+    if not lines:
+        return [f"{title}: {nothing}"]
+    rows = [(printable(line["key"]), *(format_value(value) for value in line["values"])) for line in lines]
+    return [title, *_side_by_side(rows, labels, width)]
+
+
+def _result_lines(facts: Facts) -> list[tuple[str, ...]]:
+    rows = []
+    for result in facts["results"]:
+        best = result["best"]
+        cells = [
+            format_value(value, result["kind"]) + (MARK if place in best else " ")
+            for place, value in enumerate(result["values"])
+        ]
+        rows.append((result["title"], *cells))
+    digests = [run["parameters_sha256"] for run in facts["runs"]]
+    rows.append(("digest of the parameters", *(f"{printable((digest or '-')[:_SHORT_DIGEST])} " for digest in digests)))
+    return rows
+
+
+def _side_by_side(rows: Sequence[tuple[str, ...]], labels: Sequence[str], width: int | None) -> list[str]:
+    """Return a table with a column for each run; of as many tables as the width asks for."""
+    for num_runs in range(len(labels), 0, -1):
+        tables = [
+            table(
+                ("", *(f"{label} " for label in labels[first : first + num_runs])),
+                [(row[0], *row[1 + first : 1 + first + num_runs]) for row in rows],
+            )
+            for first in range(0, len(labels), num_runs)
+        ]
+        if width is None or num_runs == 1 or max(num_columns(line) for lines in tables for line in lines) <= width:
+            break
+    return [line for number, lines in enumerate(tables) for line in ([""] if number else []) + lines]
+
+
+def _groups(facts: Facts, labels: Sequence[str]) -> list[str]:
+    groups, names, kinds = facts["groups"], group_names(facts), result_kinds(facts)
+    if not groups:
+        return []
+    lines = ["runs that differ only in the seed: mean ± standard deviation"]
+    lines += [
+        f"{name}: {', '.join(labels[place] for place in group['counted'])} (n = {group['n']})"
+        for name, group in zip(names, groups, strict=True)
+    ]
+    keys = [key for key in kinds if any(key in group["measures"] for group in groups)]
+    rows = [
+        (kinds[key][0], *(_spread_cell(group["measures"].get(key), kinds[key][1], group["n"]) for group in groups))
+        for key in keys
+    ]
+    lines += ["", *table(("", *names), rows)]
+    if facts["welch"]:
+        lines += ["", f"differences between groups, with Welch's interval (level {facts['level']:.0%})"]
+        rows = []
+        for test in facts["welch"]:
+            title, kind = kinds[test["measure"]]
+            first, second = (names[place] for place in test["groups"])
+            verdict = "real" if test["is_real"] else "may be chance"
+            rows.append((f"{second} - {first}", title, *format_difference(test, kind), verdict))
+        lines += table(("", "", "difference", "interval", ""), rows, 2)
+    return lines
+
+
+def _spread_cell(spread: Any, kind: str, n: int) -> str:
+    if spread is None:
+        return "-"
+    return format_spread(spread, kind) + (f" (n = {spread['n']})" if spread["n"] != n else "")

@@ -1,0 +1,231 @@
+"""The evaluation of a trained run, from its directory to the figures; it takes no lock, and disturbs no training."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partrain.analysis.classification_report import classification_report
+from partrain.analysis.trained_run import TrainedRun, load_trained_run
+from partrain.data.batches import SplitRange
+from partrain.data.dataset import Dataset
+from partrain.data.loading import load_splits
+from partrain.errors import DataError, RunError
+from partrain.kernels.compiler.kernel_set import kernel_set
+from partrain.kernels.compiler.options import load
+from partrain.parallel.array_plan import evaluation_specs, norm_specs
+from partrain.parallel.memory_plan import check_memory, memory_of_processes
+from partrain.parallel.shared_splits import plan_splits, share_splits
+from partrain.parallel.split_evaluation import TILES_A_COMMAND, Evaluation, evaluate_split
+from partrain.parallel.workers.fork_server import end_fork_server, start_fork_server
+from partrain.parallel.workers.pool import start_group
+from partrain.parallel.workers.tiles import num_tiles
+from partrain.parallel.workers.worker import Computation
+from partrain.store.run_directory import RunDirectory
+from partrain.system.messages import Messages
+from partrain.system.shared_arrays import SharedArrays, total_bytes
+from partrain.system.signals import Interruption
+
+# Between two lines that say how far a long evaluation is.
+PROGRESS_SECONDS = 5.0
+# Commands of each worker between two looks at whether to say so, or to stop: few, for the loops take seconds for them.
+COMMANDS_A_LOOK = 8
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatedRun:
+    """What came of an evaluation: the trained run, the data, and the figures as they go into the run."""
+
+    trained: TrainedRun
+    dataset: Dataset
+    split: SplitRange
+    report: dict[str, Any]
+
+
+def evaluate_run(
+    path: Path,
+    split_name: str,
+    which: str,
+    num_workers: int,
+    messages: Messages,
+    interruption: Interruption,
+    given: Dataset | None = None,
+) -> EvaluatedRun:
+    """Evaluate a run's checkpoint on a split of its data.
+
+    Parameters
+    ----------
+    path : the run's directory; another process may be writing into it.
+    split_name : "train", "validation" or "test".
+    which : the checkpoint, see `load_trained_run`.
+    num_workers : 0: this process computes.
+    messages, interruption : where to speak, and what to listen to.
+    given : the run's data, where it is in memory.
+
+    Raises
+    ------
+    UserError
+        The run, the checkpoint or the data cannot be used, or there is too little memory.
+    FailedRun
+        The workers failed.
+    Interrupted
+        A signal asked to stop.
+
+    Side effects
+    ------------
+    Starts processes, and ends them. Writes the figures into the run (`write_report`).
+    """
+    trained, dataset, split, num_workers = prepare_evaluation(path, split_name, which, num_workers, messages, given)
+    messages.say(
+        f"{path}: evaluating step {trained.step:,} ({trained.checkpoint.name}) on {split.size:,} {split_name} examples"
+    )
+    evaluation, seconds = compute_evaluation(trained, dataset, split, num_workers, messages, interruption)
+    messages.say(f"{split.size:,} examples in {seconds:.2f} s, {split.size / seconds:,.0f} a second")
+    report = report_of(
+        evaluation,
+        trained.class_names,
+        split=split_name,
+        data_digest=dataset.digest,
+        checkpoint=trained.checkpoint.name,
+        step=trained.step,
+        privacy=trained.privacy,
+    )
+    write_report(trained.run, report, messages.warn)
+    return EvaluatedRun(trained, dataset, split, report)
+
+
+def prepare_evaluation(
+    path: Path, split_name: str, which: str, num_workers: int, messages: Messages, given: Dataset | None = None
+) -> tuple[TrainedRun, Dataset, SplitRange, int]:
+    """Load what is evaluated, and on what; return also how many workers are of use.
+
+    The parameters, and what is raised, are as in `evaluate_run`.
+    """
+    trained = load_trained_run(path, which, messages.warn)
+    training = trained.config.training
+    if num_workers:
+        start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
+    dataset, splits = load_splits(trained.config, say=messages.say, warn=messages.warn, given=given)
+    require_fitting_data(trained, dataset, messages.warn)
+    split = splits[split_name]
+    if split.size == 0:
+        raise RunError(f"{path}: its data has no {split_name} examples. Choose another --split.")
+    return trained, dataset, split, min(num_workers, num_tiles(split.size, training.tile * TILES_A_COMMAND))
+
+
+def report_of(
+    evaluation: Evaluation,
+    class_names: tuple[str, ...],
+    *,
+    split: str,
+    data_digest: str,
+    checkpoint: str,
+    step: int,
+    privacy: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the figures of an evaluation, and of what it is one."""
+    origin: dict[str, Any] = {"split": split, "data_digest": data_digest, "checkpoint": checkpoint, "step": step}
+    if privacy is not None:
+        origin["privacy"] = privacy
+    return origin | classification_report(evaluation, class_names)
+
+
+def write_report(run: RunDirectory, report: dict[str, Any], warn: Callable[[str], None]) -> None:
+    """Write the figures into the run; where that cannot be done, say so: they are printed all the same."""
+    try:
+        run.write_evaluation(report["split"], report)
+    except OSError as error:
+        warn(f"{run.evaluation_path(report['split'])}: cannot be written: {error.strerror}")
+
+
+def require_fitting_data(trained: TrainedRun, dataset: Dataset, warn: Callable[[str], None]) -> None:
+    """Check that a data set is of the images and classes that a network was trained on; warn if it is another one.
+
+    Raises
+    ------
+    DataError
+        As `require_fitting_images`.
+    """
+    require_fitting_images(trained, dataset)
+    name = f"{dataset.name} from {dataset.source}"
+    if trained.data_digest is not None and dataset.digest != trained.data_digest:
+        warn(
+            f"the data changed since the run was trained: its digest was {trained.data_digest[:12]}…, that of {name} "
+            f"is {dataset.digest[:12]}…"
+        )
+
+
+def require_fitting_images(trained: TrainedRun, dataset: Dataset) -> None:
+    """Check that the images of a data set are as those that a network was trained on.
+
+    Raises
+    ------
+    DataError
+        The images have another shape or dtype, or there are more classes than outputs.
+    """
+    images, name = dataset.train.images, f"{dataset.name} from {dataset.source}"
+    if images.shape[1:] != trained.network.input_shape or images.dtype.name != trained.image_dtype:
+        raise DataError(
+            f"{name}: its images are {images.dtype.name}{list(images.shape[1:])}, but the run was trained on "
+            f"{trained.image_dtype}{list(trained.network.input_shape)}. Put back the data that it was trained on."
+        )
+    if len(dataset.class_names) > trained.network.num_outputs:
+        raise DataError(
+            f"{name}: has {len(dataset.class_names)} classes, but the network has {trained.network.num_outputs} "
+            "outputs. Put back the data that it was trained on."
+        )
+
+
+def compute_evaluation(
+    trained: TrainedRun,
+    dataset: Dataset,
+    split: SplitRange,
+    num_workers: int,
+    messages: Messages,
+    interruption: Interruption,
+    with_norms: bool = False,
+) -> tuple[Evaluation, float]:
+    """Evaluate a trained network on examples that fit it; return also the seconds that the computing took.
+
+    The parameters, and what is raised, are as in `evaluate_run`; `with_norms`: also the norms of the gradients.
+    """
+    training, network = trained.config.training, trained.network
+    kernels = kernel_set(training.kernels)
+    file = {split.file: dataset.files[split.file]}
+    data_specs, mapped = plan_splits(file)
+    exchange = evaluation_specs(network, training.dtype, split.size)
+    if with_norms:
+        exchange |= norm_specs(network, split.size)
+    plan = {"data set": total_bytes(data_specs), "parameters and results": total_bytes(exchange)}
+    check_memory(plan | memory_of_processes(training, network, num_workers), "the evaluation")
+    if load(kernels.all, training.dtype, announce=messages.say, warn=messages.warn):
+        end_fork_server()  # it has not loaded them
+    with interruption.deferred(), contextlib.ExitStack() as at_end:
+        arrays = SharedArrays(exchange | data_specs, mapped)
+        at_end.callback(arrays.close)
+        share_splits(file, arrays)
+        arrays["parameters"][:] = trained.parameters
+        computation = Computation(
+            network, training.kernels, training.dtype, training.tile, trained.normalisation, arrays
+        )
+        max_restarts = trained.config.workers.max_restarts
+        group = start_group(num_workers, computation, max_restarts=max_restarts, log=messages.say)
+        at_end.callback(group.close)
+        began = said = time.monotonic()
+
+        def follow(num_done: int) -> None:
+            nonlocal said
+            interruption.check()
+            if num_done < split.size and time.monotonic() > said + PROGRESS_SECONDS:
+                said = time.monotonic()
+                messages.say(f"{num_done:,} of {split.size:,} examples")
+
+        commands_a_round = COMMANDS_A_LOOK * max(1, num_workers)
+        evaluation = evaluate_split(group, arrays, split, training.tile, follow, commands_a_round, with_norms)
+        return evaluation, max(time.monotonic() - began, np.finfo(float).tiny)

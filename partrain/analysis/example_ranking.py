@@ -1,0 +1,139 @@
+"""Which examples a trained network finds hardest: by their loss, and by the norm of their gradients.
+
+An example whose label is wrong contradicts all others, so it comes out on top; so does one that no one could read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.analysis.evaluation import compute_evaluation, prepare_evaluation
+from partrain.analysis.trained_run import TrainedRun
+from partrain.data.batches import SplitRange
+from partrain.data.dataset import Dataset
+from partrain.data.label_noise import flipped_examples
+from partrain.network.clipping import gradient_norms
+from partrain.parallel.split_evaluation import Evaluation
+from partrain.system.messages import Messages
+from partrain.system.signals import Interruption
+from partrain.system.terminal_text import printable, table
+
+# What the lists are sorted by, and what a person calls it.
+MEASURES = {"largest_loss": "loss", "largest_gradient": "gradient norm"}
+
+
+# Without eq: comparing arrays gives arrays, so a generated == would only raise.
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The examples of a split with the largest losses and gradients: the facts, and what they are of."""
+
+    trained: TrainedRun
+    dataset: Dataset
+    split: SplitRange
+    facts: dict[str, Any]
+
+
+def rank_examples(
+    path: Path, split_name: str, top: int, num_workers: int, messages: Messages, interruption: Interruption
+) -> Ranking:
+    """Evaluate a run's newest checkpoint on a split, and find the examples at the top.
+
+    Parameters
+    ----------
+    path : the run's directory; another process may be writing into it.
+    split_name : "train", "validation" or "test".
+    top : how many examples a list holds, at most.
+    num_workers, messages, interruption, and what is raised : as in `evaluation.evaluate_run`.
+    """
+    trained, dataset, split, num_workers = prepare_evaluation(path, split_name, "last", num_workers, messages)
+    messages.say(
+        f"{path}: examples of step {trained.step:,} ({trained.checkpoint.name}), {split.size:,} {split_name} examples"
+    )
+    evaluation, _ = compute_evaluation(trained, dataset, split, num_workers, messages, interruption, with_norms=True)
+    facts = {
+        "split": split_name,
+        "checkpoint": trained.checkpoint.name,
+        "step": trained.step,
+        "num_examples": split.size,
+        "classes": list(trained.class_names),
+        **_lists(evaluation, top, _flipped(trained, split_name, split.size)),
+    }
+    return Ranking(trained, dataset, split, facts)
+
+
+def _flipped(trained: TrainedRun, split_name: str, num_examples: int) -> NDArray[np.bool_] | None:
+    """Return which examples have a label that was made wrong on purpose; None where none has."""
+    share = trained.config.data.label_noise
+    if share == 0 or split_name != "train":
+        return None
+    flipped_N = np.zeros(num_examples, bool)
+    flipped_N[flipped_examples(num_examples, share, trained.config.seed)] = True
+    return flipped_N
+
+
+def _lists(evaluation: Evaluation, top: int, flipped_N: NDArray[np.bool_] | None) -> dict[str, Any]:
+    assert evaluation.squared_norms_NL is not None
+    norms_N = gradient_norms(evaluation.squared_norms_NL)
+    lists = {}
+    for key, values_N in zip(MEASURES, (evaluation.losses_N, norms_N), strict=True):
+        # What is no number comes first: nothing is wrong with an example more than that.
+        order = np.argsort(-np.where(np.isnan(values_N), np.inf, values_N), kind="stable")[:top]
+        lists[key] = [
+            {
+                "index": index,
+                "label": int(evaluation.labels_N[index]),
+                "prediction": int(evaluation.predictions_N[index]),
+                "probability": float(evaluation.confidences_N[index]),
+                "loss": float(evaluation.losses_N[index]),
+                "gradient_norm": float(norms_N[index]),
+            }
+            | ({} if flipped_N is None else {"flipped": bool(flipped_N[index])})
+            for index in order.tolist()
+        ]
+    return lists
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """Return the lists as tables for a terminal."""
+    names = [printable(name) for name in facts["classes"]]
+    lines: list[str] = []
+    for key, measure in MEASURES.items():
+        examples = facts[key]
+        lines += ["", f"largest {measure} of {facts['num_examples']:,} {facts['split']} examples", ""]
+        lines += _table(examples, names)
+        if examples and "flipped" in examples[0]:
+            num = sum(example["flipped"] for example in examples)
+            lines += ["", f"{num:,} of these {len(examples):,} have a label that data.label_noise made wrong"]
+    return "\n".join(lines[1:])
+
+
+def _table(examples: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    with_flips = bool(examples) and "flipped" in examples[0]
+    header = (
+        "index",
+        "label",
+        "prediction",
+        "probability",
+        "loss",
+        "gradient norm",
+        *(["flipped"] if with_flips else []),
+    )
+    rows = [
+        (
+            str(e["index"]),
+            names[e["label"]],
+            names[e["prediction"]],
+            f"{e['probability']:.2%}",
+            f"{e['loss']:.4g}",
+            f"{e['gradient_norm']:.4g}",
+            *(["yes" if e["flipped"] else "no"] if with_flips else []),
+        )
+        for e in examples
+    ]
+    return table(header, rows)

@@ -1,0 +1,127 @@
+"""The network as an ONNX model: from raw pixels to logits and probabilities.
+
+Shapes: N examples; C, H, W channels, rows, columns; E outputs.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import partrain
+from partrain.analysis.trained_run import TrainedRun
+from partrain.errors import ConfigError, MissingPackage
+from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
+
+if TYPE_CHECKING:  # a package of the extra `export`
+    import onnx
+
+# Of 2021: old enough for every runtime, new enough for all that is used here.
+_OPSET, _IR_VERSION = 15, 8
+# A model is one message of Protocol Buffers, which has at most 2 GiB.
+_MAX_BYTES = 2**31 - 2**20
+
+
+def encode_onnx(trained: TrainedRun) -> bytes:
+    """Return the network as an ONNX model.
+
+    Its input `pixels` (N,C,H,W), N free, has the type of the data set's images: uint8 as a rule, so that images
+    which somebody has scaled already are refused, and not misread. Normalisation is part of the graph. Its outputs
+    are `logits` and `probabilities` (N,E). It computes in float32, whatever the network was trained in.
+
+    Raises
+    ------
+    MissingPackage
+        The package onnx is not installed.
+    ConfigError
+        The network is too large for the format.
+    """
+    try:
+        import onnx
+        from onnx import helper
+    except ImportError as error:
+        raise MissingPackage("onnx", "export", "export to .onnx") from error
+    num_bytes = trained.network.parameters.size * 4
+    if num_bytes > _MAX_BYTES:
+        raise ConfigError(
+            f"--to: {num_bytes:,} bytes of parameters are more than an .onnx file can hold; export to .safetensors"
+        )
+    graph = _graph(trained)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="partrain",
+        producer_version=partrain.__version__,
+    )
+    helper.set_model_props(
+        model,
+        {
+            "class_names": json.dumps(trained.class_names, ensure_ascii=False),
+            "mean": json.dumps(trained.normalisation.mean),
+            "std": json.dumps(trained.normalisation.std),
+        },
+    )
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _graph(trained: TrainedRun) -> onnx.GraphProto:
+    """Return the graph: normalisation, the layers, softmax."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    constants: list[onnx.TensorProto] = []
+
+    def constant(name: str, array: NDArray[Any]) -> str:
+        constants.append(numpy_helper.from_array(array.astype(np.float32), name))
+        return name
+
+    parameters = trained.network.parameters.views(trained.parameters)
+    per_channel = (1, -1, 1, 1)
+    mean = constant("mean", np.array(trained.normalisation.mean).reshape(per_channel))
+    std = constant("std", np.array(trained.normalisation.std).reshape(per_channel))
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["pixels_as_float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Sub", ["pixels_as_float", mean], ["centred"]),
+        helper.make_node("Div", ["centred", std], ["normalised"]),
+    ]
+    x = "normalised"
+    layers = [layer for layer in trained.network.layers if not isinstance(layer, Dropout)]  # for training alone
+    last = layers[-1]
+    for layer in layers:
+        operator, attributes = _operator(layer)
+        inputs = [x, *(constant(p.name, parameters[p.name]) for p in layer.parameters)]
+        x = "logits" if layer is last else f"{layer.name}.output"
+        nodes.append(helper.make_node(operator, inputs, [x], name=layer.name, **attributes))
+    nodes.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
+    outputs = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", trained.network.num_outputs])
+        for name in ("logits", "probabilities")
+    ]
+    pixels = helper.make_tensor_value_info(
+        "pixels",
+        helper.np_dtype_to_tensor_dtype(np.dtype(trained.image_dtype)),
+        ["N", *trained.network.input_shape],
+    )
+    return helper.make_graph(nodes, trained.config.name, [pixels], outputs, constants)
+
+
+def _operator(layer: Layer) -> tuple[str, dict[str, Any]]:
+    """Return a layer's operator of ONNX, and its attributes."""
+    match layer:
+        case Conv2d(stride=stride, padding=(rows, columns)):
+            return "Conv", {"strides": stride, "pads": (rows, columns, rows, columns)}
+        case MaxPool2d(window=window, stride=stride):
+            return "MaxPool", {"kernel_shape": window, "strides": stride}
+        case Relu():
+            return "Relu", {}
+        case Flatten():
+            return "Flatten", {"axis": 1}
+        case Dense():
+            return "Gemm", {"transB": 1}
+    raise AssertionError(layer)

@@ -1,0 +1,114 @@
+"""How a training went: cost over iterations, accuracy over epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from partrain.analysis.plots.canvas import BLUE, LIGHT_BLUE, VERMILION, new_axes, new_figure
+
+Rows = Sequence[Mapping[str, Any]]
+Series = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+# The smoothed curve is a mean over about this share of all points.
+SMOOTHED_SHARE = 0.05
+# Of so few points each one is marked.
+FEW_POINTS = 30
+# Of more points a line only gets slower to draw: the picture is narrower.
+MAX_POINTS = 20_000
+
+
+def draw_cost(rows: Rows) -> Figure | None:
+    """Draw the cost of each logged step, raw and smoothed, and that of the validation; None without any.
+
+    Parameters
+    ----------
+    rows : of metrics.jsonl.
+    """
+    steps, losses = _series(rows, "step", "train/loss")
+    if not len(steps):
+        return None
+    figure = new_figure()
+    axes = new_axes(figure, "Cost over iterations", "iteration (step)", "cost (mean cross-entropy, nats)")
+    smoothed, num_points = smooth(losses)
+    span = max(1.0, num_points * (steps[-1] - steps[0]) / max(1, len(steps) - 1))
+    marker = "." if len(steps) <= FEW_POINTS else None
+    axes.plot(steps, losses, marker=marker, color=LIGHT_BLUE, linewidth=0.7, alpha=0.7, label="of a step's batch")
+    axes.plot(steps, smoothed, color=BLUE, linewidth=2, label=f"smoothed over about {span:,.0f} steps")
+    at, validation = _series(rows, "step", "validation/loss")
+    if len(at):
+        axes.plot(at, validation, "o-", color=VERMILION, linewidth=1.2, markersize=5, label="of the validation")
+    lowest, highest = float(smoothed.min()), float(smoothed.max())
+    if highest >= 10 * lowest > 0:
+        # Of single batches some come near to 0, which has no place on a logarithmic axis.
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=max(lowest / 100, float(np.quantile(losses, 0.01)) / 2))
+        axes.yaxis.set_major_formatter("{x:g}")
+    axes.legend()
+    return figure
+
+
+def draw_accuracy(rows: Rows) -> Figure | None:
+    """Draw the accuracy of the validation, and the smoothed one of the training; None without any.
+
+    Parameters
+    ----------
+    rows : of metrics.jsonl.
+    """
+    epochs, accuracies = _series(rows, "epoch", "train/accuracy")
+    at, validation = _series(rows, "epoch", "validation/accuracy")
+    if not len(epochs) and not len(at):
+        return None
+    figure = new_figure()
+    axes = new_axes(figure, "Accuracy over epochs", "epoch", "accuracy")
+    if len(epochs):
+        smoothed, _ = smooth(accuracies)
+        marker = "." if len(epochs) <= FEW_POINTS else None
+        axes.plot(epochs, smoothed, marker=marker, color=BLUE, label="of the training's batches, smoothed")
+    if len(at):
+        axes.plot(at, validation, "o-", color=VERMILION, markersize=6, clip_on=False, label="of the validation")
+        axes.annotate(
+            f"{validation[-1]:.2%}",
+            (float(at[-1]), float(validation[-1])),
+            xytext=(0, -18),
+            textcoords="offset points",
+            ha="right",
+            color=VERMILION,
+        )
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_ylim(top=1)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def smooth(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    """Return the exponential moving mean of the values so far, and over about how many points it is taken.
+
+    m = (1-w)·m + w·x with m = 0 at first, divided by 1 - (1-w)^t, since at first it lacks weight.
+    """
+    num_points = max(1, round(SMOOTHED_SHARE * len(values)))
+    weight = 2 / (num_points + 1)
+    smoothed, mean, lacking = np.empty(len(values)), 0.0, 1.0
+    for k, value in enumerate(values.tolist()):
+        mean += weight * (value - mean)
+        lacking *= 1 - weight
+        smoothed[k] = mean / (1 - lacking)
+    return smoothed, num_points
+
+
+def _series(rows: Rows, x_name: str, y_name: str) -> Series:
+    """Return two columns of the rows that have finite numbers in both."""
+    pairs = [(row[x_name], row[y_name]) for row in rows if _is_number(row.get(x_name)) and _is_number(row.get(y_name))]
+    pairs = pairs[:: max(1, len(pairs) // MAX_POINTS)]
+    x, y = (np.array([pair[k] for pair in pairs], np.float64) for k in (0, 1))
+    return x, y
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,123 @@
+"""A data set of any source as NumPy arrays: one .npz file, or a folder of .npy files that can be mapped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION
+from partrain.data.batches import SplitRange
+from partrain.data.dataset import Dataset, chunks
+from partrain.errors import ConfigError, ResourceError
+from partrain.system.durable_files import sync_folder
+
+
+def pack(dataset: Dataset, splits: Mapping[str, SplitRange], to: Path) -> Path:
+    """Write a data set as arrays, which `data.name: arrays` takes; they train to the same bits.
+
+    Parameters
+    ----------
+    dataset, splits : what to write; training and validation examples that no split has are left out.
+    to : a file that ends in .npz and is replaced if it is there, or a folder that is not there, or empty.
+
+    Returns
+    -------
+    What was written.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds something.
+    ResourceError
+        It cannot be written.
+    """
+    arrays = _arrays(dataset, splits)
+    is_file = to.suffix == ".npz"
+    if not is_file and (to.is_file() or (to.is_dir() and any(to.iterdir()))):
+        raise ConfigError(f"{to}: is there already. Give a folder that is new or empty, or a file that ends in .npz.")
+    try:
+        to.absolute().parent.mkdir(parents=True, exist_ok=True)
+        (_write_file if is_file else _write_folder)(arrays, to.absolute())
+        sync_folder(to.absolute().parent)
+    except OSError as error:
+        raise ResourceError(f"{to}: cannot be written: {error.strerror or error}") from None
+    return to
+
+
+def _arrays(dataset: Dataset, splits: Mapping[str, SplitRange]) -> dict[str, NDArray[Any]]:
+    """Return the arrays by the names that `load_arrays` knows."""
+    last = splits["validation"].last  # validation follows training
+    return {
+        "train_images": dataset.train.images[:last],
+        "train_labels": dataset.train.labels[:last],
+        "test_images": dataset.test.images,
+        "test_labels": dataset.test.labels,
+        CLASS_NAMES: np.array(dataset.class_names),
+        NUM_VALIDATION: np.array(splits["validation"].size),
+    }
+
+
+def _write_file(arrays: Mapping[str, NDArray[Any]], to: Path) -> None:
+    temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            # Not numpy.savez, which stamps the time, so that equal arrays would be different files.
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for name, array in arrays.items():
+                    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                        for part in _npy(array):
+                            member.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, to)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_folder(arrays: Mapping[str, NDArray[Any]], to: Path) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=".tmp", dir=to.parent))
+    try:
+        temporary.chmod(0o777 & ~_umask())
+        for name, array in arrays.items():
+            with open(temporary / f"{name}.npy", "wb") as file:
+                for part in _npy(array):
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+        os.rename(temporary, to)  # over an empty folder, too
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _npy(array: NDArray[Any]) -> Iterator[Any]:
+    """Yield the content of an .npy file in parts."""
+    fields = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
+    header = _Parts()
+    np.lib.format.write_array_header_1_0(header, fields)
+    yield from header.parts
+    for chunk in chunks(array):
+        yield chunk.view(np.uint8).data
+
+
+class _Parts:
+    """A file that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def write(self, part: bytes) -> None:
+        self.parts.append(part)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

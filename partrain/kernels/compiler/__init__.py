@@ -1,0 +1,1 @@
+"""Numba: compile flags, kernel cache, parallel compilation."""

@@ -1,0 +1,1 @@
+"""Atomic operations and mailboxes in shared memory."""

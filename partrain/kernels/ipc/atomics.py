@@ -1,0 +1,118 @@
+"""Memory that several threads work on at once: atomic operations, arrays by their address, and giving way.
+
+All atomic operations are sequentially consistent. Indices count elements; nothing checks them.
+"""
+
+from __future__ import annotations
+
+import platform
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from partrain.kernels.simd.vectors import _address
+
+_ORDERING = "seq_cst"
+
+# Of the C library: lets another thread have the processor.
+yield_processor = types.ExternalFunction("sched_yield", types.int32())
+
+# LLVM's name for the instruction that says that a loop waits, with its argument.
+_RELAX = {
+    "x86_64": ("llvm.x86.sse2.pause", []),
+    "AMD64": ("llvm.x86.sse2.pause", []),
+    "aarch64": ("llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]),
+    "arm64": ("llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]),
+}.get(platform.machine())
+
+
+@intrinsic
+def relax_processor(typing):
+    """Spend a few cycles of a loop that waits, and leave the core to its other thread meanwhile."""
+
+    def code(context, builder, signature, arguments):
+        if _RELAX is not None:
+            name, constants = _RELAX
+            instruction = ir.FunctionType(ir.VoidType(), [constant.type for constant in constants])
+            builder.call(builder.module.declare_intrinsic(name, (), instruction), constants)
+        return context.get_dummy_value()
+
+    return types.void(), code
+
+
+@intrinsic
+def atomic_load(typing, array, index):
+    """Return the int64 array[index]."""
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        address = _address(context, builder, signature.args[0], arguments[0], index)
+        return builder.load_atomic(address, _ORDERING, align=8)
+
+    return types.int64(array, index), code
+
+
+@intrinsic
+def atomic_store(typing, array, index, number):
+    """Write `number` to the int64 array[index]."""
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        number = context.cast(builder, arguments[2], signature.args[2], types.int64)
+        address = _address(context, builder, signature.args[0], arguments[0], index)
+        builder.store_atomic(number, address, _ORDERING, align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, index, number), code
+
+
+def _read_modify_write(operation, description):
+    def typed(typing, array, index, number):
+        def code(context, builder, signature, arguments):
+            index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+            number = context.cast(builder, arguments[2], signature.args[2], types.int64)
+            address = _address(context, builder, signature.args[0], arguments[0], index)
+            return builder.atomic_rmw(operation, address, number, _ORDERING)
+
+        return types.int64(array, index, number), code
+
+    typed.__doc__ = description
+    return intrinsic(typed)
+
+
+atomic_add = _read_modify_write("add", "Add `number` to the int64 array[index]; return what was there before.")
+atomic_max = _read_modify_write("max", "Raise the int64 array[index] to `number`; return what was there before.")
+
+
+@intrinsic
+def compare_exchange(typing, array, index, expected, number):
+    """Write `number` to the int64 array[index] if that is `expected`; return whether it was."""
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        expected, number = (
+            context.cast(builder, argument, given, types.int64)
+            for argument, given in zip(arguments[2:], signature.args[2:], strict=True)
+        )
+        address = _address(context, builder, signature.args[0], arguments[0], index)
+        outcome = builder.cmpxchg(address, expected, number, _ORDERING, _ORDERING)
+        return builder.extract_value(outcome, 1)
+
+    return types.boolean(array, index, expected, number), code
+
+
+def _pointer_to(number_type):
+    def typed(typing, address):
+        def code(context, builder, signature, arguments):
+            address = context.cast(builder, arguments[0], signature.args[0], types.intp)
+            return builder.inttoptr(address, context.get_value_type(signature.return_type))
+
+        return types.CPointer(number_type)(address), code
+
+    typed.__doc__ = f"Return `address` as a pointer to {number_type}, for `numba.carray`."
+    return intrinsic(typed)
+
+
+float32_pointer = _pointer_to(types.float32)
+int32_pointer = _pointer_to(types.int32)

@@ -1,0 +1,1 @@
+"""LLVM vectors and register blocks that the fast kernels are built from."""

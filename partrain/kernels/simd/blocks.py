@@ -1,0 +1,325 @@
+"""Blocks of vectors that stay in registers over an inner loop, and the points that they come from and go to.
+
+Each step of an inner loop is one operation here, which emits all its loads and multiply-adds in a fixed order.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from partrain.kernels.simd.vectors import (
+    _FLOAT,
+    _INT64,
+    LANES,
+    VECTOR,
+    _address,
+    _Block,
+    _fma,
+    _in_this_order,
+    _load_at,
+    _Points,
+    _splat,
+    _store_at,
+)
+
+
+@intrinsic
+def rectify(typing, value):
+    """Return max(value, 0) of a vector or block; NaN stays NaN."""
+
+    def code(context, builder, signature, arguments):
+        zero = _splat(builder, ir.Constant(_FLOAT, 0.0))
+        if not isinstance(signature.args[0], _Block):
+            return builder.select(builder.fcmp_ordered(">", zero, arguments[0]), zero, arguments[0])
+        block = arguments[0]
+        for j in range(signature.args[0].size):
+            v = builder.extract_value(block, j)
+            block = builder.insert_value(block, builder.select(builder.fcmp_ordered(">", zero, v), zero, v), j)
+        return block
+
+    return value(value), code
+
+
+@intrinsic(prefer_literal=True)
+def points_of(typing, array, start, offsets, first, size):
+    """Return `size` addresses: those of array[start + offsets[first + j]]."""
+    points = _Points(size.literal_value)
+
+    def code(context, builder, signature, arguments):
+        array_type, start_type, offsets_type, first_type, _ = signature.args
+        start = context.cast(builder, arguments[1], start_type, types.intp)
+        first = context.cast(builder, arguments[3], first_type, types.intp)
+        base = _address(context, builder, array_type, arguments[0], start)
+        table = _address(context, builder, offsets_type, arguments[2], first)
+        result = ir.Constant(points.llvm_type, ir.Undefined)
+        for j in range(points.size):
+            offset = builder.load(builder.gep(table, [ir.Constant(_INT64, j)]))
+            result = builder.insert_value(result, builder.gep(base, [offset]), j)
+        return result
+
+    return points(array, start, offsets, first, size), code
+
+
+@intrinsic(prefer_literal=True)
+def points_in_steps(typing, array, start, step, size):
+    """Return `size` addresses: those of array[start + j*step]."""
+    points = _Points(size.literal_value)
+
+    def code(context, builder, signature, arguments):
+        array_type, start_type, step_type, _ = signature.args
+        start = context.cast(builder, arguments[1], start_type, types.intp)
+        step = context.cast(builder, arguments[2], step_type, types.intp)
+        address = _address(context, builder, array_type, arguments[0], start)
+        result = ir.Constant(points.llvm_type, ir.Undefined)
+        for j in range(points.size):
+            result = builder.insert_value(result, address, j)
+            address = builder.gep(address, [step])
+        return result
+
+    return points(array, start, step, size), code
+
+
+@intrinsic(prefer_literal=True)
+def block_of_pairs(typing, first, second, size):
+    """Return a block of `size` pairs of vectors: block[j,0] = first, block[j,1] = second."""
+    block = _Block(2 * size.literal_value)
+
+    def code(context, builder, signature, arguments):
+        result = ir.Constant(block.llvm_type, ir.Undefined)
+        for j in range(block.size):
+            result = builder.insert_value(result, arguments[j % 2], j)
+        return result
+
+    return block(first, second, size), code
+
+
+@intrinsic(prefer_literal=True)
+def zeros(typing, size):
+    """Return a block of `size` vectors of zeros."""
+    block = _Block(size.literal_value)
+
+    def code(context, builder, signature, arguments):
+        return ir.Constant(block.llvm_type, None)
+
+    return block(size), code
+
+
+@intrinsic
+def load_block(typing, points, index):
+    """Return the block of the vectors at points[j][index]."""
+    block = _Block(points.size)
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        result = ir.Constant(block.llvm_type, ir.Undefined)
+        for j in range(points.size):
+            address = builder.gep(builder.extract_value(arguments[0], j), [index])
+            result = builder.insert_value(result, _load_at(builder, address), j)
+        return result
+
+    return block(points, index), code
+
+
+@intrinsic
+def store_block(typing, block, points, index):
+    """Write the block's vectors to points[j][index]."""
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[2], signature.args[2], types.intp)
+        for j in range(points.size):
+            address = builder.gep(builder.extract_value(arguments[1], j), [index])
+            _store_at(builder, builder.extract_value(arguments[0], j), address)
+        return context.get_dummy_value()
+
+    return types.void(block, points, index), code
+
+
+@intrinsic(prefer_literal=True)
+def store_half(typing, block, half, points, index):
+    """Write the vectors block[j,half] to points[j][index]."""
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[3], signature.args[3], types.intp)
+        for j in range(points.size):
+            address = builder.gep(builder.extract_value(arguments[2], j), [index])
+            _store_at(builder, builder.extract_value(arguments[0], j * 2 + half.literal_value), address)
+        return context.get_dummy_value()
+
+    return types.void(block, half, points, index), code
+
+
+@intrinsic(prefer_literal=True)
+def add_outer(typing, block, array, first, second, points, index):
+    """Return block[j,u] + vector u * points[j][index], u = 0, 1: two vectors times single numbers.
+
+    The vectors are array[first:][:LANES] and array[second:][:LANES].
+    """
+
+    def code(context, builder, signature, arguments):
+        result, array_value, first, second, pointers, index = arguments
+        index = context.cast(builder, index, signature.args[5], types.intp)
+        vectors = []
+        for start, start_type in ((first, signature.args[2]), (second, signature.args[3])):
+            start = context.cast(builder, start, start_type, types.intp)
+            vectors.append(_load_at(builder, _address(context, builder, signature.args[1], array_value, start)))
+        for j in range(points.size):
+            number = builder.load(builder.gep(builder.extract_value(pointers, j), [index]))
+            number = _splat(builder, number)
+            for u in range(2):
+                at = j * 2 + u
+                total = _fma(builder, vectors[u], number, builder.extract_value(result, at))
+                _in_this_order(builder, total)
+                result = builder.insert_value(result, total, at)
+        return result
+
+    return block(block, array, first, second, points, index), code
+
+
+@intrinsic
+def add_rows(typing, block, array, first, points, index):
+    """Return block[j,u] + array[first + u*LANES :][:LANES] * points[j][index]: neighbours times single numbers."""
+    width = block.size // points.size
+
+    def code(context, builder, signature, arguments):
+        result, array_value, first, pointers, index = arguments
+        first = context.cast(builder, first, signature.args[2], types.intp)
+        index = context.cast(builder, index, signature.args[4], types.intp)
+        address = _address(context, builder, signature.args[1], array_value, first)
+        vectors = [_load_at(builder, builder.gep(address, [ir.Constant(_INT64, u * LANES)])) for u in range(width)]
+        for j in range(points.size):
+            number = _splat(builder, builder.load(builder.gep(builder.extract_value(pointers, j), [index])))
+            for u in range(width):
+                total = _fma(builder, vectors[u], number, builder.extract_value(result, j * width + u))
+                _in_this_order(builder, total)
+                result = builder.insert_value(result, total, j * width + u)
+        return result
+
+    return block(block, array, first, points, index), code
+
+
+@intrinsic(prefer_literal=True)
+def load_rows(typing, points, index, width):
+    """Return the block of the `width` neighbouring vectors at each points[j][index]."""
+    block = _Block(width.literal_value * points.size)
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        result = ir.Constant(block.llvm_type, ir.Undefined)
+        for j in range(points.size):
+            address = builder.gep(builder.extract_value(arguments[0], j), [index])
+            for u in range(width.literal_value):
+                at = builder.gep(address, [ir.Constant(_INT64, u * LANES)])
+                result = builder.insert_value(result, _load_at(builder, at), j * width.literal_value + u)
+        return result
+
+    return block(points, index, width), code
+
+
+@intrinsic
+def store_rows(typing, block, points, index):
+    """Write the block's vectors, the neighbours of each row j to points[j][index]."""
+    width = block.size // points.size
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[2], signature.args[2], types.intp)
+        for j in range(points.size):
+            address = builder.gep(builder.extract_value(arguments[1], j), [index])
+            for u in range(width):
+                at = builder.gep(address, [ir.Constant(_INT64, u * LANES)])
+                _store_at(builder, builder.extract_value(arguments[0], j * width + u), at)
+        return context.get_dummy_value()
+
+    return types.void(block, points, index), code
+
+
+@intrinsic
+def add_dots(typing, block, x, x_index, w, w_index):
+    """Return block[j,u] + x[j][x_index:][:LANES] * w[u][w_index:][:LANES], for all points j of x and u of w."""
+
+    def code(context, builder, signature, arguments):
+        result, x_pointers, x_at, w_pointers, w_at = arguments
+        x_at = context.cast(builder, x_at, signature.args[2], types.intp)
+        w_at = context.cast(builder, w_at, signature.args[4], types.intp)
+        width = w.size
+        vectors = [_load_at(builder, builder.gep(builder.extract_value(w_pointers, u), [w_at])) for u in range(width)]
+        for j in range(x.size):
+            vector = _load_at(builder, builder.gep(builder.extract_value(x_pointers, j), [x_at]))
+            for u in range(width):
+                total = _fma(builder, vector, vectors[u], builder.extract_value(result, j * width + u))
+                _in_this_order(builder, total)
+                result = builder.insert_value(result, total, j * width + u)
+        return result
+
+    return block(block, x, x_index, w, w_index), code
+
+
+@intrinsic(prefer_literal=True)
+def add_outer_half(typing, block, half, array, first, points, index):
+    """Return the block with only block[j,half] + array[first:][:LANES] * points[j][index] changed."""
+
+    def code(context, builder, signature, arguments):
+        result, _, array_value, first, pointers, index = arguments
+        first = context.cast(builder, first, signature.args[3], types.intp)
+        index = context.cast(builder, index, signature.args[5], types.intp)
+        vector = _load_at(builder, _address(context, builder, signature.args[2], array_value, first))
+        for j in range(points.size):
+            number = builder.load(builder.gep(builder.extract_value(pointers, j), [index]))
+            at = j * 2 + half.literal_value
+            total = _fma(builder, vector, _splat(builder, number), builder.extract_value(result, at))
+            _in_this_order(builder, total)
+            result = builder.insert_value(result, total, at)
+        return result
+
+    return block(block, half, array, first, points, index), code
+
+
+@intrinsic
+def add_scaled(typing, block, factor, points, index):
+    """Return block[j] + factor * points[j][index : index+LANES]."""
+
+    def code(context, builder, signature, arguments):
+        result, factor, pointers, index = arguments
+        index = context.cast(builder, index, signature.args[3], types.intp)
+        for j in range(points.size):
+            vector = _load_at(builder, builder.gep(builder.extract_value(pointers, j), [index]))
+            total = _fma(builder, factor, vector, builder.extract_value(result, j))
+            _in_this_order(builder, total)
+            result = builder.insert_value(result, total, j)
+        return result
+
+    return block(block, VECTOR, points, index), code
+
+
+@intrinsic
+def scatter_add(typing, points, index, factor, block):
+    """Add factor * block[j] to the vectors at points[j][index]."""
+
+    def code(context, builder, signature, arguments):
+        pointers, index, factor, block_value = arguments
+        index = context.cast(builder, index, signature.args[1], types.intp)
+        for j in range(points.size):
+            address = builder.gep(builder.extract_value(pointers, j), [index])
+            total = _fma(builder, factor, builder.extract_value(block_value, j), _load_at(builder, address))
+            _store_at(builder, total, address)
+        return context.get_dummy_value()
+
+    return types.void(points, index, VECTOR, block), code
+
+
+@intrinsic
+def add_products(typing, block, vector, points, index):
+    """Return block[j] + vector * points[j][index]: one vector times single numbers."""
+
+    def code(context, builder, signature, arguments):
+        result, vector, pointers, index = arguments
+        index = context.cast(builder, index, signature.args[3], types.intp)
+        for j in range(points.size):
+            number = builder.load(builder.gep(builder.extract_value(pointers, j), [index]))
+            total = _fma(builder, vector, _splat(builder, number), builder.extract_value(result, j))
+            total = _in_this_order(builder, total)
+            result = builder.insert_value(result, total, j)
+        return result
+
+    return block(block, VECTOR, points, index), code

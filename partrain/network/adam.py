@@ -1,0 +1,92 @@
+"""Adam's hyper-parameters over the steps, and its state.
+
+The moments live as long as the run: they are neither zeroed from batch to batch nor forgotten by a checkpoint.
+
+Sources: Kingma, Ba, "Adam", arXiv 1412.6980; Loshchilov, Hutter, "Decoupled weight decay", arXiv 1711.05101;
+cosine: Loshchilov, Hutter, "SGDR", arXiv 1608.03983.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.config.schema import Optimizer, Schedule
+
+Array = NDArray[Any]
+
+# How many numbers `Adam.coefficients` returns.
+NUM_COEFFICIENTS = 9
+
+
+def learning_rate(step: int, optimizer: Optimizer, schedule: Schedule) -> float:
+    """Return the learning rate of `step`, counted from 1.
+
+    It rises linearly over `warmup_steps` to `optimizer.lr`. Then it stays (constant), falls by `factor` after
+    every `every_steps` steps (step), or falls along half a cosine to `final_lr`, which it reaches after
+    `decay_steps` steps and keeps (cosine).
+    """
+    if step <= schedule.warmup_steps:
+        return optimizer.lr * step / schedule.warmup_steps
+    if schedule.name == "constant":
+        return optimizer.lr
+    if schedule.name == "step":
+        return float(optimizer.lr * schedule.factor ** ((step - 1) // schedule.every_steps))
+    assert schedule.decay_steps is not None
+    if step > schedule.decay_steps:
+        return schedule.final_lr
+    progress = (step - 1 - schedule.warmup_steps) / (schedule.decay_steps - schedule.warmup_steps)
+    return schedule.final_lr + (optimizer.lr - schedule.final_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+class Adam:
+    """Adam with bias correction and decoupled weight decay over one flat vector.
+
+    Parameters
+    ----------
+    parameters : the vector; written in place by `update`.
+    optimizer, schedule : their fields of the configuration.
+    update_kernel : kernels.loops.adam_update, loaded for the vector's dtype.
+
+    Attributes
+    ----------
+    first_moment, second_moment : vectors like `parameters`, zero at first; assign to their elements to go on
+        from a saved state.
+    """
+
+    def __init__(
+        self, parameters: Array, optimizer: Optimizer, schedule: Schedule, update_kernel: Callable[..., Any]
+    ) -> None:
+        self.parameters, self._optimizer, self._schedule = parameters, optimizer, schedule
+        self._update_kernel = update_kernel
+        self.first_moment = np.zeros_like(parameters)
+        self.second_moment = np.zeros_like(parameters)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of `step`, counted from 1."""
+        return learning_rate(step, self._optimizer, self._schedule)
+
+    def coefficients(self, num_examples: int, step: int) -> tuple[float, ...]:
+        """Return what `loops.adam_update` is given between gradient and moments, for the sum of `num_examples`."""
+        o = self._optimizer
+        lr = self.learning_rate(step)
+        return (
+            1 / num_examples,
+            lr / (1 - o.beta1**step),
+            o.beta1,
+            1 - o.beta1,
+            o.beta2,
+            1 - o.beta2,
+            o.eps,
+            1 - lr * o.weight_decay,
+            1 / math.sqrt(1 - o.beta2**step),
+        )
+
+    def update(self, gradient_sum: Array, num_examples: int, step: int) -> None:
+        """Make step `step` (counted from 1) with the mean gradient of `num_examples`."""
+        coefficients = self.coefficients(num_examples, step)
+        self._update_kernel(gradient_sum, *coefficients, self.first_moment, self.second_moment, self.parameters)

@@ -1,0 +1,148 @@
+"""Several ranks as one group that carries out commands: each computes its share, and all get all results."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.errors import FailedRun
+from partrain.network.network import Network
+from partrain.parallel.mpi.exchange import CHECK, SEQUENCE, SIGNAL, Message, exchanged_arrays, lay_out, rank_share
+from partrain.parallel.workers.pool import ComputeGroup
+from partrain.parallel.workers.tiles import cut_into_shards
+from partrain.parallel.workers.worker import GRADIENTS, STEPS, Command
+from partrain.system.signals import Interruption
+
+
+class Ranks(Protocol):
+    """What this file needs of `mpi_group.MpiGroup`."""
+
+    rank: int
+    size: int
+
+    @property
+    def launcher_is_gone(self) -> bool:
+        """Whether who started this rank has ended."""
+
+    def exchange(self, buffer: NDArray[np.uint8], counts: Sequence[int], places: Sequence[int]) -> None:
+        """Fill the buffer with the pieces of all ranks."""
+
+
+class RankedGroup:
+    """Carries out commands together with the other ranks, which are given the same ones.
+
+    Parameters
+    ----------
+    local : who computes this rank's share.
+    ranks : who exchanges bytes.
+    network, arrays, tile : of the computation.
+    received : the signals that this rank received.
+    agreed : told of the signal that any rank received; all ranks are told after the same exchange.
+
+    With each exchange goes its number, and with those of evaluations a checksum of the parameters: where ranks
+    disagree, the run fails, and does not go on with differing bits.
+
+    Attributes
+    ----------
+    num_tiles_computed : by each worker of this rank.
+    computed_at, exchanged_at : when the last `run` had computed, and had everything, as `time.monotonic` counts.
+    """
+
+    num_at_once = 1  # a rank cuts its own share
+
+    def __init__(
+        self,
+        local: ComputeGroup,
+        ranks: Ranks,
+        network: Network,
+        arrays: Mapping[str, NDArray[Any]],
+        tile: int,
+        received: Interruption,
+        agreed: Interruption,
+    ) -> None:
+        self._local, self._ranks, self._network, self._arrays, self._tile = local, ranks, network, arrays, tile
+        self._received, self._agreed = received, agreed
+        self.num_tiles_computed = local.num_tiles_computed
+        self._num_exchanges = 0
+        self.computed_at = self.exchanged_at = 0.0
+        self._message = functools.lru_cache(maxsize=8)(self._lay_out)
+        self._share = functools.lru_cache(maxsize=8)(self._cut_share)
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes of this rank besides itself."""
+        return self._local.pids
+
+    def run(self, commands: Sequence[Command]) -> None:
+        """Return when all ranks have carried out their shares, and every result is here.
+
+        Parameters
+        ----------
+        commands : one after the other, without a gap between them; the same on all ranks.
+        """
+        last, piece = commands[-1].last, commands[0].last - commands[0].first
+        self._local.run(self._share(commands[0], last, piece))
+        self.computed_at = time.monotonic()
+        self.exchange(commands[0], last)
+        self.exchanged_at = time.monotonic()
+
+    def exchange(self, like: Command, last: int) -> None:
+        """Give this rank's results to all, and take theirs, of the examples from `like.first` on to `last`-1."""
+        message = self._message(like.operation, like.first, last)
+        self._fill_header(message.headers_RW[self._ranks.rank], like.operation)
+        for target, source in message.outgoing:
+            target[...] = source
+        self._ranks.exchange(message.buffer, message.counts, message.places)
+        for target, source in message.incoming:
+            target[...] = source
+        self._read_headers(message, like.operation)
+
+    def step_message(self, num_examples: int) -> Message:
+        """Return the message of a step with so many examples."""
+        return self._message(GRADIENTS, 0, num_examples)
+
+    def close(self) -> None:
+        """End this rank's processes."""
+        self._local.close()
+
+    def _cut_share(self, like: Command, last: int, piece: int) -> list[Command]:
+        begin, end = rank_share(like.first, last, self._tile, self._ranks.rank, self._ranks.size)
+        if begin == end:
+            return []
+        if like.operation in STEPS:
+            cuts = [
+                (begin + a, begin + b) for a, b in cut_into_shards(end - begin, self._tile, self._local.num_at_once)
+            ]
+        else:
+            cuts = [(place, min(place + piece, end)) for place in range(begin, end, piece)]
+        return [like._replace(first=a, last=b) for a, b in cuts]
+
+    def _lay_out(self, operation: int, first: int, last: int) -> Message:
+        ranks, size = self._ranks, self._ranks.size
+        shares = [rank_share(first, last, self._tile, rank, size) for rank in range(size)]
+        names = exchanged_arrays(self._network, operation)
+        return lay_out(self._arrays, names, shares, self._tile, ranks.rank)
+
+    def _fill_header(self, header: NDArray[np.int64], operation: int) -> None:
+        self._num_exchanges += 1
+        if self._received.received is None and self._ranks.launcher_is_gone:
+            self._received.received = signal.SIGTERM  # nobody is left to send it
+        header[SEQUENCE] = self._num_exchanges
+        header[SIGNAL] = self._received.received or 0
+        # In a step it would cost as much as the exchange itself.
+        header[CHECK] = operation if operation in STEPS else zlib.crc32(self._arrays["parameters"].data)
+
+    def _read_headers(self, message: Message, operation: int) -> None:
+        for rank, header in enumerate(message.headers_RW):
+            for place, what in ((SEQUENCE, "exchange another message"), (CHECK, "have other parameters")):
+                if header[place] != message.headers_RW[0][place]:
+                    raise FailedRun(f"rank {rank} and rank 0 {what}; that must not be: their bits would differ")
+            if header[SIGNAL] and self._agreed.received is None:
+                self._agreed.received = int(header[SIGNAL])

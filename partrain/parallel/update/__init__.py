@@ -1,0 +1,1 @@
+"""Reduction of gradients and the Adam update, in pieces."""

@@ -1,0 +1,334 @@
+"""From what the tiles of a batch left in the shared arrays to new parameters.
+
+The plain way is: reduce (parallel.update.reduction), check, Adam, check. Where the kernels are made for it, and the
+gradient can be seen to be finite without being written down, all of that is one pass in pieces, by threads of the
+coordinator while the workers sleep (kernels.update): the same sums in the same order, so the same bits. Where an update
+is too short for a second thread to be woken, workers that wait without sleeping help with it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.kernels import loops, norms, update
+from partrain.kernels.compiler.kernel_set import KernelSet
+from partrain.kernels.ipc.signal_words import LINE, OWNER, homes_at
+from partrain.network.adam import NUM_COEFFICIENTS, Adam
+from partrain.network.network import Network
+from partrain.parallel.update import piece_plan
+from partrain.parallel.update.piece_plan import cut_update, ranges, useful_threads
+from partrain.parallel.update.reduction import GradientReduction
+from partrain.system.fault_injection import kill_point
+from partrain.system.machine import available_processors
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """A value is NaN or infinite: a gradient, before anything was written, or an updated parameter."""
+
+    parameter: str
+    is_gradient: bool
+
+
+class ParameterUpdate:
+    """Makes the steps of a training out of what its tiles computed.
+
+    Parameters
+    ----------
+    network : its shapes.
+    kernels : loaded for `dtype`.
+    arrays : as exchange.exchange_specs plans them; read. With those of `help_specs` among them, helpers are called.
+    tile : examples a tile.
+    dtype : "float32" or "float64".
+    adam : over arrays["parameters"]. With helpers, its moments are elsewhere between updates: see `collect_moments`.
+    num_threads : how many compute, at most; None: as many as pay here, and with helpers 1. The bits are the same for
+        any number.
+
+    Side effects
+    ------------
+    The first update starts threads; `close` ends them.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        kernels: KernelSet,
+        arrays: Mapping[str, Array],
+        tile: int,
+        dtype: str,
+        adam: Adam,
+        num_threads: int | None = None,
+    ) -> None:
+        self._network, self._adam = network, adam
+        self._reduction = GradientReduction(network, kernels, arrays, tile, dtype)
+        self._threads: _UpdateThreads | None = None
+        if kernels.in_pieces:
+            self._threads = _UpdateThreads(network, arrays, tile, adam, num_threads)
+
+    @property
+    def num_threads(self) -> int:
+        """How many threads compute an update."""
+        return 1 if self._threads is None else self._threads.number
+
+    def apply(self, num_examples: int, step: int) -> NotFinite | None:
+        """Make step `step` (counted from 1) with the gradient of the batch's first `num_examples`.
+
+        Returns
+        -------
+        None, or what is not finite. If that is a gradient, parameters and moments are as they were.
+        """
+        outcome = update.UNPROVEN if self._threads is None else self._threads.update(num_examples, step)
+        if outcome == update.UPDATED:
+            return None
+        if outcome == update.UNPROVEN:
+            return self.apply_sum(self._reduction.reduce(num_examples), num_examples, step)
+        return self._not_finite_parameter()
+
+    def apply_sum(self, gradient_sum: Array, num_examples: int, step: int) -> NotFinite | None:
+        """Make step `step` with a sum of gradients that stands for `num_examples`; returns as `apply` does."""
+        if (bad := self._first_not_finite(gradient_sum)) is not None:
+            return NotFinite(bad, is_gradient=True)
+        self.collect_moments()
+        self._adam.update(gradient_sum, num_examples, step)
+        return self._not_finite_parameter()
+
+    def gradient_sum(self, num_examples: int) -> Array:
+        """Return the sum of the gradients of the batch's first `num_examples`; valid until the next call."""
+        return self._reduction.reduce(num_examples)
+
+    def squared_norm_of(self, gradient_sum: Array) -> float:
+        """Return the squared norm of a flat vector of all parameters' gradient, in float64."""
+        result = np.empty((1, 1))
+        norms.slot_squared_norms(gradient_sum.reshape(1, -1), 0, gradient_sum.size, result, 0)
+        return float(result[0, 0])
+
+    def find_not_finite(self, num_examples: int) -> str | None:
+        """Return the parameter whose gradient is not finite (the first one), or None."""
+        return self._first_not_finite(self._reduction.reduce(num_examples))
+
+    def collect_moments(self) -> None:
+        """Have the moments where `adam` says that they are, to be read or changed before the next update."""
+        if self._threads is not None:
+            self._threads.collect_moments()
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._threads is not None:
+            self._threads.close()
+
+    def _not_finite_parameter(self) -> NotFinite | None:
+        bad = self._first_not_finite(self._adam.parameters)
+        return None if bad is None else NotFinite(bad, is_gradient=False)
+
+    def _first_not_finite(self, vector: Array) -> str | None:
+        place = loops.first_not_finite(vector)
+        return None if place < 0 else self._network.parameters.name_at(place)
+
+
+class UpdateHelper:
+    """A worker's part in updates.
+
+    Parameters
+    ----------
+    network : its shapes.
+    arrays : the shared ones.
+    helper, num_helpers : which of the workers this is, counted from 0, and how many there are.
+
+    Attributes
+    ----------
+    calls : whose first element is the number of the newest call; 0 before the first, and if nobody calls.
+    """
+
+    def __init__(self, network: Network, arrays: Mapping[str, Array], helper: int, num_helpers: int) -> None:
+        is_wanted = "update.calls" in arrays
+        self.calls = arrays["update.calls"] if is_wanted else np.zeros(1, np.int64)
+        self._arguments: tuple[Any, ...] = ()
+        if is_wanted:
+            names = ("coefficients", "parameters", "first_moments", "second_moments")
+            shared = (arrays[f"update.{name}"] for name in names)
+            pieces = np.array(list(_pieces(network, arrays)))
+            self.calls[OWNER : homes_at(len(pieces)) : LINE][helper::num_helpers] = helper + 1
+            self._arguments = (pieces, helper, num_helpers, *shared, arrays["parameters"])
+        self._arrays = arrays  # the kernel has their addresses
+
+    def help(self, step: int) -> None:
+        """Make pieces of the update of `step`, until it is over or nothing is left."""
+        kill_point("helper: in an update")
+        update.update_units_ahead(self.calls, step, *self._arguments)
+
+
+class _UpdateThreads:
+    """The calling thread, and others that sleep between updates, in `kernels.update.update_parameters`."""
+
+    def __init__(
+        self, network: Network, arrays: Mapping[str, Array], tile: int, adam: Adam, num_threads: int | None
+    ) -> None:
+        checks, pieces = np.array(list(_checks(network, arrays))), np.array(list(_pieces(network, arrays)))
+        self._shared: _SharedMoments | None = None
+        if "update.calls" in arrays:
+            names = ("calls", "coefficients", "parameters", "first_moments", "second_moments")
+            self._calls, self._coefficients, ahead, *moments = (arrays[f"update.{name}"] for name in names)
+            homes = self._calls[homes_at(len(pieces)) :][: len(pieces)]
+            self._shared = _SharedMoments(adam, homes, moments, pieces)
+            num_threads = 1
+        else:
+            self._calls, ahead = np.empty(0, np.int64), np.empty(0, np.float32)
+            self._coefficients = np.zeros(NUM_COEFFICIENTS, np.float32)
+            moments = [vector.reshape(1, -1) for vector in (adam.first_moment, adam.second_moment)]
+        self.number = num_threads or useful_threads(network, len(arrays["indices"]), available_processors())
+        self._adam, self._num_layers = adam, len(network.dense_layers)
+        self._control = np.zeros(update.control_size(self.number, self._num_layers), np.int64)
+        self._arguments = (
+            self.number,
+            checks,
+            pieces,
+            self._num_layers,
+            tile,
+            arrays["tile_sums"],
+            self._coefficients,
+            np.zeros(network.tile_sums.size, np.float32),
+            self._calls,
+            ahead,
+            *moments,
+            adam.parameters,
+        )
+        self._arrays = arrays  # the kernel has their addresses
+        self._sleepers: list[_Sleeper] = []
+
+    def update(self, num_examples: int, step: int) -> int:
+        self._coefficients[:] = self._adam.coefficients(num_examples, step)
+        if self._shared is not None:
+            self._shared.hand_out()
+            update.call_helpers(self._calls, step, num_examples)
+        update.begin_update(self._control, self.number, self._num_layers, num_examples)
+        while len(self._sleepers) < self.number - 1:
+            self._sleepers.append(_Sleeper(self._participate, len(self._sleepers) + 1))
+        for sleeper in self._sleepers:
+            sleeper.wake()
+        return self._participate(0)
+
+    def collect_moments(self) -> None:
+        if self._shared is not None:
+            self._shared.collect()
+
+    def close(self) -> None:
+        while self._sleepers:
+            self._sleepers.pop().close()
+
+    def _participate(self, number: int) -> int:
+        outcome: int = update.update_parameters(self._control, number, *self._arguments)
+        return outcome
+
+
+class _SharedMoments:
+    """Adam's moments where helpers have them, too: in two places, of which one is the home of a piece.
+
+    The other place of a piece is its helper's, which may come late and write there at any time; so nothing here ever
+    touches it.
+    """
+
+    def __init__(self, adam: Adam, homes: NDArray[np.int64], moments_HU: list[Array], pieces: Array) -> None:
+        self._adam, self._homes, self._moments_HU = adam, homes, moments_HU
+        self._places: list[list[slice]] = []  # of each piece, in the vectors
+        for kind, first, last, _, _, D, _, weights, biases, _ in pieces.tolist():
+            of_slots = [slice(first, last)]
+            of_units = [slice(weights + first * D, weights + last * D), slice(biases + first, biases + last)]
+            self._places.append(of_slots if kind == update.SLOTS else of_units)
+        self._are_out = False
+
+    def hand_out(self) -> None:
+        """Copy the moments from `adam`, unless they are out already."""
+        if not self._are_out:
+            for vector, shared_HU, home, place in self._all_pieces():
+                shared_HU[home, place] = vector[place]
+            self._are_out = True
+
+    def collect(self) -> None:
+        """Copy them back, if they are out; `hand_out` copies them once more."""
+        if self._are_out:
+            for vector, shared_HU, home, place in self._all_pieces():
+                vector[place] = shared_HU[home, place]
+            self._are_out = False
+
+    def _all_pieces(self) -> Iterator[tuple[Array, Array, int, slice]]:
+        vectors = (self._adam.first_moment, self._adam.second_moment)
+        for home, places in zip(self._homes.tolist(), self._places, strict=True):
+            for place in places:
+                for vector, shared_HU in zip(vectors, self._moments_HU, strict=True):
+                    yield vector, shared_HU, home, place
+
+
+class _Sleeper:
+    """A thread that calls `call(number)` each time that it is woken."""
+
+    def __init__(self, call: Callable[[int], object], number: int) -> None:
+        self._call, self._number = call, number
+        self._closing = False
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+        self._thread = threading.Thread(target=self._run, name=f"partrain update {number}", daemon=True)
+        # Signals are for the main thread: where another one took them, the main one would not wake up from a wait.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self._thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def wake(self) -> None:
+        """Have it call; if it has not yet begun the call that it was woken for before, that one will do."""
+        if self._asleep.locked():
+            self._asleep.release()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing = True
+        self.wake()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._asleep.acquire()
+            if self._closing:
+                return
+            self._call(self._number)
+
+
+def _checks(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
+    """Yield the rows of the first round: SLOTS, first, last; FACTORS, first, last example, address, length, place."""
+    for first, last in ranges(network.tile_sums.size, piece_plan.PIECE):
+        yield _row(update.SLOTS, first, last)
+    for k, layer in enumerate(network.dense_layers):
+        for kind, place in (("inputs", 2 * k), ("deltas", 2 * k + 1)):
+            factor = arrays[f"{layer.name}.{kind}"]
+            length = factor.shape[1]
+            for first, last in ranges(len(factor), max(1, piece_plan.PIECE // length)):
+                yield _row(update.FACTORS, first, last, factor.ctypes.data, length, place)
+
+
+def _pieces(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
+    """Yield the rows of the second round.
+
+    They are SLOTS, first, last parameter; UNITS, first, last unit, address of inputs and of deltas, D, E, and where
+    weights and biases begin.
+    """
+    for layer, first, last in cut_update(network):
+        if layer is None:
+            yield _row(update.SLOTS, first, last)
+        else:
+            factors = (arrays[f"{layer.name}.{kind}"] for kind in ("inputs", "deltas"))
+            starts = (network.parameters.start(parameter.name) for parameter in layer.parameters)
+            sizes = (*layer.input_shape, *layer.output_shape)
+            yield _row(update.UNITS, first, last, *(factor.ctypes.data for factor in factors), *sizes, *starts)
+
+
+def _row(*columns: int) -> list[int]:
+    return [*columns, *[0] * (update.NUM_COLUMNS - len(columns))]

@@ -1,0 +1,92 @@
+"""The images of a file of the data set, as a worker gets at them: in shared memory, or in a file that is larger.
+
+A file is read, not mapped: what was read of a mapped one would count to each process until nothing else is left, and
+where the file was cut the process would die of a bus error. From the system's cache an image of 3 kB costs
+about two microseconds.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.system.shared_arrays import MappedFile, SharedArrays
+
+Images = NDArray[Any]
+
+
+class ExampleSource(Protocol):
+    """Where the images of a file are."""
+
+    def take(self, indices_N: NDArray[np.int64]) -> tuple[Images, NDArray[np.int64]]:
+        """Return an array of images, and the places in it of the examples at `indices_N`; valid until the next call."""
+
+
+class SharedImages:
+    """Images that all are in shared memory."""
+
+    def __init__(self, images_MCHW: Images) -> None:
+        self._images_MCHW = images_MCHW
+
+    def take(self, indices_N: NDArray[np.int64]) -> tuple[Images, NDArray[np.int64]]:
+        """See `ExampleSource`."""
+        return self._images_MCHW, indices_N
+
+
+class StreamedImages:
+    """Images in a file, which are read into a buffer when they are taken.
+
+    Parameters
+    ----------
+    file : where they are.
+    capacity : how many are taken at once, at most.
+    """
+
+    def __init__(self, file: MappedFile, capacity: int) -> None:
+        self._path, self._offset = file.path, file.offset
+        self._descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._buffer_NCHW = np.empty((capacity, *file.shape[1:]), file.dtype)
+        self._image_bytes = self._buffer_NCHW[0].nbytes
+        self._places = np.arange(capacity)
+        # Made once, for that takes longer than the reading.
+        self._memory = self._buffer_NCHW.reshape(-1).view(np.uint8).data
+        self._image_memory = [self._memory[k * self._image_bytes :][: self._image_bytes] for k in range(capacity)]
+
+    def take(self, indices_N: NDArray[np.int64]) -> tuple[Images, NDArray[np.int64]]:
+        """See `ExampleSource`.
+
+        Raises
+        ------
+        OSError
+            The file ends before the image, or cannot be read.
+        """
+        N, indices = len(indices_N), indices_N.tolist()
+        if indices == list(range(indices[0], indices[0] + N)):  # in an evaluation
+            self._read(indices[0], self._memory[: N * self._image_bytes])
+        else:
+            for index, memory in zip(indices, self._image_memory, strict=False):
+                self._read(index, memory)
+        return self._buffer_NCHW, self._places[:N]
+
+    def _read(self, index: int, memory: memoryview) -> None:
+        """Read the image at `index`, and the following ones, until the memory is full."""
+        start = self._offset + index * self._image_bytes
+        while (num_read := os.preadv(self._descriptor, [memory], start)) < len(memory):
+            if not num_read:
+                raise OSError(f"{self._path}: ends before example {index}; the file was cut while it was used")
+            memory, start = memory[num_read:], start + num_read
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+
+def example_source(arrays: SharedArrays, file: str, capacity: int) -> ExampleSource:
+    """Return the images of the file "train" or "test" of the data set."""
+    name = f"{file}.images"
+    if name in arrays.files:
+        return StreamedImages(arrays.files[name], capacity)
+    return SharedImages(arrays[name])

@@ -1,0 +1,1 @@
+"""Operating system and machine: memory, processors, signals, durable files, messages."""

@@ -1,0 +1,62 @@
+"""What a run notes of where it comes from: versions, processor, host, commit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import partrain
+from partrain.system.machine import processor_features, processor_name
+
+
+def provenance() -> dict[str, Any]:
+    """Return what decides the bits of a run besides configuration and data, and where it ran.
+
+    BLAS is not in it: no number of a run is computed by BLAS.
+    """
+    packages = ("numpy", "numba", "llvmlite", "safetensors")
+    return {
+        "versions": {
+            "partrain": partrain.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "processor": {
+            "machine": platform.machine(),
+            "name": processor_name(),
+            "features": processor_features(),
+        },
+        "host": socket.gethostname(),
+        "git_commit": _git_commit(),
+    }
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return a line for each version, and for the processor, that differs between two results of `provenance`."""
+    versions = before["versions"] | now["versions"]
+    lines = [
+        f"{name} {before['versions'].get(name)} -> {now['versions'].get(name)}"
+        for name in versions
+        if before["versions"].get(name) != now["versions"].get(name)
+    ]
+    old, new = before["processor"], now["processor"]
+    if old != new:
+        changed = sorted(set(old["features"]) ^ set(new["features"]))
+        lines.append(f"processor {old['name']} -> {new['name']} (instruction sets that differ: {changed})")
+    return lines
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the checkout that partrain runs from, or None where it is installed."""
+    folder = Path(__file__).resolve().parent
+    if not (folder.parent / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

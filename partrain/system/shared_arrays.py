@@ -1,0 +1,131 @@
+"""Arrays that the coordinator and its workers see at one place in memory.
+
+All of them lie in one anonymous file: it has no name that a crash could leave behind, and goes with the last
+process that maps it. It is really allocated when it is made, so that too little memory is an error there and
+not a bus error in the middle of a step. Arrays that are files, and too large for this, only travel by name: each
+process reads of them what it needs (parallel.workers.example_source).
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import multiprocessing.reduction
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.errors import ResourceError
+
+Array = NDArray[Any]
+
+# A page, so that no two arrays share one: what a worker writes never moves a line of what another reads.
+ALIGNMENT = 4096
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Shape and dtype of an array that is yet to be allocated."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def num_bytes(self) -> int:
+        """The size in bytes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class MappedFile:
+    """An array that is part of a file, as `numpy.memmap` names it: read and never written."""
+
+    path: str
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class SharedArrays(Mapping[str, Array]):
+    """Named arrays; can be given to a worker when it is started.
+
+    Parameters
+    ----------
+    specs : what to allocate; all of it is zero at first.
+    files : arrays that are files; these are not among the arrays, but in `files`.
+
+    Raises
+    ------
+    ResourceError
+        The memory cannot be had.
+    """
+
+    def __init__(self, specs: Mapping[str, ArraySpec], files: Mapping[str, MappedFile]) -> None:
+        descriptor = _anonymous_file()
+        size = total_bytes(specs)
+        try:
+            os.ftruncate(descriptor, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, size)
+            self._attach(descriptor, specs, files)
+        except OSError as error:
+            os.close(descriptor)
+            raise ResourceError(
+                f"{size / 2**20:,.0f} MiB of shared memory are needed and cannot be had ({error.strerror}); "
+                "free some memory, or use a smaller batch, network or data set"
+            ) from error
+
+    def _attach(self, descriptor: int, specs: Mapping[str, ArraySpec], files: Mapping[str, MappedFile]) -> None:
+        self._descriptor, self._specs, self.files = descriptor, dict(specs), dict(files)
+        self._arrays: dict[str, Array] = {}
+        memory = mmap.mmap(descriptor, total_bytes(specs))
+        offset = 0
+        for name, spec in specs.items():
+            flat = np.frombuffer(memory, spec.dtype, math.prod(spec.shape), offset)
+            self._arrays[name] = flat.reshape(spec.shape)
+            offset += _aligned(spec.num_bytes)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __getstate__(self) -> Any:
+        # Only while a process is being started: the file travels to it as an open descriptor.
+        return multiprocessing.reduction.DupFd(self._descriptor), self._specs, self.files
+
+    def __setstate__(self, state: Any) -> None:
+        descriptor, specs, files = state
+        self._attach(descriptor.detach(), specs, files)
+
+    def close(self) -> None:
+        """Close the file, so that no further process can be given the arrays; they stay until they are dropped."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def total_bytes(specs: Mapping[str, ArraySpec]) -> int:
+    """Return the size in bytes of all arrays together, each on pages of its own."""
+    return max(ALIGNMENT, sum(_aligned(spec.num_bytes) for spec in specs.values()))
+
+
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // ALIGNMENT) * ALIGNMENT
+
+
+def _anonymous_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("partrain", os.MFD_CLOEXEC)
+    descriptor, path = tempfile.mkstemp(prefix="partrain-")
+    os.unlink(path)
+    return descriptor

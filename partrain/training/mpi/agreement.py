@@ -1,0 +1,79 @@
+"""What must be the same on all ranks for the same bits: compared before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from partrain.errors import UserError
+from partrain.system.provenance import differences, provenance
+from partrain.training.plan import TrainingPlan
+from partrain.training.resume import value_differences
+
+# Of a longer list, what a message shows.
+LISTED = 3
+
+
+class Gathering(Protocol):
+    """What this file needs of `parallel.mpi.group.MpiGroup`."""
+
+    def gather(self, fact: Any) -> list[Any]:
+        """Return what each rank gave."""
+
+
+class RanksDisagree(UserError):
+    """The ranks do not have the same command, configuration, data, versions or processor."""
+
+
+def require_same_command(ranks: Gathering, options: dict[str, Any], host: str) -> None:
+    """Compare what the ranks were asked to do.
+
+    Parameters
+    ----------
+    options : of the command line, those that decide what is trained.
+    host : this one's name.
+
+    Raises
+    ------
+    RanksDisagree
+        On all ranks alike; names those that differ from rank 0, and what differs.
+    """
+    _require_same(ranks.gather({"host": host, "facts": {_flag(name): value for name, value in options.items()}}))
+
+
+def require_agreement(ranks: Gathering, plan: TrainingPlan) -> None:
+    """Compare configuration, data, versions and processors of the ranks.
+
+    Raises
+    ------
+    RanksDisagree
+        As above.
+    """
+    origin, dataset = provenance(), plan.dataset
+    facts = plan.config.to_mapping() | {"data digest": dataset.digest}
+    _require_same(ranks.gather({"host": origin["host"], "facts": facts, "origin": origin}))
+
+
+def _flag(name: str) -> str:
+    return {"overrides": "--set", "command": "the command", "reference": "RUN"}.get(name, f"--{name}").replace("_", "-")
+
+
+def _require_same(gathered: Sequence[dict[str, Any]]) -> None:
+    lines = [
+        f"rank {rank} on {one['host']}: {what}"
+        for rank, one in enumerate(gathered)
+        for what in _differences(gathered[0], one)
+    ]
+    if lines:
+        more = [f"and {len(lines) - 2 * LISTED} more differences"] if len(lines) > 2 * LISTED else []
+        first = (
+            f"--engine mpi: the ranks would not compute the same; these differ from rank 0 on {gathered[0]['host']}:"
+        )
+        last = "start all with one command; give all hosts the same data, versions and kind of processor"
+        raise RanksDisagree("\n  ".join([first, *lines[: 2 * LISTED], *more, last]))
+
+
+def _differences(first: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
+    yield from value_differences(first["facts"], other["facts"])
+    if "origin" in first:
+        yield from differences(first["origin"], other["origin"])

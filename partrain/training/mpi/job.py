@@ -1,0 +1,175 @@
+"""A training, or a measurement, as a job of several processes that MPI joins: rank 0 leads, the others take part."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from partrain.errors import ConfigError, MissingPackage, PartrainError
+from partrain.parallel.mpi.launcher import promised_ranks, undo_binding
+from partrain.parallel.workers.fork_server import start_fork_server
+from partrain.store.checkpoint import Checkpoint
+from partrain.system.messages import Messages
+from partrain.system.signals import Interrupted, Interruption
+from partrain.training.mpi.agreement import require_same_command
+from partrain.training.mpi.assignment import Assignment
+from partrain.training.resources import make_coordinator, training_resources
+from partrain.training.session import RankSession, Session
+
+if TYPE_CHECKING:  # its import starts MPI
+    from partrain.parallel.mpi.group import MpiGroup
+
+Result = TypeVar("Result")
+
+# What nearly all trainings compute with. The fork server must be there before MPI, and so before rank 0 can tell.
+LIKELY_KERNELS = ("fast", "float32")
+
+
+def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> MpiGroup:
+    """Start MPI.
+
+    Parameters
+    ----------
+    num_workers : 0: no process will be started.
+    warn : told of ranks that are waited for.
+
+    Raises
+    ------
+    UserError
+        There is no MPI, or this process takes itself to be alone although others were started.
+
+    Side effects
+    ------------
+    Takes back the binding to a core, and starts the fork server: before MPI is there, for no child shall know of it.
+    """
+    undo_binding(os.environ)
+    kernels, dtype = LIKELY_KERNELS
+    if num_workers != 0:
+        start_fork_server(kernels, dtype)
+    try:
+        from partrain.parallel.mpi.group import MpiGroup
+    except ModuleNotFoundError as error:
+        if error.name != "mpi4py":
+            raise
+        raise MissingPackage("mpi4py", "mpi", "--engine mpi") from None
+    except (ImportError, RuntimeError) as error:
+        raise ConfigError(
+            f"--engine mpi: mpi4py finds no MPI ({error}); pip install 'partrain[mpi]', or load the cluster's"
+        ) from error
+    group, promised = MpiGroup(warn), promised_ranks(os.environ)
+    if group.size == 1 and promised is not None:
+        name, number = promised
+        group.close()
+        raise ConfigError(
+            f"--engine mpi: {name} says that {number} processes were started, but MPI shows this one to itself alone: "
+            "the launcher and mpi4py's MPI do not know each other. With Slurm, try srun --mpi=pmix, or mpiexec of the "
+            "MPI that mpi4py uses; nothing was trained"
+        )
+    return group
+
+
+def run_on_ranks(
+    lead: Callable[[Session], Result],
+    follow: Callable[[Session], object],
+    asked: dict[str, Any],
+    num_workers: int | None,
+    command_line: Sequence[str],
+    messages: Messages,
+    interruption: Interruption,
+) -> Result | None:
+    """Do something together with the processes that mpiexec started besides this one.
+
+    Parameters
+    ----------
+    lead : what rank 0 does: it reads what there is to read, and gives the others their job.
+    follow : what the others do.
+    asked : the options that must be the same on all ranks.
+    num_workers : of this rank; None: the host's processors, divided among the ranks there.
+    command_line, messages, interruption : as for a training without MPI.
+
+    Returns
+    -------
+    What `lead` returned, on rank 0; None on the others.
+
+    Raises
+    ------
+    SystemExit
+        The job ended otherwise. The cause has been said, once.
+    """
+    with contextlib.closing(join_ranks(num_workers, messages.warn)) as ranks:
+        if num_workers is None:
+            num_workers = ranks.num_processors
+        if ranks.size > 1:
+            messages.speak_as(ranks.name, only_warnings=ranks.rank > 0)
+        session = Session(
+            num_workers, command_line, messages, Interruption(), ranks=RankSession(ranks, received=interruption)
+        )
+        result, interrupted = None, None
+        # To the end: a signal is no reason to be silent about a failure, and mpiexec sends one to all.
+        with interruption.deferred():
+            try:
+                try:
+                    ranks.greet()
+                    require_same_command(ranks, asked, socket.gethostname())
+                    if ranks.rank == 0:
+                        result = lead(session)
+                    else:
+                        follow(session)
+                except Interrupted as ending:
+                    interrupted = ending
+                ranks.meet()
+            except BaseException as error:
+                _end_failed(ranks, error, messages)
+        if interrupted is not None:
+            if ranks.rank == 0:
+                messages.error(f"ended by {interrupted}")
+            ranks.leave(interrupted.exit_code)
+            raise SystemExit(interrupted.exit_code)
+        return result
+
+
+def _end_failed(ranks: MpiGroup, error: BaseException, messages: Messages) -> NoReturn:
+    """Tell people and the other ranks why this one fails, give them time to save, and end."""
+    exit_code = 1
+    if isinstance(error, PartrainError | MemoryError):
+        exit_code = getattr(error, "exit_code", 1)
+        if ranks.tell(error, exit_code):
+            messages.error(str(error) or "there is not enough memory for this process")
+    else:
+        traceback.print_exception(error)
+        messages.error(f"a defect of the program: {type(error).__name__}")
+        ranks.tell(error, exit_code)
+    ranks.part()
+    ranks.leave(exit_code)
+    raise SystemExit(exit_code) from error
+
+
+def follow_training(session: Session) -> None:
+    """Take part in what rank 0 trains: the same steps and evaluations, and nothing is written.
+
+    Raises
+    ------
+    UserError, FailedRun, Interrupted
+        As for a new run.
+    """
+    assert session.ranks is not None
+    job = Assignment.decode(session.ranks.group.broadcast(None))
+    if job is None:
+        return
+    with training_resources(job.config, None, session, lambda plan: None) as resources:
+        plan = resources.plan
+        coordinator = make_coordinator(None, resources, session)
+        if job.metadata is not None:
+            coordinator.restore(Checkpoint(job.tensors, job.metadata), [], 0.0)
+        elif job.tensors:
+            begin = plan.network.parameters.join(job.tensors)
+            coordinator.begin_with(begin.astype(plan.config.training.dtype))
+        coordinator.train()
+        if coordinator.completed:
+            coordinator.evaluate("test")
+        elif session.interruption.received is not None:
+            raise Interrupted(session.interruption.received)

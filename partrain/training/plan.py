@@ -1,0 +1,218 @@
+"""From a configuration to everything that is known before the first process is started.
+
+Data is loaded, shapes are checked, and memory and disk are planned; no kernel is compiled, nothing is written.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partrain.config.schema import Config
+from partrain.data.augmentation import require_in_sight
+from partrain.data.batches import (
+    SplitRange,
+    class_weights,
+    fixed_normalisation,
+    measure_normalisation,
+    steps_per_epoch,
+)
+from partrain.data.dataset import Dataset
+from partrain.data.loading import load_splits
+from partrain.errors import ConfigError, ResourceError
+from partrain.network.network import Network
+from partrain.network.normalisation import Normalisation
+from partrain.parallel.array_plan import exchange_specs, norm_specs
+from partrain.parallel.memory_plan import memory_of_processes
+from partrain.parallel.shared_splits import plan_splits
+from partrain.parallel.update.piece_plan import help_specs
+from partrain.system.machine import MIB
+from partrain.system.shared_arrays import ArraySpec, MappedFile, total_bytes
+from partrain.training.privacy.accounting import Accountant
+from partrain.training.privacy.settings import resolve_privacy
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A job that has been checked.
+
+    Attributes
+    ----------
+    config : resolved: it names the data that is really used, and how much of it.
+    dataset, splits, normalisation, network : what it is about.
+    class_weights : of each output of the network, where its examples do not all count the same.
+    accountant : of the privacy, where the training is private.
+    """
+
+    config: Config
+    dataset: Dataset
+    splits: dict[str, SplitRange]
+    normalisation: Normalisation
+    network: Network
+    class_weights: tuple[float, ...] | None = None
+    accountant: Accountant | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch has."""
+        return steps_per_epoch(self.splits["train"].size, self.config.training.batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        """The last step."""
+        return num_steps(self.config)
+
+    @property
+    def max_batch_size(self) -> int:
+        """How many examples are computed at once, at most."""
+        training = self.config.training
+        return training.batch_size if training.privacy is None else training.privacy.max_batch_size or 0
+
+    def budget_steps(self) -> int | None:
+        """Return after which step no further one keeps epsilon within its target; None without a target."""
+        privacy = self.config.training.privacy
+        if privacy is None or privacy.target_epsilon is None or self.accountant is None:
+            return None
+        return self.accountant.most_steps(privacy.target_epsilon, self.num_steps)
+
+    def privacy_after(self, step: int) -> dict[str, Any] | None:
+        """Return what is recorded of the privacy after `step`; None where the training is not private."""
+        privacy, accountant = self.config.training.privacy, self.accountant
+        if privacy is None or accountant is None:
+            return None
+        return {
+            "epsilon": accountant.epsilon(step),
+            "delta": accountant.delta,
+            "noise_multiplier": accountant.noise_multiplier,
+            "sampling_rate": accountant.sampling_rate,
+            "secret_noise": privacy.source == "secure",
+        }
+
+    def array_plan(self) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
+        """Plan the shared arrays: what a step exchanges, and the data set (mapped, where it is a file)."""
+        training, network = self.config.training, self.network
+        # What is evaluated on the way, and at the end.
+        num_results = max(self.max_batch_size, self.splits["validation"].size, self.splits["test"].size)
+        specs = exchange_specs(network, self.max_batch_size, training.tile, training.dtype, num_results)
+        if training.per_example.statistics or training.per_example.clips:
+            specs |= norm_specs(network, self.max_batch_size)
+        if not training.privacy:
+            specs |= help_specs(network, training.kernels, self.max_batch_size)
+        data, files = plan_splits(self.dataset.files)
+        return specs | data, files
+
+    def memory_plan(self, num_workers: int) -> dict[str, int]:
+        """Return what the training needs, in bytes, by what it is for."""
+        training, network = self.config.training, self.network
+        itemsize = np.dtype(training.dtype).itemsize
+        specs, _ = self.array_plan()
+        data = {name: spec for name, spec in specs.items() if name.partition(".")[0] in ("train", "test")}
+        exchange = {name: spec for name, spec in specs.items() if name not in data}
+        return {
+            "data set": total_bytes(data),
+            "parameters and exchange": total_bytes(exchange),
+            "gradient and moments": 3 * network.parameters.size * itemsize,
+            **memory_of_processes(training, network, num_workers),
+        }
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """About how large a checkpoint is."""
+        itemsize = np.dtype(self.config.training.dtype).itemsize
+        return 3 * self.network.parameters.size * itemsize + 2**16
+
+
+def num_steps(resolved: Config) -> int:
+    """Return the last step of a training, by epochs or max_steps, whichever ends earlier."""
+    training = resolved.training
+    assert resolved.data.train_examples is not None
+    steps = training.epochs * steps_per_epoch(resolved.data.train_examples, training.batch_size)
+    return steps if training.max_steps is None else min(steps, training.max_steps)
+
+
+def plan_training(
+    config: Config, *, say: Callable[[str], None], warn: Callable[[str], None], given: Dataset | None = None
+) -> TrainingPlan:
+    """Load the data and check the whole configuration against it; the parameters are those of `load_splits`.
+
+    Raises
+    ------
+    UserError
+        The data cannot be used, or the configuration does not fit it.
+    """
+    dataset, splits = load_splits(config, say=say, warn=warn, given=given)
+    if config.training.stop_early and not splits["validation"].size:
+        raise ConfigError(
+            "training.stop_early goes by examples for validation, and there are none; set data.validation_examples"
+        )
+    require_in_sight(config.training.augment, dataset.train.images.shape[1:])
+    privacy = resolve_privacy(config.training, splits["train"].size, warn)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"privacy": privacy})})
+    accountant = None
+    if privacy:
+        assert privacy.noise_multiplier is not None
+        rate = config.training.batch_size / splits["train"].size
+        accountant = Accountant(rate, privacy.noise_multiplier, privacy.delta)
+    network = Network(config.network, dataset.train.images.shape[1:], len(dataset.class_names))
+    resolved = _resolve(config, dataset, splits)
+    weights = None
+    if config.training.class_weights is not None:
+        weights = class_weights(dataset.train.labels[: splits["train"].size], network.num_outputs)
+    normalisation = (
+        fixed_normalisation(dataset.train.images) if privacy else _normalisation(dataset, splits["train"].size)
+    )
+    return TrainingPlan(resolved, dataset, splits, normalisation, network, weights, accountant)
+
+
+def _normalisation(dataset: Dataset, num_train: int) -> Normalisation:
+    def measure() -> dict[str, Any]:
+        return vars(measure_normalisation(dataset.train.images[:num_train]))
+
+    measured = dataset.measured(f"normalisation of the first {num_train}", measure)
+    return Normalisation(tuple(measured["mean"]), tuple(measured["std"]))
+
+
+def describe_plan(plan: TrainingPlan, num_workers: int) -> str:
+    """Return what `--dry-run` prints: configuration, table of layers, memory plan."""
+    memory = plan.memory_plan(num_workers)
+    lines = [f"{size / MIB:>10,.1f} MiB  {what}" for what, size in (memory | {"total": sum(memory.values())}).items()]
+    return "\n".join([plan.config.to_yaml(), plan.network.table(), "", "memory plan", *lines])
+
+
+def check_disk(folder: Path, checkpoint_bytes: int, num_checkpoints: int) -> None:
+    """Compare what the run will keep on disk with what is free in `folder`.
+
+    Raises
+    ------
+    ResourceError
+        There is too little; says how much is needed and how much is there.
+    """
+    needed, there = checkpoint_bytes * num_checkpoints, shutil.disk_usage(folder).free
+    if needed > there:
+        raise ResourceError(
+            f"{folder}: the run needs about {needed / MIB:,.0f} MiB for {num_checkpoints} checkpoints, but "
+            f"{there / MIB:,.0f} MiB are free; free some disk, or choose another folder with --runs-dir"
+        )
+
+
+def _resolve(config: Config, dataset: Dataset, splits: dict[str, SplitRange]) -> Config:
+    """Fill in what was left to the program: the data that was really used, and the length of the schedule."""
+    mapping: dict[str, Any] = config.to_mapping()
+    path = config.data.path
+    mapping["data"] |= {
+        "path": None if path is None else str(Path(path).absolute()),
+        "name": dataset.name,
+        "train_examples": splits["train"].size,
+        "validation_examples": splits["validation"].size,
+        "when_unavailable": "error",
+    }
+    training = mapping["training"]
+    if training["schedule"]["decay_steps"] is None:
+        steps = steps_per_epoch(splits["train"].size, config.training.batch_size)
+        training["schedule"]["decay_steps"] = config.training.epochs * steps
+    return Config.model_validate(mapping)

@@ -1,0 +1,1 @@
+"""Differentially private training (DP-SGD): settings, accounting and the private step."""

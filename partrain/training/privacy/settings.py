@@ -1,0 +1,76 @@
+"""What a private training's settings come to, once it is known how many examples there are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from partrain.config.schema import Privacy, Training
+from partrain.data.batches import steps_per_epoch
+from partrain.errors import ConfigError
+from partrain.training.privacy.accounting import Accountant, least_noise
+
+
+def resolve_privacy(training: Training, num_train: int, warn: Callable[[str], None]) -> Privacy | None:
+    """Fill in the noise multiplier that a target asks for, and for how many examples there are slots.
+
+    Raises
+    ------
+    ConfigError
+        The target cannot be reached, or a batch would be larger than the data; or dp-accounting is not installed.
+    """
+    privacy, batch_size = training.privacy, training.batch_size
+    if privacy is None:
+        return None
+    if batch_size > num_train:
+        raise ConfigError(
+            f"training.batch_size: {batch_size:,} is expected of each batch, but there are {num_train:,} examples; "
+            "with training.privacy it must not be larger"
+        )
+    if privacy.delta >= 1 / num_train:
+        warn(
+            f"training.privacy.delta: {privacy.delta:g} is not below 1 / {num_train:,}, one by the number of "
+            "examples: giving whole examples away would count as private"
+        )
+    rate, noise, target = batch_size / num_train, privacy.noise_multiplier, privacy.target_epsilon
+    steps = training.epochs * steps_per_epoch(num_train, batch_size)
+    steps = steps if training.max_steps is None else min(steps, training.max_steps)
+    if noise is None:
+        assert target is not None
+        noise = least_noise(rate, steps, privacy.delta, target)
+    elif target is not None and (least := Accountant(rate, noise, privacy.delta).epsilon(1)) > target:
+        raise ConfigError(
+            f"training.privacy.target_epsilon: with the noise multiplier {noise:g} the first step already makes "
+            f"epsilon {least:.3g}, which exceeds {target:g}; raise one of them"
+        )
+    max_batch_size = privacy.max_batch_size or default_max_batch_size(batch_size, training.tile)
+    return privacy.model_copy(update={"noise_multiplier": noise, "max_batch_size": max_batch_size})
+
+
+def default_max_batch_size(batch_size: int, tile: int) -> int:
+    """Return how many examples have slots: six deviations above the expected size, in whole tiles."""
+    return tile * math.ceil((batch_size + 6 * math.sqrt(batch_size)) / tile)
+
+
+NOT_PRIVATE = (
+    "training.privacy.source is seeded: batches and noise can be computed again from the seed, so this run is NOT "
+    "private, whatever epsilon it reports; source: secure is the default"
+)
+
+
+def private_greeting(
+    training: Training, num_steps: int, budget_steps: int | None, accountant: Accountant | None
+) -> list[str]:
+    """Return what a private training says at its beginning; a target ends it after `budget_steps`."""
+    privacy = training.privacy
+    assert privacy is not None
+    assert accountant is not None
+    last_step, when = num_steps, f"all {num_steps:,} steps"
+    if budget_steps is not None and budget_steps < num_steps:
+        last_step, when = budget_steps, f"step {budget_steps:,}, where the target ends the training"
+    return [
+        f"private training: each example is in a batch with probability {accountant.sampling_rate:.4g}, gradients are "
+        f"clipped to {training.per_example.clip:g}, noise multiplier {accountant.noise_multiplier:g}: epsilon "
+        f"{accountant.epsilon(last_step):.4g} at delta {accountant.delta:g} after {when}",
+        "what is logged on the way is not protected: losses and norms of batches, and the examples for validation",
+    ]

@@ -1,0 +1,170 @@
+"""`run.json`: what a run is, where it ran, how far it is to go, and how often it was resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pydantic
+from pydantic import BaseModel, ConfigDict
+
+from partrain.config.schema import Config, PositiveInt
+from partrain.data.label_noise import flipped_examples
+from partrain.errors import RunError
+from partrain.store.run_directory import RunDirectory
+from partrain.system.provenance import differences, provenance
+from partrain.training.plan import TrainingPlan
+
+# How many of the pictures that were left out are named.
+MOST_NAMED = 20
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Data(_Part):
+    name: str
+    source: str
+    digest: str | None  # None: not known, of an imported run
+
+
+class _Processor(_Part):
+    name: str
+    features: list[str]
+
+
+class _Horizon(_Part):
+    epochs: PositiveInt
+    max_steps: PositiveInt | None
+
+
+class _Record(_Part):
+    """What a resume needs of run.json."""
+
+    status: str
+    command_lines: list[list[str]]
+    data: _Data
+    identity: dict[str, Any]
+    horizon: _Horizon
+    lineage: list[dict[str, Any]]
+    versions: dict[str, str | None]
+    processor: _Processor
+
+
+def read_record(run: RunDirectory) -> dict[str, Any]:
+    """Return the content of run.json, with all that a resume needs.
+
+    Raises
+    ------
+    RunError
+        The file is missing, damaged, or of a newer format.
+    """
+    content = run.read_run_json()
+    try:
+        _Record.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunError(f"{run.run_json_path}: is damaged: {where}: {first['msg']}.") from error
+    return content
+
+
+def first_record(
+    plan: TrainingPlan,
+    command_line: Sequence[str],
+    num_workers: int,
+    ranks: Sequence[dict[str, Any]] | None,
+) -> dict[str, Any]:
+    """Return the record of a run that begins.
+
+    Parameters
+    ----------
+    plan : what is trained.
+    command_line : that began it.
+    num_workers : of all ranks together.
+    ranks : host and number of workers of each rank; None where there are no ranks.
+    """
+    dataset, normalisation = plan.dataset, plan.normalisation
+    data: dict[str, Any] = {
+        "name": dataset.name,
+        "source": dataset.source,
+        "digest": dataset.digest,
+        "class_names": list(dataset.class_names),
+        "normalisation": {"mean": list(normalisation.mean), "std": list(normalisation.std)},
+    }
+    if plan.config.data.on_broken is not None:
+        data |= {"skipped": len(dataset.skipped), "skipped_files": list(dataset.skipped[:MOST_NAMED])}
+    if noise := plan.config.data.label_noise:
+        flipped = flipped_examples(plan.splits["train"].size, noise, plan.config.seed)
+        data["label_noise"] = {"share": noise, "num_flipped": len(flipped), "flipped": flipped.tolist()}
+    if plan.class_weights is not None:
+        data["class_weights"] = list(plan.class_weights)
+    began = {"status": "running", "workers": num_workers, "started": now(), "ended": None}
+    return began | _ranks(ranks) | _origin(plan.config, data, command_line)
+
+
+def imported_record(
+    config: Config, data: dict[str, Any], imported: dict[str, Any], command_line: Sequence[str]
+) -> dict[str, Any]:
+    """Return the record of a run that was trained by another program; `imported` says where it comes from."""
+    time = now()
+    ended = {"status": "completed", "imported": imported, "workers": None, "started": time, "ended": time}
+    return ended | _origin(config, data, command_line)
+
+
+def _origin(config: Config, data: dict[str, Any], command_line: Sequence[str]) -> dict[str, Any]:
+    return {
+        "command_lines": [list(command_line)],
+        "data": data,
+        "identity": config.identity(),
+        "horizon": horizon_of(config),
+        "lineage": [],
+        **provenance(),
+    }
+
+
+def next_record(
+    before: dict[str, Any],
+    config: Config,
+    from_step: int,
+    command_line: Sequence[str],
+    num_workers: int,
+    ranks: Sequence[dict[str, Any]] | None,
+) -> dict[str, Any]:
+    """Return the record of a run that goes on from a step; its last lineage entry says what is new."""
+    current, horizon = provenance(), horizon_of(config)
+    resumption = {
+        "resumed": now(),
+        "from_step": from_step,
+        "workers": num_workers,
+        **_ranks(ranks),
+        "horizon": {name: value for name, value in horizon.items() if value != before["horizon"][name]},
+        "differences": differences(before, current),
+        "host": current["host"],
+    }
+    return {name: value for name, value in before.items() if name not in ("cause", "stopped_early", "ranks")} | {
+        "status": "running",
+        "command_lines": [*before["command_lines"], list(command_line)],
+        "workers": num_workers,
+        **_ranks(ranks),
+        "ended": None,
+        "horizon": horizon,
+        "lineage": [*before["lineage"], resumption],
+    }
+
+
+def _ranks(ranks: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+    """Return the field of ranks; none without MPI."""
+    return {} if ranks is None else {"ranks": list(ranks)}
+
+
+def horizon_of(config: Config) -> dict[str, int | None]:
+    """Return how far a configuration says to train."""
+    return {"epochs": config.training.epochs, "max_steps": config.training.max_steps}
+
+
+def now() -> str:
+    """Return the time, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

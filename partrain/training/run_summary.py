@@ -1,0 +1,96 @@
+"""What is said of a run in a line when it begins, and in summary.json when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from partrain.errors import RunError
+from partrain.store.run_directory import RunDirectory
+from partrain.training.coordinator import Coordinator
+from partrain.training.resources import TrainingResources
+from partrain.training.session import Session
+
+# More than any run takes: what a damaged file says beyond it is not believed.
+MOST_SECONDS = 1e10
+
+
+def greeting(run: RunDirectory, resources: TrainingResources, session: Session) -> str:
+    """Return what a training begins with: network, data, length, and who computes."""
+    plan = resources.plan
+    training, dataset = plan.config.training, plan.dataset
+    return (
+        f"{run.path}: {plan.network.parameters.size:,} parameters, {dataset.name} from {dataset.source}, "
+        f"{plan.splits['train'].size:,} examples, {plan.num_steps:,} steps of "
+        f"{training.batch_size}, on {who_computes(resources.num_workers, resources.ranks)}"
+    )
+
+
+def who_computes(num_workers: int, ranks_of_job: Sequence[dict[str, Any]] | None) -> str:
+    """Return who computes: 8 workers; or 3 ranks with 8, 8 and 4 workers.
+
+    Parameters
+    ----------
+    num_workers : where there are no ranks.
+    ranks_of_job : the number of workers of each, under "workers".
+    """
+    if ranks_of_job is None:
+        return f"{num_workers} worker{'s' * (num_workers > 1)}" if num_workers else "this process"
+    numbers = [rank["workers"] for rank in ranks_of_job]
+    ranks = f"{len(numbers)} rank{'s' * (len(numbers) > 1)}"
+    if not any(numbers):
+        return f"{ranks} without workers"
+    if len(set(numbers)) == 1:
+        return f"{ranks} with {numbers[0]} worker{'s' * (numbers[0] > 1)}{' each' * (len(numbers) > 1)}"
+    return f"{ranks} with {', '.join(map(str, numbers[:-1]))} and {numbers[-1]} workers"
+
+
+def summary(
+    coordinator: Coordinator, resources: TrainingResources, seconds: dict[str, float], test: dict[str, float] | None
+) -> dict[str, Any]:
+    """Return what goes into summary.json.
+
+    Parameters
+    ----------
+    coordinator : of the training, after its last step.
+    resources : that the training computed with.
+    seconds : of each activity, over all sessions of the run.
+    test : metrics of the test split, if it was evaluated.
+    """
+    num_examples = coordinator.num_examples_until(coordinator.step)
+    return {
+        "steps": coordinator.step,
+        "epochs": coordinator.step / coordinator.steps_per_epoch,
+        "examples": num_examples,
+        "train_seconds": round(seconds["train"], 4),
+        "startup_seconds": round(seconds["startup"], 4),
+        "evaluation_seconds": round(seconds["evaluation"], 4),
+        "checkpoint_seconds": round(seconds["checkpoint"], 4),
+        "total_seconds": round(sum(seconds.values()), 4),
+        "examples_per_second": round(num_examples / seconds["train"], 1) if seconds["train"] else None,
+        "workers": resources.total_workers,
+        **({} if resources.ranks is None else {"ranks": len(resources.ranks)}),
+        "peak_memory_bytes": coordinator.peak_memory_bytes,
+        "final": coordinator.metrics,
+        "best": coordinator.best,
+        "test": test,
+        "stopped_early": coordinator.stopped_early,
+        **({"privacy": coordinator.privacy} if coordinator.privacy else {}),
+        "parameters_sha256": coordinator.parameters_sha256(),
+    }
+
+
+def seconds_until(run: RunDirectory, step: int, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the seconds that a run took until `step`, by activity.
+
+    A session that ended in order wrote them into the summary. Of one that was killed only the sum is known, from
+    the metrics; it counts as training.
+    """
+    with contextlib.suppress(RunError, LookupError, TypeError, ValueError):
+        summary = run.read_summary()
+        if summary["steps"] == step:
+            names = ("startup", "train", "evaluation", "checkpoint")
+            return {name: min(float(summary[f"{name}_seconds"]), MOST_SECONDS) for name in names}
+    times = [time_s for row in rows if isinstance(time_s := row.get("time_s"), int | float)]
+    return {"train": max((float(time_s) for time_s in times if 0 <= time_s < MOST_SECONDS), default=0.0)}

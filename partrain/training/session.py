@@ -1,0 +1,48 @@
+"""One command that trains: what it was given, and what goes with it to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from partrain.system.messages import Messages
+from partrain.system.signals import Interruption
+from partrain.system.timer import Stopwatch
+from partrain.training.mpi.assignment import Assignment
+
+if TYPE_CHECKING:  # its import starts MPI
+    from partrain.parallel.mpi.group import MpiGroup
+
+
+@dataclass(frozen=True)
+class RankSession:
+    """What a rank of an MPI job has besides: the others, and the signals that it receives itself."""
+
+    group: MpiGroup
+    received: Interruption
+
+
+@dataclass(frozen=True)
+class Session:
+    """One command that trains: how it was called, how it speaks, what it listens to, and its time.
+
+    Where there are ranks, it listens to what all of them have agreed on.
+    """
+
+    num_workers: int
+    command_line: Sequence[str]
+    messages: Messages
+    interruption: Interruption
+    clock: Stopwatch = field(default_factory=lambda: Stopwatch("startup", "train", "evaluation", "checkpoint"))
+    ranks: RankSession | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process keeps the run, and speaks."""
+        return self.ranks is None or self.ranks.group.rank == 0
+
+    def give_to_ranks(self, job: Assignment | None) -> None:
+        """Tell the other ranks what to do; None: nothing."""
+        if self.ranks is not None:
+            self.ranks.group.broadcast(Assignment.encode(job))

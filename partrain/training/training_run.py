@@ -1,0 +1,285 @@
+"""A training run from its beginning to its end: plan, processes, directory, training, summary."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from partrain.analysis.evaluation import report_of, write_report
+from partrain.analysis.plots.run_plots import write_plots
+from partrain.analysis.trained_run import padded_names
+from partrain.config.schema import Config
+from partrain.data.dataset import Dataset
+from partrain.errors import FailedRun
+from partrain.store.checkpoint import Checkpoint, checkpoint_path
+from partrain.store.metrics_log import cut_back, read_metrics
+from partrain.store.run_directory import Place, RunDirectory, writing_into
+from partrain.store.training_log import TrainingLog
+from partrain.system.durable_files import write_durably
+from partrain.system.fault_injection import kill_point
+from partrain.system.messages import Messages
+from partrain.system.signals import Interrupted
+from partrain.training.coordinator import Coordinator
+from partrain.training.initial_parameters import InitialParameters
+from partrain.training.mpi.assignment import Assignment
+from partrain.training.plan import TrainingPlan, num_steps
+from partrain.training.privacy.settings import NOT_PRIVATE, private_greeting
+from partrain.training.resources import TrainingResources, make_coordinator, training_resources
+from partrain.training.resume import (
+    Horizon,
+    config_to_resume,
+    newest_state,
+    require_same_data,
+    require_steps_ahead,
+    require_trained_here,
+    why_stopped_early,
+)
+from partrain.training.run_record import first_record, next_record, now, read_record
+from partrain.training.run_summary import greeting, seconds_until, summary
+from partrain.training.session import Session
+
+
+def train_new_run(
+    config: Config,
+    place: Place,
+    session: Session,
+    initial: InitialParameters | None = None,
+    given: Dataset | None = None,
+) -> RunDirectory:
+    """Train a new run.
+
+    Parameters
+    ----------
+    config : as it was read; the run keeps it as it was resolved.
+    place : where the run goes.
+    session : `num_workers` 0: this process computes.
+    initial : what to begin with, in place of values that are drawn.
+    given : the data set, where it is in memory; else it is loaded.
+
+    Returns
+    -------
+    The run's directory; the run is complete.
+
+    Raises
+    ------
+    UserError
+        Something that was given is wrong; nothing was made.
+    FailedRun
+        The run began and failed.
+    Interrupted
+        A signal asked to stop; the run is saved.
+
+    Side effects
+    ------------
+    Makes the run's directory and, while it trains, processes and shared memory.
+    """
+
+    def check(plan: TrainingPlan) -> None:
+        if initial is not None:
+            initial.require_fit(plan.network)
+
+    session.give_to_ranks(Assignment(config, tensors=initial.arrays if initial else {}))
+    with training_resources(config, place.folder, session, check, given) as resources:
+        plan = resources.plan
+        kill_point("coordinator: before the run is made")
+        run = place.create(plan.config.name)
+        with run.lock(), _log_of(run, session.messages):
+            try:
+                record = first_record(plan, session.command_line, resources.total_workers, resources.ranks)
+                coordinator = make_coordinator(run, resources, session)
+                with writing_into(run):
+                    write_durably(run.config_path, plan.config.to_yaml().encode())
+                    if initial is not None:
+                        coordinator.begin_with(initial.vector(plan.network, plan.config.training.dtype))
+                        record["initialised_from"] = initial.origin(plan.network)
+                        session.messages.say(f"begins with the parameters of {initial.run}, step {initial.step:,}")
+                    run.write_run_json(record)  # with it, the directory is a run
+                session.interruption.check()
+            except BaseException:
+                run.discard()
+                raise
+            _train(coordinator, run, record, resources, session, earlier_seconds={})
+    return run
+
+
+def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: Session) -> RunDirectory:
+    """Go on with a run from its newest good checkpoint, to the bits of the run that was never stopped.
+
+    Parameters
+    ----------
+    path : the run's directory.
+    overrides : `KEY=VALUE` texts for runtime fields of the configuration.
+    horizon : how much further to train than the run was to.
+    session : as for a new run; the number of workers may be another one.
+
+    Returns
+    -------
+    The run's directory; the run is complete. If it was complete before, that is said, and nothing done.
+
+    Raises
+    ------
+    UserError
+        The run cannot be resumed: it is being written, its configuration or data changed, it has no checkpoint.
+    FailedRun, Interrupted
+        As for a new run.
+
+    Side effects
+    ------------
+    Cuts the metrics back to the checkpoint's step; then as for a new run.
+    """
+    messages = session.messages
+    run = RunDirectory.open(path)
+    with run.lock():
+        before = read_record(run)
+        require_trained_here(before, path)
+        config = config_to_resume(run.config_path, before, overrides, horizon, messages.warn)
+        state = newest_state(run, config, before, messages.warn)
+        if before["status"] == "completed" and state is not None and (end := _end_of(run, config, state, before)):
+            messages.say(end)
+            session.give_to_ranks(None)
+            return run
+        if state is not None:
+            require_steps_ahead(state, config, horizon, run.path)
+        job = Assignment(config) if state is None else Assignment(config, state.tensors, state.metadata)
+        session.give_to_ranks(job)
+        with _log_of(run, messages):
+            _go_on(run, before, config, state, session)
+    return run
+
+
+def _end_of(run: RunDirectory, config: Config, state: Checkpoint, before: dict[str, Any]) -> str | None:
+    """Return why there is nothing to go on with in a run that was completed, or None if there is."""
+    if reason := why_stopped_early(config, state, before):
+        return (
+            f"{run.path} is complete: it stopped early at step {state.step}: {reason}; "
+            f"to train on from its parameters, begin a new run with --init-from {run.path}"
+        )
+    if state.step == num_steps(config):
+        return f"{run.path} is complete: {state.step} steps; to go further, raise --epochs or --max-steps"
+    return None
+
+
+def _go_on(
+    run: RunDirectory, before: dict[str, Any], config: Config, state: Checkpoint | None, session: Session
+) -> None:
+    """Train on from a saved state, or from the beginning if there is none; `before` is run.json as it was."""
+
+    def check(plan: TrainingPlan) -> None:
+        require_same_data(plan, before, run.path)
+
+    messages = session.messages
+    with training_resources(config, run.path, session, check) as resources:
+        plan = resources.plan
+        step = 0 if state is None else state.step
+        record = next_record(before, plan.config, step, session.command_line, resources.total_workers, resources.ranks)
+        for difference in record["lineage"][-1]["differences"]:
+            messages.warn(f"the bits may differ from those of the run so far: {difference}")
+        with writing_into(run):
+            num_cut = cut_back(run.metrics_path, step)
+            kill_point("coordinator: after the metrics were cut back")
+            run.write_run_json(record)  # first: what config.yaml says of the horizon does not count
+            write_durably(run.config_path, plan.config.to_yaml().encode())
+            rows = read_metrics(run.metrics_path)
+        coordinator = make_coordinator(run, resources, session)
+        earlier_seconds = seconds_until(run, step, rows)
+        if state is not None:
+            coordinator.restore(state, rows, sum(earlier_seconds.values()))
+        cut = f"; {num_cut} later lines of metrics were set aside" if num_cut else ""
+        messages.say(f"resumed from step {step}{cut}")
+        _train(coordinator, run, record, resources, session, earlier_seconds)
+
+
+@contextlib.contextmanager
+def _log_of(run: RunDirectory, messages: Messages) -> Iterator[None]:
+    with writing_into(run):
+        log = TrainingLog(run.train_log_path)
+    messages.attach_log(log.write)
+    try:
+        yield
+    finally:
+        messages.detach_log()
+        log.close()
+
+
+@contextlib.contextmanager
+def _recorded_ending(run: RunDirectory, record: dict[str, Any], messages: Messages) -> Iterator[None]:
+    """Write into run.json, and into the log, how the block ended."""
+    try:
+        yield
+    except BaseException as error:
+        was_stopped = isinstance(error, Interrupted)
+        cause = str(error) or type(error).__name__
+        messages.note(f"ended by {cause}" if was_stopped else f"error: {cause}")
+        ending = {"status": "interrupted" if was_stopped else "failed", "cause": cause}
+        try:
+            run.write_run_json(record | {"ended": now()} | ending)
+        except OSError as failure:  # the cause of the end is what counts
+            messages.warn(f"{run.run_json_path}: the end is not recorded: {failure.strerror}")
+        raise
+    try:
+        run.write_run_json(record | {"ended": now(), "status": "completed"})
+    except OSError as error:
+        raise FailedRun(f"{run.run_json_path}: cannot be written: {error.strerror}; resume the run") from error
+
+
+def _train(
+    coordinator: Coordinator,
+    run: RunDirectory,
+    record: dict[str, Any],
+    resources: TrainingResources,
+    session: Session,
+    earlier_seconds: dict[str, float],
+) -> None:
+    """Train, evaluate the test split once if the run is complete, write summary and status, and draw pictures."""
+    messages, interruption, plan = session.messages, session.interruption, resources.plan
+    messages.say(greeting(run, resources, session))
+    if plan.config.training.privacy:
+        for line in private_greeting(plan.config.training, plan.num_steps, plan.budget_steps(), plan.accountant):
+            messages.say(line)
+        if plan.config.training.privacy.source == "seeded":
+            messages.warn(NOT_PRIVATE)
+    with _recorded_ending(run, record, messages):
+        test: dict[str, float] | None = None
+        no_summary: OSError | None = None
+        try:
+            coordinator.train()
+            if coordinator.completed:
+                evaluation = coordinator.evaluate("test")
+                test = evaluation.metrics()
+                messages.say(f"test accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}")
+                if coordinator.noise_scale is not None:
+                    messages.say(coordinator.noise_scale.advice(plan.config.training.batch_size))
+                report = report_of(
+                    evaluation,
+                    padded_names(plan.dataset.class_names, plan.network.num_outputs),
+                    split="test",
+                    data_digest=plan.dataset.digest,
+                    checkpoint=checkpoint_path(run.checkpoints_path, coordinator.step).name,
+                    step=coordinator.step,
+                    privacy=coordinator.privacy,
+                )
+                write_report(run, report, messages.warn)
+            if coordinator.stopped_early:
+                record["stopped_early"] = coordinator.stopped_early
+        finally:
+            for name, number in resources.group.num_tiles_computed.items():
+                messages.note(f"{name} computed {number:,} tiles")
+            seconds = session.clock.read()
+            seconds = {name: value + earlier_seconds.get(name, 0.0) for name, value in seconds.items()}
+            try:
+                run.write_summary(summary(coordinator, resources, seconds, test))
+            except OSError as error:
+                no_summary = error
+                messages.warn(f"{run.summary_path}: cannot be written: {error.strerror}")
+        if interruption.received is not None and test is None:
+            saved = f"the run is saved at step {coordinator.step} in {run.path}"
+            raise Interrupted(interruption.received, saved)
+        if no_summary is not None:
+            raise FailedRun(f"{run.summary_path}: cannot be written; resume the run") from no_summary
+    kill_point("coordinator: at the end")
+    # The run is complete without its pictures: whoever stops it now loses them alone, and `evaluate` draws them again.
+    if plan.config.logging.plots and interruption.received is None:
+        parameters, splits = resources.arrays["parameters"], plan.splits
+        write_plots(run, plan.network, parameters, plan.dataset, splits["test"], report, messages)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import csv
+import io
+import struct
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from partrain.analysis.export.metrics import events_name, metrics_csv, metrics_events
+from partrain.errors import MissingPackage, RunError
+from partrain.store.run_directory import RunDirectory
+from tests.saved_runs import ROWS, STARTED, write_saved_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    write_saved_run(tmp_path / "run")
+    return RunDirectory.open(tmp_path / "run")
+
+
+def crc32c(data: bytes) -> int:
+    """Return the checksum of RFC 3720, bit by bit."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def records_of(data: bytes) -> list[bytes]:
+    """Return the records of a TFRecord file: length, its checksum, content, its checksum."""
+
+    def masked_crc(part: bytes) -> bytes:
+        crc = crc32c(part)
+        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    records = []
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        content, rest = data[12 : 12 + length], data[12 + length :]
+        assert data[8:12] == masked_crc(data[:8])
+        assert rest[:4] == masked_crc(content)
+        records.append(content)
+        data = rest[4:]
+    return records
+
+
+def test_csv_has_a_row_for_each_line_and_a_column_for_each_name(run: RunDirectory) -> None:
+    data, num_rows = metrics_csv(run)
+    table = list(csv.DictReader(io.StringIO(data.decode())))
+    assert num_rows == len(table) == len(ROWS)
+    assert list(table[0]) == [
+        "step",
+        "epoch",
+        "examples",
+        "time_s",
+        "train/loss",
+        "lr",
+        "validation/loss",
+        "validation/accuracy",
+    ]
+    for row, expected in zip(table, ROWS, strict=True):
+        there: dict[str, Any] = {name: float(text) for name, text in row.items() if text}
+        assert there == pytest.approx(expected, rel=0, nan_ok=True)
+
+
+def test_events_are_the_metrics_at_their_steps_and_times(run: RunDirectory) -> None:
+    data, num_rows = metrics_events(run)
+    version, *events = [Event.FromString(record) for record in records_of(data)]
+    started = datetime.fromisoformat(STARTED).timestamp()
+    assert (version.file_version, version.wall_time) == ("brain.Event:2", started)
+    assert num_rows == len(events) == len(ROWS)
+    for event, row in zip(events, ROWS, strict=True):
+        assert event.step == row["step"]
+        assert event.wall_time == started + row["time_s"]
+        expected = {k: np.float32(v) for k, v in row.items() if k not in ("step", "epoch", "examples", "time_s")}
+        assert {v.tag: v.simple_value for v in event.summary.value} == pytest.approx(expected, nan_ok=True, rel=0)
+
+
+def test_file_of_events_has_a_name_that_tensorboard_reads_and_the_same_again(run: RunDirectory) -> None:
+    assert events_name(run) == events_name(run) == "events.out.tfevents.1767323045.run"
+
+
+@pytest.mark.parametrize("export", [metrics_csv, metrics_events])
+def test_run_without_metrics_is_refused(run: RunDirectory, export: Any) -> None:
+    run.metrics_path.write_text("")
+    with pytest.raises(RunError, match="has no metrics yet"):
+        export(run)
+    run.metrics_path.unlink()
+    with pytest.raises(RunError, match="has no metrics yet"):
+        export(run)
+
+
+def test_missing_package_is_said_in_one_line_that_names_the_extra(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboardX"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(MissingPackage, match=r"^export to TensorBoard needs .* tensorboardX: .*partrain\[export\]'$"):
+        metrics_events(run)

@@ -1,0 +1,89 @@
+"""`partrain examples`: what comes out on top, and that wrong labels do."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from partrain.data.label_noise import flipped_examples
+from tests.conftest import ROOT, Result
+
+
+@pytest.fixture(scope="module")
+def noisy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs of the article's network, 2 % of its labels wrong: on MNIST where it is here, else on drawn digits."""
+    from partrain.interface.command_line import main
+
+    has_mnist = (Path(os.environ.get("PARTRAIN_DATA_DIR", "/nowhere")) / "mnist").is_dir()
+    run = tmp_path_factory.mktemp("noisy") / "run"
+    changes = [
+        f"data.name={'mnist' if has_mnist else 'synthetic-digits'}",
+        "data.label_noise=0.02",
+        "data.train_examples=10000",
+        "data.validation_examples=100",
+        "logging.plots=false",
+        "training.schedule.warmup_steps=50",
+    ]
+    options = [word for change in changes for word in ("--set", change)]
+    assert (
+        main(["--config", str(ROOT / "configs/mnist.yaml"), *options, "--run-dir", str(run), "--workers", "2", "-q"])
+        == 0
+    )
+    return run
+
+
+def test_most_of_the_top_hundredth_by_loss_have_a_wrong_label(
+    noisy_run: Path, call_partrain: Callable[..., Result]
+) -> None:
+    result = call_partrain("examples", noisy_run, "--top", 100, "--json", "-q")
+    assert result.exit_code == 0, result.stderr
+    facts = json.loads(result.stdout)
+    top = facts["largest_loss"]
+    assert len(top) == 100
+    assert [example["loss"] for example in top] == sorted((e["loss"] for e in top), reverse=True)
+    gradients = [example["gradient_norm"] for example in facts["largest_gradient"]]
+    assert gradients == sorted(gradients, reverse=True)
+    assert sum(example["flipped"] for example in top) >= 90
+    record = json.loads((noisy_run / "run.json").read_text())["data"]["label_noise"]
+    assert record["num_flipped"] == 200
+    assert record["flipped"] == flipped_examples(10_000, 0.02, 0).tolist()
+    assert {e["index"] for e in top if e["flipped"]} <= set(record["flipped"])
+    assert {path.name for path in (noisy_run / "plots").iterdir()} >= {
+        "largest-loss-train.png",
+        "largest-gradient-train.png",
+    }
+
+
+def test_norms_of_examples_are_those_of_their_gradients_by_the_loops(
+    noisy_run: Path, call_partrain: Callable[..., Result]
+) -> None:
+    from partrain.analysis.trained_run import load_trained_run
+    from partrain.data.loading import load_splits
+    from partrain.kernels.compiler.kernel_set import kernel_set
+    from partrain.kernels.compiler.options import load
+    from tests.network.test_execution import Batch
+
+    facts = json.loads(call_partrain("examples", noisy_run, "--split", "test", "--top", 3, "--json", "-q").stdout)
+    trained = load_trained_run(noisy_run, "last", print)
+    dataset, _ = load_splits(trained.config, say=print, warn=print)
+    load(kernel_set("loops").all, "float64")
+    normalisation = trained.normalisation
+    for example in facts["largest_gradient"]:
+        assert "flipped" not in example
+        image = dataset.test.images[example["index"]][None].astype(np.float64)
+        x = ((image - normalisation.mean[0]) / normalisation.std[0]).astype(np.float32)
+        batch = Batch(trained.network, "loops", trained.parameters.astype(np.float64), 1, 1)
+        losses, gradient = batch.gradient(x, np.array([example["label"]]))
+        assert example["gradient_norm"] == pytest.approx(float(np.sqrt((gradient**2).sum())), rel=1e-3)
+        assert example["loss"] == pytest.approx(float(losses[0]), rel=1e-3)
+
+
+def test_table_says_what_is_on_top(noisy_run: Path, call_partrain: Callable[..., Result]) -> None:
+    result = call_partrain("examples", noisy_run, "--top", 5)
+    assert "largest loss of 10,000 train examples" in result.stdout
+    assert "data.label_noise made wrong" in result.stdout

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from partrain.bench.host_model import LINKS, HostCosts, Link, widened
+from partrain.bench.measurement import MODEL_BATCHES, MODEL_CORES
+from partrain.bench.phases import PHASES
+from partrain.bench.rank_table import describe
+from partrain.bench.ranks import MODEL_BATCHES as HOST_BATCHES
+from partrain.bench.ranks import MODEL_HOSTS
+from partrain.bench.step_model import StepCosts
+from partrain.bench.trial import say_what_is_left_out
+from partrain.config.yaml_file import read_config
+from partrain.network.network import Network
+from partrain.parallel.mpi.exchange import step_bytes
+from tests.conftest import ROOT, PartrainProcess, Result
+from tests.mpi_processes import ENVIRONMENT, mpiexec, needs_mpi
+
+COSTS = StepCosts(
+    tile=4,
+    serial=10.0,
+    dispatch=2.0,
+    wake=5.0,
+    shard={1: 12.0, 2: 20.0, 8: 80.0},
+    update={8: 3.0, 32: 6.0, 30: 6.0, 128: 20.0},
+    helped_update={8: 2.0, 32: 2.0, 30: 2.0},
+    num_threads=lambda batch_size, cores: 2 if batch_size == 128 and cores > 1 else 1,
+)
+
+
+def test_model_of_a_step_is_its_formula() -> None:
+    assert COSTS.step(32, 1) == 10 + 2 + 80 + 5 + 6
+    assert COSTS.step(32, 4) == 10 + 8 + 20 + 5 + 2 + 4 / 4
+    assert COSTS.step(32, 8) == 10 + 16 + 12 + 5 + 2 + 4 / 8
+    assert COSTS.speed_up(32, 8) == 103 / 45.5
+    assert COSTS.speed_up(32, 1) == 1
+
+
+def test_model_gives_work_to_no_more_workers_than_there_are_tiles() -> None:
+    assert COSTS.step(32, 16) == COSTS.step(32, 8)
+    assert COSTS.step(8, 16) == 10 + 4 + 12 + 5 + 2 + 1 / 2
+
+
+def test_model_counts_a_part_of_a_tile_and_of_a_round_as_a_whole_one() -> None:
+    assert COSTS.step(30, 8) == COSTS.step(32, 8)
+    assert COSTS.step(32, 5) == 10 + 10 + 20 + 5 + 2 + 4 / 5  # 8 tiles for 5 workers: one has 2
+
+
+def test_model_divides_the_update_between_the_threads_that_make_it() -> None:
+    assert COSTS.step(128, 8) == 10 + 16 + 20 * 4 / 2 + 5 + 20 / 2
+
+
+def test_model_takes_unmeasured_shards_in_proportion_to_the_next_fewer_tiles() -> None:
+    assert COSTS.step(32, 3) == 10 + 6 + 20 * 3 / 2 + 5 + 2 + 4 / 3
+    assert COSTS.step(128, 1) == 10 + 2 + 80 * 32 / 8 + 5 + 20
+
+
+def numbers_in(facts: Any) -> Iterator[float]:
+    if isinstance(facts, dict | list):
+        for value in facts.values() if isinstance(facts, dict) else facts:
+            yield from numbers_in(value)
+    elif isinstance(facts, int | float):
+        yield facts
+
+
+def test_json_holds_the_facts(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    before = set(os.listdir(tmp_path)) | {"small.yaml"}
+    arguments = ("--config", small_config(), "--workers", "0,2", "--json", "-q")
+    result = run_partrain("bench", *arguments, env={"TMPDIR": str(tmp_path / "temporary")})
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert not os.listdir(tmp_path / "temporary")
+    assert {name for name in os.listdir(tmp_path) if not name.startswith("said-")} == before
+
+    facts = json.loads(result.stdout)
+    assert list(facts) == ["machine", "training", "stages", "phases", "scaling", "model"]
+    assert all(math.isfinite(number) for number in numbers_in(facts))
+    assert facts["machine"]["peak_gflops"] > 0
+    assert facts["machine"]["lanes"] in (4, 8, 16)
+    assert {"partrain", "numba", "numpy"} <= set(facts["machine"]["versions"])
+    assert (facts["training"]["batch_size"], facts["training"]["tile"]) == (20, 3)
+
+    stages = {(stage["stage"], stage["pass"]): stage for stage in facts["stages"]}
+    assert len(stages) == len(facts["stages"])
+    assert set(stages) >= {
+        ("gather, borders", "forward"),
+        ("conv1+relu1+pool1", "forward"),
+        ("conv1+relu1+pool1", "backward"),
+        ("dense1", "forward"),
+        ("dense1", "backward"),
+        ("softmax", "both"),
+        ("1 thread", "update"),
+    }
+    for stage in facts["stages"]:
+        assert 0 < stage["minimum_us"] <= stage["median_us"]
+    dense = stages["dense1", "forward"]
+    assert dense["gflops"] == pytest.approx(2 * 72 * 10 / dense["median_us"] / 1e3)
+    assert dense["share_of_peak"] == pytest.approx(dense["gflops"] / facts["machine"]["peak_gflops"])
+
+    assert [row["workers"] for row in facts["phases"]] == [0, 1, 2]
+    for row in facts["phases"]:
+        measured = {name: row[f"{name}_us"] for name in PHASES}
+        assert row["sum_us"] == pytest.approx(sum(measured.values()))
+        # Workers may be quicker than this process was, and without them nothing is dispatched.
+        assert all(us > 0 for name, us in measured.items() if name not in ("wait", "dispatch"))
+        assert (measured["dispatch"] > 0) == (row["workers"] > 0)
+        assert row["step_us"] > 0
+    assert [row["tiles_per_worker"] for row in facts["scaling"]] == [[7, 7], [7, 7], [3, 4]]
+    assert facts["scaling"][1]["speed_up"] == 1
+    for row, phases in zip(facts["scaling"], facts["phases"], strict=True):
+        assert row["examples_per_s"] == pytest.approx(20 / phases["step_us"] * 1e6)
+
+    expected = facts["model"]["expected"]
+    assert [(row["batch_size"], row["cores"]) for row in expected] == list(product(MODEL_BATCHES, MODEL_CORES))
+    assert all(row["speed_up"] > 0 and row["step_us"] > 0 for row in expected)
+
+
+def test_table_is_on_stdout_and_the_rest_on_stderr(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path]
+) -> None:
+    changes = {"training.kernels": "loops", "training.dtype": "float64", "training.tile": 20}
+    result = run_partrain("bench", "--config", small_config(changes), "--workers", "1,2")
+    assert result.exit_code == 0, result.stderr
+    for expected in (
+        "GFLOP/s",
+        "all layers",
+        "phases of a step",
+        "tiles per worker",
+        "model: speed-up",
+        "loops kernels in float64",
+    ):
+        assert expected in result.stdout
+    assert "warning: a batch has 1 tile:" in result.stderr
+    assert "measuring with 1 worker" in result.stderr
+    assert "with 2 workers" not in result.stderr
+
+
+@pytest.mark.parametrize("workers", ["", "two", "1,,2", "1;2", "-1", "1,5000", "1.5"])
+def test_malformed_workers_are_the_users_mistake(workers: str, call_partrain: Callable[..., Result]) -> None:
+    result = call_partrain("bench", f"--workers={workers}")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "argument --workers" in result.stderr
+
+
+def test_wrong_configuration_is_the_users_mistake(
+    call_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    missing = call_partrain("bench", "--config", tmp_path / "missing.yaml")
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    assert "missing.yaml" in missing.stderr
+    unfit = call_partrain("bench", "--config", small_config({"training.batch_size": 0}))
+    assert (unfit.exit_code, unfit.stdout) == (2, "")
+    assert "training.batch_size" in unfit.stderr
+
+
+def test_numbers_that_are_not_finite_are_a_failure(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path]
+) -> None:
+    result = run_partrain("bench", "--config", small_config({"training.optimizer.lr": 1e30}), "--workers", 1)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "not finite" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_signal_ends_it_and_its_workers(
+    start_partrain: Callable[..., PartrainProcess], small_config: Callable[..., Path]
+) -> None:
+    process = start_partrain("bench", "--config", small_config(), "--workers", 2)
+    process.wait_for("measuring with 1 worker")
+    process.send(15)
+    result = process.wait()
+    assert (result.exit_code, result.stdout) == (143, "")
+    assert "Traceback" not in result.stderr
+
+
+# ---- several hosts
+
+
+def test_what_is_not_measured_is_said() -> None:
+    said: list[str] = []
+    for changes in ([], ["training.per_example={clip: 1, statistics: true}"]):
+        say_what_is_left_out(read_config(ROOT / "configs/mnist.yaml", changes).training, said.append)
+    assert len(said) == 1
+    assert "without training.per_example.clip, training.per_example.statistics" in said[0]
+
+
+def test_model_of_hosts_is_its_formula() -> None:
+    network = Network(read_config(ROOT / "configs/mnist.yaml").network, (1, 28, 28), 10)
+    costs = HostCosts(
+        network=network,
+        tile=4,
+        dtype="float32",
+        serial=1.0,
+        compute={1: 3.0, 4: 10.0, 8: 20.0},
+        batch_size=32,
+        update=2.0,
+        pack_s_a_byte=1e-6,
+    )
+    link = Link("a link", latency_s=0.5, bytes_a_second=1e5)
+    assert costs.num_bytes(32, 1) == 0
+    assert costs.step(32, 1, link) == 1 + 20 + 2
+    sent = sum(step_bytes(network, 32, 4, "float32", 8))
+    assert costs.step(32, 8, link) == pytest.approx(1 + 3 + sent * 1e-6 + 3 * 0.5 + sent * 7 / 8 / 1e5 + 2)
+    assert costs.step(64, 1, link) == pytest.approx(1 + 40 + 2 * (0.43 + 0.0135 * 64) / (0.43 + 0.0135 * 32))
+    assert costs.speed_up(32, 2, link) == costs.step(32, 1, link) / costs.step(32, 2, link)
+
+
+def test_widened_network_is_wider_and_has_as_many_outputs() -> None:
+    config = read_config(ROOT / "configs/mnist.yaml")
+    wide = Network(widened(config.network, 10), (1, 28, 28), 10)
+    assert [p.shape for p in wide.parameters if p.name.endswith("weight")] == [
+        (80, 1, 5, 5),
+        (80, 80, 5, 5),
+        (1280, 8000),
+        (10, 1280),
+    ]
+
+
+@needs_mpi
+def test_bench_measures_the_exchange_between_ranks(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path]
+) -> None:
+    words = ("bench", "--engine", "mpi", "--config", small_config(), "--workers", 1, "--json", "-q")
+    result = run_partrain(*words, wrapper=mpiexec(2), env=ENVIRONMENT)
+    assert (result.exit_code, result.stderr) == (0, "")
+    facts = json.loads(result.stdout)
+    assert list(facts) == ["training", "ranks", "exchange", "model"]
+    assert all(math.isfinite(number) for number in numbers_in(facts))
+    assert [one["workers"] for one in facts["ranks"]] == [1, 1]
+    assert facts["exchange"]["bytes"] == sum(facts["exchange"]["bytes_of_ranks"])
+    assert facts["exchange"]["median_us"] > facts["exchange"]["copying_us"] > 0
+    assert len(facts["model"]["expected"]) == 2 * len(HOST_BATCHES) * len(LINKS) * len(MODEL_HOSTS)
+    assert "model: speed-up to expect against one host, this network" in describe(facts)
+
+
+def test_bench_on_ranks_takes_one_number_of_workers(call_partrain: Callable[..., Result]) -> None:
+    result = call_partrain("bench", "--engine", "mpi", "--workers", "1,2")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "give one number of workers" in result.stderr

@@ -1,0 +1,155 @@
+"""`partrain data show` and `partrain data pack`, on every kind of source."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from partrain.data.arrays import load_arrays
+from tests.conftest import (
+    Result,
+    call_without_numba,
+    noise_examples,
+    write_idx_folder,
+    write_small_config,
+)
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("partrain.data.packed_folder.cache_home", lambda: tmp_path / "cache")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Ten training and four test pictures of two classes; one of the test's is also for training."""
+    images, _ = noise_examples(14, size=6)
+    for index, image in enumerate(images):
+        folder = tmp_path / "pictures" / ("train" if index < 10 else "test") / ("даже" if index % 2 else "odd one")
+        folder.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(images[1] if index == 11 else image).save(folder / f"{index}.png")
+    return tmp_path / "pictures"
+
+
+def facts_of(result: Result) -> dict[str, object]:
+    assert result.exit_code == 0, result.stderr
+    facts: dict[str, object] = json.loads(result.stdout)
+    return facts
+
+
+def test_facts_of_pictures(call_partrain: Call, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "train/odd one/bad.png").write_text("x")
+    size = ("--size", "6,5", "--channels", 1)
+    result = call_partrain("data", "show", pictures, *size)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "odd one/bad.png: is no PNG" in result.stderr
+    result = call_partrain("data", "show", pictures, *size, "--on-broken", "skip")
+    for fragment in (
+        f"folder from {pictures}",
+        "images uint8, 1 x 6 x 5",
+        "1 pictures that cannot be used are left out",
+        "odd one",
+        "даже",
+        "balance: the most frequent class has",
+        "1 of test stands also in train: 2",
+    ):
+        assert fragment in result.stdout
+    assert (tmp_path / "folder-examples.png").read_bytes().startswith(b"\x89PNG")
+    facts = facts_of(
+        call_partrain("data", "show", pictures, *size, "--on-broken", "skip", "--json", "--sheet", "s.png")
+    )
+    assert facts["classes"] == ["odd one", "даже"]
+    assert facts["skipped"] == 1
+    assert facts["duplicates"][-2] == {"of": "test", "in": "train", "count": 1, "first": [2]}  # type: ignore[index]
+    assert (tmp_path / "s.png").exists()
+
+
+@pytest.mark.parametrize("to", ["packed.npz", "packed", "new/packed.npz"])
+def test_pack_of_any_source_is_the_same_data_set(call_partrain: Call, pictures: Path, tmp_path: Path, to: str) -> None:
+    config = write_small_config(tmp_path, {"data": {"name": "folder", "path": str(pictures), "size": 6}})
+    sources = [(pictures, "--size", "6"), (config,)]
+    digests = set()
+    for source in sources:
+        result = call_partrain("data", "pack", *source, "--to", to, "-q")
+        assert (result.exit_code, result.stdout, result.stderr) == (0, f"{to}\n", "")
+        dataset = load_arrays(to)
+        digests.add((dataset.digest, dataset.class_names, dataset.num_validation))
+        if to == "packed":
+            for file in Path(to).iterdir():
+                file.unlink()  # an empty folder is taken
+    assert len(digests) == 1
+    assert next(iter(digests))[1] == ("odd one", "даже")
+
+
+def test_pack_has_the_division_of_its_source(call_partrain: Call, noise_folder: Path, tmp_path: Path) -> None:
+    data = {"name": "idx", "path": str(noise_folder), "train_examples": 40, "validation_examples": 7}
+    config = write_small_config(tmp_path, {"data": data})
+    assert call_partrain("data", "pack", config, "--to", "x.npz", "-q").exit_code == 0
+    facts = facts_of(call_partrain("data", "show", "x.npz", "--json", "-q"))
+    assert facts["examples"] == {"train": 40, "validation": 7, "test": 20}
+
+
+def test_packs_of_the_same_data_are_the_same_bytes(call_partrain: Call, noise_folder: Path, tmp_path: Path) -> None:
+    contents = set()
+    for _ in range(2):
+        assert call_partrain("data", "pack", noise_folder, "--to", "x.npz").exit_code == 0
+        contents.add((tmp_path / "x.npz").read_bytes())
+    assert len(contents) == 1
+    with np.load("x.npz") as arrays, zipfile.ZipFile("x.npz") as archive:
+        assert arrays["train_images"].shape == (60, 1, 28, 28)
+        assert archive.testzip() is None
+
+
+def test_showing_files_needs_no_numba(noise_folder: Path) -> None:
+    assert call_without_numba("data", "show", noise_folder, "-q") == 0
+    assert call_without_numba("data", "pack", noise_folder, "--to", "x.npz") == 0
+
+
+def test_images_of_any_kind_are_drawn(call_partrain: Call, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).normal(size=(70, 2, 9, 4)).astype(np.float32)
+    arrays = {
+        "train_images": images,
+        "train_labels": np.arange(70),
+        "test_images": images[:3],
+        "test_labels": [0, 1, 2],
+    }
+    np.savez("x.npz", **arrays)
+    result = call_partrain("data", "show", "x.npz")
+    assert "… and 10 more classes" in result.stdout
+    assert "balance: a class has no training examples" in result.stdout  # the last sixth is for validation
+    assert (tmp_path / "arrays-examples.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("show", "minst"), "there is no such data set, and no such file or folder; did you mean mnist?"),
+        (("show", "nothing/here"), "the data sets are mnist, fashion-mnist, cifar-10, synthetic-digits"),
+        (("show", "pictures"), "say to what size they are brought, e.g. --size 32,32"),
+        (("show", "noise", "--size", "3"), "noise: is idx; --size, --channels and --on-broken are for pictures"),
+        (("show", "noise", "--sheet", "no/sheet.png"), "no/sheet.png: cannot be written"),
+        (("show", "small.yaml", "--channels", "1"), "data.channels goes with data.name folder"),
+        (("pack", "noise", "--to", "noise"), "noise: is there already"),
+        (("pack", "noise", "--to", "small.yaml"), "small.yaml: is there already"),
+        (("pack", "noise", "--to", "/proc/x.npz"), "/proc/x.npz: cannot be written"),
+        (("show", "noise", "--size", "0"), "'0' is not a whole number"),
+    ],
+)
+def test_what_cannot_be_shown_or_packed_is_one_message(
+    call_partrain: Call, pictures: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    write_idx_folder(tmp_path / "noise", noise_examples(60), noise_examples(20, seed=1))
+    write_small_config(tmp_path)
+    result = call_partrain("data", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

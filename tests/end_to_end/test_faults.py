@@ -1,0 +1,275 @@
+"""Workers, fork server and coordinator that are killed or stopped from outside: the same bits in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from partrain.store.run_directory import RunDirectory
+from tests.conftest import RUN_SECONDS, PartrainProcess, is_running, wait_until
+from tests.whole_runs import Runs, outcome, points_of, write_config
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+
+Start = Callable[..., PartrainProcess]
+
+# Long enough to be disturbed: 400 steps.
+LONG: dict[str, Any] = {"training.epochs": 40, "checkpoints": {"every_steps": 45}}
+
+# The program with a patience that a test can wait for.
+IMPATIENT = """
+import sys
+from partrain.interface.command_line import main
+from partrain.parallel.workers import timeouts
+timeouts.LEAST_SECONDS, timeouts.GENEROSITY = 1.0, 1.0
+sys.exit(main())
+"""
+
+
+# The program with a coordinator that gives out, in step 8, a command that no worker can carry out.
+UNCOMPUTABLE = """
+import itertools, sys
+from partrain.interface.command_line import main
+from partrain.parallel.workers.pool import WorkerPool
+run, calls = WorkerPool.run, itertools.count(1)
+def run_or_spoil(pool, commands):
+    run(pool, [command._replace(file=7) for command in commands] if next(calls) == 10 else commands)
+WorkerPool.run = run_or_spoil
+sys.exit(main())
+"""
+
+# The program with a clock that is set back or forward by a day whenever somebody looks at it.
+RESTLESS_CLOCK = """
+import itertools, sys, time
+clock, days = time.time, itertools.cycle((0, -1, 1))
+time.time = lambda: clock() + 86_400 * next(days)
+time.time_ns = lambda: int(1e9 * time.time())
+from partrain.interface.command_line import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What comes of a short run that nothing disturbs."""
+    return outcome(Runs(tmp_path_factory.mktemp("undisturbed")).train_undisturbed())
+
+
+@pytest.fixture(scope="module")
+def undisturbed_long(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What comes of a long run that nothing disturbs."""
+    return outcome(Runs(tmp_path_factory.mktemp("undisturbed_long")).train_undisturbed(LONG))
+
+
+def server_of(process: PartrainProcess) -> list[int]:
+    """Return the fork server's process id, if it runs."""
+    entries = process.processes()
+    return [e.pid for e in entries if e.parent == process.popen.pid and "forkserver" in e.command]
+
+
+def kill(*pids: int) -> int:
+    """Kill processes that may be gone; return how many were not."""
+    num_killed = 0
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            num_killed += 1
+    return num_killed
+
+
+# ---- at named points
+
+
+@pytest.mark.parametrize("point", points_of("worker"))
+def test_worker_killed_at_this_point_changes_no_bit(
+    start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any], point: str
+) -> None:
+    token = tmp_path / "one death"
+    token.touch()
+    passing = 1 if point in ("worker: start-up", "worker: shutting down") else 9
+    env = {"PARTRAIN_KILL_AT": f"{point}|{passing}|{token}"}
+    words = ("--config", write_config(tmp_path), "--workers", 3, "--run-dir", tmp_path / "run")
+    result = start_partrain(*words, env=env).wait()
+    assert result.exit_code == 0, result
+    assert not token.exists(), "no worker was killed"
+    assert outcome(tmp_path / "run") == undisturbed
+    said = re.findall(r"^worker \d was killed by SIGKILL; a successor takes its place$", result.stderr, re.MULTILINE)
+    assert len(said) == (point != "worker: shutting down")
+
+
+def test_helper_killed_in_an_update_changes_no_bit(
+    start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    token = tmp_path / "one death"
+    token.touch()
+    env = {"PARTRAIN_KILL_AT": f"helper: in an update|1|{token}"}
+    words = ("--config", write_config(tmp_path), "--workers", 2, "--run-dir", tmp_path / "run")
+    result = start_partrain(*words, env=env).wait()
+    assert result.exit_code == 0, result
+    assert outcome(tmp_path / "run") == undisturbed
+    if token.exists():
+        pytest.skip("no worker was awake during an update")
+
+
+@pytest.mark.parametrize("point", ["coordinator: before the commands", "coordinator: during the commands"])
+def test_coordinator_killed_while_workers_compute_is_resumed_with_others(
+    start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any], point: str
+) -> None:
+    run = tmp_path / "run"
+    words = ("--config", write_config(tmp_path), "--workers", 2, "--run-dir", run)
+    assert start_partrain(*words, env={"PARTRAIN_KILL_AT": f"{point}|17"}).wait().exit_code == -signal.SIGKILL
+    assert RunDirectory.open(run).status() == "interrupted"
+    assert start_partrain("resume", run, "--workers", 3).wait().exit_code == 0
+    assert outcome(run) == undisturbed
+
+
+def test_worker_that_dies_again_and_again_ends_the_run_in_order(start_partrain: Start, tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"workers": {"max_restarts": 3}})
+    env = {"PARTRAIN_KILL_AT": "worker: before answering|5"}
+    run = tmp_path / "run"
+    result = start_partrain("--config", config, "--workers", 2, "--run-dir", run, env=env).wait()
+    assert result.exit_code == 1
+    assert re.search(r"error: worker \d was killed by SIGKILL, and 3 workers have been replaced", result.stderr)
+    assert RunDirectory.open(run).status() == "failed"
+    assert start_partrain("resume", run, "--workers", 2).wait().exit_code == 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_workers_that_die_at_random_points_again_and_again_change_no_bit(
+    start_partrain: Start, tmp_path: Path, undisturbed_long: dict[str, Any], seed: int
+) -> None:
+    rng = random.Random(seed)
+    point = rng.choice([p for p in points_of("worker") if p not in ("worker: start-up", "worker: shutting down")])
+    env = {"PARTRAIN_KILL_AT": f"{point}|{rng.randint(15, 25)}"}  # each worker dies there, and each successor
+    run = tmp_path / "run"
+    words = ("--config", write_config(tmp_path, LONG), "--workers", rng.randint(2, 4), "--run-dir", run)
+    result = start_partrain(*words, env=env).wait()
+    assert result.exit_code == 0, result
+    assert result.stderr.count("was killed by SIGKILL; a successor takes its place") >= 15
+    assert outcome(run) == undisturbed_long
+
+
+def test_worker_that_raises_twice_ends_the_run_in_order(
+    start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    run = tmp_path / "run"
+    words = ("--config", write_config(tmp_path), "--workers", 2, "--run-dir", run)
+    result = start_partrain(*words, program=[sys.executable, "-c", UNCOMPUTABLE]).wait()
+    assert result.exit_code == 1, result
+    assert re.search(r"^error: worker \d failed; its own traceback:\n\nTraceback", result.stderr, re.MULTILINE)
+    assert "in carry_out" in result.stderr
+    assert RunDirectory.open(run).status() == "failed"
+    assert start_partrain("resume", run, "--workers", 2).wait().exit_code == 0
+    assert outcome(run) == undisturbed
+
+
+def test_clock_that_is_set_back_and_forward_has_no_effect(
+    start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    run = tmp_path / "run"
+    program = [sys.executable, "-c", RESTLESS_CLOCK]
+    env = {"PARTRAIN_KILL_AT": "coordinator: before a step|16"}
+    words = ("--config", write_config(tmp_path), "--workers", 2, "--run-dir", run)
+    assert start_partrain(*words, program=program, env=env).wait().exit_code == -signal.SIGKILL
+    result = start_partrain("resume", run, "--workers", 2, program=program).wait()
+    assert result.exit_code == 0, result
+    assert "hung" not in result.stderr
+    assert outcome(run) == undisturbed
+    times = [json.loads(line)["time_s"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert times == sorted(times)
+
+
+# ---- stopped processes
+
+
+@pytest.fixture
+def impatient(start_partrain: Start, tmp_path: Path, undisturbed_long: dict[str, Any]) -> PartrainProcess:
+    """A long run that trains, by a coordinator that waits for a second only.
+
+    It has evaluated, too: for the first command of a kind it would wait for as long as for a worker that starts.
+    """
+    words = ("--config", write_config(tmp_path, LONG), "--workers", 2, "--runs-dir", "runs")
+    process = start_partrain(*words, program=[sys.executable, "-c", IMPATIENT])
+    metrics = process.wait_for_training() / "metrics.jsonl"
+    wait_until(lambda: "validation/loss" in metrics.read_text(), "an evaluation in the metrics", RUN_SECONDS)
+    return process
+
+
+def test_worker_that_hangs_is_killed_and_replaced(
+    impatient: PartrainProcess, undisturbed_long: dict[str, Any], tmp_path: Path
+) -> None:
+    victim = impatient.workers()[0].pid
+    os.kill(victim, signal.SIGSTOP)
+    wait_until(lambda: not is_running(victim), "that it is killed")
+    result = impatient.wait()
+    assert re.search(r"^worker \d hung: it took \d+ s for \d+ examples, and was killed; a succ", result.stderr, re.M)
+    assert outcome(tmp_path / result.run) == undisturbed_long
+
+
+def test_stopped_worker_does_not_outlive_its_coordinator(start_partrain: Start, tmp_path: Path) -> None:
+    process = start_partrain("--config", write_config(tmp_path, LONG), "--workers", 2, "--runs-dir", "runs")
+    process.wait_for_training()
+    os.kill(process.workers()[0].pid, signal.SIGSTOP)
+    process.send(signal.SIGKILL)
+    assert process.wait().exit_code == -signal.SIGKILL  # and none of its processes is left
+
+
+@pytest.mark.parametrize("whole_group", [False, True], ids=["alone", "with its group"])
+def test_stopped_coordinator_kills_nobody_when_it_goes_on(
+    impatient: PartrainProcess, undisturbed_long: dict[str, Any], tmp_path: Path, whole_group: bool
+) -> None:
+    impatient.send(signal.SIGSTOP, to_group=whole_group)
+    time.sleep(3)  # three times its patience
+    impatient.send(signal.SIGCONT, to_group=whole_group)
+    result = impatient.wait()
+    assert "successor" not in result.stderr
+    assert outcome(tmp_path / result.run) == undisturbed_long
+
+
+# ---- whatever may be killed from outside
+
+
+def test_killed_fork_server_changes_no_bit(
+    start_partrain: Start, tmp_path: Path, undisturbed_long: dict[str, Any]
+) -> None:
+    process = start_partrain("--config", write_config(tmp_path, LONG), "--workers", 2, "--runs-dir", "runs")
+    process.wait_for_training()
+    workers = [entry.pid for entry in process.workers()]
+    assert kill(*server_of(process)) == 1
+    assert kill(workers[0]) == 1
+    result = process.wait()
+    assert "worker 0 died, it is not known of what" in result.stderr
+    assert outcome(tmp_path / result.run) == undisturbed_long
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_kills_of_workers_and_coordinators_change_no_bit(
+    start_partrain: Start, tmp_path: Path, undisturbed_long: dict[str, Any], seed: int
+) -> None:
+    rng = random.Random(seed)
+    run = tmp_path / "run"
+    process = start_partrain("--config", write_config(tmp_path, LONG), "--workers", 2, "--run-dir", run)
+    num_kills = 0
+    for _ in range(3):
+        wait_until(lambda process=process: "parameters" in process.stderr, "that it trains")
+        for _ in range(rng.randint(2, 5)):
+            time.sleep(rng.uniform(0, 0.15))
+            workers = [entry.pid for entry in process.workers()]
+            num_kills += kill(*rng.sample(workers, min(len(workers), rng.randint(0, 2))))
+        num_kills += kill(process.popen.pid)
+        assert process.wait().exit_code in (0, -signal.SIGKILL)
+        process = start_partrain("resume", run, "--workers", rng.randint(1, 3))
+    assert process.wait().exit_code == 0
+    assert num_kills >= 8
+    assert outcome(run) == undisturbed_long

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from partrain.store import checkpoint
+from partrain.system.signals import SIGNALS, Interrupted, Interruption
+from partrain.training import training_run
+from tests.conftest import ENDLESS, ROOT, PartrainProcess, Result, wait_until
+
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+def raise_signal(number: int) -> None:
+    signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_outside_of_training_ends_the_command(number: signal.Signals) -> None:
+    interruption = Interruption()
+    with pytest.raises(Interrupted) as raised, interruption.watching():
+        raise_signal(number)
+    assert raised.value.exit_code == EXIT_CODES[number]
+    assert str(raised.value).startswith(number.name)
+    assert interruption.received == number
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_within_training_is_only_taken_note_of(number: signal.Signals) -> None:
+    interruption = Interruption()
+    with interruption.watching(), interruption.deferred():
+        assert interruption.received is None
+        raise_signal(number)
+        assert interruption.received == number
+
+
+def test_no_except_of_errors_catches_an_interruption() -> None:
+    interruption = Interruption()
+    with pytest.raises(Interrupted), interruption.watching(), contextlib.suppress(Exception):
+        raise_signal(signal.SIGTERM)
+
+
+def test_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        interruption = Interruption()
+        with interruption.watching():
+            raise_signal(signal.SIGHUP)
+        assert interruption.received is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_handlers_are_put_back() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+
+    def watch() -> None:
+        with Interruption().watching():
+            assert not set(before) & {signal.getsignal(number) for number in SIGNALS}
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        watch()
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_other_threads_change_no_handler() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    seen: list[object] = []
+
+    def watch() -> None:
+        with Interruption().watching():
+            seen.extend(signal.getsignal(number) for number in SIGNALS)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    thread.join()
+    assert seen == before
+
+
+@pytest.mark.parametrize("second", SIGNALS)
+def test_second_signal_ends_the_process_at_once(second: signal.Signals) -> None:
+    program = f"""
+import os, signal
+from partrain.training import training_run
+from partrain.system.signals import Interruption
+interruption = Interruption()
+with interruption.watching(), interruption.deferred():
+    signal.raise_signal(signal.SIGINT)
+    print("still here", flush=True)
+    try:
+        signal.raise_signal({int(second)})
+    finally:
+        print("no longer here", flush=True)
+"""
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (EXIT_CODES[second], "still here\n", "")
+
+
+# ---- whole runs
+
+
+def assert_saved(run: Path, status: str) -> None:
+    """Check that a run was saved at the step at which it ended, and says so."""
+    summary = json.loads((run / "summary.json").read_text())
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == status
+    assert record["ended"] is not None
+    found = checkpoint.newest_good(run / "checkpoints", pytest.fail)
+    assert found is not None
+    newest, path = found
+    assert newest.step == summary["steps"] > 0
+    assert path.name == f"step-{summary['steps']:08d}.safetensors"
+    assert all(np.isfinite(tensor).all() for tensor in newest.tensors.values())
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert max(row["step"] for row in rows) == summary["steps"]
+
+
+@pytest.mark.parametrize("to_group", [False, True], ids=["to the process", "to its group"])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_in_the_middle_of_training_saves_and_ends(
+    start_partrain: Callable[..., PartrainProcess],
+    small_config: Callable[..., Path],
+    number: signal.Signals,
+    to_group: bool,
+) -> None:
+    process = start_partrain("--config", small_config(ENDLESS), "--workers", 2, "--runs-dir", "runs")
+    run = process.wait_for_training()
+    process.send(number, to_group=to_group)
+    result = process.wait()
+    assert result.exit_code == EXIT_CODES[number], result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert "successor" not in result.stderr
+    assert number.name in result.stderr.splitlines()[-1]
+    assert_saved(run, "interrupted")
+
+
+def test_second_signal_does_not_wait_for_the_step(
+    start_partrain: Callable[..., PartrainProcess], small_config: Callable[..., Path]
+) -> None:
+    process = start_partrain("--config", small_config(ENDLESS), "--workers", 2, "--runs-dir", "runs")
+    process.wait_for_training()
+    stopped = process.workers()[0].pid
+    os.kill(stopped, signal.SIGSTOP)  # so that the step does not end
+    process.send(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.popen.wait(0.5)
+    process.send(signal.SIGINT)
+    process.popen.wait(10)
+    os.kill(stopped, signal.SIGCONT)
+    assert process.wait().exit_code == 130
+
+
+def test_run_under_nohup_goes_on_when_the_terminal_is_gone(
+    start_partrain: Callable[..., PartrainProcess], small_config: Callable[..., Path]
+) -> None:
+    wrapper = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
+    process = start_partrain("--config", small_config(ENDLESS), "--workers", 2, "--runs-dir", "runs", wrapper=wrapper)
+    run = process.wait_for_training()
+    process.send(signal.SIGHUP, to_group=True)
+    size = (run / "metrics.jsonl").stat().st_size
+    wait_until(lambda: (run / "metrics.jsonl").stat().st_size > size + 500, "that it goes on")
+    process.send(signal.SIGTERM, to_group=True)
+    assert process.wait().exit_code == 143
+    assert_saved(run, "interrupted")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_before_training_leaves_no_run(
+    start_partrain: Callable[..., PartrainProcess],
+    small_config: Callable[..., Path],
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    config = small_config({"data.train_examples": 30_000})
+    process = start_partrain("--config", config, "--workers", 2, "--runs-dir", "runs")
+    process.wait_for("drawing")
+    process.send(number, to_group=True)
+    result = process.wait()
+    assert result.exit_code == EXIT_CODES[number], result.stderr
+    assert "Traceback" not in result.stderr
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["first_record", "make_coordinator", "RunDirectory.write_run_json"])
+def test_signal_between_the_making_of_the_run_and_its_training_leaves_no_run(
+    call_partrain: Callable[..., Result],
+    small_config: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    original = functools.reduce(getattr, place.split("."), training_run)
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        raise_signal(signal.SIGTERM)
+        return original(*args, **options)
+
+    monkeypatch.setattr(f"partrain.training.training_run.{place}", interrupted)
+    result = call_partrain("--config", small_config(), "--workers", 0, "--runs-dir", tmp_path / "runs")
+    assert result.exit_code == 143
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_signal_while_the_workers_are_being_ended_does_not_hang(
+    start_partrain: Callable[..., PartrainProcess], small_config: Callable[..., Path]
+) -> None:
+    program = """
+import signal, sys
+from partrain.interface.command_line import main
+from partrain.parallel.workers.pool import WorkerPool
+
+class SignallingPipe:
+    def __init__(self, pipe):
+        self.pipe = pipe
+    def close(self):
+        self.pipe.close()
+        signal.raise_signal(signal.SIGTERM)
+
+def close(pool):
+    first = next(iter(pool._workers.values()))
+    first.commands = SignallingPipe(first.commands)
+    close_pool(pool)
+
+close_pool, WorkerPool.close = WorkerPool.close, close
+sys.exit(main(sys.argv[1:]))
+"""
+    arguments = ("--config", small_config(), "--workers", 3, "--runs-dir", "runs")
+    process = start_partrain(*arguments, program=[sys.executable, "-c", program])
+    assert process.wait(timeout=40).exit_code in (0, 143)

@@ -1,0 +1,491 @@
+"""A run that was stopped or killed goes on to the bits of the run that never was; what may change, and what may not."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from partrain.errors import RunError
+from partrain.store.metrics_log import cut_back, read_metrics
+from partrain.store.run_directory import RunDirectory
+from partrain.system import durable_files
+from partrain.training.run_record import read_record
+from tests.conftest import Result, noise_examples, wait_until, write_idx_folder
+from tests.whole_runs import Runs, count_passings, outcome, points_of, read_json, rows_of, write_config
+
+# The program is forked from pytest, whose one other thread is faulthandler's.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+IN_MID_EPOCH = "coordinator: before a step|16"  # step 15 is done; the newest checkpoint is that of step 12
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed; not to be changed."""
+    return Runs(tmp_path_factory.mktemp("undisturbed")).train_undisturbed()
+
+
+@pytest.fixture
+def runs(tmp_path: Path, undisturbed: Path) -> Runs:
+    """For runs of the test; the undisturbed one has loaded the kernels."""
+    return Runs(tmp_path)
+
+
+@pytest.fixture
+def killed(runs: Runs) -> Path:
+    """A run that was killed in the middle of its second epoch."""
+    return runs.train(kill_at=IN_MID_EPOCH)
+
+
+@pytest.fixture
+def completed(runs: Runs, undisturbed: Path) -> Path:
+    """A copy of the undisturbed run."""
+    shutil.copytree(undisturbed, runs.folder / "runs" / undisturbed.name)
+    return runs.folder / "runs" / undisturbed.name
+
+
+def edit_json(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    content = read_json(path)
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def refusal(result: Result) -> str:
+    """Return the message of a command that refused to do something."""
+    assert result.exit_code == 2, result
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    return result.stderr[result.stderr.index("error: ") :]
+
+
+# ---- the same bits
+
+
+@pytest.fixture(scope="module")
+def passings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """How often an undisturbed run passes each kill point."""
+    runs = Runs(tmp_path_factory.mktemp("counted"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return count_passings(runs.train_undisturbed, monkeypatch)
+
+
+@pytest.mark.parametrize("point", points_of("coordinator"))
+def test_run_killed_at_this_point_has_the_bits_of_the_undisturbed_run(
+    runs: Runs, undisturbed: Path, passings: dict[str, int], point: str
+) -> None:
+    last = passings.get(point, 0)  # 0: the point is one of resuming, or of the pool of workers
+    for k in sorted({1, (last + 1) // 2, last}):
+        if k <= max(1, last):
+            run = runs.train(kill_at=f"{point}|{k}", name=f"run-{k}")
+            if not (run / "run.json").exists():
+                assert last  # it was killed before it was a run
+                continue
+            assert RunDirectory.open(run).status() in ("interrupted", "completed")
+            in_resume = runs.resume(run, kill_at=f"{point}|1")
+            assert in_resume.exit_code in (0, -signal.SIGKILL), in_resume
+            result = runs.resume(run)
+            assert result.exit_code == 0, result
+            assert outcome(run) == outcome(undisturbed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_run_killed_at_random_points_again_and_again_has_the_bits_of_the_undisturbed_run(
+    runs: Runs, undisturbed: Path, seed: int
+) -> None:
+    rng, points, num_kills = random.Random(seed), points_of("coordinator"), 0
+    run = runs.folder / "runs" / "run"
+    while True:
+        kill_at = f"{rng.choice(points)}|{rng.randint(1, 6)}" if num_kills < 8 else None
+        if (run / "run.json").exists():
+            result = runs.resume(run, kill_at=kill_at)
+        else:
+            shutil.rmtree(run, ignore_errors=True)  # it was killed before it was a run
+            result = runs.call("--config", write_config(runs.folder), "--run-dir", run, kill_at=kill_at)
+        assert result.exit_code in (0, -signal.SIGKILL), result
+        num_kills += result.exit_code != 0
+        if result.exit_code == 0:
+            assert outcome(run) == outcome(undisturbed)
+            if kill_at is None:
+                return
+            shutil.rmtree(run)  # it has passed the point too seldom; another run takes the next kills
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_stopped_at_random_moments_has_the_bits_of_the_undisturbed_run(
+    runs: Runs, tmp_path: Path, number: signal.Signals
+) -> None:
+    expected = outcome(runs.train_undisturbed({"training.epochs": 30}))
+    rng = random.Random(int(number))
+    run = tmp_path / "stopped"
+    child = runs.start("--config", tmp_path / "small.yaml", "--run-dir", run)
+    num_stops = 0
+    while True:
+        wait_until(lambda child=child: "parameters" in child.stderr, "that it trains")
+        time.sleep(rng.uniform(0, 0.1))
+        if not child.has_ended():
+            os.kill(child.pid, number)
+        result = child.wait()
+        if result.exit_code == 0:
+            break
+        num_stops += 1
+        assert result.exit_code == 128 + number, result
+        if (run / "run.json").exists():
+            assert RunDirectory.open(run).status() == "interrupted"
+        child = runs.start("resume", run)
+    assert outcome(run) == expected
+
+
+def test_run_killed_in_mid_epoch_goes_on_with_the_next_example(killed: Path, runs: Runs, undisturbed: Path) -> None:
+    result = runs.resume(killed)
+    assert result.run == killed
+    assert "resumed from step 12; 2 later lines of metrics were set aside" in result.stderr
+    assert outcome(killed) == outcome(undisturbed)
+    (lineage,) = read_json(killed / "run.json")["lineage"]
+    assert (lineage["from_step"], lineage["horizon"], lineage["differences"]) == (12, {}, [])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_other_number_of_workers_changes_no_bit(
+    killed: Path, run_partrain: Callable[..., Result], undisturbed: Path, workers: int
+) -> None:
+    assert run_partrain("resume", killed, "--workers", workers).exit_code == 0
+    assert outcome(killed) == outcome(undisturbed)
+
+
+def test_rows_that_were_cut_are_kept_beside_and_a_torn_line_is_dropped(
+    killed: Path, runs: Runs, undisturbed: Path
+) -> None:
+    with (killed / "metrics.jsonl").open("a") as file:
+        file.write('{"step":15,"epo')
+    assert runs.resume(killed).exit_code == 0
+    cut = [json.loads(line) for line in (killed / "metrics.cut-1.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in cut] == [14, 15]
+    assert outcome(killed) == outcome(undisturbed)
+    steps = [(row["step"], "train/loss" in row) for row in rows_of(killed)]
+    assert len(steps) == len(set(steps))
+
+
+# ---- what must not have changed
+
+
+def test_edited_identity_is_refused_and_shown(killed: Path, runs: Runs) -> None:
+    config = yaml.safe_load((killed / "config.yaml").read_text())
+    config["seed"] = 6
+    config["training"]["optimizer"]["lr"] = 0.5
+    (killed / "config.yaml").write_text(yaml.safe_dump(config))
+    message = refusal(runs.resume(killed))
+    assert "seed: 5 -> 6" in message
+    assert "training.optimizer.lr: 0.01 -> 0.5" in message
+
+
+def test_edited_horizon_has_no_effect_and_is_told(killed: Path, runs: Runs, undisturbed: Path) -> None:
+    config = yaml.safe_load((killed / "config.yaml").read_text())
+    config["training"]["epochs"] = 7
+    (killed / "config.yaml").write_text(yaml.safe_dump(config))
+    result = runs.resume(killed)
+    assert "training.epochs: 7, the run's is 2; --epochs changes it" in result.stderr
+    assert outcome(killed) == outcome(undisturbed)
+
+
+def test_changed_data_is_refused(runs: Runs, noise_folder: Path) -> None:
+    data = {"name": "idx", "path": str(noise_folder), "train_examples": 50, "validation_examples": 10}
+    run = runs.train({"data": data}, kill_at="coordinator: after a save|1")
+    images, labels = noise_examples(60)
+    images[3, 4, 5] ^= 1
+    write_idx_folder(noise_folder, (images, labels), noise_examples(20, seed=1))
+    assert "the data changed since the run began" in refusal(runs.resume(run))
+    assert RunDirectory.open(run).status() == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("training.optimizer.lr=0.5", "training.optimizer.lr"),
+        ("seed=4", "seed: 5 -> 4"),
+        ("training.epochs=9", "--epochs"),
+        ("training.max_steps=9", "--max-steps"),
+        ("logging.often=9", "logging.often"),
+    ],
+)
+def test_set_is_for_runtime_fields_alone(killed: Path, runs: Runs, override: str, named: str) -> None:
+    assert named in refusal(runs.resume(killed, "--set", override))
+
+
+def test_runtime_fields_may_change(killed: Path, runs: Runs, undisturbed: Path) -> None:
+    changes = ("logging.every_steps=1", "checkpoints.keep_last=9", "checkpoints.every_steps=1")
+    assert runs.resume(killed, *(word for change in changes for word in ("--set", change))).exit_code == 0
+    sha256 = [read_json(run / "summary.json")["parameters_sha256"] for run in (killed, undisturbed)]
+    assert sha256[0] == sha256[1]
+    assert [row["step"] for row in rows_of(killed) if "lr" in row] == [3, 6, 9, 12, *range(13, 21)]
+    assert yaml.safe_load((killed / "config.yaml").read_text())["logging"]["every_steps"] == 1
+
+
+def test_other_versions_are_told_and_recorded(killed: Path, runs: Runs, undisturbed: Path) -> None:
+    def edit(record: dict[str, Any]) -> None:
+        record["versions"]["numba"] = "0.1"
+        record["processor"] = {"machine": "x", "name": "abacus", "features": ["beads"]}
+
+    edit_json(killed / "run.json", edit)
+    result = runs.resume(killed)
+    assert result.exit_code == 0
+    told = [line for line in result.stderr.splitlines() if line.startswith("warning: the bits may differ")]
+    recorded = read_json(killed / "run.json")["lineage"][-1]["differences"]
+    assert len(told) == len(recorded) == 2
+    assert recorded[0].startswith("numba 0.1 -> ")
+    assert recorded[1].startswith("processor abacus -> ")
+    assert "the bits may differ" in (killed / "train.log").read_text()
+    assert outcome(killed) == outcome(undisturbed)
+
+
+# ---- how far it goes
+
+
+def test_completed_run_says_so_and_stays_as_it_is(completed: Path, runs: Runs) -> None:
+    before = {path: path.read_bytes() for path in completed.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    result = runs.resume(completed)
+    assert result.run == completed
+    assert "is complete: 20 steps" in result.stderr
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_more_epochs_move_the_horizon_and_not_the_schedule(completed: Path, runs: Runs) -> None:
+    assert runs.resume(completed, "--epochs", 3).exit_code == 0
+    record = read_json(completed / "run.json")
+    assert record["lineage"][-1]["horizon"] == {"epochs": 3}
+    assert record["status"] == "completed"
+    assert yaml.safe_load((completed / "config.yaml").read_text())["training"]["schedule"]["decay_steps"] == 20
+    in_one_go = runs.train({"training.epochs": 3, "training.schedule": {"decay_steps": 20}}, name="in-one-go")
+    summaries = [read_json(run / "summary.json") for run in (completed, in_one_go)]
+    assert summaries[0]["steps"] == 30
+    assert summaries[0]["parameters_sha256"] == summaries[1]["parameters_sha256"]
+    assert summaries[0]["test"] == summaries[1]["test"]
+
+
+def test_more_steps_move_the_horizon(runs: Runs, undisturbed: Path) -> None:
+    run = runs.train({"training.max_steps": 9})
+    assert RunDirectory.open(run).status() == "completed"
+    assert runs.resume(run, "--max-steps", 13).exit_code == 0
+    assert runs.resume(run, "--max-steps", 20).exit_code == 0
+    assert [entry["horizon"] for entry in read_json(run / "run.json")["lineage"]] == [
+        {"max_steps": 13},
+        {"max_steps": 20},
+    ]
+    sha256 = [read_json(run / "summary.json")["parameters_sha256"] for run in (run, undisturbed)]
+    assert sha256[0] == sha256[1]
+
+
+@pytest.mark.parametrize(
+    ("flag", "number", "end"), [("--max-steps", 5, 5), ("--max-steps", 12, 12), ("--epochs", 1, 10)]
+)
+def test_horizon_that_the_run_has_reached_already_is_refused(
+    killed: Path, runs: Runs, undisturbed: Path, flag: str, number: int, end: int
+) -> None:
+    message = refusal(runs.resume(killed, flag, number))
+    assert f"{flag} {number}: " in message
+    assert f"would end at step {end}, and is at step 12 already" in message
+    assert runs.resume(killed).exit_code == 0
+    assert outcome(killed) == outcome(undisturbed)
+
+
+def test_completed_run_is_not_cut_short(completed: Path, runs: Runs) -> None:
+    assert "would end at step 9, and is at step 20 already" in refusal(runs.resume(completed, "--max-steps", 9))
+
+
+# ---- one writer
+
+
+def test_of_two_resumes_at_once_one_is_told_the_others_process_id(runs: Runs, undisturbed: Path) -> None:
+    run = runs.train({"training.epochs": 100_000}, kill_at=IN_MID_EPOCH)
+    children = [runs.start("resume", run) for _ in range(2)]
+    loser = wait_until(lambda: [child for child in children if child.has_ended()], "that one is refused")[0]
+    (winner,) = (child for child in children if child is not loser)
+    assert f"process {winner.pid} on " in refusal(loser.wait())
+    assert RunDirectory.open(run).status() == "running"
+    wait_until(lambda: "parameters" in winner.stderr, "that the other trains")
+    os.kill(winner.pid, signal.SIGTERM)
+    assert winner.wait().exit_code == 143
+    assert RunDirectory.open(run).status() == "interrupted"
+
+
+def test_runs_that_start_in_the_same_second_get_directories_of_their_own(runs: Runs, undisturbed: Path) -> None:
+    config = write_config(runs.folder)
+    children = [runs.start("--config", config) for _ in range(16)]
+    made = {child.wait().run for child in children}
+    assert len(made) == 16
+    for run in made:
+        assert outcome(runs.folder / run) == outcome(undisturbed)
+
+
+# ---- damaged checkpoints
+
+
+def saved(run: Path) -> list[Path]:
+    return sorted((run / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "empty"])
+def test_damaged_checkpoint_is_named_and_passed_over(killed: Path, runs: Runs, undisturbed: Path, damage: str) -> None:
+    newest = saved(killed)[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes({"truncated": content[:-9], "altered": content, "empty": b""}[damage])
+    result = runs.resume(killed)
+    assert re.search(rf"^warning: .*{newest.name}: truncated.* It is passed over\.$", result.stderr, re.MULTILINE)
+    assert "resumed from step 10" in result.stderr
+    assert outcome(killed) == outcome(undisturbed)
+
+
+def test_no_good_checkpoint_is_an_error(killed: Path, runs: Runs) -> None:
+    for path in saved(killed):
+        path.write_bytes(path.read_bytes()[:-1])
+    result = runs.resume(killed)
+    assert "has no good checkpoint" in refusal(result)
+    assert result.stderr.count("passed over") == len(saved(killed))
+
+
+def test_deleted_checkpoints_are_an_error(completed: Path, runs: Runs) -> None:
+    for path in saved(completed):
+        path.unlink()
+    assert "has no good checkpoint" in refusal(runs.resume(completed))
+
+
+# ---- full and failing disks
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("is_last", [False, True], ids=["a save", "everything at the end"])
+def test_save_that_fails_is_a_warning_and_at_the_end_an_error(
+    call_partrain: Callable[..., Result],
+    runs: Runs,
+    undisturbed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    is_last: bool,
+) -> None:
+    write, failed = durable_files._write_and_sync, []
+
+    def failing(path: Path, data: bytes) -> None:
+        if ("step-00000020" if is_last else "step-00000008") in path.name or (is_last and failed):
+            failed.append(path)
+            path.write_bytes(data[: len(data) // 2])
+            raise OSError(code, os.strerror(code))
+        write(path, data)
+
+    run = runs.folder / "run"
+    config = write_config(runs.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(durable_files, "_write_and_sync", failing)
+        result = call_partrain("--config", config, "--run-dir", run, "--workers", 0)
+    assert os.strerror(code) in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not [path for path in run.rglob("*") if path.name.endswith(".tmp")]
+    if is_last:
+        assert result.exit_code == 1
+        assert "step 20 could not be saved" in result.stderr[result.stderr.index("error: ") :]
+        assert RunDirectory.open(run).status() == "interrupted"  # not even that could be written
+        assert runs.resume(run).exit_code == 0
+    else:
+        assert result.exit_code == 0
+        assert "warning: step 8 could not be saved" in result.stderr
+    assert outcome(run) == outcome(undisturbed)
+
+
+# ---- which run
+
+
+@pytest.mark.parametrize("reference", ["path", "name", "last", "last~1"])
+def test_run_is_found_by_its_path_its_name_or_its_age(runs: Runs, undisturbed: Path, reference: str) -> None:
+    older, newer = (runs.train(kill_at=IN_MID_EPOCH, name=name) for name in ("older", "newer"))
+    edit_json(older / "run.json", lambda record: record.update(started="2026-01-01T00:00:00+00:00"))
+    run, given = {
+        "path": (older, str(older)),
+        "name": (older, "older"),
+        "last": (newer, "last"),
+        "last~1": (older, "last~1"),
+    }[reference]
+    result = runs.call("resume", given)
+    assert result.exit_code == 0, result
+    assert outcome(run) == outcome(undisturbed)
+    assert [RunDirectory.open(path).status() for path in (older, newer) if path != run] == ["interrupted"]
+
+
+def test_unknown_run_is_an_error_that_names_the_nearest(killed: Path, runs: Runs) -> None:
+    killed.rename(killed.with_name("digits-one"))
+    assert "did you mean runs/digits-one?" in refusal(runs.call("resume", "digits-onne"))
+    for reference in ("last~7", "nothing-like-it", "", "..", "x" * 5000, "a/b"):
+        assert "Traceback" not in refusal(runs.call("resume", reference))
+
+
+# ---- files that somebody has written into
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("key", ["status", "command_lines", "data", "identity", "horizon", "lineage", "versions"])
+def test_record_without_what_a_resume_needs_is_an_error(killed: Path, runs: Runs, key: str) -> None:
+    edit_json(killed / "run.json", lambda record: record.pop(key))
+    assert f"run.json: is damaged: {key}: " in refusal(runs.resume(killed))
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_altered_record_is_taken_or_refused(undisturbed: Path, tmp_path: Path, data: st.DataObject) -> None:
+    record = read_json(undisturbed / "run.json")
+    key = data.draw(st.sampled_from(sorted(record)))
+    content = json.dumps(record | {key: data.draw(json_values)}).encode()
+    if data.draw(st.booleans()):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content = content[:place] + data.draw(st.binary(max_size=3)) + content[place + 1 :]
+    (tmp_path / "run.json").write_bytes(content)
+    run = RunDirectory.open(tmp_path)
+    with contextlib.suppress(RunError):
+        record = read_record(run)
+        assert run.status() in (record["status"], "interrupted")
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=st.lists(st.binary(max_size=30) | json_values.map(lambda value: json.dumps(value).encode()), max_size=4))
+def test_altered_metrics_are_read_or_refused_and_can_be_cut_back(tmp_path: Path, lines: list[bytes]) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\n".join([b'{"step":1}', *lines]))
+    with contextlib.suppress(RunError):
+        assert all(isinstance(row, dict) for row in read_metrics(path))
+    cut_back(path, 5)
+    assert all(row["step"] <= 5 for row in read_metrics(path))
+    for left in tmp_path.glob("metrics.cut-*"):
+        left.unlink()
+
+
+def test_odd_metrics_and_summary_do_not_stop_a_resume(killed: Path, runs: Runs, undisturbed: Path) -> None:
+    odd = [
+        '{"step":1,"time_s":"yesterday","train/loss":[]}',
+        '{"step":2,"time_s":1e400}',
+        '{"step":null}',
+        "\xff",
+        "[]",
+    ]
+    (killed / "metrics.jsonl").write_text("\n".join([*odd, ""]))
+    (killed / "summary.json").write_text('{"format":1,"steps":12,"train_seconds":null}')
+    result = runs.resume(killed)
+    assert result.exit_code == 0, result
+    summaries = [read_json(run / "summary.json") for run in (killed, undisturbed)]
+    assert summaries[0]["parameters_sha256"] == summaries[1]["parameters_sha256"]

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+import threading
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import partrain
+import partrain.interface.parser
+from tests.conftest import ROOT, PartrainProcess, Result, call_without_numba
+
+# The whole surface: a change of it is a change of what users and scripts rely on.
+COMMANDS = {
+    "train": {
+        "-h, --help": None,
+        "--config": "FILE",
+        "--workers": "N",
+        "--set": "KEY=VALUE",
+        "--engine": "process|mpi",
+        "--runs-dir": "DIR",
+        "--run-dir": "DIR",
+        "--init-from": "RUN",
+        "--dry-run": None,
+        "-q, --quiet": None,
+    },
+    "resume": {
+        "-h, --help": None,
+        "--epochs": "E",
+        "--max-steps": "S",
+        "--workers": "N",
+        "--set": "KEY=VALUE",
+        "--engine": "process|mpi",
+        "-q, --quiet": None,
+    },
+    "evaluate": {
+        "-h, --help": None,
+        "--split": None,
+        "--checkpoint": "last|best|FILE",
+        "--workers": "N",
+        "--json": None,
+        "-q, --quiet": None,
+    },
+    "predict": {
+        "-h, --help": None,
+        "--index": "I",
+        "--split": None,
+        "--checkpoint": "last|best|FILE",
+        "--invert": None,
+        "--json": None,
+        "-q, --quiet": None,
+    },
+    "examples": {
+        "-h, --help": None,
+        "--split": None,
+        "--top": "N",
+        "--json": None,
+        "-q, --quiet": None,
+    },
+    "compare": {
+        "-h, --help": None,
+        "--all": None,
+        "--json": None,
+        "--html": "FILE",
+        "-q, --quiet": None,
+    },
+    "list": {
+        "-h, --help": None,
+        "--runs-dir": "DIR",
+        "--sort": "KEY",
+        "--status": "S",
+        "--json": None,
+        "-q, --quiet": None,
+    },
+    "export": {
+        "-h, --help": None,
+        "--to": "FILE",
+        "--format": "FORMAT",
+        "-q, --quiet": None,
+    },
+    "import-article": {
+        "-h, --help": None,
+        "--run-dir": "DIR",
+        "--mean": "MEAN",
+        "--std": "STD",
+        "-q, --quiet": None,
+    },
+    "bench": {
+        "-h, --help": None,
+        "--config": "FILE",
+        "--workers": "N,N",
+        "--engine": "process|mpi",
+        "--json": None,
+        "-q, --quiet": None,
+    },
+    "data": {"-h, --help": None},
+}
+SOURCE_OF_DATA = {"-h, --help": None, "--size": "ROWS,COLUMNS", "--channels": None, "--on-broken": None}
+COMMANDS_OF_DATA = {
+    "fetch": {"-h, --help": None, "-q, --quiet": None},
+    "verify": {"-h, --help": None, "-q, --quiet": None},
+    "show": SOURCE_OF_DATA | {"--sheet": "FILE", "--json": None, "-q, --quiet": None},
+    "pack": SOURCE_OF_DATA | {"--to": "FILE.npz|DIR", "-q, --quiet": None},
+}
+OPTIONS = {"-h, --help": None, "--version": None}
+
+
+def options_of(parser: argparse.ArgumentParser) -> dict[str, str | None]:
+    return {
+        ", ".join(action.option_strings): action.metavar if isinstance(action.metavar, str) else None
+        for action in parser._actions
+        if action.option_strings
+    }
+
+
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(commands.choices)
+
+
+def test_command_line_has_these_commands_and_options_and_no_others() -> None:
+    parser = partrain.interface.parser.build_parser()
+    commands = commands_of(parser)
+    assert options_of(parser) == OPTIONS
+    assert {name: options_of(command) for name, command in commands.items()} == COMMANDS
+    of_data = commands_of(commands["data"])
+    assert {name: options_of(command) for name, command in of_data.items()} == COMMANDS_OF_DATA
+    assert set(partrain.interface.parser.COMMANDS) == set(COMMANDS)
+
+
+def test_help_names_every_command_and_option(call_partrain: Callable[..., Result]) -> None:
+    result = call_partrain("--help")
+    assert (result.exit_code, result.stderr) == (0, "")
+    for command, options in COMMANDS.items():
+        assert command in result.stdout
+        of_command = call_partrain(command, "--help")
+        assert (of_command.exit_code, of_command.stderr) == (0, "")
+        assert all(option in of_command.stdout for option in options)
+
+
+def test_version_is_the_packages(call_partrain: Callable[..., Result]) -> None:
+    assert call_partrain("--version") == Result(0, f"partrain {partrain.__version__}\n", "")
+
+
+def test_option_is_not_abbreviated(call_partrain: Callable[..., Result], small_config: Callable[..., Path]) -> None:
+    result = call_partrain("--conf", small_config(), "--dry-run")
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_command_train_may_be_left_out(call_partrain: Callable[..., Result], small_config: Callable[..., Path]) -> None:
+    with_command = call_partrain("train", "--config", small_config(), "--workers", 1, "--dry-run")
+    assert with_command.exit_code == 0
+    assert call_partrain("--config", small_config(), "--workers", 1, "--dry-run") == with_command
+    assert call_partrain("--dry-run", "--workers", 1, "--config", small_config()) == with_command
+
+
+def test_console_script_is_the_same_program(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path]
+) -> None:
+    installed = Path(sys.executable).with_name("partrain")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module, _, function = project["scripts"]["partrain"].partition(":")
+    wrapper = f"import sys; from {module} import {function}; sys.exit({function}())"
+    script = [str(installed)] if installed.exists() else [sys.executable, "-c", wrapper]
+    for arguments in (["--version"], ["--config", "missing.yaml"], ["--config", str(small_config()), "--dry-run"]):
+        as_module = run_partrain(*arguments)
+        assert run_partrain(*arguments, program=script) == as_module
+
+
+def test_dry_run_prints_the_plan_and_makes_nothing(
+    call_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    result = call_partrain("--config", small_config(), "--workers", 3, "--dry-run", "-q", "--runs-dir", runs)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert not runs.exists()
+    for expected in ("batch_size: 20", "decay_steps: 10", "conv1", "2 x 24 x 24", "3 workers", "memory plan"):
+        assert expected in result.stdout
+
+
+def test_dry_run_on_files_imports_no_numba(noise_folder: Path, small_config: Callable[..., Path]) -> None:
+    config = small_config({"data": {"name": "idx", "path": str(noise_folder)}})
+    assert call_without_numba("--config", config, "--dry-run") == 0
+
+
+def test_stdout_holds_the_runs_directory_and_nothing_else(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    result = run_partrain("--config", small_config(), "--workers", 2, "--runs-dir", "runs")
+    assert result.exit_code == 0, result.stderr
+    assert re.fullmatch(r"runs/\d{8}-\d{6}-small\n", result.stdout)
+    assert (tmp_path / result.stdout.strip() / "summary.json").is_file()
+    assert "step 10/10" in result.stderr
+    assert "\r" not in result.stderr
+    assert "\033" not in result.stderr
+    assert "Warning" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_quiet_run_says_nothing_on_stderr(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path]
+) -> None:
+    result = run_partrain("--config", small_config(), "--workers", 2, "--run-dir", "the-run", "-q")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "the-run\n", "")
+
+
+def test_runs_go_into_the_folder_runs_by_default(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    result = run_partrain("--config", small_config(), "--workers", 0, "-q")
+    assert result.run.parent == Path("runs")
+    assert (tmp_path / result.run).is_dir()
+
+
+def test_command_line_beats_the_file(call_partrain: Callable[..., Result], small_config: Callable[..., Path]) -> None:
+    changes = ["--set", "training.optimizer.lr=2e-3", "--set", "seed=7", "--set", "network.0.conv.filters=4"]
+    result = call_partrain("--config", small_config(), *changes, "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "lr: 0.002" in result.stdout
+    assert "seed: 7" in result.stdout
+    assert "4 x 24 x 24" in result.stdout
+
+
+def on_terminal(start: Callable[..., PartrainProcess], *arguments: object, env: dict[str, str | None]) -> str:
+    """Return what the program writes to a terminal of 120 columns."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    said = bytearray()
+
+    def read() -> None:
+        try:
+            while data := os.read(master, 4096):
+                said.extend(data)
+        except OSError:
+            pass  # EIO: the last process has closed the terminal
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        process = start(*arguments, env=env, stderr=slave)
+        os.close(slave)
+        assert process.wait().exit_code == 0
+    finally:
+        reader.join(60)
+        os.close(master)
+    return said.decode()
+
+
+def test_progress_on_a_terminal_is_one_moving_line(
+    start_partrain: Callable[..., PartrainProcess], small_config: Callable[..., Path]
+) -> None:
+    config = small_config({"training.epochs": 20, "training.tile": 10})
+    arguments = ("--config", config, "--workers", 8)
+    said = on_terminal(start_partrain, *arguments, env={"NO_COLOR": None, "TERM": "xterm"})
+    bars = [line for line in said.split("\r") if "step" in line and "%|" in line]
+    assert len(bars) >= 2
+    assert re.search(r"epoch 20/20.*100%\|.*step 200/200 \[00:00 left, loss \d+\.\d{4}, [\d,]+ examples/s\]", said)
+    assert "\033[1;33mwarning: a batch has 2 tiles" in said
+
+
+def test_no_color_keeps_colours_from_the_terminal(
+    start_partrain: Callable[..., PartrainProcess], small_config: Callable[..., Path]
+) -> None:
+    arguments = ("--config", small_config({"training.tile": 10}), "--workers", 8)
+    said = on_terminal(start_partrain, *arguments, env={"NO_COLOR": "1", "TERM": "xterm"})
+    assert "warning: a batch has 2 tiles" in said
+    assert not re.search(r"\033\[[0-9;]*m", said)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from partrain.parallel.mpi import launcher as mpi_launcher
+from partrain.parallel.mpi.launcher import (
+    end_launcher,
+    launcher_variables,
+    promised_ranks,
+    remove_segments,
+    undo_binding,
+)
+from partrain.parallel.workers.fork_server import conditions_for_children
+
+
+def test_variables_of_the_launcher_are_told_from_others() -> None:
+    environment = {"OMPI_COMM_WORLD_RANK": "1", "PMIX_RANK": "1", "PRTE_LAUNCHED": "1", "PATH": "/bin", "COMPI_X": "1"}
+    assert launcher_variables(environment) == ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PRTE_LAUNCHED"]
+
+
+def test_children_do_not_find_the_variables_of_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PMIX_RANK", "1")
+    with conditions_for_children("fast", "float32"):
+        assert "PMIX_RANK" not in os.environ
+    assert os.environ["PMIX_RANK"] == "1"
+
+
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_launcher_says_how_many_ranks_there_are(name: str) -> None:
+    assert promised_ranks({name: "4"}) == (name, 4)
+    assert promised_ranks({name: "1"}) is None
+    assert promised_ranks({name: "many"}) is None
+    assert promised_ranks({}) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound here")
+@pytest.mark.parametrize(("variable", "is_undone"), [("OMPI_COMM_WORLD_RANK", True), ("SLURM_PROCID", False)])
+def test_binding_is_undone_where_open_mpi_made_it(variable: str, is_undone: bool) -> None:
+    allowed = os.sched_getaffinity(0)
+    program = f"""
+import os
+from partrain.parallel.mpi.launcher import undo_binding
+os.sched_setaffinity(0, [{min(allowed)}])
+undo_binding({{"{variable}": "0"}})
+print(sorted(os.sched_getaffinity(0)))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    bound = eval(ended.stdout)
+    assert set(bound) >= allowed if is_undone else bound == [min(allowed)]
+    undo_binding({})
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_files_in_shared_memory_that_are_mapped_are_removed_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mpi_launcher, "SEGMENTS", f"{tmp_path}/sm_segment.")
+    mine, others = tmp_path / "sm_segment.host.0.1a.0", tmp_path / "sm_segment.host.0.2b.0"
+    for path in (mine, others):
+        path.touch()
+    place = "7f0000000000-7f0000001000 rw-s 00000000 00:1d 12345"
+    gone = f"{place} {tmp_path}/sm_segment.host.0.1a.1 (deleted)"
+    (tmp_path / "maps").write_text(f"{place} {mine}\n{place} {mine}\n{gone}\n{place} /usr/lib/libc.so.6\n")
+    remove_segments(tmp_path / "maps")
+    assert (mine.exists(), others.exists()) == (False, True)
+    remove_segments(tmp_path / "no maps")
+
+
+STUBBORN = """
+import signal
+def count(number, frame):
+    global left
+    left -= 1
+    if not left:
+        raise SystemExit(1)
+left = int(input())
+signal.signal(signal.SIGTERM, count)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize(("patience", "exit_code"), [(3, 1), (9, -signal.SIGKILL)])
+def test_launcher_that_does_not_end_is_ended_by_a_process_that_its_own_end_ends(
+    patience: int, exit_code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", STUBBORN], text=True, stdin=-1, stdout=-1) as launcher:
+        assert launcher.stdin is not None
+        assert launcher.stdout is not None
+        print(patience, file=launcher.stdin, flush=True)
+        assert launcher.stdout.readline() == "ready\n"
+        assert end_launcher(launcher.pid) is None, "it is not called as mpiexec is"
+        monkeypatch.setattr(mpi_launcher, "LAUNCHER", Path(f"/proc/{launcher.pid}/comm").read_text().strip())
+        monkeypatch.setattr(mpi_launcher, "LAST_WORDS", [(0.1, number) for _, number in mpi_launcher.LAST_WORDS])
+        process = end_launcher(launcher.pid)
+        assert launcher.wait(60) == exit_code
+    assert process is not None
+    assert os.waitpid(process, 0)[1] == 0

@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from partrain.config.schema import Optimizer, Schedule
+from partrain.kernels import loops, update
+from partrain.kernels.compiler.kernel_set import kernel_set
+from partrain.kernels.ipc.signal_words import homes_at
+from partrain.network.adam import Adam
+from partrain.network.network import Network
+from partrain.parallel.update import parameter_update, piece_plan
+from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate, UpdateHelper
+from partrain.parallel.update.piece_plan import help_specs, useful_threads
+from partrain.parallel.workers.worker import Computation
+
+KINDS = [("fast", "float32"), ("loops", "float32"), ("loops", "float64")]
+EVERY_KIND = pytest.mark.parametrize(("kernels", "dtype"), KINDS)
+Make = Callable[..., tuple[Computation, Adam, ParameterUpdate]]
+
+
+@pytest.fixture
+def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
+    """Return a function that makes a computation with noise for results, Adam on it, and an update."""
+    made: list[ParameterUpdate] = []
+
+    def make(
+        num_threads: int | None = None, *, weight_decay: float = 0.1, helped: bool = False, **options: object
+    ) -> object:
+        computation = make_computation(**options)
+        arrays = dict(computation.arrays)
+        if helped:
+            specs = help_specs(computation.network, computation.kernels, 20)
+            arrays |= {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
+            computation = replace(computation, arrays=arrays)
+        rng = np.random.default_rng(5)
+        for name, array in computation.arrays.items():
+            if name == "tile_sums" or name.startswith("dense"):
+                array[...] = rng.standard_normal(array.shape) * (rng.random(array.shape) < 0.6)
+        optimizer = Optimizer(lr=0.01, weight_decay=weight_decay)
+        adam = Adam(computation.arrays["parameters"], optimizer, Schedule(), loops.adam_update)
+        made.append(
+            ParameterUpdate(
+                computation.network,
+                kernel_set(computation.kernels),
+                arrays,
+                computation.tile,
+                computation.dtype,
+                adam,
+                num_threads,
+            )
+        )
+        return computation, adam, made[-1]
+
+    yield make  # type: ignore[misc]
+    for made_update in made:
+        made_update.close()
+
+
+def state_of(adam: Adam) -> tuple[bytes, ...]:
+    return adam.parameters.tobytes(), adam.first_moment.tobytes(), adam.second_moment.tobytes()
+
+
+def after_steps(made: tuple[Computation, Adam, ParameterUpdate], *numbers_of_examples: int) -> tuple[bytes, ...]:
+    _, adam, made_update = made
+    for step, num_examples in enumerate(numbers_of_examples, start=1):
+        assert made_update.apply(num_examples, step) is None
+    made_update.collect_moments()
+    return state_of(adam)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut even a small network into many pieces, with remainders."""
+    monkeypatch.setattr(piece_plan, "PIECE", 23)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 7])
+@pytest.mark.usefixtures("small_pieces")
+def test_update_in_pieces_by_any_number_of_threads_has_the_bits_of_the_plain_one(
+    make_update: Make, num_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_pieces = after_steps(make_update(num_threads), 20, 20, 7, 1, 20)
+    monkeypatch.setattr(update, "begin_update", None)  # the plain way needs none of that
+    plain = make_update(1)
+    monkeypatch.setattr(plain[2], "_threads", None)
+    assert after_steps(plain, 20, 20, 7, 1, 20) == in_pieces
+
+
+def help_from(
+    made: tuple[Computation, Adam, ParameterUpdate], helpers: Sequence[int], step: int, num_helpers: int = 3
+) -> None:
+    """Let those of the helpers that come help; the others have died."""
+    network, arrays = made[0].network, made[0].arrays
+    for helper in helpers:
+        UpdateHelper(network, arrays, helper, num_helpers).help(step)
+
+
+def ready_steps(made: tuple[Computation, Adam, ParameterUpdate]) -> NDArray[np.int64]:
+    """Return for each piece the step for which a helper has made it ready."""
+    calls, pieces = made[0].arrays["update.calls"], made[2]._threads._arguments[2]  # type: ignore[union-attr]
+    ready: NDArray[np.int64] = calls[update.READY : homes_at(len(pieces)) : update.LINE]
+    return ready
+
+
+@pytest.fixture
+def at_each_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], object]], None]:
+    """Have something done with the step of each call for helpers, as soon as they are called."""
+
+    def set_up(what: Callable[[int], object]) -> None:
+        def call(calls: NDArray[np.int64], step: int, num_examples: int) -> None:
+            call_helpers(calls, step, num_examples)
+            what(step)
+
+        call_helpers = update.call_helpers
+        monkeypatch.setattr(update, "call_helpers", call)
+
+    return set_up
+
+
+AtEachCall = Callable[[Callable[[int], object]], None]
+
+
+@pytest.mark.parametrize("helpers", [(), (0,), (1, 2), (0, 1, 2)])
+@pytest.mark.usefixtures("small_pieces")
+def test_whoever_helps_the_bits_are_the_same(
+    make_update: Make, helpers: Sequence[int], at_each_call: AtEachCall
+) -> None:
+    expected = after_steps(make_update(1), 20, 20, 7, 1, 20)
+    made = make_update(helped=True)
+    num_ready = 0
+
+    def help_and_count(step: int) -> None:
+        nonlocal num_ready
+        help_from(made, helpers, step)
+        num_ready += int((ready_steps(made) == step).sum())
+
+    at_each_call(help_and_count)
+    assert after_steps(made, 20, 20, 7, 1, 20) == expected
+    units = made[2]._threads._arguments[2][:, 0] == update.UNITS  # type: ignore[union-attr]
+    assert num_ready == 5 * sum(units[helper::3].sum() for helper in helpers)
+
+
+def test_there_may_be_more_helpers_than_pieces(
+    make_update: Make, monkeypatch: pytest.MonkeyPatch, at_each_call: AtEachCall
+) -> None:
+    monkeypatch.setattr(piece_plan, "PIECE", 1)
+    expected = after_steps(make_update(1), 20, 20, 7)
+    made = make_update(helped=True)
+    at_each_call(lambda step: help_from(made, range(0, 1000, 3), step, 1000))
+    assert len(ready_steps(made)) > 64
+    assert after_steps(made, 20, 20, 7) == expected
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_helper_that_comes_too_late_changes_no_bit(make_update: Make, at_each_call: AtEachCall) -> None:
+    expected = after_steps(make_update(1), 20, 20, 7, 1, 20)
+    made = make_update(helped=True)
+
+    def help_too_late(step: int) -> None:
+        help_from(made, [1], step)  # so that pieces have different homes
+        made[0].arrays["update.calls"][update.CALL] = step - 1
+        help_from(made, [0, 2], step - 1)  # with the numbers of this step, or with any
+        made[0].arrays["update.calls"][update.CALL] = step
+
+    at_each_call(help_too_late)
+    assert after_steps(made, 20, 20, 7, 1, 20) == expected
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_moments_that_helpers_moved_are_found_changed_and_handed_out_again(
+    make_update: Make, at_each_call: AtEachCall
+) -> None:
+    plain, made = make_update(1), make_update(helped=True)
+    at_each_call(lambda step: help_from(made, [0, 2] if step % 2 else [1], step))  # so that homes differ
+    gradient = np.linspace(-1, 1, made[1].parameters.size, dtype=np.float32)
+    for _, adam, made_update in (plain, made):
+        made_update.apply(20, 1)
+        made_update.apply(20, 2)
+        made_update.apply_sum(gradient, 20, 3)
+        made_update.apply(20, 4)
+        made_update.collect_moments()
+        adam.second_moment[:] *= 2
+        made_update.apply(20, 5)
+        made_update.collect_moments()
+    assert state_of(made[1]) == state_of(plain[1])
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_what_a_helper_made_ready_for_an_earlier_step_is_passed_over(make_update: Make) -> None:
+    expected = after_steps(make_update(1), 20, 20)
+    made = make_update(helped=True)
+    made[2].apply(20, 1)
+    # All that a late helper may write, and what it then says.
+    made[0].arrays["update.parameters"][:] = np.nan
+    for name in ("first_moments", "second_moments"):
+        made[0].arrays[f"update.{name}"][1] = np.nan  # nobody's home, for nobody has helped yet
+    ready_steps(made)[:] = 1
+    made[2].apply(20, 2)
+    made[2].collect_moments()
+    assert state_of(made[1]) == expected
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_helper_stops_when_another_step_is_called_for(make_update: Make) -> None:
+    made = make_update(helped=True)
+    made[2].apply(20, 7)
+    help_from(made, [0], 6)
+    assert not made[0].arrays["update.parameters"].any()
+
+
+def test_threads_are_for_long_updates_and_helpers_for_the_others(make_computation: Callable[..., Computation]) -> None:
+    network = make_computation().network
+    assert help_specs(network, "fast", 20)
+    assert not help_specs(network, "loops", 20)
+    assert not help_specs(network, "fast", 10**7)
+
+
+@EVERY_KIND
+def test_update_is_adam_on_the_sum_of_the_gradients(make_update: Make, kernels: str, dtype: str) -> None:
+    computation, adam, made_update = make_update(kernels=kernels, dtype=dtype, weight_decay=0)
+    views = computation.network.parameters.views
+    start = adam.parameters.copy()
+    assert made_update.apply(20, 1) is None
+    arrays = {name: array.astype(np.float64) for name, array in computation.arrays.items()}
+    expected = np.zeros(start.size)
+    expected[: computation.network.tile_sums.size] = arrays["tile_sums"].sum(axis=0)
+    for name in ("dense1", "dense2"):
+        inputs, deltas = arrays[f"{name}.inputs"][:20], arrays[f"{name}.deltas"][:20]
+        views(expected)[f"{name}.weight"][:] = np.einsum("ne,nd->ed", deltas, inputs)
+        views(expected)[f"{name}.bias"][:] = deltas.sum(axis=0)
+    assert np.allclose(adam.first_moment, 0.1 * expected / 20, rtol=1e-5, atol=1e-7)
+    assert np.allclose(adam.second_moment, 0.001 * (expected / 20) ** 2, rtol=1e-5, atol=1e-9)
+    assert np.allclose(adam.parameters - start, -0.01 * np.sign(expected) * (expected != 0), rtol=0, atol=1e-4)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_steps_have_the_same_bits_however_late_the_other_threads_come(
+    make_update: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = after_steps(make_update(1), *[20] * 200)
+    participate = parameter_update._UpdateThreads._participate
+
+    def late(self: parameter_update._UpdateThreads, number: int) -> int:
+        if number:
+            time.sleep(0.0003 * (number % 3))
+        return participate(self, number)
+
+    monkeypatch.setattr(parameter_update._UpdateThreads, "_participate", late)
+    assert after_steps(make_update(5), *[20] * 200) == expected
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("array", "place", "parameter"),
+    [
+        ("tile_sums", (3, 7), "conv1.weight"),
+        ("dense1.deltas", (4, 2), "dense1.weight"),
+        ("dense2.deltas", (4, 2), "dense2.weight"),
+        ("dense2.inputs", (19, 3), "dense2.weight"),
+    ],
+)
+def test_gradient_that_is_not_finite_is_named_and_nothing_is_written(
+    make_update: Make, kernels: str, dtype: str, array: str, place: tuple[int, int], parameter: str, bad: float
+) -> None:
+    computation, adam, made_update = make_update(2, kernels=kernels, dtype=dtype)
+    after_steps((computation, adam, made_update), 20)
+    before = state_of(adam)
+    computation.arrays["dense2.deltas"][19] = 1  # so that an input there counts
+    computation.arrays[array][place] = bad
+    assert made_update.apply(20, 2) == NotFinite(parameter, is_gradient=True)
+    assert made_update.find_not_finite(20) == parameter
+    assert state_of(adam) == before
+
+
+def test_sum_of_finite_slots_that_is_not_finite_is_named(make_update: Make) -> None:
+    computation, _, made_update = make_update(2)
+    computation.arrays["tile_sums"][:2, 5] = 3e38
+    assert made_update.apply(20, 1) == NotFinite("conv1.weight", is_gradient=True)
+
+
+def test_what_lies_behind_the_batch_does_not_count(make_update: Make) -> None:
+    expected = after_steps(make_update(2), 10)
+    made = make_update(2)
+    for name, array in made[0].arrays.items():
+        if name == "tile_sums":
+            array[4:] = np.nan
+        elif name.startswith("dense"):
+            array[10:] = np.nan
+    assert after_steps(made, 10) == expected
+
+
+def test_finite_gradient_that_the_bound_cannot_prove_is_applied_all_the_same(make_update: Make) -> None:
+    states = []
+    for helped, in_pieces in ((False, True), (True, True), (False, False)):
+        computation, adam, made_update = make_update(None if helped else 2, helped=helped)
+        computation.arrays["dense1.inputs"][3] = 1e30
+        computation.arrays["dense1.deltas"][3] = 0
+        computation.arrays["dense1.deltas"][5] = 1e12  # never meets the input above
+        if not in_pieces:
+            made_update._threads = None
+        assert made_update.apply(20, 1) is None
+        assert np.isfinite(adam.parameters).all()
+        made_update.collect_moments()
+        states.append(state_of(adam))
+    assert states[0] == states[1] == states[2]
+
+
+@EVERY_KIND
+def test_parameter_that_an_update_makes_infinite_is_named(make_update: Make, kernels: str, dtype: str) -> None:
+    computation, adam, made_update = make_update(2, kernels=kernels, dtype=dtype)
+    largest = np.finfo(dtype).max
+    computation.network.parameters.views(adam.parameters)["dense2.bias"][1] = largest
+    adam._optimizer = Optimizer(lr=1e30, weight_decay=0)
+    computation.network.parameters.views(adam.first_moment)["dense2.bias"][1] = -largest / 2
+    assert made_update.apply(20, 1) == NotFinite("dense2.bias", is_gradient=False)
+
+
+def test_parameter_that_a_helper_makes_infinite_is_named(make_update: Make, at_each_call: AtEachCall) -> None:
+    computation, adam, made_update = made = make_update(helped=True)
+    largest = np.finfo(np.float32).max
+    computation.network.parameters.views(adam.parameters)["dense2.bias"][1] = largest
+    adam._optimizer = Optimizer(lr=1e30, weight_decay=0)
+    computation.network.parameters.views(adam.first_moment)["dense2.bias"][1] = -largest / 2
+    at_each_call(lambda step: help_from(made, [0, 1, 2], step))
+    assert made_update.apply(20, 1) == NotFinite("dense2.bias", is_gradient=False)
+    assert (ready_steps(made) == -1).any()
+
+
+def test_threads_begin_with_the_first_update_and_end_at_close(make_update: Make) -> None:
+    def num_threads() -> int:
+        return sum(thread.name.startswith("partrain update") for thread in threading.enumerate())
+
+    _, _, made_update = make_update(3)
+    assert num_threads() == 0
+    made_update.apply(20, 1)
+    assert num_threads() == 2
+    made_update.close()
+    assert num_threads() == 0
+    made_update.close()
+
+
+def test_number_of_threads_follows_from_the_work(make_computation: Callable[..., Computation]) -> None:
+    small: Network = make_computation().network
+    assert useful_threads(small, 32, 64) == 1
+
+    class Large:
+        parameters = type("Layout", (), {"size": 10**6})
+
+    assert useful_threads(Large, 32, 2) == 2  # type: ignore[arg-type]
+    assert useful_threads(Large, 32, 64) == piece_plan.MAX_THREADS  # type: ignore[arg-type]

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from partrain.config.yaml_file import parse_config, read_config
+from partrain.errors import ConfigError, ResourceError
+from partrain.parallel import memory_plan
+from partrain.parallel.memory_plan import check_memory
+from partrain.system.machine import MIB
+from partrain.system.shared_arrays import total_bytes
+from partrain.training import plan as plan
+from partrain.training.plan import TrainingPlan, check_disk, describe_plan, plan_training
+from tests.conftest import noise_examples, write_small_config
+
+
+@pytest.fixture
+def prepare_small(tmp_path: Path, noise_folder: Path) -> Callable[..., TrainingPlan]:
+    """Prepare the small configuration on 60 examples of noise, with changes by dotted key."""
+
+    def make(changes: dict[str, Any] | None = None) -> TrainingPlan:
+        data = {"name": "idx", "path": str(noise_folder), "train_examples": 50, "validation_examples": 10}
+        path = write_small_config(tmp_path, {"data": data, **(changes or {})})
+        return plan_training(read_config(path), say=pytest.fail, warn=pytest.fail)
+
+    return make
+
+
+def test_steps_are_those_of_epochs_or_max_steps_whichever_ends_earlier(
+    prepare_small: Callable[..., TrainingPlan],
+) -> None:
+    assert prepare_small().steps_per_epoch == 3  # 50 examples, the last batch has 10 of 20
+    assert prepare_small({"training.epochs": 4}).num_steps == 12
+    assert prepare_small({"training.epochs": 4, "training.max_steps": 5}).num_steps == 5
+    assert prepare_small({"training.epochs": 4, "training.max_steps": 50}).num_steps == 12
+    assert prepare_small({"training.batch_size": 200}).steps_per_epoch == 1
+
+
+def test_resolved_configuration_names_what_is_really_used(prepare_small: Callable[..., TrainingPlan]) -> None:
+    prepared = prepare_small({"data.train_examples": None, "data.validation_examples": None})
+    data = prepared.config.data
+    assert (data.train_examples, data.validation_examples) == (50, 10)  # a sixth is for validation
+    assert data.when_unavailable == "error"
+    assert {name: split.size for name, split in prepared.splits.items()} == {
+        "train": 50,
+        "validation": 10,
+        "test": 20,
+    }
+
+
+def test_decay_steps_come_from_the_epochs_and_not_from_max_steps(
+    prepare_small: Callable[..., TrainingPlan],
+) -> None:
+    changes = {"training.epochs": 4, "training.max_steps": 5, "training.schedule": {"name": "cosine"}}
+    assert prepare_small(changes).config.training.schedule.decay_steps == 12
+    changes["training.schedule"] = {"name": "cosine", "decay_steps": 7}
+    assert prepare_small(changes).config.training.schedule.decay_steps == 7
+
+
+def test_resolved_configuration_resolves_to_itself(prepare_small: Callable[..., TrainingPlan]) -> None:
+    config = prepare_small({"training.epochs": 4}).config
+    again = plan_training(parse_config(config.to_mapping(), source="test"), say=pytest.fail, warn=pytest.fail)
+    assert again.config == config
+
+
+def test_normalisation_is_of_the_training_examples_alone(prepare_small: Callable[..., TrainingPlan]) -> None:
+    images = noise_examples(60)[0][:50].astype(np.float64)
+    normalisation = prepare_small().normalisation
+    assert normalisation.mean == pytest.approx((images.mean(),), rel=1e-12)
+    assert normalisation.std == pytest.approx((images.std(),), rel=1e-12)
+
+
+def test_plan_of_memory_holds_all_shared_arrays(prepare_small: Callable[..., TrainingPlan]) -> None:
+    prepared = prepare_small()
+    specs, files = prepared.array_plan()
+    assert files == {}
+    assert specs["train.images"].shape == (60, 1, 28, 28)
+    plan = prepared.memory_plan(3)
+    assert plan["data set"] + plan["parameters and exchange"] >= total_bytes(specs)
+    assert set(plan) == {
+        "data set",
+        "parameters and exchange",
+        "gradient and moments",
+        "3 workers",
+        "interpreters",
+    }
+    assert sum(prepared.memory_plan(0).values()) < sum(plan.values()) < sum(prepared.memory_plan(8).values())
+
+
+def test_evaluations_of_a_training_fit_into_the_plan(prepare_small: Callable[..., TrainingPlan]) -> None:
+    """Of validation and test, that is: what grows with the training examples does not fit for a large file."""
+    for batch_size in (4, 200):
+        specs, _ = prepare_small({"training.batch_size": batch_size}).array_plan()
+        assert specs["losses"].shape == specs["predictions"].shape == (max(20, batch_size),)
+        assert specs["indices"].shape == (batch_size,)
+
+
+def test_large_files_take_no_memory_of_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("partrain.data.dataset.STREAMED_BYTES", 20 * 28 * 28)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    for split, n in (("train", 60), ("test", 20)):
+        images, labels = noise_examples(n)
+        np.save(folder / f"{split}_images.npy", images.astype(np.float32))
+        np.save(folder / f"{split}_labels.npy", labels)
+    data = {"name": "arrays", "path": str(folder), "train_examples": 50, "validation_examples": 10}
+    prepared = plan_training(read_config(write_small_config(tmp_path, {"data": data})), say=print, warn=print)
+    specs, files = prepared.array_plan()
+    assert set(files) == {"train.images", "test.images"}
+    assert set(specs) >= {"train.labels", "test.labels"}
+    assert not {"train.images", "test.images"} & set(specs)
+    assert files["train.images"].shape == (60, 1, 28, 28)
+
+
+def test_checkpoint_is_no_larger_than_planned(prepare_small: Callable[..., TrainingPlan]) -> None:
+    prepared = prepare_small()
+    assert prepared.checkpoint_bytes > 3 * 4 * prepared.network.parameters.size
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.train_examples": 61}, "61 \\+ 10 examples"),
+        ({"network": ["flatten", {"dense": {"units": 9}}]}, "network.1 \\(dense1\\): 9 outputs are too few"),
+        ({"network": [{"conv": {"filters": 1, "kernel": 29}}]}, "network.0 \\(conv1\\): the kernel 29 x 29"),
+        ({"network": [{"max_pool": {"window": [2, 40]}}]}, "network.0 .*window 2 x 40 is larger"),
+        ({"network": [{"dense": {"units": 10}}]}, "network.0 \\(dense1\\).*flatten"),
+        ({"network": ["flatten", "relu"]}, "nothing to train"),
+    ],
+)
+def test_error_of_shapes_names_the_layer(
+    prepare_small: Callable[..., TrainingPlan], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare_small(changes)
+
+
+def test_description_shows_configuration_layers_and_memory(prepare_small: Callable[..., TrainingPlan]) -> None:
+    text = describe_plan(prepare_small(), 2)
+    for expected in ("batch_size: 20", "conv1", "2 x 24 x 24", "52", "multiply-adds", "memory plan", "2 workers"):
+        assert expected in text
+    assert text.splitlines()[-1].endswith("MiB  total")
+
+
+def test_too_little_memory_says_what_is_needed_and_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_plan, "available_memory", lambda: 100 * MIB)
+    check_memory({"data set": 60 * MIB, "workers": 40 * MIB})
+    with pytest.raises(ResourceError, match=r"about 101 MiB .*data set 60 MiB, workers 41 MiB.*100 MiB are"):
+        check_memory({"data set": 60 * MIB, "workers": 41 * MIB})
+
+
+def test_memory_that_nobody_tells_of_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_plan, "available_memory", lambda: None)
+    check_memory({"data set": 2**60})
+
+
+def test_too_little_disk_says_what_is_needed_and_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=30 * MIB))
+    check_disk(tmp_path, 10 * MIB, 3)
+    with pytest.raises(ResourceError, match=r"about 40 MiB for 4 checkpoints, but 30 MiB are free"):
+        check_disk(tmp_path, 10 * MIB, 4)
