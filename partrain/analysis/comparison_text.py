@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from partrain.analysis.comparison import Facts
-from partrain.analysis.listing import duration
+from partrain.analysis.run_table import duration
 from partrain.system.terminal_text import num_columns, printable, table
 
 MARK = "*"

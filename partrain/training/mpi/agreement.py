@@ -55,7 +55,7 @@ def require_agreement(ranks: Gathering, plan: TrainingPlan) -> None:
 
 
 def _flag(name: str) -> str:
-    return {"overrides": "--set", "command": "the command", "reference": "RUN"}.get(name, f"--{name}").replace("_", "-")
+    return {"overrides": "--set", "command": "the command", "run": "RUN"}.get(name, f"--{name}").replace("_", "-")
 
 
 def _require_same(gathered: Sequence[dict[str, Any]]) -> None:

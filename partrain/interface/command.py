@@ -1,0 +1,83 @@
+"""A command of the program, and the context in which it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from partrain.store.run_lookup import find_run
+from partrain.system.machine import available_processors
+from partrain.system.messages import Messages
+from partrain.system.signals import Interruption
+
+# The directory of runs unless the user names another.
+RUNS_DIR = "runs"
+
+
+@dataclass(frozen=True)
+class CommandContext:
+    """The context in which a command runs.
+
+    Attributes
+    ----------
+    options : the parsed command line.
+    command_line : the command line as it was typed, starting with "partrain"; runs record it.
+    messages : messages to the user, on stderr.
+    interruption : the signals that end the command.
+    """
+
+    options: argparse.Namespace
+    command_line: Sequence[str]
+    messages: Messages
+    interruption: Interruption
+
+    @property
+    def num_workers(self) -> int:
+        """The value of `--workers`; by default the number of usable processors."""
+        workers: int | None = self.options.workers
+        return available_processors() if workers is None else workers
+
+    def find_run(self) -> Path:
+        """Return the directory of the run that the argument RUN names.
+
+        Raises
+        ------
+        RunError
+            There is no such run.
+        """
+        return find_run(self.options.run, Path(RUNS_DIR))
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the program.
+
+    Attributes
+    ----------
+    name : the words that select it, "evaluate" or "data fetch".
+    summary : one line for the list of commands in the help.
+    description : the first paragraph of the command's own help.
+    example : an example command line, the last line of the command's own help.
+    add_arguments : adds the command's arguments to its parser.
+    run : runs the command. Data goes to stdout, messages to stderr; raises PartrainError or Interrupted.
+    """
+
+    name: str
+    summary: str
+    description: str
+    example: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[CommandContext], None]
+
+
+def print_data(text: str) -> None:
+    """Print a command's result to stdout; a reader that closes the pipe early, such as `head`, is not an error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Otherwise Python would flush the rest at exit, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

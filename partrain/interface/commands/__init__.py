@@ -1,0 +1,1 @@
+"""The commands, one per module. Each module defines COMMAND: its arguments and the function that runs it."""

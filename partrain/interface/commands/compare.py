@@ -1,0 +1,72 @@
+"""`partrain compare`: compare configurations and results of runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from partrain.errors import ConfigError
+from partrain.interface.arguments import RUN_HELP, add_json, add_quiet
+from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_data
+from partrain.store.run_lookup import find_run
+from partrain.system.durable_files import json_text
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=f"{RUN_HELP}; at least two")
+    parser.add_argument("--all", action="store_true", help="also show what all runs have in common")
+    add_json(parser)
+    parser.add_argument("--html", metavar="FILE", help="also write an HTML page with curves and tables")
+    add_quiet(parser)
+
+
+def _run(context: CommandContext) -> None:
+    options = context.options
+    paths = _find_runs(options.runs)
+    from partrain.analysis.comparison import compare
+    from partrain.analysis.comparison_text import describe
+    from partrain.analysis.logged_run import LoggedRun
+
+    runs = [LoggedRun.open(path) for path in paths]
+    facts = compare(runs, everything=options.all)
+    if options.html is not None:
+        from partrain.analysis.html_report.page import write_page
+
+        write_page(Path(options.html), runs, facts)
+        context.messages.say(f"comparison page: {options.html}")
+    if options.json:
+        print_data(json_text(facts))
+    else:
+        on_terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns if on_terminal else None
+        print_data(describe(facts, width=width, bold=on_terminal and not os.environ.get("NO_COLOR")))
+
+
+def _find_runs(references: Sequence[str]) -> list[Path]:
+    """Return the directories of the runs, which must be different ones."""
+    if len(references) < 2:
+        raise ConfigError("compare: give two runs or more, e.g. partrain compare last~1 last")
+    paths = [find_run(reference, Path(RUNS_DIR)) for reference in references]
+    first_references: dict[str, str] = {}
+    for reference, path in zip(references, paths, strict=True):
+        directory = os.path.realpath(path)
+        if directory in first_references:
+            first = first_references[directory]
+            raise ConfigError(f"compare: {first} and {reference} are the same run, {path}. Name each run once.")
+        first_references[directory] = reference
+    return paths
+
+
+COMMAND = Command(
+    name="compare",
+    summary="compare configurations and results of runs",
+    description="Compare runs: the differences between their configurations, their results side by side, whether "
+    "their parameters are bit for bit the same, and whether a difference in accuracy is statistically significant.",
+    example="partrain compare last~1 last --html comparison.html",
+    add_arguments=_add_arguments,
+    run=_run,
+)

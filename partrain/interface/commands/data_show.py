@@ -1,0 +1,53 @@
+"""`partrain data show`: describe a data set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from partrain.errors import MissingPackage, ResourceError
+from partrain.interface.arguments import add_json, add_quiet
+from partrain.interface.command import Command, CommandContext, print_data
+from partrain.interface.data_source import add_source, load_source
+from partrain.system.durable_files import json_text
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source(parser)
+    parser.add_argument(
+        "--sheet",
+        metavar="FILE",
+        help="the image file with examples (default: NAME-examples.png in the current directory)",
+    )
+    add_json(parser)
+    add_quiet(parser)
+
+
+def _run(context: CommandContext) -> None:
+    from partrain.analysis.data_inspection import describe, inspect, write_sheet
+
+    options, messages = context.options, context.messages
+    dataset, splits = load_source(context)
+    facts = inspect(dataset, splits)
+    print_data(json_text(facts) if options.json else describe(facts))
+    sheet = Path(options.sheet or f"{dataset.name}-examples.png")
+    try:
+        write_sheet(dataset, splits, sheet)
+        messages.say(f"examples of each class: {sheet}")
+    except MissingPackage as missing:
+        if options.sheet is not None:
+            raise
+        messages.say(f"no image of examples is drawn: {missing}")
+    except OSError as error:
+        raise ResourceError(f"{sheet}: cannot be written: {error.strerror}") from error
+
+
+COMMAND = Command(
+    name="data show",
+    summary="describe a data set: classes, balance, duplicates; draw examples",
+    description="Print how many examples of each class a data set has and which images appear in two splits, and draw "
+    "examples of each class into an image file.",
+    example="partrain data show photos/ --size 32",
+    add_arguments=_add_arguments,
+    run=_run,
+)

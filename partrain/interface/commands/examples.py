@@ -1,0 +1,42 @@
+"""`partrain examples`: find the examples that a run's network finds hardest."""
+
+from __future__ import annotations
+
+import argparse
+
+from partrain.interface.arguments import add_json, add_quiet, add_run, add_split, positive_integer
+from partrain.interface.command import Command, CommandContext, print_data
+from partrain.system.durable_files import json_text
+from partrain.system.machine import available_processors
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    add_split(parser, default="train")
+    parser.add_argument(
+        "--top", type=positive_integer, default=25, metavar="N", help="how many examples per list (default: 25)"
+    )
+    add_json(parser)
+    add_quiet(parser)
+
+
+def _run(context: CommandContext) -> None:
+    path = context.find_run()
+    from partrain.analysis.example_ranking import describe, rank_examples
+    from partrain.analysis.plots.example_sheet import write_example_sheets
+
+    options, messages = context.options, context.messages
+    ranking = rank_examples(path, options.split, options.top, available_processors(), messages, context.interruption)
+    print_data(json_text(ranking.facts) if options.json else describe(ranking.facts))
+    write_example_sheets(ranking.trained.run, ranking.dataset, ranking.split, ranking.facts, messages)
+
+
+COMMAND = Command(
+    name="examples",
+    summary="find the examples with the largest loss and gradient norm",
+    description="Find the hardest examples of a trained network: those with the largest loss, and those with the "
+    "largest gradient norm. Wrong labels tend to come first. Writes sheets of their images into the run.",
+    example="partrain examples last --split train --top 50",
+    add_arguments=_add_arguments,
+    run=_run,
+)

@@ -1,0 +1,52 @@
+"""`partrain list`: list the runs of a directory."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+from partrain.analysis.run_table import COLUMNS, STATUSES, describe
+from partrain.interface.arguments import add_json, add_quiet
+from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_data
+from partrain.system.durable_files import json_text
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs-dir", metavar="DIR", help=f"the directory of runs (default: {RUNS_DIR})")
+    parser.add_argument(
+        "--sort",
+        choices=tuple(COLUMNS),
+        default="age",
+        metavar="KEY",
+        help=f"the column to sort by: {', '.join(COLUMNS)} (default: age, newest first)",
+    )
+    parser.add_argument("--status", choices=STATUSES, metavar="S", help=f"only runs that are {' | '.join(STATUSES)}")
+    add_json(parser)
+    add_quiet(parser)
+
+
+def _run(context: CommandContext) -> None:
+    from partrain.analysis.listing import list_runs
+
+    options = context.options
+    runs_dir = Path(options.runs_dir or RUNS_DIR)
+    # The first training creates the default directory.
+    nothing_yet = options.runs_dir is None and not runs_dir.exists()
+    entries = [] if nothing_yet else list_runs(runs_dir, options.sort, options.status)
+    if options.json:
+        print_data(json_text(entries))
+    elif entries:
+        print_data(describe(entries, datetime.now(UTC)))
+    else:
+        context.messages.say(f"no {options.status + ' ' if options.status else ''}runs in {runs_dir}")
+
+
+COMMAND = Command(
+    name="list",
+    summary="list runs: status, steps, accuracies, time",
+    description="List the runs in a directory, newest first. Runs that cannot be read are listed as broken.",
+    example="partrain list --sort validation --status completed",
+    add_arguments=_add_arguments,
+    run=_run,
+)

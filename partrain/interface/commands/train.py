@@ -1,0 +1,110 @@
+"""`partrain train`: train into a new run directory."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from partrain.errors import RunError
+from partrain.interface.arguments import add_training_options
+from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_data
+from partrain.interface.training_session import run_session
+from partrain.store.run_lookup import find_run
+
+if TYPE_CHECKING:  # imports Numba
+    from partrain.config.schema import Config
+    from partrain.training.initial_parameters import InitialParameters
+    from partrain.training.session import Session
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE", help="the configuration, a YAML file")
+    add_training_options(parser)
+    directory = parser.add_mutually_exclusive_group()
+    directory.add_argument(
+        "--runs-dir",
+        default=RUNS_DIR,
+        metavar="DIR",
+        help=f"the directory in which the run's directory is created (default: {RUNS_DIR})",
+    )
+    directory.add_argument("--run-dir", metavar="DIR", help="the run's directory itself, which must not exist")
+    parser.add_argument(
+        "--init-from",
+        metavar="RUN",
+        help="start from the parameters of the newest checkpoint of another run: a path, a name in the directory of "
+        "runs, last or last~1",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the configuration, the layers and the memory plan, and do not train",
+    )
+
+
+def _run(context: CommandContext) -> None:
+    if context.options.dry_run:
+        _print_plan(context)
+    else:
+        run_session(lambda session: _train(context, session), context)
+
+
+def _train(context: CommandContext, session: Session) -> Path:
+    from partrain.store.run_directory import Place, check_writable
+
+    options = context.options
+    config, initial = _read_inputs(context)
+    # Checked before anything starts: a training whose run cannot be written must not begin.
+    run_dir = Path(options.run_dir) if options.run_dir is not None else None
+    if run_dir is not None and os.path.lexists(run_dir):
+        raise RunError(f"{run_dir}: exists already. Choose another --run-dir, or resume that run.")
+    place = Place(Path(options.runs_dir), run_dir)
+    check_writable(place.folder)
+    if session.num_workers and session.ranks is None:
+        from partrain.parallel.workers.fork_server import start_fork_server
+
+        start_fork_server(config.training.kernels, config.training.dtype)  # while this process loads Numba
+    from partrain.training.training_run import train_new_run
+
+    return train_new_run(config, place, session, initial).path
+
+
+def _read_inputs(context: CommandContext) -> tuple[Config, InitialParameters | None]:
+    """Return the configuration, and the parameters of `--init-from`."""
+    from partrain.config.yaml_file import read_config
+    from partrain.store.run_directory import validate_run_name
+
+    options = context.options
+    config = read_config(options.config, options.overrides)
+    validate_run_name(config.name)
+    if options.init_from is None:
+        return config, None
+    from partrain.training.initial_parameters import read_initial_parameters
+
+    run = find_run(options.init_from, Path(options.runs_dir))
+    return config, read_initial_parameters(run, context.messages.warn)
+
+
+def _print_plan(context: CommandContext) -> None:
+    from partrain.training.plan import describe_plan, plan_training
+
+    config, initial = _read_inputs(context)
+    plan = plan_training(config, say=context.messages.say, warn=context.messages.warn)
+    if initial is not None:
+        initial.require_fit(plan.network)
+    print_data(describe_plan(plan, context.num_workers))
+    if context.options.engine == "mpi":
+        from partrain.training.mpi.exchange_table import describe_exchange
+
+        print_data(describe_exchange(plan, os.environ))
+
+
+COMMAND = Command(
+    name="train",
+    summary="train into a new run directory",
+    description="Train into a new run directory, and print its path as the last line of stdout.",
+    example="partrain --config configs/mnist.yaml --workers 8 --set training.optimizer.lr=0.01",
+    add_arguments=_add_arguments,
+    run=_run,
+)

@@ -1,0 +1,47 @@
+"""The data set that the commands `data show` and `data pack` take: its arguments, and reading it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from partrain.interface.arguments import image_size
+from partrain.interface.command import CommandContext
+
+if TYPE_CHECKING:  # a command loads NumPy only when it runs
+    from partrain.data.batches import SplitRange
+    from partrain.data.dataset import Dataset
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name a data set."""
+    parser.add_argument(
+        "source",
+        metavar="NAME|PATH",
+        help="a data set's name, a directory of images, of .npy or of IDX files, an .npz file, or a configuration",
+    )
+    parser.add_argument(
+        "--size",
+        type=image_size,
+        metavar="ROWS,COLUMNS",
+        help="for a directory of images: the size to resize them to; one number for both",
+    )
+    parser.add_argument(
+        "--channels", type=int, choices=(1, 3), help="for a directory of images: 1 grey, 3 colour (default: 3)"
+    )
+    parser.add_argument(
+        "--on-broken",
+        choices=("error", "skip"),
+        help="for a directory of images: what to do with a broken file (default: error)",
+    )
+
+
+def load_source(context: CommandContext) -> tuple[Dataset, dict[str, SplitRange]]:
+    """Return the data set that the arguments name, and its splits."""
+    from partrain.data.loading import load_data
+    from partrain.data.source_lookup import read_source
+
+    options = context.options
+    pictures = {"size": options.size, "channels": options.channels, "on_broken": options.on_broken}
+    data, seed = read_source(options.source, pictures)
+    return load_data(data, seed, say=context.messages.say, warn=context.messages.warn)
