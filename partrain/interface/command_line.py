@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except MemoryError:  # a limit that no memory plan knows, such as `ulimit -v`
         messages.error(
-            "not enough memory for this process; free some, raise the limit of the process (ulimit -v), or use a "
+            "there is not enough memory for this process; free some, raise its limit (ulimit -v), or use a "
             "smaller batch, network or data set"
         )
         return 1
