@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import PartrainProcess, ProcessEntry
+from tests.processes import ProcessEntry
+from tests.program import PartrainProcess
 
 # The launcher of the environment that the tests run in comes first: it fits the mpi4py there.
 _BESIDE_PYTHON = Path(sys.executable).with_name("mpiexec")

@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.conftest import PartrainProcess
+from tests.program import PartrainProcess
 from tests.whole_runs import outcome, write_config
 
 # About half a minute when nothing disturbs it: 3,000 steps in 30 epochs.

@@ -19,7 +19,8 @@ import partrain
 from partrain.interface.command_line import main
 from partrain.store.run_directory import RunDirectory
 from partrain.system import fault_injection
-from tests.conftest import RUN_SECONDS, Result, write_small_config
+from tests.program import RUN_SECONDS, Result
+from tests.small_run import write_small_config
 
 # Two epochs, 20 steps: evaluations and saves fall on steps of their own and together. What is random differs in each;
 # logged steps measure the gradients of single examples, the others do not. With this seed the evaluation of step 14 is

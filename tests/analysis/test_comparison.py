@@ -18,7 +18,7 @@ from partrain.analysis.comparison import compare, label
 from partrain.analysis.comparison_text import describe
 from partrain.analysis.logged_run import LoggedRun
 from partrain.store.run_directory import RunDirectory
-from tests.conftest import ROOT, Result
+from tests.program import ROOT, Result
 from tests.sample_runs import evaluation, rows_of_a_training, write_json, write_rows, write_run
 
 

@@ -21,15 +21,9 @@ from partrain.parallel import memory_plan, split_evaluation
 from partrain.parallel.workers import pool
 from partrain.store import checkpoint
 from partrain.store.run_directory import RunDirectory
-from tests.conftest import (
-    ENDLESS,
-    ROOT,
-    PartrainProcess,
-    Result,
-    noise_examples,
-    write_idx,
-    write_small_config,
-)
+from tests.noise_data import noise_examples, write_idx
+from tests.program import ROOT, PartrainProcess, Result
+from tests.small_run import ENDLESS, write_small_config
 
 Call = Callable[..., Result]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from partrain.data.label_noise import flipped_examples
-from tests.conftest import ROOT, Result
+from tests.program import ROOT, Result
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from partrain.analysis.listing import list_runs
 from partrain.analysis.run_table import duration
 from partrain.store.run_directory import RunDirectory
-from tests.conftest import ROOT, Result
+from tests.program import ROOT, Result
 from tests.sample_runs import rows_of_a_training, write_json, write_rows, write_run
 
 

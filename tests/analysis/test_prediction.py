@@ -15,7 +15,9 @@ from partrain.analysis.prediction import Classifier
 from partrain.analysis.trained_run import load_trained_run
 from partrain.config.yaml_file import read_config
 from partrain.data.loading import load_splits
-from tests.conftest import Result, noise_examples, write_small_config
+from tests.noise_data import noise_examples
+from tests.program import Result
+from tests.small_run import write_small_config
 
 Call = Callable[..., Result]
 

@@ -21,8 +21,8 @@ from partrain.bench.trial import say_what_is_left_out
 from partrain.config.yaml_file import read_config
 from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import step_bytes
-from tests.conftest import ROOT, PartrainProcess, Result
 from tests.mpi_processes import ENVIRONMENT, mpiexec, needs_mpi
+from tests.program import ROOT, PartrainProcess, Result
 
 COSTS = StepCosts(
     tile=4,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from partrain.data.idx import FILE_NAMES
-from tests.conftest import Result, call_without_numba
 from tests.data.test_catalog import CONTENTS, Mirror, home, mirror, offer, serve_all, write_files
+from tests.program import Result, call_without_numba
 
 __all__ = ["home", "mirror"]  # fixtures
 

@@ -16,7 +16,7 @@ from PIL import Image
 from partrain.data.image_files import read_image
 from partrain.data.pictures import MAX_PIXELS
 from partrain.errors import DataError, MissingPackage
-from tests.conftest import noise_examples
+from tests.noise_data import noise_examples
 
 GREY = (1, 28, 28)
 DIGIT: NDArray[np.uint8] = noise_examples(1)[0][0]

@@ -19,8 +19,8 @@ from partrain.data.picture_folder import list_pictures
 from partrain.data.pictures import decode_picture
 from partrain.errors import DataError, ResourceError
 from partrain.system.cache_directories import cache_home
-from tests.conftest import ROOT
 from tests.picture_tree import CLASS_NAMES, write_pictures
+from tests.program import ROOT
 
 
 @pytest.fixture(autouse=True)

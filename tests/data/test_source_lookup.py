@@ -12,13 +12,9 @@ import PIL.Image
 import pytest
 
 from partrain.data.arrays import load_arrays
-from tests.conftest import (
-    Result,
-    call_without_numba,
-    noise_examples,
-    write_idx_folder,
-    write_small_config,
-)
+from tests.noise_data import noise_examples, write_idx_folder
+from tests.program import Result, call_without_numba
+from tests.small_run import write_small_config
 
 Call = Callable[..., Result]
 

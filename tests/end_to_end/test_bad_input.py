@@ -19,7 +19,8 @@ from partrain.data import catalog, loading
 from partrain.parallel import memory_plan
 from partrain.parallel.workers import pool
 from partrain.training import resources
-from tests.conftest import Result, noise_examples, write_idx, write_idx_folder
+from tests.noise_data import noise_examples, write_idx, write_idx_folder
+from tests.program import Result
 
 Refuse = Callable[..., str]
 

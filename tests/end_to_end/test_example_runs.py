@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from partrain.analysis.trained_run import load_trained_run
-from tests.conftest import Result
+from tests.program import Result
 
 RUNS = Path(__file__).parents[2] / "runs"
 EXAMPLES = pytest.mark.parametrize("name", ["example-mnist", "example-mnist-constant-lr"])

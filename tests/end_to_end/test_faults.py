@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from partrain.store.run_directory import RunDirectory
-from tests.conftest import RUN_SECONDS, PartrainProcess, is_running, wait_until
+from tests.processes import is_running, wait_until
+from tests.program import RUN_SECONDS, PartrainProcess
 from tests.whole_runs import Runs, outcome, points_of, write_config
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
@@ -70,12 +71,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def undisturbed_long(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What comes of a long run that nothing disturbs."""
     return outcome(Runs(tmp_path_factory.mktemp("undisturbed_long")).train_undisturbed(LONG))
-
-
-def server_of(process: PartrainProcess) -> list[int]:
-    """Return the fork server's process id, if it runs."""
-    entries = process.processes()
-    return [e.pid for e in entries if e.parent == process.popen.pid and "forkserver" in e.command]
 
 
 def kill(*pids: int) -> int:
@@ -246,7 +241,7 @@ def test_killed_fork_server_changes_no_bit(
     process = start_partrain("--config", write_config(tmp_path, LONG), "--workers", 2, "--runs-dir", "runs")
     process.wait_for_training()
     workers = [entry.pid for entry in process.workers()]
-    assert kill(*server_of(process)) == 1
+    assert kill(*process.fork_servers()) == 1
     assert kill(workers[0]) == 1
     result = process.wait()
     assert "worker 0 died, it is not known of what" in result.stderr

@@ -18,7 +18,9 @@ import pytest
 from partrain.store import checkpoint
 from partrain.system.signals import SIGNALS, Interrupted, Interruption
 from partrain.training import training_run
-from tests.conftest import ENDLESS, ROOT, PartrainProcess, Result, wait_until
+from tests.processes import wait_until
+from tests.program import ROOT, PartrainProcess, Result
+from tests.small_run import ENDLESS
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 

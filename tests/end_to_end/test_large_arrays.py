@@ -16,7 +16,9 @@ import pytest
 from partrain.data import dataset as dataset_module
 from partrain.data.arrays import load_arrays
 from partrain.training.coordinator import Coordinator
-from tests.conftest import ROOT, Result, noise_examples, write_small_config
+from tests.noise_data import noise_examples
+from tests.program import ROOT, Result
+from tests.small_run import write_small_config
 
 MIB = 2**20
 

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from partrain.store.run_directory import RunDirectory
-from tests.conftest import ENDLESS, ROOT, PartrainProcess, Result, wait_until
 from tests.end_to_end.test_interruption import assert_saved
 from tests.mpi_processes import SHARED_MEMORY, MpiJobs, mpiexec, needs_mpi, ranks_of, workers_of
+from tests.processes import wait_until
+from tests.program import ROOT, PartrainProcess, Result
+from tests.small_run import ENDLESS
 from tests.whole_runs import Runs, outcome, read_json, write_config
 
 # How long the end of a job may take: it is promised within 5 s, and this is a machine that does other things, too.

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from partrain.store.run_directory import RunDirectory
-from tests.conftest import ENDLESS, PartrainProcess
 from tests.mpi_processes import ENVIRONMENT, MPIEXEC, SHARED_MEMORY, needs_mpi
+from tests.program import PartrainProcess
+from tests.small_run import ENDLESS
 from tests.whole_runs import Runs, outcome, write_config
 
 pytestmark = [

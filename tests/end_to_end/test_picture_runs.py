@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import partrain
-from tests.conftest import Result
 from tests.picture_tree import CLASS_NAMES, write_pictures
+from tests.program import Result
 
 Call = Callable[..., Result]
 

@@ -13,7 +13,7 @@ import pytest
 from partrain.training.privacy.accounting import Accountant, least_noise
 from partrain.training.privacy.private_step import SecureSource, SeededSource, sample_batch
 from partrain.training.privacy.settings import default_max_batch_size
-from tests.conftest import Result
+from tests.program import Result
 
 PRIVATE: dict[str, Any] = {
     "training.per_example": {"clip": 1.0, "statistics": True},

@@ -25,7 +25,9 @@ from partrain.store.metrics_log import cut_back, read_metrics
 from partrain.store.run_directory import RunDirectory
 from partrain.system import durable_files
 from partrain.training.run_record import read_record
-from tests.conftest import Result, noise_examples, wait_until, write_idx_folder
+from tests.noise_data import noise_examples, write_idx_folder
+from tests.processes import wait_until
+from tests.program import Result
 from tests.whole_runs import Runs, count_passings, outcome, points_of, read_json, rows_of, write_config
 
 # The program is forked from pytest, whose one other thread is faulthandler's.

@@ -17,7 +17,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.conftest import ENDLESS, ROOT, PartrainProcess, Result, wait_until, write_idx_folder
+from tests.noise_data import write_idx_folder
+from tests.processes import wait_until
+from tests.program import ROOT, PartrainProcess, Result
+from tests.small_run import ENDLESS
 
 Split = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 HASWELL = {"OPENBLAS_CORETYPE": "Haswell"}

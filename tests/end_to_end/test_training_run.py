@@ -25,7 +25,7 @@ from partrain.parallel.workers.pool import Inline
 from partrain.store import checkpoint
 from partrain.store.metrics_log import MetricsLog
 from partrain.training import resources, training_run
-from tests.conftest import Result
+from tests.program import Result
 
 Train = Callable[..., Path]
 

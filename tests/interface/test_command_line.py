@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import partrain
-from tests.conftest import ROOT, PartrainProcess, Result, call_without_numba
+from tests.program import ROOT, PartrainProcess, Result, call_without_numba
 
 # The usage of every command, whitespace aside. A change here changes what users and scripts rely on.
 SPLIT = "[--split {test,validation,train}]"

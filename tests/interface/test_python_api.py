@@ -16,14 +16,9 @@ from numpy.typing import NDArray
 
 import partrain
 from partrain.errors import ConfigError, DataError, RunError
-from tests.conftest import (
-    ROOT,
-    SMALL_CONFIG,
-    Result,
-    noise_examples,
-    write_idx_folder,
-    write_small_config,
-)
+from tests.noise_data import noise_examples, write_idx_folder
+from tests.program import ROOT, Result
+from tests.small_run import SMALL_CONFIG, write_small_config
 
 Array = NDArray[Any]
 CONFIG: dict[str, Any] = {name: value for name, value in SMALL_CONFIG.items() if name != "data"} | {

@@ -11,7 +11,8 @@ import pytest
 
 from partrain.system import detached_work
 from partrain.system.detached_work import finish_apart
-from tests.conftest import ROOT, is_running, wait_until
+from tests.processes import is_running, wait_until
+from tests.program import ROOT
 
 
 def test_work_is_done_when_it_returns(tmp_path: Path) -> None:

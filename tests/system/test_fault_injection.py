@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from partrain.system import fault_injection
-from tests.conftest import ROOT
+from tests.program import ROOT
 from tests.whole_runs import points_of
 
 PROGRAM = """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import is_running, wait_until
+from tests.processes import is_running, wait_until
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ import pytest
 
 from partrain.errors import ResourceError
 from partrain.system.shared_arrays import ALIGNMENT, ArraySpec, MappedFile, SharedArrays, total_bytes
-from tests.conftest import ROOT
+from tests.program import ROOT
 
 SPECS = {
     "bytes": ArraySpec((3, 5), "uint8"),

@@ -16,7 +16,8 @@ from partrain.store import checkpoint
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
 from tests.article_file import NAMES, article_logits, article_params
-from tests.conftest import Result, call_without_numba, noise_examples
+from tests.noise_data import noise_examples
+from tests.program import Result, call_without_numba
 
 Call = Callable[..., Result]
 COST = [np.float64(2.25), np.float64(1.5), 0.75, np.float32(0.5), np.array([0.25])]

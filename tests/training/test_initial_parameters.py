@@ -14,8 +14,8 @@ from partrain.errors import RunError
 from partrain.network.network import Network
 from partrain.store import checkpoint
 from partrain.training.initial_parameters import read_initial_parameters
-from tests.conftest import SMALL_CONFIG
 from tests.saved_runs import write_saved_run
+from tests.small_run import SMALL_CONFIG
 from tests.whole_runs import Runs, outcome, read_json, rows_of, write_config
 
 # The program is forked from pytest, whose one other thread is faulthandler's.

@@ -17,7 +17,8 @@ from partrain.system.machine import MIB
 from partrain.system.shared_arrays import total_bytes
 from partrain.training import plan as plan
 from partrain.training.plan import TrainingPlan, check_disk, describe_plan, plan_training
-from tests.conftest import noise_examples, write_small_config
+from tests.noise_data import noise_examples
+from tests.small_run import write_small_config
 
 
 @pytest.fixture

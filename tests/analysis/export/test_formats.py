@@ -8,7 +8,7 @@ import pytest
 
 from partrain.analysis.export.metrics import events_name
 from partrain.store.run_directory import RunDirectory
-from tests.conftest import Result, call_without_numba
+from tests.program import Result, call_without_numba
 from tests.saved_runs import write_saved_run
 
 Call = Callable[..., Result]

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from partrain.analysis.html_report import page as page_module
-from tests.conftest import Result, wait_until
+from tests.processes import wait_until
+from tests.program import Result
 from tests.sample_runs import evaluation, write_json, write_run
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from partrain.training import training_run
-from tests.conftest import Result, write_small_config
+from tests.program import Result
+from tests.small_run import write_small_config
 
 Call = Callable[..., Result]
 OF_TEST = {"cost", "accuracy", "filters", "recall-test", "confusion-test", "misclassified-test"}

@@ -15,7 +15,7 @@ import partrain
 from partrain.kernels import dense, loops
 from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.kernels.compiler.options import CACHE_VARIABLE, kernel, load
-from tests.conftest import descendants_of, is_running, wait_until
+from tests.processes import descendants_of, is_running, wait_until
 
 ROOT = Path(partrain.__file__).parents[1]
 

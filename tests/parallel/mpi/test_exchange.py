@@ -16,7 +16,7 @@ from partrain.parallel.mpi.ranked_group import RankedGroup
 from partrain.parallel.workers.pool import Inline
 from partrain.parallel.workers.worker import EVALUATE, GRADIENTS, Command, Computation
 from partrain.system.signals import Interruption
-from tests.conftest import ROOT
+from tests.program import ROOT
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ from partrain.parallel.workers.mailboxes import WAKE
 from partrain.parallel.workers.pool import Inline, WorkerPool
 from partrain.parallel.workers.tiles import cut_into_shards
 from partrain.parallel.workers.worker import EVALUATE, FILES, GRADIENTS, Command, Computation
-from tests.conftest import ENDLESS, PartrainProcess, is_running, list_processes, wait_until
+from tests.processes import is_running, list_processes, wait_until
+from tests.program import PartrainProcess
+from tests.small_run import ENDLESS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 

@@ -1,0 +1,39 @@
+"""Data sets of noise, in IDX files."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def write_idx(path: Path, array: NDArray[np.uint8]) -> Path:
+    """Write an IDX file; gzipped if its name says so."""
+    header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes()
+    content = header + array.tobytes()
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    return path
+
+
+def write_idx_folder(
+    folder: Path,
+    train: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    test: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+) -> Path:
+    """Write images and labels of two splits under MNIST's file names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for prefix, (images, labels) in (("train", train), ("t10k", test)):
+        write_idx(folder / f"{prefix}-images-idx3-ubyte", images)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte", labels)
+    return folder
+
+
+def noise_examples(num_examples: int, seed: int = 0, size: int = 28) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return images of noise, and labels of which each of the ten stands among the first ten."""
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    images = rng.integers(0, 256, (num_examples, size, size), dtype=np.uint8)
+    labels = rng.integers(0, 10, num_examples, dtype=np.uint8)
+    labels[:10] = np.arange(10)[:num_examples]
+    return images, labels
