@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.analysis.privacy_text import describe_privacy
+from partrain.analysis.privacy_record import describe_privacy
 from partrain.parallel.split_evaluation import Evaluation
 from partrain.system.terminal_text import printable, table
 

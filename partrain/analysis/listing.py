@@ -1,4 +1,4 @@
-"""The runs in a folder, an entry each: what `partrain list` shows."""
+"""Lists the runs of a directory, for `partrain list`."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import os
 from datetime import UTC
 from pathlib import Path
 
-from partrain.analysis.logged_run import LoggedRun, finite, part
-from partrain.analysis.privacy_text import usable_privacy
+from partrain.analysis.logged_run import LoggedRun, finite, nested
+from partrain.analysis.privacy_record import usable_privacy
 from partrain.analysis.run_table import COLUMNS, Entry
 from partrain.errors import RunError
 
 
 def list_runs(runs_dir: Path, sort: str = "age", status: str | None = None) -> list[Entry]:
-    """Return an entry for each directory in `runs_dir`, whatever state it is in.
+    """Return an entry for each directory in `runs_dir`; those that are not readable runs have the status "broken".
 
     Parameters
     ----------
-    runs_dir : the folder of runs. Files, and what has a dot at the start of its name, are passed over.
-    sort : a key of COLUMNS. Numbers: the largest first; words: in alphabetical order; age: the newest first.
-        What has no value comes last.
-    status : only runs of this status.
+    runs_dir : the directory of runs. Files, and names that start with a dot, are ignored.
+    sort : a key of COLUMNS. Numbers are sorted in descending order, text in alphabetical order, age from new to old;
+        entries without a value come last.
+    status : list only runs with this status.
 
     Raises
     ------
-    RunError : the folder cannot be read.
+    RunError
+        The directory cannot be read.
     """
     try:
         names = [entry.name for entry in os.scandir(runs_dir) if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as error:
-        raise RunError(f"{runs_dir}: cannot be read: {error.strerror}. Name the folder by --runs-dir.") from error
+        raise RunError(f"{runs_dir}: cannot be read: {error.strerror}. Choose it with --runs-dir.") from error
     entries = [entry for name in sorted(names) if (entry := _entry(runs_dir / name)) is not None]
     field, descending = COLUMNS[sort]
-    # By name where equal; a name begins with the time.
+    # Entries with equal values are sorted by name, which starts with the time.
     entries.sort(key=lambda entry: entry["name"], reverse=sort != "name")
     with_value = [entry for entry in entries if entry[field] is not None]
     with_value.sort(key=lambda entry: entry[field], reverse=descending)
@@ -41,12 +42,12 @@ def list_runs(runs_dir: Path, sort: str = "age", status: str | None = None) -> l
 
 
 def _entry(path: Path) -> Entry | None:
-    """Return what is known of the run at `path`; None if it has just been removed."""
+    """Return the entry for the run at `path`; None if the run was removed in the meantime."""
     try:
         run = LoggedRun.open(path)
     except RunError as error:
         return _broken(path, str(error)) if path.is_dir() else None
-    started, best = run.started, finite(part(run.summary, "best", "validation/accuracy"))
+    started, best = run.started, finite(nested(run.summary, "best", "validation/accuracy"))
     if best is None:
         best_row = run.best("validation/accuracy", highest=True)
         best = best_row[1] if best_row else None
@@ -59,7 +60,7 @@ def _entry(path: Path) -> Entry | None:
         "steps": _finite_total(run, "steps", "step"),
         "epochs": _finite_total(run, "epochs", "epoch"),
         "best_validation_accuracy": best,
-        "test_accuracy": finite(part(run.summary, "test", "accuracy")),
+        "test_accuracy": finite(nested(run.summary, "test", "accuracy")),
         "total_seconds": _finite_total(run, "total_seconds", "time_s"),
         "examples_per_second": _finite_total(run, "examples_per_second", "examples_per_s"),
         "workers": finite(run.record.get("workers")),

@@ -1,7 +1,7 @@
-"""What a run's directory says of the run, read by somebody else than its writer.
+"""A run as its directory records it, read without trusting the directory.
 
-Nothing in the directory is trusted: a run may be of another version, damaged, edited by hand, or be written at this
-moment. What cannot be read is told in `notes`, and the rest is used.
+The run may come from another version, be damaged or edited by hand, or be in training at this moment. Parts that
+cannot be read are reported in `notes`, and the rest is used.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from partrain.store.run_directory import RunDirectory
 Row = dict[str, Any]
 
 SPLITS = ("test", "validation", "train")
-# Beyond these a file was not written by this program; a few lines of YAML can stand for any number of values.
-MOST_CONFIG_BYTES = 1_000_000
-MOST_CONFIG_VALUES = 10_000
-# A count or a time above this one is no count and no time.
+# This program writes no larger ones. YAML aliases can make a few lines expand to any number of values.
+MAX_CONFIG_BYTES = 1_000_000
+MAX_CONFIG_VALUES = 10_000
+# Larger integers are not plausible counts or times.
 LARGEST_NUMBER = 2.0**63
 
 
 def number(value: object) -> float | None:
-    """Return a number that came out of a file, or None if it is none; NaN and infinity are numbers."""
+    """Return a value from a file if it is a number, which may be NaN or infinite; otherwise None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
@@ -42,13 +42,13 @@ def number(value: object) -> float | None:
 
 
 def finite(value: object) -> float | None:
-    """Return a number that came out of a file, or None if it is none or not finite."""
+    """Return a value from a file if it is a finite number; otherwise None."""
     found = number(value)
     return found if found is not None and math.isfinite(found) else None
 
 
-def part(document: object, *keys: str) -> Any:
-    """Return what stands in nested mappings under `keys`, or None."""
+def nested(document: object, *keys: str) -> Any:
+    """Return the value under `keys` in nested mappings, or None."""
     for key in keys:
         document = document.get(key) if isinstance(document, dict) else None
     return document
@@ -56,14 +56,14 @@ def part(document: object, *keys: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class LoggedRun:
-    """A run that was logged.
+    """A run and its log.
 
     Attributes
     ----------
-    directory : where it is.
-    status : running, completed, interrupted or failed, and true also after a crash.
-    record : run.json.
-    notes : what could not be read, in words; it grows as more is read.
+    directory : the run's directory.
+    status : running, completed, interrupted or failed; correct after a crash as well.
+    record : the content of run.json.
+    notes : messages about parts that could not be read; reading more of the run adds to them.
     """
 
     directory: RunDirectory
@@ -74,11 +74,12 @@ class LoggedRun:
 
     @classmethod
     def open(cls, path: Path) -> LoggedRun:
-        """Return the run at `path`.
+        """Open the run at `path`.
 
         Raises
         ------
-        RunError : it is no run, or run.json is damaged.
+        RunError
+            The directory is not a run, or its run.json is damaged.
         """
         directory = RunDirectory.open(path)
         status = directory.status()
@@ -86,23 +87,23 @@ class LoggedRun:
 
     @property
     def name(self) -> str:
-        """The directory's name."""
+        """The name of the directory."""
         return self.directory.path.resolve().name
 
     @property
     def finished(self) -> bool:
-        """Whether all its steps are done."""
+        """Whether the training is complete."""
         return self.status == "completed"
 
     @property
     def config_name(self) -> str:
-        """The configuration's name; of an unusual record, an empty one."""
-        found = part(self.record, "identity", "name")
+        """The name in the configuration; empty if the record lacks it."""
+        found = nested(self.record, "identity", "name")
         return found if isinstance(found, str) else ""
 
     @property
     def started(self) -> datetime | None:
-        """When it began; None if that is not recorded."""
+        """The start of the run; None if it is not recorded."""
         with contextlib.suppress(TypeError, ValueError):
             moment = datetime.fromisoformat(self.record["started"])
             return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -110,13 +111,13 @@ class LoggedRun:
 
     @property
     def num_ranks(self) -> int | None:
-        """On how many ranks of MPI it was trained last; None if without MPI."""
+        """The number of MPI ranks of the last session; None without MPI."""
         ranks = self.record.get("ranks")
         return len(ranks) if isinstance(ranks, list) and ranks else None
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The metrics' rows that have a step, in their order."""
+        """The rows of the metrics that have a step, in order."""
         path = self.directory.metrics_path
         try:
             rows, damaged = read_good_metrics(path)
@@ -126,20 +127,20 @@ class LoggedRun:
         good = [row for row in rows if (step := finite(row.get("step"))) is not None and step >= 0]
         foreign = len(damaged) + len(rows) - len(good)
         if foreign:
-            where = f", the first is line {damaged[0]}" if damaged else ""
-            self.notes.append(f"{path.name}: {foreign} lines are not metrics and are passed over{where}")
+            where = f" (first: line {damaged[0]})" if damaged else ""
+            self.notes.append(f"{path.name}: {foreign} lines are not metrics and are ignored{where}")
         return good
 
     @cached_property
     def evaluation_rows(self) -> list[Row]:
-        """The rows that hold a validation accuracy."""
+        """The rows that have a validation accuracy."""
         return [row for row in self.rows if finite(row.get("validation/accuracy")) is not None]
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """summary.json, or nothing where it is missing or older than the metrics."""
+        """The content of summary.json; empty if it is missing or older than the metrics."""
         if self.status == "running":
-            return {}  # what an earlier session left
+            return {}  # the file is from an earlier session
         try:
             summary = self.directory.read_summary()
         except RunError as error:
@@ -153,33 +154,33 @@ class LoggedRun:
 
     @cached_property
     def config(self) -> dict[str, str | float | bool | None]:
-        """The resolved configuration, flat: a value for each dotted key."""
+        """The resolved configuration as a flat mapping from dotted keys to values."""
         path = self.directory.config_path
         try:
             with open(path, "rb") as file:
-                text = file.read(MOST_CONFIG_BYTES + 1)
-            if len(text) > MOST_CONFIG_BYTES:
+                text = file.read(MAX_CONFIG_BYTES + 1)
+            if len(text) > MAX_CONFIG_BYTES:
                 raise ValueError("is too large")
             mapping = yaml.safe_load(text)
             if not isinstance(mapping, dict):
-                raise ValueError("is no mapping")
+                raise ValueError("is not a mapping")
             return flatten(mapping)
         except OSError as error:
             reason = f"cannot be read: {error.strerror}"
         except (ValueError, RecursionError, yaml.YAMLError) as error:
             reason = f"is damaged: {' '.join(str(error).split())}"
-        self.notes.append(f"{path.name} {reason}; what run.json has of it is used")
+        self.notes.append(f"{path.name} {reason}; the copy in run.json is used")
         with contextlib.suppress(ValueError, RecursionError):
-            return flatten(part(self.record, "identity") or {})
+            return flatten(nested(self.record, "identity") or {})
         return {}
 
     @cached_property
     def num_parameters(self) -> int | None:
-        """How many parameters the network has, from the newest checkpoint's header."""
+        """The number of parameters of the network, from the header of the newest checkpoint."""
         try:
             shapes = checkpoint.newest_shapes(self.directory.checkpoints_path)
         except (RunError, OSError) as error:
-            self.notes.append(f"the number of parameters is not known: {error}")
+            self.notes.append(f"the number of parameters is unknown: {error}")
             return None
         if shapes is None:
             return None
@@ -187,7 +188,7 @@ class LoggedRun:
 
     @cached_property
     def evaluations(self) -> dict[str, dict[str, Any]]:
-        """What `evaluate` wrote, by split; only what is sound in itself."""
+        """The files that `evaluate` wrote, by split; only those that are consistent."""
         found = {}
         for split in SPLITS:
             if self.directory.evaluation_path(split).exists():
@@ -202,41 +203,42 @@ class LoggedRun:
         return found
 
     def series(self, name: str) -> list[tuple[float, float]]:
-        """Return step and value of each row that has the metric; a value may be NaN or infinite."""
+        """Return step and value of each row that has the metric; values may be NaN or infinite."""
         if name not in self._series:
             pairs = ((row["step"], number(row[name])) for row in self.rows if name in row)
             self._series[name] = [(step, value) for step, value in pairs if value is not None]
         return self._series[name]
 
     def last(self, name: str) -> float | None:
-        """Return the metric's last value."""
+        """Return the last value of the metric."""
         series = self.series(name)
         return series[-1][1] if series else None
 
     def best(self, name: str, *, highest: bool) -> tuple[float, float] | None:
-        """Return step and value of the metric's best value, of equal ones the earliest; None without a finite one."""
-        finite_ones = [(step, value) for step, value in self.series(name) if math.isfinite(value)]
-        if not finite_ones:
+        """Return step and value of the earliest best value of the metric; None if no value is finite."""
+        finite_pairs = [(step, value) for step, value in self.series(name) if math.isfinite(value)]
+        if not finite_pairs:
             return None
-        return max(finite_ones, key=lambda pair: pair[1] if highest else -pair[1])
+        return max(finite_pairs, key=lambda pair: pair[1] if highest else -pair[1])
 
     def total(self, key: str, metric: str) -> float | None:
-        """Return a number of the summary, or where there is none, the last value of a metric."""
-        found = number(self.summary.get(key))
-        return found if found is not None else self.last(metric)
+        """Return a number from the summary, or the last value of a metric if the summary lacks it."""
+        value = number(self.summary.get(key))
+        return value if value is not None else self.last(metric)
 
 
 def flatten(mapping: dict[str, Any]) -> dict[str, str | float | bool | None]:
-    """Return the values of nested mappings and lists by dotted key; places in lists are counted from 0.
+    """Return the values of nested mappings and lists by dotted key; list items have their index as key.
 
     Raises
     ------
-    ValueError : there are too many values.
+    ValueError
+        There are too many values.
     """
     flat: dict[str, str | float | bool | None] = {}
 
     def walk(value: object, key: str) -> None:
-        if len(flat) > MOST_CONFIG_VALUES:
+        if len(flat) > MAX_CONFIG_VALUES:
             raise ValueError("has too many values")
         entries: Iterable[tuple[object, object]] = ()
         if isinstance(value, dict) and value:
@@ -255,14 +257,14 @@ def flatten(mapping: dict[str, Any]) -> dict[str, str | float | bool | None]:
 
 
 def _check_evaluation(evaluation: dict[str, Any]) -> None:
-    """Raise a ValueError unless what the evaluation says of each class and each example fits together."""
+    """Raise a ValueError unless the parts of the evaluation are consistent with each other."""
     classes = evaluation.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ValueError("it names no classes")
+        raise ValueError("it has no list of class names")
     for key in ("recall", "precision"):
         shares = evaluation.get(key)
         if not isinstance(shares, list) or len(shares) != len(classes):
-            raise ValueError(f"it has no {key} for each class")
+            raise ValueError(f"it does not have the {key} of each class")
     confusion = evaluation.get("confusion")
     if confusion is not None and not (
         isinstance(confusion, list)
@@ -270,10 +272,10 @@ def _check_evaluation(evaluation: dict[str, Any]) -> None:
         and all(isinstance(row, list) and len(row) == len(classes) for row in confusion)
         and all(isinstance(count, int) and 0 <= count < LARGEST_NUMBER for row in confusion for count in row)
     ):
-        raise ValueError("its confusion matrix is no square of numbers")
+        raise ValueError("its confusion matrix is not a square matrix of counts")
     for key in ("labels", "predictions"):
         values = evaluation.get(key, [])
         if not isinstance(values, list) or not all(isinstance(value, int) for value in values):
-            raise ValueError(f"its {key} are no list of classes")
+            raise ValueError(f"its {key} are not a list of class indices")
     if len(evaluation.get("labels", [])) != len(evaluation.get("predictions", [])):
-        raise ValueError("it has not as many labels as predictions")
+        raise ValueError("its labels and predictions differ in number")

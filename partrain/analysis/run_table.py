@@ -30,14 +30,14 @@ COLUMNS: Mapping[str, tuple[str, bool]] = {
 
 
 def describe(entries: Sequence[Entry], now: datetime) -> str:
-    """Return the entries as a table, and below it what is wrong with the broken ones.
+    """Return the entries as a table, followed by the problems of broken runs.
 
     Parameters
     ----------
     entries : as `list_runs` returns them.
-    now : what ages are counted from; with a time zone.
+    now : the time to compute ages from; timezone-aware.
     """
-    # Most folders have no private run.
+    # Most directories contain no private run.
     cells = {name: show for name, show in _CELLS.items() if name != "epsilon" or any(e["privacy"] for e in entries)}
     rows = [tuple(show(entry, now) for show in cells.values()) for entry in entries]
     causes = [f"{printable(entry['name'])}: {printable(entry['problem'])}" for entry in entries if entry["problem"]]
@@ -74,7 +74,7 @@ def _age(entry: Entry, now: datetime) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time for people, in the largest unit of which there are two: 95 s, 12 min, 3.4 h."""
+    """Return a duration as text, in the largest unit of which it has at least two: 95 s, 12 min, 3.4 h."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}" if seconds < 10 * size else f"{seconds / size:,.0f} {unit}"

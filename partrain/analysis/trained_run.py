@@ -17,7 +17,7 @@ import pydantic
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from partrain.analysis.privacy_text import usable_privacy
+from partrain.analysis.privacy_record import usable_privacy
 from partrain.config.schema import Config, PositiveInt
 from partrain.config.yaml_file import parse_config, read_config
 from partrain.errors import ConfigError, RunError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.analysis.privacy_text import describe_privacy
+from partrain.analysis.privacy_record import describe_privacy
 from partrain.errors import DataError, FailedRun
 from partrain.kernels import loops
 from partrain.network.adam import Adam

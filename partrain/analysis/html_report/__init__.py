@@ -1,1 +1,1 @@
-"""The page of `partrain compare --html`: one file for any browser, that asks nothing of the network."""
+"""The page of `partrain compare --html`: a single file that works in any browser and loads nothing from the network."""

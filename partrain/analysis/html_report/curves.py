@@ -1,4 +1,4 @@
-"""The curves of runs, packed small for the page."""
+"""The curves of runs, compressed into the page."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from partrain.analysis.logged_run import LoggedRun, Row, finite, number
 
 SPLITS = ("train", "validation")
 METRICS = ("loss", "accuracy")
-# Beyond what a curve shows; each digit of 400,000 numbers costs a part of the page's weight.
+# More than a curve can show; the page holds up to hundreds of thousands of numbers, and each digit adds to its size.
 SIGNIFICANT_DIGITS = 5
 
 
 def curves(runs: Sequence[LoggedRun]) -> list[dict[str, Any]]:
-    """Return the curves of each run by split: columns of equal length, `loss` and `accuracy`, and what they are over.
+    """Return the curves of each run.
 
-    What grows from row to row is given as differences, which are small numbers and often the same: `step`,
-    `examples` and `milliseconds`. The epoch is the step divided by `steps_per_epoch`. A value that is missing or not
-    finite is null, and a gap in the curve.
+    Returns
+    -------
+    For each run `steps_per_epoch`, and for each split columns of equal length: `loss` and `accuracy`, in which a
+    missing or non-finite value is null and leaves a gap in the curve; `step`, `examples` and `milliseconds` as
+    differences from row to row, because small numbers compress well.
     """
     return [
         {"steps_per_epoch": _steps_per_epoch(run)} | {split: _columns(run, split) for split in SPLITS} for run in runs
@@ -31,13 +33,13 @@ def curves(runs: Sequence[LoggedRun]) -> list[dict[str, Any]]:
 
 
 def pack(data: bytes) -> str:
-    """Return bytes as text that may stand in a page: compressed, in base64."""
-    # Without the time of writing: equal pages for equal runs.
+    """Return data as text for an HTML page: compressed with gzip, encoded in base64."""
+    # Without a time stamp, so that equal runs give equal pages.
     return base64.b64encode(gzip.compress(data, 6, mtime=0)).decode("ascii")
 
 
 def pack_json(content: object) -> str:
-    """Return plain values as `pack` does."""
+    """Return plain values as JSON, packed by `pack`."""
     return pack(json.dumps(content, separators=(",", ":"), allow_nan=False).encode())
 
 

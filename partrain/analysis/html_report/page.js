@@ -1,15 +1,15 @@
 "use strict";
 
-// Of middle lightness, to be told apart on light ground and on dark; after twenty runs they come again.
+// Of medium lightness, distinguishable on light and dark backgrounds; the colours repeat after twenty runs.
 const COLOURS = [
   "#3b82c4", "#e07b1f", "#3fa35b", "#d1495b", "#8e6bbf", "#9c6b4e", "#d46bb0", "#7d8590", "#a9a52b", "#2ba7b5",
   "#1f9e89", "#f0a202", "#6a7fdb", "#b5485d", "#5f8d4e", "#c77dff", "#0096c7", "#bc6c25", "#e5707e", "#6c9a8b",
 ];
-// A curve is drawn by the least and the greatest value of each of so many pieces of what is in view; all curves of a
-// chart share the budget, for the time that drawing takes grows with their number.
-const MOST_PIECES = 600;
-const PIECES_OF_ALL_CURVES = 6000;
-// A smoothed curve begins with about so many independent values.
+// A curve is drawn as the minimum and maximum of each of so many pieces of the visible range. All curves of a chart
+// share a budget, because the time to draw grows with their number.
+const MAX_PIECES = 600;
+const MAX_PIECES_OF_ALL_CURVES = 6000;
+// The initial smoothing leaves about so many independent values per curve.
 const SMOOTHED_VALUES = 40;
 const METRICS = ["loss", "accuracy"];
 const SPLITS = ["train", "validation"];
@@ -18,7 +18,7 @@ const element = (id) => document.getElementById(id);
 const colour = (run) => COLOURS[run % COLOURS.length];
 const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** Return the text that a script element of the page holds compressed. */
+/** Return the text that a script element of the page contains in compressed form. */
 async function unpack(id) {
   const bytes = Uint8Array.from(atob(element(id).textContent), (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -31,7 +31,7 @@ function sums(differences, factor = 1) {
   return differences.map((difference) => (sum += difference) * factor);
 }
 
-/** Give each curve its x axes. */
+/** Compute the values of the x axes of each curve. */
 function prepare(run) {
   for (const split of SPLITS) {
     const curve = run[split];
@@ -43,7 +43,7 @@ function prepare(run) {
   return run;
 }
 
-/** Return the exponential moving average, corrected for its start; a gap stays a gap. */
+/** Return the exponential moving average with bias correction; gaps stay gaps. */
 function smooth(values, weight) {
   if (weight === 0) return values;
   let average = 0;
@@ -56,7 +56,7 @@ function smooth(values, weight) {
   });
 }
 
-/** Return the places of the points to draw: all, or the least and the greatest of each piece of what is in view. */
+/** Return the indices of the points to draw: the minimum and maximum of each piece of the visible range. */
 function thin(x, y, range, pieces) {
   let first = 0;
   let last = x.length;
@@ -67,7 +67,7 @@ function thin(x, y, range, pieces) {
     last = Math.min(x.length, last + 1);
   }
   const size = Math.max(1, (last - first) / pieces);
-  const places = [];
+  const indices = [];
   for (let start = first; start < last; start += size) {
     const stop = Math.min(last, Math.floor(start + size));
     let low = Math.floor(start);
@@ -76,14 +76,14 @@ function thin(x, y, range, pieces) {
       if (y[k] === null || y[low] === null || y[k] < y[low]) low = k;
       if (y[k] !== null && (y[high] === null || y[k] > y[high])) high = k;
     }
-    places.push(Math.min(low, high));
-    if (low !== high) places.push(Math.max(low, high));
+    indices.push(Math.min(low, high));
+    if (low !== high) indices.push(Math.max(low, high));
   }
-  if (last > first && places.at(-1) !== last - 1) places.push(last - 1);
-  return places;
+  if (last > first && indices.at(-1) !== last - 1) indices.push(last - 1);
+  return indices;
 }
 
-/** Return a text as plotly takes it, which reads tags. */
+/** Escape a text for plotly, which interprets tags. */
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
 function trace(run, number, split, metric, range, pieces) {
@@ -91,13 +91,13 @@ function trace(run, number, split, metric, range, pieces) {
   const curve = run[split];
   const x = curve[axis];
   const y = smooth(curve[metric], split === "train" ? Number(element("smoothing").value) : 0);
-  const places = thin(x, y, range, pieces);
+  const indices = thin(x, y, range, pieces);
   const name = plain(`${run.label} ${run.name}`);
   const value = metric === "loss" ? "%{y:.4f}" : "%{y:.2%}";
   return {
-    x: places.map((place) => x[place]),
-    y: places.map((place) => y[place]),
-    mode: split === "train" || places.length > 60 ? "lines" : "lines+markers",
+    x: indices.map((index) => x[index]),
+    y: indices.map((index) => y[index]),
+    mode: split === "train" || indices.length > 60 ? "lines" : "lines+markers",
     line: { color: colour(number), width: split === "train" ? 1.4 : 1.8, dash: split === "train" ? "solid" : "dash" },
     marker: { color: colour(number), size: 5 },
     name,
@@ -129,7 +129,7 @@ function layout(metric, range) {
   };
 }
 
-/** Show the runs that are switched on, in both charts and in the tables. */
+/** Show the selected runs in both charts, and dim the others in the tables. */
 function draw(runs, ranges) {
   const shown = new Set([...document.querySelectorAll("#runs input:checked")].map((box) => Number(box.dataset.run)));
   const splits = SPLITS.filter((split) => element(`show-${split}`).checked);
@@ -137,7 +137,7 @@ function draw(runs, ranges) {
   for (const head of document.querySelectorAll("th[data-run]")) {
     head.parentElement.classList.toggle("off", !shown.has(Number(head.dataset.run)));
   }
-  const pieces = Math.min(MOST_PIECES, Math.ceil(PIECES_OF_ALL_CURVES / Math.max(1, shown.size * splits.length)));
+  const pieces = Math.min(MAX_PIECES, Math.ceil(MAX_PIECES_OF_ALL_CURVES / Math.max(1, shown.size * splits.length)));
   return Promise.all(METRICS.map((metric) => {
     const traces = splits.flatMap((split) =>
       runs.flatMap((run, number) => (shown.has(number) ? [trace(run, number, split, metric, ranges[metric], pieces)] : [])));
@@ -146,7 +146,7 @@ function draw(runs, ranges) {
   }));
 }
 
-/** Let a click on a column's head sort the rows: numbers by size, words by the alphabet, what is missing last. */
+/** Sort the rows when a column header is clicked: numerically or alphabetically, missing values last. */
 function makeSortable(table) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
@@ -176,7 +176,7 @@ async function start() {
     marked.parentElement.style.setProperty("--run", colour(Number(marked.dataset.run)));
   });
   if (typeof DecompressionStream === "undefined") {
-    say("This browser is too old to draw the curves: it needs one of 2023 or later. The tables below are complete.");
+    say("This browser is too old to draw the curves; a browser from 2023 or later is needed. The tables below are complete.");
     return;
   }
   const script = document.createElement("script");

@@ -1,4 +1,4 @@
-"""The page: tables as HTML, which need no script, and the curves that a script draws."""
+"""The comparison page: tables in HTML, which need no script, and curves that a script draws."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from importlib import resources
 from pathlib import Path
 
 import partrain
-from partrain.analysis.comparison import Facts
-from partrain.analysis.comparison_text import (
+from partrain.analysis.comparison.comparison import Facts
+from partrain.analysis.comparison.text import (
     describe_mcnemar,
     describe_parameters,
+    describe_significance,
     format_difference,
     format_spread,
     format_value,
@@ -23,9 +24,9 @@ from partrain.analysis.logged_run import SPLITS, LoggedRun
 from partrain.errors import MissingPackage, ResourceError
 from partrain.system.durable_files import write_durably
 
-# A matrix of more classes is nothing to look at.
-MOST_CLASSES = 30
-# Nothing but what stands in the page: a script that came in by a name could not run, nor ask anybody.
+# Larger confusion matrices are not readable.
+MAX_CLASSES = 30
+# Only what is in the page itself may run or load: a second barrier against scripts in the names of runs.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
@@ -34,14 +35,16 @@ def write_page(path: Path, runs: Sequence[LoggedRun], facts: Facts) -> None:
 
     Parameters
     ----------
-    path : the file; what was there is replaced.
-    runs : as given to `comparison.compare`.
-    facts : what it returned.
+    path : the file; replaced if it exists.
+    runs : the runs that are compared.
+    facts : the comparison, as `compare` returns it.
 
     Raises
     ------
-    MissingPackage : plotly is not installed.
-    ResourceError : the file cannot be written.
+    MissingPackage
+        plotly is not installed.
+    ResourceError
+        The file cannot be written.
     """
     try:
         from plotly.offline import get_plotlyjs
@@ -49,7 +52,7 @@ def write_page(path: Path, runs: Sequence[LoggedRun], facts: Facts) -> None:
         raise MissingPackage("plotly", "report", "--html") from error
     text = page(runs, facts, get_plotlyjs())
     try:
-        # A surrogate stands for a byte of a name that is not UTF-8.
+        # A surrogate represents a byte of a name that is not valid UTF-8.
         write_durably(path, text.encode("utf-8", errors="replace"))
     except OSError as error:
         raise ResourceError(f"{path}: cannot be written: {error.strerror}. Choose another file for --html.") from error
@@ -68,20 +71,20 @@ def page(runs: Sequence[LoggedRun], facts: Facts, plotly: str) -> str:
     data = [name | curve for name, curve in zip(names, curves(runs), strict=True)]
     body = "\n".join(
         [
-            f"<header><h1>{len(runs)} runs compared</h1></header>",
+            f"<header><h1>Comparison of {len(runs)} runs</h1></header>",
             "<main>",
             _runs(facts),
             _asset("curves.html"),
-            _section("Configuration", _values(facts, "configuration", "No difference.")),
+            _section("Configuration", _values(facts, "configuration")),
             _section("Results", _results(facts)),
             _section("Parameters", _list(describe_parameters(labels, entry) for entry in facts["parameters"])),
             _groups(facts),
             _section(
-                "Is the difference real?",
+                "Significance",
                 _list(describe_mcnemar(labels, test, facts["level"]) for test in facts["mcnemar"]),
             ),
             *(_evaluations(runs, labels, split) for split in SPLITS),
-            _section("Surroundings", _values(facts, "surroundings", "No difference.")),
+            _section("Environment", _values(facts, "surroundings")),
             _section("Notes", _list(facts["notes"] + _problems(facts))),
             "</main>",
             f"<footer>partrain {escape(partrain.__version__)}</footer>",
@@ -94,7 +97,7 @@ def page(runs: Sequence[LoggedRun], facts: Facts, plotly: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>{len(runs)} runs compared</title>
+<title>Comparison of {len(runs)} runs</title>
 <style>
 {_asset("page.css")}</style>
 </head>
@@ -128,18 +131,18 @@ def _problems(facts: Facts) -> list[str]:
 
 def _runs(facts: Facts) -> str:
     items = "".join(
-        f'<li><label><input type="checkbox" checked data-run="{place}"><span class="swatch"></span>'
+        f'<li><label><input type="checkbox" checked data-run="{index}"><span class="swatch"></span>'
         f"<b>{escape(run['label'])}</b> <bdi>{escape(run['name'])}</bdi></label>"
         + (f' <span class="status {"finished" if run["finished"] else "unfinished"}">{escape(run["status"])}</span>')
         + "</li>"
-        for place, run in enumerate(facts["runs"])
+        for index, run in enumerate(facts["runs"])
     )
     buttons = '<button type="button" id="all-runs">All</button> <button type="button" id="no-runs">None</button>'
     return f'<section id="runs"><h2>Runs <span class="buttons">{buttons}</span></h2><ul>{items}</ul></section>'
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str) -> str:
-    """Return a table that can be sorted; heads are escaped here, cells are given as HTML."""
+    """Return a sortable table; `head` is escaped here, `rows` are HTML."""
     heads = "".join(f'<th scope="col"><button type="button">{escape(text)}</button></th>' for text in head)
     body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return (
@@ -154,25 +157,25 @@ def _cell(value: object, shown: str, *, best: bool = False) -> str:
     return f'<td data-value="{key}">{text}</td>'
 
 
-def _head_of_run(facts: Facts, place: int) -> str:
-    run = facts["runs"][place]
+def _run_header(facts: Facts, index: int) -> str:
+    run = facts["runs"][index]
     label, name = escape(run["label"]), escape(run["name"])
     return (
-        f'<th scope="row" data-run="{place}" data-value="{place}" title="{name}">'
+        f'<th scope="row" data-run="{index}" data-value="{index}" title="{name}">'
         f'<span class="swatch"></span>{label} <bdi class="name">{name}</bdi></th>'
     )
 
 
-def _values(facts: Facts, key: str, nothing: str) -> str:
+def _values(facts: Facts, key: str) -> str:
     lines = facts[key]
     if not lines:
-        return f"<p>{escape(nothing)}</p>"
+        return "<p>No difference.</p>"
     rows = [
         [
-            _head_of_run(facts, place),
-            *(_cell(value, format_value(value)) for value in (line["values"][place] for line in lines)),
+            _run_header(facts, index),
+            *(_cell(value, format_value(value)) for value in (line["values"][index] for line in lines)),
         ]
-        for place in range(len(facts["runs"]))
+        for index in range(len(facts["runs"]))
     ]
     return _table(("run", *(line["key"] for line in lines)), rows, key)
 
@@ -181,17 +184,17 @@ def _results(facts: Facts) -> str:
     results = facts["results"]
     rows = [
         [
-            _head_of_run(facts, place),
+            _run_header(facts, index),
             *(
                 _cell(
-                    result["values"][place],
-                    format_value(result["values"][place], result["kind"]),
-                    best=place in result["best"],
+                    result["values"][index],
+                    format_value(result["values"][index], result["kind"]),
+                    best=index in result["best"],
                 )
                 for result in results
             ),
         ]
-        for place in range(len(facts["runs"]))
+        for index in range(len(facts["runs"]))
     ]
     return _table(("run", *(result["title"] for result in results)), rows, "results")
 
@@ -203,7 +206,7 @@ def _groups(facts: Facts) -> str:
     keys = [key for key in kinds if any(key in group["measures"] for group in groups)]
     rows = []
     for name, group in zip(names, groups, strict=True):
-        members = ", ".join(facts["runs"][place]["label"] for place in group["counted"])
+        members = ", ".join(facts["runs"][index]["label"] for index in group["counted"])
         cells = [_cell(name, f"{name}: {members}"), _cell(group["n"], str(group["n"]))]
         for key in keys:
             spread = group["measures"].get(key)
@@ -215,15 +218,15 @@ def _groups(facts: Facts) -> str:
         rows = []
         for test in facts["welch"]:
             title, kind = kinds[test["measure"]]
-            first, second = (names[place] for place in test["groups"])
+            first, second = (names[index] for index in test["groups"])
             difference, interval = format_difference(test, kind)
-            verdict = "real" if test["is_real"] else "may be chance"
+            verdict = describe_significance(test)
             shown = (f"{second} - {first}", title, difference, interval, verdict)
             values = (second, title, test["difference"], test["interval"][0], verdict)
             rows.append([_cell(value, cell) for value, cell in zip(values, shown, strict=True)])
-        content += f"<p>Differences between groups, with Welch's interval (level {facts['level']:.0%}).</p>"
-        content += _table(("groups", "of", "difference", "interval", "verdict"), rows, "welch")
-    return _section("Seeds", content)
+        content += f"<p>Differences between groups, with Welch's {facts['level']:.0%} confidence interval.</p>"
+        content += _table(("groups", "result", "difference", "interval", "significance"), rows, "welch")
+    return _section("Groups", content)
 
 
 def _evaluations(runs: Sequence[LoggedRun], labels: Sequence[str], split: str) -> str:
@@ -244,23 +247,23 @@ def _evaluations(runs: Sequence[LoggedRun], labels: Sequence[str], split: str) -
         rows.append([_cell(name, name), *cells])
     content = "<h3>Recall</h3>" + _table(("class", *(label for label, _ in evaluated)), rows, "recall")
     matrices = "".join(_matrix(label, evaluation) for label, evaluation in evaluated)
-    content += "<h3>Confusion</h3><p>A row for each true class, a column for each predicted one.</p>"
+    content += "<h3>Confusion matrix</h3><p>Rows are true classes, columns are predicted classes.</p>"
     content += f'<div class="matrices">{matrices}</div>'
-    return _section(f"Evaluated on {split}", content)
+    return _section(f"Evaluation on the {split} split", content)
 
 
 def _matrix(label: str, evaluation: Facts) -> str:
     classes, confusion = evaluation["classes"], evaluation["confusion"]
     accuracy = format_value(evaluation.get("accuracy"), "accuracy")
     caption = f"<figcaption><b>{escape(label)}</b> {escape(accuracy)}</figcaption>"
-    if confusion is None or len(classes) > MOST_CLASSES:
-        return f"<figure>{caption}<p>{len(classes):,} classes are too many to show.</p></figure>"
+    if confusion is None or len(classes) > MAX_CLASSES:
+        return f"<figure>{caption}<p>{len(classes):,} classes are too many for a matrix.</p></figure>"
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in classes)
     rows = ""
-    for place, (name, counts) in enumerate(zip(classes, confusion, strict=True)):
+    for index, (name, counts) in enumerate(zip(classes, confusion, strict=True)):
         total = sum(counts) or 1
         cells = "".join(
-            f'<td class="{"right" if k == place else "wrong"}" style="--share:{count / total:.3f}">{count or ""}</td>'
+            f'<td class="{"right" if k == index else "wrong"}" style="--share:{count / total:.3f}">{count or ""}</td>'
             for k, count in enumerate(counts)
         )
         rows += f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'

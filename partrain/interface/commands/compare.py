@@ -27,8 +27,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(context: CommandContext) -> None:
     options = context.options
     paths = _find_runs(options.runs)
-    from partrain.analysis.comparison import compare
-    from partrain.analysis.comparison_text import describe
+    from partrain.analysis.comparison.comparison import compare
+    from partrain.analysis.comparison.text import describe
     from partrain.analysis.logged_run import LoggedRun
 
     runs = [LoggedRun.open(path) for path in paths]

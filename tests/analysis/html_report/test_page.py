@@ -215,7 +215,7 @@ def test_page_of_twenty_long_runs_weighs_little(tmp_path: Path, call_partrain: C
     assert (tmp_path / "page.html").stat().st_size < 8_000_000
 
 
-def test_mistakes_are_told(
+def test_mistakes_are_reported(
     call_partrain: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = write_run(tmp_path / "a"), write_run(tmp_path / "b")

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from partrain.analysis import significance
-from partrain.analysis.comparison import compare, label
-from partrain.analysis.comparison_text import describe
+from partrain.analysis.comparison.comparison import compare, label
+from partrain.analysis.comparison.significance import mcnemar_exact
+from partrain.analysis.comparison.text import describe
 from partrain.analysis.logged_run import LoggedRun
 from partrain.store.run_directory import RunDirectory
 from tests.program import ROOT, Result
@@ -41,7 +41,7 @@ def write_evaluated(path: Path, predictions: Sequence[int], **changes: Any) -> P
     return run
 
 
-def test_only_what_differs_is_shown_unless_all_is_asked_for(tmp_path: Path) -> None:
+def test_only_differences_are_shown_unless_everything_is_requested(tmp_path: Path) -> None:
     runs = write_run(tmp_path / "a"), write_run(tmp_path / "b", lr=0.1, workers=8)
     facts = facts_of(*runs)
     assert facts["configuration"] == [{"key": "training.optimizer.lr", "values": [0.01, 0.1]}]
@@ -50,7 +50,7 @@ def test_only_what_differs_is_shown_unless_all_is_asked_for(tmp_path: Path) -> N
     assert {"seed", "network.1.dense.units", "training.epochs"} <= set(keys)
 
 
-def test_number_of_ranks_is_one_of_the_surroundings(tmp_path: Path) -> None:
+def test_number_of_ranks_is_part_of_the_environment(tmp_path: Path) -> None:
     ranks = [{"host": "a", "workers": 4}, {"host": "b", "workers": 4}]
     facts = facts_of(write_run(tmp_path / "a"), write_run(tmp_path / "b", ranks=ranks))
     assert facts["surroundings"] == [{"key": "ranks", "values": [None, 2]}]
@@ -86,7 +86,7 @@ def test_first_evaluation_that_reaches_an_accuracy_is_found(tmp_path: Path) -> N
     assert "to step" not in describe(facts)
 
 
-def test_same_bits_are_told_and_else_where_the_losses_part(tmp_path: Path) -> None:
+def test_equal_digests_mean_equal_parameters_and_otherwise_the_first_different_loss_is_named(tmp_path: Path) -> None:
     a, b, c = (write_run(tmp_path / name) for name in "abc")
     write_json(c / "summary.json", {"format": 1, "parameters_sha256": "other"})
     rows = rows_of_a_training(40, 0, 0.01, 0.98)
@@ -97,11 +97,11 @@ def test_same_bits_are_told_and_else_where_the_losses_part(tmp_path: Path) -> No
     assert other["same_bits"] is False
     assert other["losses_differ_at"]["step"] == rows[25]["step"]
     text = describe(facts_of(a, b, c))
-    assert "A and B: the same bits" in text
-    assert f"A and C: different bits; the first difference in the log: step {rows[25]['step']}, train/loss" in text
+    assert "A and B: bit for bit the same" in text
+    assert f"A and C: different; the logs first differ at step {rows[25]['step']}: train/loss is" in text
 
 
-def test_losses_that_are_equal_as_far_as_logged_are_no_proof(tmp_path: Path) -> None:
+def test_equal_losses_do_not_prove_equal_parameters(tmp_path: Path) -> None:
     a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b", status="interrupted", num_steps=40)
     assert facts_of(a, b)["parameters"] == [
         {"run": 1, "same_bits": None, "losses_differ_at": None, "losses_equal_until": 40}
@@ -128,9 +128,9 @@ def test_runs_that_differ_only_in_the_seed_are_grouped(tmp_path: Path) -> None:
     assert welch["difference"] == pytest.approx(0.01)
     assert welch["is_real"]
     notes = "\n".join(facts["notes"])
-    assert "G has the seed 2 of another run of its group and is not counted" in notes
+    assert "G has the same seed (2) as another run of its group and is not counted" in notes
     assert "different data" in notes
-    assert re.search(r"test accuracy +\+1\.00 points +\+0\.77 to \+1\.23 +real", describe(facts))
+    assert re.search(r"test accuracy +\+1\.00 points +\+0\.77 to \+1\.23 +significant", describe(facts))
 
 
 def test_without_scipy_the_intervals_are_left_out_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,33 +147,33 @@ def test_two_evaluated_runs_are_tested_on_their_predictions(tmp_path: Path) -> N
     facts = facts_of(a, b)
     (test,) = facts["mcnemar"]
     assert (test["only_first_right"], test["only_second_right"]) == (10, 5)
-    assert test["p"] == pytest.approx(significance.mcnemar_exact(10, 5))
-    assert "A alone is right on 10, B alone on 5" in describe(facts)
-    assert "may be chance" in describe(facts)
+    assert test["p"] == pytest.approx(mcnemar_exact(10, 5))
+    assert "only A is right on 10, only B on 5" in describe(facts)
+    assert "not significant at the 5% level" in describe(facts)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "problem"),
     [
         ({"labels": [0, 0, 1]}, None),
         ({"confusion": [[1]]}, "confusion matrix"),
-        ({"classes": 3}, "names no classes"),
-        ({"predictions": ["0"]}, "predictions are no list"),
-        ({"labels": None}, "labels are no list"),
-        ({"predictions": []}, "not as many labels"),
-        ({"recall": None}, "no recall"),
+        ({"classes": 3}, "no list of class names"),
+        ({"predictions": ["0"]}, "predictions are not a list"),
+        ({"labels": None}, "labels are not a list"),
+        ({"predictions": []}, "differ in number"),
+        ({"recall": None}, "not have the recall"),
         ({"format": 99}, "newer partrain"),
     ],
 )
-def test_an_evaluation_that_does_not_fit_is_not_used(tmp_path: Path, changes: dict[str, Any], said: str | None) -> None:
+def test_inconsistent_evaluation_is_not_used(tmp_path: Path, changes: dict[str, Any], problem: str | None) -> None:
     a, b = (write_evaluated(tmp_path / name, [0, 1, 0]) for name in "ab")
     write_json(b / "evaluation-test.json", evaluation([0, 0, 0], [0, 1, 0]) | changes)
     facts = facts_of(a, b)
     assert facts["mcnemar"] == []
-    assert said is None or said in facts["runs"][1]["problems"][0]
+    assert problem is None or problem in facts["runs"][1]["problems"][0]
 
 
-def test_foreign_and_torn_lines_and_values_that_are_not_finite_do_not_stop_a_comparison(
+def test_foreign_lines_torn_lines_and_non_finite_values_do_not_stop_a_comparison(
     call_partrain: Callable[..., Result], tmp_path: Path
 ) -> None:
     a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b", status="running")
@@ -191,7 +191,9 @@ def test_foreign_and_torn_lines_and_values_that_are_not_finite_do_not_stop_a_com
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"a: [", b"- 1", b"x: &x [*x]", b"x" * 2_000_000, None])
-def test_a_damaged_configuration_is_said_and_the_record_is_used(tmp_path: Path, content: bytes | None) -> None:
+def test_damaged_configuration_is_reported_and_the_copy_in_the_record_is_used(
+    tmp_path: Path, content: bytes | None
+) -> None:
     a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b", lr=0.5)
     if content is None:
         (b / "config.yaml").unlink()
@@ -202,16 +204,14 @@ def test_a_damaged_configuration_is_said_and_the_record_is_used(tmp_path: Path, 
     assert {"key": "training.optimizer.lr", "values": [0.01, 0.5]} in facts["configuration"]
 
 
-def test_a_configuration_cannot_grow_by_aliases(tmp_path: Path) -> None:
+def test_aliases_cannot_make_a_configuration_grow_without_limit(tmp_path: Path) -> None:
     a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b")
     lines = ["a0: &a0 {x: 1, y: 2}"] + [f"a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}" for n in range(1, 40)]
     (b / "config.yaml").write_text("\n".join(lines))
     assert "too many values" in facts_of(a, b)["runs"][1]["problems"][0]
 
 
-def test_a_run_being_written_can_be_compared_and_is_marked(
-    call_partrain: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_run_in_training_can_be_compared_and_is_marked(call_partrain: Callable[..., Result], tmp_path: Path) -> None:
     a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b", status="running")
     with RunDirectory.open(b).lock():
         result = call_partrain("compare", a, b)
@@ -219,7 +219,7 @@ def test_a_run_being_written_can_be_compared_and_is_marked(
     assert "not finished: B (running)" in result.stdout
 
 
-def test_mistakes_are_told(call_partrain: Callable[..., Result], tmp_path: Path) -> None:
+def test_mistakes_are_reported(call_partrain: Callable[..., Result], tmp_path: Path) -> None:
     a = write_run(tmp_path / "a")
     (tmp_path / "link").symlink_to(a)
     (tmp_path / "empty").mkdir()
@@ -248,7 +248,7 @@ def test_names_of_runs_are_found_and_cannot_control_the_terminal(
     assert "\033" not in result.stdout
 
 
-def test_wide_tables_are_cut_to_the_terminal_and_best_values_are_bold(tmp_path: Path) -> None:
+def test_wide_tables_are_split_to_fit_the_terminal_and_best_values_are_bold(tmp_path: Path) -> None:
     facts = facts_of(*(write_run(tmp_path / f"run-{seed}", seed=seed) for seed in range(12)))
     narrow = describe(facts, width=80, bold=True)
     assert "\033[1m99.10%*\033[0m" in narrow
@@ -269,11 +269,11 @@ def test_no_numba_is_imported(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
-def test_labels_go_on_after_z() -> None:
+def test_labels_continue_after_z() -> None:
     assert [label(place) for place in (0, 25, 26, 51, 52)] == ["A", "Z", "AA", "AZ", "BA"]
 
 
-def test_numbers_that_are_not_finite_are_no_best(tmp_path: Path) -> None:
+def test_non_finite_values_are_never_the_best(tmp_path: Path) -> None:
     a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b")
     write_rows(b, [{"step": 1, "train/loss": "NaN"}, {"step": 2, "train/loss": "Infinity"}])
     facts = facts_of(a, b)

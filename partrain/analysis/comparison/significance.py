@@ -1,4 +1,4 @@
-"""Is a difference real? Intervals for groups of runs, an exact test for two runs on the same examples."""
+"""Tests of significance: Welch's interval for two groups of runs, McNemar's exact test for two runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, variance
 
+# The confidence level of intervals; differences are significant at the level 1 - LEVEL.
 LEVEL = 0.95
 
 
 def welch_interval(
     first: Sequence[float], second: Sequence[float], level: float = LEVEL
 ) -> tuple[float, float, float] | None:
-    """Return Welch's interval of the difference of two means, second minus first, with its degrees of freedom.
+    """Return Welch's confidence interval for the difference of two means, second minus first.
 
     (mean2 - mean1) ± t · sqrt(v1/n1 + v2/n2), with the variances v, and t the quantile of Student's distribution
     for the degrees of freedom (v1/n1 + v2/n2)² / ((v1/n1)²/(n1-1) + (v2/n2)²/(n2-1)).
@@ -20,15 +21,16 @@ def welch_interval(
     Parameters
     ----------
     first, second : at least two finite values each.
-    level : the share of such intervals that hold the true difference.
+    level : the confidence level.
 
     Returns
     -------
-    Lower end, upper end, degrees of freedom; None where no value in either group differs from the others.
+    Lower end, upper end, degrees of freedom; None if all values within each group are equal.
 
     Raises
     ------
-    ModuleNotFoundError : scipy is not installed.
+    ModuleNotFoundError
+        scipy is not installed.
 
     References
     ----------
@@ -41,23 +43,24 @@ def welch_interval(
     squared_error = sum(parts)
     if squared_error <= 0:
         return None
-    freedom = squared_error**2 / sum(
+    degrees_of_freedom = squared_error**2 / sum(
         part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True)
     )
     difference = fmean(second) - fmean(first)
-    reach = float(t.ppf((1 + level) / 2, freedom)) * math.sqrt(squared_error)
-    return difference - reach, difference + reach, freedom
+    half_width = float(t.ppf((1 + level) / 2, degrees_of_freedom)) * math.sqrt(squared_error)
+    return difference - half_width, difference + half_width, degrees_of_freedom
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Return the two-sided p-value of McNemar's exact test.
 
-    If two classifiers are equally good, each example that just one of them gets right is as likely the first's as
-    the second's: of n such examples the smaller number k is binomial, p = 2 · sum over i ≤ k of C(n, i) / 2^n.
+    If two classifiers are equally good, an example that exactly one of them classifies correctly is equally likely to
+    be the first's or the second's. Of n such examples, the smaller count k is binomial:
+    p = 2 · sum over i ≤ k of C(n, i) / 2^n.
 
     Parameters
     ----------
-    only_first, only_second : examples that only the first, or only the second, classifies rightly.
+    only_first, only_second : numbers of examples that only the first, or only the second, classifies correctly.
 
     References
     ----------
@@ -69,5 +72,5 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     for i in range(k + 1):
         ways += term
         term = term * (n - i) // (i + 1)
-    # Whole numbers until the last step: 2^n has no float for large n.
+    # Integers until the last step: for large n, 2^n exceeds every float.
     return 1.0 if 2 * ways >= 2**n else 2 * ways / 2**n

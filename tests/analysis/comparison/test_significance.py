@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from partrain.analysis.significance import mcnemar_exact, welch_interval
+from partrain.analysis.comparison.significance import mcnemar_exact, welch_interval
 
 
 @given(st.integers(0, 300), st.integers(0, 300))

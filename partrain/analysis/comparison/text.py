@@ -1,4 +1,4 @@
-"""A comparison as tables for a terminal."""
+"""A comparison as text for a terminal."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from partrain.analysis.comparison import Facts
+from partrain.analysis.comparison.comparison import Facts
 from partrain.analysis.run_table import duration
 from partrain.system.terminal_text import num_columns, printable, table
 
+# Follows the best value of a row.
 MARK = "*"
 _MARKED = re.compile(r"(?<= )(\S+(?: \S+)*)\*")
-# A digest's first digits: enough to see by eye that two are the same.
-_SHORT_DIGEST = 12
+# So many digits of a digest are printed: enough to see whether two are equal.
+_DIGEST_DIGITS = 12
 
 
 def describe(facts: Facts, *, width: int | None = None, bold: bool = False) -> str:
-    """Return the tables.
+    """Return the comparison as tables.
 
     Parameters
     ----------
-    facts : as `comparison.compare` returns them.
-    width : columns of the terminal; tables that are wider are cut into several, with fewer runs each.
-    bold : write the best values in bold as well.
+    facts : as `compare` returns them.
+    width : columns of the terminal. A wider table is split into several tables of fewer runs each.
+    bold : print the best values in bold.
     """
     labels = [run["label"] for run in facts["runs"]]
     sections = [
         table(("", "run", "status"), [(r["label"], printable(r["name"]), r["status"]) for r in facts["runs"]], 3),
-        _section("configuration", facts["configuration"], labels, width, "no difference"),
-        _section("surroundings", facts["surroundings"], labels, width, "no difference"),
-        ["results, the best marked " + MARK, *_side_by_side(_result_lines(facts), labels, width)],
+        _values_section("configuration", facts["configuration"], labels, width),
+        _values_section("environment", facts["surroundings"], labels, width),
+        [f"results ({MARK} marks the best value)", *_side_by_side(_result_rows(facts), labels, width)],
         ["parameters", *(describe_parameters(labels, entry) for entry in facts["parameters"])],
-        _groups(facts, labels),
+        _groups_section(facts, labels),
         [describe_mcnemar(labels, test, facts["level"]) for test in facts["mcnemar"]],
         ["notes", *(f"- {printable(note)}" for note in facts["notes"])] if facts["notes"] else [],
         [f"{run['label']}: {printable(problem)}" for run in facts["runs"] for problem in run["problems"]],
@@ -43,7 +44,13 @@ def describe(facts: Facts, *, width: int | None = None, bold: bool = False) -> s
 
 
 def format_value(value: object, kind: str = "") -> str:
-    """Return a value of the results, of one of the kinds of `comparison.Result`, or of the configuration."""
+    """Return a value as text.
+
+    Parameters
+    ----------
+    value : of the configuration, or of a result.
+    kind : the kind of the result, see `Result`.
+    """
     if value is None:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -67,36 +74,42 @@ def format_value(value: object, kind: str = "") -> str:
 
 
 def describe_parameters(labels: Sequence[str], entry: Facts) -> str:
-    """Return whether a run's parameters have the bits of the first's, as a sentence."""
+    """Return a sentence that says whether a run's parameters are bit for bit those of the first run."""
     pair = f"{labels[0]} and {labels[entry['run']]}"
     if entry["same_bits"]:
-        return f"{pair}: the same bits"
-    start = f"{pair}: different bits" if entry["same_bits"] is False else f"{pair}: not known whether the same bits"
-    parting, until = entry["losses_differ_at"], entry["losses_equal_until"]
-    if parting:
-        ours, theirs = (f"{value:.6g}" for value in parting["values"])
-        if ours == theirs:
-            ours, theirs = map(str, parting["values"])
-        where = f"step {parting['step']:,.0f}, {parting['metric']} {ours} and {theirs}"
-        return f"{start}; the first difference in the log: {where}"
-    if until is not None:
-        return f"{start}; the losses are equal in all that both logged, to step {until:,.0f}"
-    return f"{start}; they logged no step in common"
+        return f"{pair}: bit for bit the same"
+    start = f"{pair}: different" if entry["same_bits"] is False else f"{pair}: unknown, because a digest is missing"
+    difference, equal_until = entry["losses_differ_at"], entry["losses_equal_until"]
+    if difference:
+        first, second = (f"{value:.6g}" for value in difference["values"])
+        if first == second:
+            first, second = map(str, difference["values"])
+        return (
+            f"{start}; the logs first differ at step {difference['step']:,.0f}: "
+            f"{difference['metric']} is {first} and {second}"
+        )
+    if equal_until is not None:
+        return f"{start}; all losses that both logged are equal, up to step {equal_until:,.0f}"
+    return f"{start}; the logs have no step in common"
 
 
 def describe_mcnemar(labels: Sequence[str], test: Facts, level: float) -> str:
-    """Return a test between two runs as a sentence."""
-    first, second = (labels[place] for place in test["runs"])
-    verdict = "the difference is real" if test["is_real"] else "the difference may be chance"
+    """Return the outcome of a test between two runs as a sentence."""
+    first, second = (labels[index] for index in test["runs"])
     return (
-        f"{first} and {second} on the {test['num_examples']:,} examples of {test['split']}: {first} alone is right on "
-        f"{test['only_first_right']:,}, {second} alone on {test['only_second_right']:,}; McNemar's exact test: "
-        f"p = {test['p']:.3g}, {verdict} (level {level:.0%})"
+        f"{first} and {second} on {test['num_examples']:,} {test['split']} examples: only {first} is right on "
+        f"{test['only_first_right']:,}, only {second} on {test['only_second_right']:,}; McNemar's exact test: "
+        f"p = {test['p']:.3g}, {describe_significance(test)} at the {1 - level:.0%} level"
     )
 
 
+def describe_significance(test: Facts) -> str:
+    """Return "significant" or "not significant"."""
+    return "significant" if test["is_real"] else "not significant"
+
+
 def group_names(facts: Facts) -> list[str]:
-    """Return a name for each group."""
+    """Return the name of each group."""
     return [f"group {number}" for number in range(1, len(facts["groups"]) + 1)]
 
 
@@ -121,29 +134,28 @@ def result_kinds(facts: Facts) -> dict[str, tuple[str, str]]:
     return {result["key"]: (result["title"], result["kind"]) for result in facts["results"]}
 
 
-def _section(title: str, lines: Sequence[Facts], labels: Sequence[str], width: int | None, nothing: str) -> list[str]:
+def _values_section(title: str, lines: Sequence[Facts], labels: Sequence[str], width: int | None) -> list[str]:
     if not lines:
-        return [f"{title}: {nothing}"]
+        return [f"{title}: no difference"]
     rows = [(printable(line["key"]), *(format_value(value) for value in line["values"])) for line in lines]
     return [title, *_side_by_side(rows, labels, width)]
 
 
-def _result_lines(facts: Facts) -> list[tuple[str, ...]]:
+def _result_rows(facts: Facts) -> list[tuple[str, ...]]:
     rows = []
     for result in facts["results"]:
-        best = result["best"]
         cells = [
-            format_value(value, result["kind"]) + (MARK if place in best else " ")
-            for place, value in enumerate(result["values"])
+            format_value(value, result["kind"]) + (MARK if index in result["best"] else " ")
+            for index, value in enumerate(result["values"])
         ]
         rows.append((result["title"], *cells))
-    digests = [run["parameters_sha256"] for run in facts["runs"]]
-    rows.append(("digest of the parameters", *(f"{printable((digest or '-')[:_SHORT_DIGEST])} " for digest in digests)))
+    digests = [run["parameters_sha256"] or "-" for run in facts["runs"]]
+    rows.append(("parameters_sha256", *(f"{printable(digest[:_DIGEST_DIGITS])} " for digest in digests)))
     return rows
 
 
 def _side_by_side(rows: Sequence[tuple[str, ...]], labels: Sequence[str], width: int | None) -> list[str]:
-    """Return a table with a column for each run; of as many tables as the width asks for."""
+    """Return the rows as one table with a column per run, or as several tables that fit the width."""
     for num_runs in range(len(labels), 0, -1):
         tables = [
             table(
@@ -157,13 +169,13 @@ def _side_by_side(rows: Sequence[tuple[str, ...]], labels: Sequence[str], width:
     return [line for number, lines in enumerate(tables) for line in ([""] if number else []) + lines]
 
 
-def _groups(facts: Facts, labels: Sequence[str]) -> list[str]:
+def _groups_section(facts: Facts, labels: Sequence[str]) -> list[str]:
     groups, names, kinds = facts["groups"], group_names(facts), result_kinds(facts)
     if not groups:
         return []
     lines = ["runs that differ only in the seed: mean ± standard deviation"]
     lines += [
-        f"{name}: {', '.join(labels[place] for place in group['counted'])} (n = {group['n']})"
+        f"{name}: {', '.join(labels[index] for index in group['counted'])} (n = {group['n']})"
         for name, group in zip(names, groups, strict=True)
     ]
     keys = [key for key in kinds if any(key in group["measures"] for group in groups)]
@@ -173,13 +185,12 @@ def _groups(facts: Facts, labels: Sequence[str]) -> list[str]:
     ]
     lines += ["", *table(("", *names), rows)]
     if facts["welch"]:
-        lines += ["", f"differences between groups, with Welch's interval (level {facts['level']:.0%})"]
+        lines += ["", f"differences between groups, with Welch's {facts['level']:.0%} confidence interval"]
         rows = []
         for test in facts["welch"]:
             title, kind = kinds[test["measure"]]
-            first, second = (names[place] for place in test["groups"])
-            verdict = "real" if test["is_real"] else "may be chance"
-            rows.append((f"{second} - {first}", title, *format_difference(test, kind), verdict))
+            first, second = (names[index] for index in test["groups"])
+            rows.append((f"{second} - {first}", title, *format_difference(test, kind), describe_significance(test)))
         lines += table(("", "", "difference", "interval", ""), rows, 2)
     return lines
 

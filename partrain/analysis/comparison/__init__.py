@@ -1,0 +1,1 @@
+"""Comparison of logged runs: configurations, results, and whether differences are statistically significant."""

@@ -1,0 +1,210 @@
+"""Compares logged runs: differences between configurations, results, parameters, and tests of significance.
+
+The outcome is a dictionary of plain values, ready for JSON; `comparison.text` and `html_report` present it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from partrain.analysis.comparison.results import RESULTS, TARGETS, Result
+from partrain.analysis.comparison.seed_groups import seed_groups, welch_tests
+from partrain.analysis.comparison.significance import LEVEL, mcnemar_exact
+from partrain.analysis.logged_run import SPLITS, LoggedRun, flatten, nested
+
+Facts = dict[str, Any]
+
+# Entries of run.json outside of the configuration that may explain a difference.
+SURROUNDINGS = ("data", "workers", "host", "processor", "versions", "git_commit")
+LOSSES = ("train/loss", "validation/loss")
+
+
+def compare(runs: Sequence[LoggedRun], *, everything: bool = False) -> Facts:
+    """Compare runs.
+
+    Parameters
+    ----------
+    runs : two or more; the others are compared with the first.
+    everything : also list what all runs have in common.
+
+    Returns
+    -------
+    level : confidence level of intervals and tests.
+    runs : of each run label, name, path, status, whether it is finished, seed, digest of its parameters, problems.
+    configuration, surroundings : keys, each with a value per run; only keys that differ, unless `everything`.
+    results : each with key, title, kind, better, a value per run, and the indices of the runs with the best value.
+    parameters : for each run but the first, whether its parameters are bit for bit those of the first, and otherwise
+        where the logged losses first differ.
+    groups, welch : see `seed_groups` and `welch_tests`.
+    mcnemar : tests between runs that were evaluated on the same examples.
+    notes : what to keep in mind when reading the results.
+    """
+    labels = [label(index) for index in range(len(runs))]
+    results = [_result(result, runs) for result in RESULTS]
+    values = {result["key"]: result["values"] for result in results}
+    groups = seed_groups(runs, values)
+    notes = [*_notes(runs, labels, values), *_notes_on_groups(runs, labels, groups)]
+    try:
+        welch = welch_tests(groups)
+    except ModuleNotFoundError:
+        welch = []
+        notes.append("intervals of the differences between groups need scipy: pip install 'partrain[report]'")
+    grouped = {index for group in groups for index in group["runs"]} if len(runs) > 2 else set()
+    facts = {
+        "level": LEVEL,
+        "configuration": _values_by_key([run.config for run in runs], everything),
+        "surroundings": _values_by_key([_surroundings(run) for run in runs], everything),
+        "results": [result for result in results if any(value is not None for value in result["values"])],
+        "parameters": [{"run": index} | _parameters(runs[0], run) for index, run in enumerate(runs) if index],
+        "groups": groups,
+        "welch": welch,
+        "mcnemar": _mcnemar_tests(runs, [index for index in range(len(runs)) if index not in grouped]),
+        "notes": notes,
+    }
+    # Last, because reading the runs adds to their problems.
+    return {"runs": [_run(run, label) for run, label in zip(runs, labels, strict=True)]} | facts
+
+
+def label(index: int) -> str:
+    """Return a short name for the run at an index: A … Z, AA, AB …"""
+    return (label(index // 26 - 1) if index >= 26 else "") + chr(ord("A") + index % 26)
+
+
+def _run(run: LoggedRun, label: str) -> Facts:
+    return {
+        "label": label,
+        "name": run.name,
+        "path": str(run.directory.path),
+        "status": run.status,
+        "finished": run.finished,
+        "seed": run.config.get("seed"),
+        "parameters_sha256": _parameters_digest(run),
+        "problems": list(dict.fromkeys(run.notes)),
+    }
+
+
+def _parameters_digest(run: LoggedRun) -> str | None:
+    digest = run.summary.get("parameters_sha256")
+    return digest if isinstance(digest, str) else None
+
+
+def _surroundings(run: LoggedRun) -> dict[str, Any]:
+    ranks = {} if run.num_ranks is None else {"ranks": run.num_ranks}
+    values = flatten({key: run.record[key] for key in SURROUNDINGS if key in run.record} | ranks)
+    return {key: value for key, value in values.items() if key != "processor.features"}
+
+
+def _values_by_key(values_of_runs: Sequence[dict[str, Any]], everything: bool) -> list[Facts]:
+    keys = list(dict.fromkeys(key for values in values_of_runs for key in values))
+    lines = [{"key": key, "values": [values.get(key) for values in values_of_runs]} for key in keys]
+    return [line for line in lines if everything or len(set(map(repr, line["values"]))) > 1]
+
+
+def _result(result: Result, runs: Sequence[LoggedRun]) -> Facts:
+    values = [result.value(run) for run in runs]
+    best: list[int] = []
+    # Unfinished runs do not compete: an interrupted run took less time because it was interrupted.
+    candidates = [v for v, run in zip(values, runs, strict=True) if run.finished and v is not None and math.isfinite(v)]
+    if result.better and len(set(candidates)) > 1:
+        winner = max(candidates) if result.better == "high" else min(candidates)
+        best = [index for index, value in enumerate(values) if value == winner and runs[index].finished]
+    return {
+        "key": result.key,
+        "title": result.title,
+        "kind": result.kind,
+        "better": result.better,
+        "values": values,
+        "best": best,
+    }
+
+
+def _parameters(first: LoggedRun, second: LoggedRun) -> Facts:
+    """Compare the parameters of two runs by their digests; if these differ or are missing, compare logged losses."""
+    digests = _parameters_digest(first), _parameters_digest(second)
+    same = digests[0] == digests[1] if None not in digests else None
+    facts: Facts = {"same_bits": same, "losses_differ_at": None, "losses_equal_until": None}
+    if same:
+        return facts
+    differences: list[Facts] = []
+    for metric in LOSSES:
+        losses, other_losses = dict(first.series(metric)), dict(second.series(metric))
+        shared_steps = sorted(losses.keys() & other_losses.keys())
+        step = next((step for step in shared_steps if not _equal(losses[step], other_losses[step])), None)
+        if step is not None:
+            differences.append({"step": step, "metric": metric, "values": [losses[step], other_losses[step]]})
+        elif shared_steps:
+            facts["losses_equal_until"] = max(shared_steps[-1], facts["losses_equal_until"] or 0)
+    if differences:
+        facts["losses_differ_at"] = min(differences, key=lambda difference: difference["step"])
+        facts["losses_equal_until"] = None
+    return facts
+
+
+def _equal(first: float, second: float) -> bool:
+    return first == second or (math.isnan(first) and math.isnan(second))
+
+
+def _mcnemar_tests(runs: Sequence[LoggedRun], indices: Sequence[int]) -> list[Facts]:
+    """Compare each of these runs with the first of them, on the first split for which both have an evaluation."""
+    tests = []
+    for index in indices[1:]:
+        first, second = runs[indices[0]].evaluations, runs[index].evaluations
+        split = next((s for s in SPLITS if s in first and s in second and _same_examples(first[s], second[s])), None)
+        if split is not None:
+            tests.append({"runs": [indices[0], index], "split": split} | _mcnemar_test(first[split], second[split]))
+    return tests
+
+
+def _mcnemar_test(first: Facts, second: Facts) -> Facts:
+    triples = list(zip(first["labels"], first["predictions"], second["predictions"], strict=True))
+    only_first = sum(truth == a != b for truth, a, b in triples)
+    only_second = sum(truth == b != a for truth, a, b in triples)
+    p = mcnemar_exact(only_first, only_second)
+    return {
+        "num_examples": len(triples),
+        "only_first_right": only_first,
+        "only_second_right": only_second,
+        "p": p,
+        "is_real": p < 1 - LEVEL,
+    }
+
+
+def _same_examples(first: Facts, second: Facts) -> bool:
+    return bool(
+        first.get("data_digest") == second.get("data_digest")
+        and first.get("labels")
+        and first["labels"] == second.get("labels")
+    )
+
+
+def _notes(runs: Sequence[LoggedRun], labels: Sequence[str], values: dict[str, list[float | None]]) -> list[str]:
+    notes = []
+    unfinished = [f"{label} ({run.status})" for run, label in zip(runs, labels, strict=True) if not run.finished]
+    if unfinished:
+        notes.append(f"not finished: {', '.join(unfinished)}; not considered for best values and groups")
+    digests = {repr(nested(run.record, "data", "digest")) for run in runs}
+    if len(digests) > 1:
+        notes.append("the runs were trained on different data: losses and accuracies refer to different examples")
+    if len({step for step in values["steps"] if step is not None}) > 1:
+        notes.append("the runs have different lengths: final values and times refer to different numbers of steps")
+    machines = {repr((run.record.get("host"), nested(run.record, "processor", "name"))) for run in runs}
+    if len(machines) > 1:
+        notes.append("the runs used different machines: times and examples/s depend on the machine as well")
+    if any(value is not None for value in values[f"steps_to_{TARGETS[0]:.3g}"]):
+        notes.append(
+            "time, examples and steps to an accuracy are measured at evaluations, so they are only as precise as the "
+            "steps between evaluations; times include start-up"
+        )
+    return notes
+
+
+def _notes_on_groups(runs: Sequence[LoggedRun], labels: Sequence[str], groups: Sequence[Facts]) -> list[str]:
+    return [
+        f"{labels[index]} has the same seed ({runs[index].config.get('seed')}) as another run of its group and is not "
+        "counted"
+        for group in groups
+        for index in group["runs"]
+        if index not in group["counted"]
+    ]
