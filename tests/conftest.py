@@ -23,7 +23,7 @@ from tests.program import RUN_SECONDS, PartrainProcess, Result
 from tests.small_run import write_small_config
 
 if TYPE_CHECKING:
-    from partrain.parallel.workers.worker import Computation
+    from partrain.parallel.workers.tile_computer import Computation
 
 # A test that runs for this long hangs: the tracebacks of its threads are printed, and pytest ends.
 HANG_SECONDS = 300.0
@@ -171,7 +171,8 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
     from partrain.network.network import Network
     from partrain.network.normalisation import Normalisation
     from partrain.parallel.array_plan import exchange_specs
-    from partrain.parallel.workers.worker import Computation
+    from partrain.parallel.workers.tile_computer import Computation
+    from partrain.parallel.workers.tiles import Tiling
     from partrain.system.shared_arrays import ArraySpec, SharedArrays
 
     layers: list[Any] = [
@@ -202,7 +203,8 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
             mapping = {"data": {"name": "synthetic-digits"}, "network": network_layers}
             network = Network(parse_config(mapping, source="test").network, (1, size, size), 10)
             examples = {"train": noise_examples(60, 0, size), "test": noise_examples(num_test, 1, size)}
-            specs = exchange_specs(network, batch_size, tile, dtype, max(60, num_test, batch_size))
+            tiling = Tiling(tile)
+            specs = exchange_specs(network, batch_size, tiling, dtype, max(60, num_test, batch_size))
             for name, (images, _) in examples.items():
                 specs[f"{name}.images"] = ArraySpec((len(images), 1, size, size), "|u1")
                 specs[f"{name}.labels"] = ArraySpec((len(images),), "<i8")
@@ -214,6 +216,6 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
             arrays["parameters"][:] = network.parameters.initial_values(0, dtype)
             arrays["indices"][:] = (np.arange(batch_size) * 7 + 3) % 60
             load(kernel_set(kernels).for_training(augments=True, drops=True), dtype)
-            return Computation(network, kernels, dtype, tile, Normalisation((127.5,), (74.0,)), arrays)
+            return Computation(network, kernels, dtype, tiling, Normalisation((127.5,), (74.0,)), arrays)
 
         yield make

@@ -25,8 +25,8 @@ from partrain.parallel.shared_splits import plan_splits, share_splits
 from partrain.parallel.split_evaluation import TILES_A_COMMAND, Evaluation, evaluate_split
 from partrain.parallel.workers.fork_server import end_fork_server, start_fork_server
 from partrain.parallel.workers.pool import start_group
-from partrain.parallel.workers.tiles import num_tiles
-from partrain.parallel.workers.worker import Computation
+from partrain.parallel.workers.tile_computer import Computation
+from partrain.parallel.workers.tiles import Tiling
 from partrain.store.run_directory import RunDirectory
 from partrain.system.messages import Messages
 from partrain.system.shared_arrays import SharedArrays, total_bytes
@@ -116,7 +116,7 @@ def prepare_evaluation(
     split = splits[split_name]
     if split.size == 0:
         raise RunError(f"{path}: its data has no {split_name} examples. Choose another --split.")
-    return trained, dataset, split, min(num_workers, num_tiles(split.size, training.tile * TILES_A_COMMAND))
+    return trained, dataset, split, min(num_workers, len(Tiling(training.tile).chunks(0, split.size, TILES_A_COMMAND)))
 
 
 def report_of(
@@ -211,9 +211,8 @@ def compute_evaluation(
         at_end.callback(arrays.close)
         share_splits(file, arrays)
         arrays["parameters"][:] = trained.parameters
-        computation = Computation(
-            network, training.kernels, training.dtype, training.tile, trained.normalisation, arrays
-        )
+        tiling = Tiling(training.tile)
+        computation = Computation(network, training.kernels, training.dtype, tiling, trained.normalisation, arrays)
         max_restarts = trained.config.workers.max_restarts
         group = start_group(num_workers, computation, max_restarts=max_restarts, log=messages.say)
         at_end.callback(group.close)
@@ -227,5 +226,5 @@ def compute_evaluation(
                 messages.say(f"{num_done:,} of {split.size:,} examples")
 
         commands_a_round = COMMANDS_A_LOOK * max(1, num_workers)
-        evaluation = evaluate_split(group, arrays, split, training.tile, follow, commands_a_round, with_norms)
+        evaluation = evaluate_split(group, arrays, split, tiling, follow, commands_a_round, with_norms)
         return evaluation, max(time.monotonic() - began, np.finfo(float).tiny)

@@ -10,7 +10,7 @@ from partrain.config import schema
 from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import step_bytes
 from partrain.parallel.update.piece_plan import NANOSECONDS_A_STEP, NANOSECONDS_AN_EXAMPLE
-from partrain.parallel.workers.tiles import num_tiles
+from partrain.parallel.workers.tiles import Tiling
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class HostCosts:
 
     Attributes
     ----------
-    network, tile, dtype : what is trained; they give the bytes.
+    network, tiling, dtype : what is trained; they give the bytes.
     serial : all that neither batch size nor hosts change.
     compute : what a host takes for so many tiles; between and beyond them in proportion to the next fewer.
     batch_size, update : of the batch that was measured; of others in proportion to the work.
@@ -51,7 +51,7 @@ class HostCosts:
     """
 
     network: Network
-    tile: int
+    tiling: Tiling
     dtype: str
     serial: float
     compute: Mapping[int, float]
@@ -64,12 +64,12 @@ class HostCosts:
         """Return the bytes that all hosts together contribute to a step; none where there is one host."""
         if hosts == 1:
             return 0
-        return sum(step_bytes(self.network, batch_size, self.tile, self.dtype, hosts))
+        return sum(step_bytes(self.network, batch_size, self.tiling, self.dtype, hosts))
 
     def step(self, batch_size: int, hosts: int, link: Link) -> float:
         """Return T(batch_size, hosts)."""
         num_bytes = self.num_bytes(batch_size, hosts)
-        longest = -(-num_tiles(batch_size, self.tile) // hosts)
+        longest = -(-self.tiling.num_tiles(batch_size) // hosts)
         known = max(k for k in self.compute if k <= longest)
         work, parameters = self.larger
         compute = work * self.compute[known] * longest / known

@@ -27,7 +27,6 @@ from partrain.parallel.memory_plan import check_memory
 from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.update.parameter_update import ParameterUpdate, UpdateHelper
 from partrain.parallel.update.piece_plan import help_specs, useful_threads
-from partrain.parallel.workers.tiles import num_tiles
 from partrain.store.metrics_log import MetricsLog
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
@@ -89,7 +88,7 @@ def measure(
     plan = plan_training(config, say=messages.say, warn=messages.warn)
     training, dataset = plan.config.training, plan.dataset
     say_what_is_left_out(training, messages.warn)
-    tiles = num_tiles(min(training.batch_size, plan.splits["train"].size), training.tile)
+    tiles = plan.tiling.num_tiles(min(training.batch_size, plan.splits["train"].size))
     asked = sorted({1, *(_powers_of_two(available_processors()) if numbers_of_workers is None else numbers_of_workers)})
     workers = sorted({min(number, tiles) for number in asked})
     if asked[-1] > tiles:
@@ -167,7 +166,7 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
     # compute, and shares a processor with one of them (with fewer it has its own).
     at_once = [row for row in phases if 1 <= row["workers"] <= available_processors()]
     costs = StepCosts(
-        tile=trial.training.tile,
+        tiling=trial.plan.tiling,
         serial=sum(one[f"{name}_us"] for name in SERIAL_PHASES) / 1e6,
         dispatch=at_once[-1]["dispatch_us"] / at_once[-1]["workers"] / 1e6,
         wake=at_once[-1]["wake_us"] / 1e6,
@@ -224,13 +223,13 @@ def _helped_update(trial: Trial, batch_size: int) -> Callable[[], object]:
 
 def _update_from(trial: Trial, results: Mapping[str, Array]) -> ParameterUpdate:
     network, training, adam = trial.plan.network, trial.training, trial.trainer.adam
-    return ParameterUpdate(network, trial.kernels, results, training.tile, training.dtype, adam, 1)
+    return ParameterUpdate(network, trial.kernels, results, trial.plan.tiling, training.dtype, adam, 1)
 
 
 def _results(trial: Trial, batch_size: int) -> dict[str, Array]:
     """Return what the tiles of a batch of another size would have left: those of the last one, repeated."""
     network, training, trainer = trial.plan.network, trial.training, trial.trainer
-    specs = exchange_specs(network, batch_size, training.tile, training.dtype, batch_size)
+    specs = exchange_specs(network, batch_size, trial.plan.tiling, training.dtype, batch_size)
     return {
         name: np.resize(
             trial.arrays[name][: trial.num_tiles if name == "tile_sums" else trainer.num_examples], spec.shape

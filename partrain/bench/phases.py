@@ -10,9 +10,8 @@ from time import monotonic
 from typing import Any
 
 from partrain.bench.trial import LEAST_CALLS, Trial
+from partrain.parallel.workers.commands import FILES, Command, Operation
 from partrain.parallel.workers.pool import ComputeGroup, WorkerPool
-from partrain.parallel.workers.tiles import num_tiles
-from partrain.parallel.workers.worker import FILES, GRADIENTS, Command
 
 # In the order of a step. What `wait` is: see `measure_phases`.
 PHASES = ("prepare", "dispatch", "compute", "wait", "update", "logging")
@@ -40,7 +39,7 @@ def measure_phases(trial: Trial, num_workers: int, shard_seconds: Mapping[int, f
         samples = trial.repeat(lambda: trainer.step(group, commands))
         if isinstance(group, WorkerPool):
             wake = _wake_seconds(trial, group)
-    tiles = [num_tiles(command.last - command.first, trial.training.tile) for command in commands]
+    tiles = [trial.plan.tiling.num_tiles(command.last - command.first) for command in commands]
     compute = shard_seconds[max(tiles)]
     medians = {name: statistics.median(values) for name, values in samples.items()} | {"compute": compute}
     medians.setdefault("dispatch", 0.0)
@@ -59,7 +58,7 @@ def measure_phases(trial: Trial, num_workers: int, shard_seconds: Mapping[int, f
 
 def _wake_seconds(trial: Trial, pool: WorkerPool) -> float:
     """Return how long it takes, from the last command on, until workers that have nothing to compute have answered."""
-    nothing = [Command(GRADIENTS, FILES.index("train"), 0, 0, 0)] * pool.num_at_once
+    nothing = [Command(Operation.GRADIENTS, FILES.index("train"), 0, 0, 0)] * pool.num_at_once
 
     def call() -> dict[str, float]:
         time.sleep(ASLEEP_SECONDS)  # as they are in a training, while the coordinator updates the parameters

@@ -20,9 +20,8 @@ from partrain.parallel.memory_plan import check_memory
 from partrain.parallel.mpi.exchange import Message
 from partrain.parallel.mpi.ranked_group import RankedGroup
 from partrain.parallel.shared_splits import share_splits
+from partrain.parallel.workers.commands import FILES, Command, Operation
 from partrain.parallel.workers.pool import ComputeGroup, start_group
-from partrain.parallel.workers.tiles import cut_into_shards
-from partrain.parallel.workers.worker import FILES, GRADIENTS, Command
 from partrain.store.metrics_log import MetricsLog
 from partrain.system.messages import Messages
 from partrain.system.shared_arrays import SharedArrays
@@ -102,7 +101,7 @@ def measure_ranks(
         )
         at_end.callback(local.close)
         agreed = Interruption()
-        group = RankedGroup(local, ranks, plan.network, arrays, training.tile, received=interruption, agreed=agreed)
+        group = RankedGroup(local, ranks, plan.network, arrays, plan.tiling, received=interruption, agreed=agreed)
         trainer = Trainer(plan, arrays, log)
         at_end.callback(trainer.update.close)
         messages.say(f"measuring with {ranks.size} ranks")
@@ -137,7 +136,7 @@ def _measure_steps(trainer: Trainer, group: RankedGroup, agreed: Interruption) -
 
 def _measure_exchange(num_examples: int, group: RankedGroup, ranks: MpiGroup) -> dict[str, Any]:
     """Measure the exchange of a step alone: from when all ranks are there until each has everything at its place."""
-    command = Command(GRADIENTS, FILES.index("train"), 0, 0, num_examples)
+    command = Command(Operation.GRADIENTS, FILES.index("train"), 0, 0, num_examples)
     message = group.step_message(num_examples)
     seconds, packing = [], []
     for _ in range(MEASURED_STEPS):
@@ -162,11 +161,12 @@ def _copy(message: Message) -> None:
 
 def _measure_compute(trainer: Trainer, local: ComputeGroup) -> dict[int, float]:
     """Return the seconds that this rank takes for a number of tiles: powers of 2, and the whole batch."""
-    tiles = -(-trainer.num_examples // trainer.tile)
+    tiling, num_examples = trainer.tiling, trainer.num_examples
+    tiles = tiling.num_tiles(num_examples)
     medians = {}
     for number in sorted({*(2**k for k in range(tiles.bit_length()) if 2**k < tiles), tiles}):
-        shards = cut_into_shards(min(number * trainer.tile, trainer.num_examples), trainer.tile, local.num_at_once)
-        commands = [Command(GRADIENTS, FILES.index("train"), 0, first, last) for first, last in shards]
+        shards = tiling.shards(0, min(number * tiling.tile_size, num_examples), local.num_at_once)
+        commands = [Command(Operation.GRADIENTS, FILES.index("train"), 0, first, last) for first, last in shards]
         samples = []
         for _ in range(MEASURED_STEPS // 4):
             begin = monotonic()
@@ -186,7 +186,7 @@ def _model(
     config, network = plan.config, plan.network
     costs = HostCosts(
         network=network,
-        tile=config.training.tile,
+        tiling=plan.tiling,
         dtype=config.training.dtype,
         serial=mine["prepare_us"] / 1e6,
         compute=compute,

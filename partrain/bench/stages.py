@@ -18,7 +18,6 @@ from partrain.network.execution import Execution, Factors, LoopsExecution, Train
 from partrain.network.fast_execution import FastExecution
 from partrain.network.layers import Conv2d, Layer
 from partrain.parallel.update.parameter_update import ParameterUpdate
-from partrain.parallel.workers.tiles import num_tiles
 
 
 class _TimedStage:
@@ -117,7 +116,7 @@ def measure_execution(trial: Trial) -> list[StageTimes]:
         forward = monotonic()
         loops.softmax_cross_entropy(logits, labels, arrays["losses"][:n], arrays["predictions"][:n], dlogits)
         softmax = monotonic()
-        execution.backward(dlogits, arrays["tile_sums"][: num_tiles(n, tile)], factors)
+        execution.backward(dlogits, arrays["tile_sums"][: trial.plan.tiling.num_tiles(n)], factors)
         times = {"forward": forward - begin, "softmax": softmax - forward, "backward": monotonic() - softmax}
         if augmentation is not None:
             times["augmentation"] = begin - before
@@ -151,7 +150,7 @@ def measure_coordinator(trial: Trial) -> list[StageTimes]:
     trainer, network, training = trial.trainer, trial.plan.network, trial.training
     updates = {
         number: ParameterUpdate(
-            network, trial.kernels, trial.arrays, training.tile, training.dtype, trainer.adam, number
+            network, trial.kernels, trial.arrays, trial.plan.tiling, training.dtype, trainer.adam, number
         )
         for number in sorted({1, trainer.update.num_threads})
     }

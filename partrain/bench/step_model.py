@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from partrain.parallel.workers.tiles import num_tiles
+from partrain.parallel.workers.tiles import Tiling
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class StepCosts:
 
     Attributes
     ----------
-    tile : examples a tile.
+    tiling : cuts a batch.
     serial : all that neither the batch size nor the number of workers changes.
     dispatch : giving one worker its command.
     wake : from there until its answer is there, if it has nothing to compute.
@@ -34,7 +34,7 @@ class StepCosts:
     num_threads : how many threads make it, of a batch size and a number of cores.
     """
 
-    tile: int
+    tiling: Tiling
     serial: float
     dispatch: float
     wake: float
@@ -45,7 +45,7 @@ class StepCosts:
 
     def step(self, batch_size: int, cores: int) -> float:
         """Return T(batch_size, cores)."""
-        tiles = num_tiles(batch_size, self.tile)
+        tiles = self.tiling.num_tiles(batch_size)
         workers = min(cores, tiles)
         longest = -(-tiles // workers)
         known = max(k for k in self.shard if k <= longest)

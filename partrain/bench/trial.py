@@ -18,9 +18,8 @@ from partrain.kernels import loops
 from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.network.adam import Adam
 from partrain.parallel.update.parameter_update import ParameterUpdate
+from partrain.parallel.workers.commands import FILES, Command, Operation
 from partrain.parallel.workers.pool import ComputeGroup, Inline, WorkerPool
-from partrain.parallel.workers.tiles import cut_into_shards, num_tiles
-from partrain.parallel.workers.worker import FILES, GRADIENTS, Command
 from partrain.store.metrics_log import MetricsLog
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
@@ -64,12 +63,12 @@ class Trainer:
         config, network, training = plan.config, plan.network, plan.config.training
         num_train = plan.splits["train"].size
         self.num_examples = min(training.batch_size, num_train)
-        self.arrays, self.tile = arrays, training.tile
+        self.arrays, self.tiling = arrays, plan.tiling
         parameters = arrays["parameters"]
         parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
         self.adam = Adam(parameters, training.optimizer, training.schedule, loops.adam_update)
         self.update = ParameterUpdate(
-            network, kernel_set(training.kernels), arrays, training.tile, training.dtype, self.adam
+            network, kernel_set(training.kernels), arrays, plan.tiling, training.dtype, self.adam
         )
         self.num_steps = 0
         self._order = lru_cache(maxsize=1)(partial(epoch_order, num_train, seed=config.seed))
@@ -84,8 +83,8 @@ class Trainer:
 
     def commands(self, num_shards: int) -> list[Command]:
         """Return the commands for a batch."""
-        shards = cut_into_shards(self.num_examples, self.tile, num_shards)
-        return [Command(GRADIENTS, FILES.index("train"), 0, first, last) for first, last in shards]
+        shards = self.tiling.shards(0, self.num_examples, num_shards)
+        return [Command(Operation.GRADIENTS, FILES.index("train"), 0, first, last) for first, last in shards]
 
     def step(self, group: ComputeGroup, commands: Sequence[Command]) -> dict[str, float]:
         """Make a step; return the seconds of its phases, of "run" (dispatch to wait), and of the whole."""
@@ -143,7 +142,7 @@ class Trial:
         self.computation = computation_of(plan, arrays)
         self.inline = Inline(self.computation)
         self.trainer = Trainer(plan, arrays, log)
-        self.num_tiles = num_tiles(self.trainer.num_examples, training.tile)
+        self.num_tiles = plan.tiling.num_tiles(self.trainer.num_examples)
         self.warm_up()
 
     def repeat(self, call: Callable[[], Mapping[str, float]], most: int = MOST_CALLS) -> Samples:
@@ -178,7 +177,11 @@ class Trial:
         longest = (-(-self.num_tiles // number) for number in at_once)
         commands = {
             tiles: Command(
-                GRADIENTS, FILES.index("train"), 0, 0, min(tiles * self.training.tile, self.trainer.num_examples)
+                Operation.GRADIENTS,
+                FILES.index("train"),
+                0,
+                0,
+                min(tiles * self.training.tile, self.trainer.num_examples),
             )
             for tiles in sorted({*powers, *longest})
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from partrain.network.network import Network
-from partrain.parallel.workers.tiles import num_tiles
+from partrain.parallel.workers.tiles import Tiling
 from partrain.system.shared_arrays import ArraySpec
 
 
@@ -26,7 +26,9 @@ def norm_specs(network: Network, num_examples: int) -> dict[str, ArraySpec]:
     return {"squared_norms": ArraySpec((num_examples, len(network.trained_layers)), "float64")}
 
 
-def exchange_specs(network: Network, batch_size: int, tile: int, dtype: str, num_results: int) -> dict[str, ArraySpec]:
+def exchange_specs(
+    network: Network, batch_size: int, tiling: Tiling, dtype: str, num_results: int
+) -> dict[str, ArraySpec]:
     """Plan the arrays that a training exchanges.
 
     Those of an evaluation (`num_results`: a batch's, or those of a whole evaluation), and `indices` that go from the
@@ -35,7 +37,7 @@ def exchange_specs(network: Network, batch_size: int, tile: int, dtype: str, num
     """
     specs = evaluation_specs(network, dtype, num_results)
     specs["indices"] = ArraySpec((batch_size,), "int64")
-    specs["tile_sums"] = ArraySpec((num_tiles(batch_size, tile), network.tile_sums.size), dtype)
+    specs["tile_sums"] = ArraySpec((tiling.num_tiles(batch_size), network.tile_sums.size), dtype)
     for layer in network.dense_layers:
         specs[f"{layer.name}.inputs"] = ArraySpec((batch_size, *layer.input_shape), dtype)
         specs[f"{layer.name}.deltas"] = ArraySpec((batch_size, *layer.output_shape), dtype)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from partrain.data.batches import SplitRange
 from partrain.errors import FailedRun
+from partrain.parallel.workers.commands import FILES, Command, Operation
 from partrain.parallel.workers.pool import ComputeGroup
-from partrain.parallel.workers.worker import EVALUATE, FILES, MEASURED_EVALUATION, Command
+from partrain.parallel.workers.tiles import Tiling
 
 # Tiles a command: few enough that workers end at about the same time, enough that commands cost nothing.
 TILES_A_COMMAND = 64
@@ -61,7 +62,7 @@ def evaluate_split(
     group: ComputeGroup,
     arrays: Mapping[str, NDArray[Any]],
     split: SplitRange,
-    tile: int,
+    tiling: Tiling,
     follow: Callable[[int], None] = lambda num_done: None,
     commands_a_round: int | None = None,
     with_norms: bool = False,
@@ -73,7 +74,7 @@ def evaluate_split(
     group : who computes.
     arrays : the shared arrays; `losses`, `predictions` and `confidences` are overwritten.
     split : not empty.
-    tile : examples a tile.
+    tiling : cuts the split.
     follow : called after each round with how many examples are done; may raise, to stop.
     with_norms : also the norms of the examples' gradients, in the array `squared_norms`.
     commands_a_round : at the end of each round workers wait for each other; without it there is one round.
@@ -82,19 +83,15 @@ def evaluate_split(
     -------
     The evaluation; its arrays are copies.
     """
-    piece = TILES_A_COMMAND * tile
-    operation = MEASURED_EVALUATION if with_norms else EVALUATE
+    operation = Operation.EVALUATION_WITH_NORMS if with_norms else Operation.EVALUATION
     file = FILES.index(split.file)
     arrays["predictions"][: split.size] = -1
-    examples_a_round = split.size if commands_a_round is None else piece * commands_a_round
-    for start in range(0, split.size, examples_a_round):
-        stop = min(start + examples_a_round, split.size)
-        group.run(
-            [
-                Command(operation, file, split.first, first, min(first + piece, stop))
-                for first in range(start, stop, piece)
-            ]
-        )
+    rounds = [(0, split.size)]
+    if commands_a_round is not None:
+        rounds = tiling.chunks(0, split.size, commands_a_round * TILES_A_COMMAND)
+    for start, stop in rounds:
+        chunks = tiling.chunks(start, stop, TILES_A_COMMAND)
+        group.run([Command(operation, file, split.first, first, last) for first, last in chunks])
         follow(stop)
     predictions_N = arrays["predictions"][: split.size]
     if predictions_N.min() < 0:

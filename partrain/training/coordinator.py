@@ -226,7 +226,7 @@ class Coordinator:
         with self._clock.timing("evaluation"):
             kill_point("coordinator: before an evaluation")
             split = self._preparation.splits[split_name]
-            evaluation = evaluate_split(self._group, self._arrays, split, self._config.training.tile)
+            evaluation = evaluate_split(self._group, self._arrays, split, self._preparation.tiling)
             self.peak_memory_bytes = max(self.peak_memory_bytes, self._measure_memory())
             kill_point("coordinator: after an evaluation")
         return evaluation

@@ -31,6 +31,7 @@ from partrain.parallel.array_plan import exchange_specs, norm_specs
 from partrain.parallel.memory_plan import memory_of_processes
 from partrain.parallel.shared_splits import plan_splits
 from partrain.parallel.update.piece_plan import help_specs
+from partrain.parallel.workers.tiles import Tiling
 from partrain.system.machine import MIB
 from partrain.system.shared_arrays import ArraySpec, MappedFile, total_bytes
 from partrain.training.privacy.accounting import Accountant
@@ -93,12 +94,17 @@ class TrainingPlan:
             "secret_noise": privacy.source == "secure",
         }
 
+    @property
+    def tiling(self) -> Tiling:
+        """How batches are cut."""
+        return Tiling(self.config.training.tile)
+
     def array_plan(self) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
         """Plan the shared arrays: what a step exchanges, and the data set (mapped, where it is a file)."""
         training, network = self.config.training, self.network
         # What is evaluated on the way, and at the end.
         num_results = max(self.max_batch_size, self.splits["validation"].size, self.splits["test"].size)
-        specs = exchange_specs(network, self.max_batch_size, training.tile, training.dtype, num_results)
+        specs = exchange_specs(network, self.max_batch_size, self.tiling, training.dtype, num_results)
         if training.per_example.statistics or training.per_example.clips:
             specs |= norm_specs(network, self.max_batch_size)
         if not training.privacy:

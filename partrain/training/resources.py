@@ -17,13 +17,12 @@ from partrain.errors import ConfigError
 from partrain.kernels.compiler.kernel_set import Kernel, kernel_set
 from partrain.kernels.compiler.options import are_cached, load
 from partrain.parallel.memory_plan import check_memory
-from partrain.parallel.mpi.exchange import rank_share
 from partrain.parallel.mpi.ranked_group import RankedGroup
 from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.workers.fork_server import end_fork_server, start_fork_server
 from partrain.parallel.workers.pool import ComputeGroup, start_group
-from partrain.parallel.workers.tiles import num_tiles
-from partrain.parallel.workers.worker import Computation
+from partrain.parallel.workers.tile_computer import Computation
+from partrain.parallel.workers.tiles import Tiling
 from partrain.store.run_directory import RunDirectory
 from partrain.system.detached_work import finish_apart
 from partrain.system.machine import proportional_memory
@@ -79,7 +78,7 @@ def computation_of(plan: TrainingPlan, arrays: SharedArrays) -> Computation:
         plan.network,
         training.kernels,
         training.dtype,
-        training.tile,
+        plan.tiling,
         plan.normalisation,
         arrays,
         class_weights=plan.class_weights,
@@ -101,9 +100,9 @@ def _plan_training(config: Config, session: Session, given: Dataset | None) -> T
 def _useful_workers(session: Session, plan: TrainingPlan) -> int:
     training, num_workers = plan.config.training, session.num_workers
     batch_size = min(training.batch_size, plan.splits["train"].size)
-    tiles = num_tiles(batch_size, training.tile)
+    tiles = plan.tiling.num_tiles(batch_size)
     if session.ranks is not None:
-        return _useful_workers_of_rank(session, session.ranks.group, batch_size, training.tile)
+        return _useful_workers_of_rank(session, session.ranks.group, batch_size, plan.tiling)
     if num_workers <= tiles:
         return num_workers
     session.messages.warn(
@@ -113,15 +112,15 @@ def _useful_workers(session: Session, plan: TrainingPlan) -> int:
     return tiles
 
 
-def _useful_workers_of_rank(session: Session, ranks: MpiGroup, batch_size: int, tile: int) -> int:
-    first, last = rank_share(0, batch_size, tile, ranks.rank, ranks.size)
-    tiles = num_tiles(batch_size, tile)
+def _useful_workers_of_rank(session: Session, ranks: MpiGroup, batch_size: int, tiling: Tiling) -> int:
+    first, last = tiling.rank_share(0, batch_size, ranks.rank, ranks.size)
+    tiles = tiling.num_tiles(batch_size)
     if session.leads and tiles < ranks.size:
         session.messages.warn(
             f"a batch has {tiles} tiles (training.batch_size, training.tile), and there are {ranks.size} ranks: "
             f"{ranks.size - tiles} of them have nothing to compute in a step"
         )
-    return min(session.num_workers, max(1, num_tiles(last - first, tile)))
+    return min(session.num_workers, max(1, tiling.num_tiles(last - first)))
 
 
 @contextlib.contextmanager
@@ -202,7 +201,7 @@ def _start_group(plan: TrainingPlan, arrays: SharedArrays, num_workers: int, ses
         ranks.group,
         plan.network,
         arrays,
-        config.training.tile,
+        plan.tiling,
         received=ranks.received,
         agreed=session.interruption,
     )

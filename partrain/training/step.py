@@ -16,9 +16,8 @@ from partrain.errors import FailedRun
 from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.network.adam import Adam
 from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
+from partrain.parallel.workers.commands import FILES, Command, Operation
 from partrain.parallel.workers.pool import ComputeGroup
-from partrain.parallel.workers.tiles import cut_into_shards
-from partrain.parallel.workers.worker import FILES, GRADIENTS, MEASURED_GRADIENTS, Command
 from partrain.system.fault_injection import kill_point
 from partrain.system.shared_arrays import SharedArrays
 from partrain.training.plan import TrainingPlan
@@ -56,10 +55,8 @@ class TrainingSteps:
         config, network = plan.config, plan.network
         training, num_train = config.training, plan.splits["train"].size
         self._preparation, self._training, self._network = plan, training, network
-        self._group, self._arrays, self._adam = group, arrays, adam
-        self.update = ParameterUpdate(
-            network, kernel_set(training.kernels), arrays, training.tile, training.dtype, adam
-        )
+        self._group, self._arrays, self._adam, self._tiling = group, arrays, adam, plan.tiling
+        self.update = ParameterUpdate(network, kernel_set(training.kernels), arrays, plan.tiling, training.dtype, adam)
         self.has_spoilt_parameters = False
         self._order = functools.lru_cache(maxsize=1)(functools.partial(epoch_order, num_train, seed=config.seed))
         self._commands = functools.lru_cache(maxsize=4)(self._cut_batch)
@@ -87,7 +84,8 @@ class TrainingSteps:
         indices = self._order(epoch=epoch)[place * batch_size : (place + 1) * batch_size]
         num_examples = len(indices)
         self._arrays["indices"][:num_examples] = indices
-        operation = MEASURED_GRADIENTS if measures or self._training.per_example.clips else GRADIENTS
+        has_norms = measures or self._training.per_example.clips
+        operation = Operation.GRADIENTS_WITH_NORMS if has_norms else Operation.GRADIENTS
         self._group.run(self._commands(num_examples, operation, epoch))
         loss = float(self._arrays["losses"][:num_examples].mean())
         kill_point("coordinator: before an update")
@@ -100,13 +98,15 @@ class TrainingSteps:
         return StepResult(loss, num_examples, self._adam.learning_rate(step))
 
     def _make_private(self, private: PrivateTraining, step: int, epoch: int) -> StepResult:
-        batch = private.make_step(step, lambda num_examples: self._commands(num_examples, MEASURED_GRADIENTS, epoch))
+        batch = private.make_step(
+            step, lambda num_examples: self._commands(num_examples, Operation.GRADIENTS_WITH_NORMS, epoch)
+        )
         if batch.not_finite:
             self._refuse(step, batch.not_finite, batch.loss)
         return StepResult(batch.loss, len(batch.losses_N), self._adam.learning_rate(step), batch)
 
-    def _cut_batch(self, num_examples: int, operation: int, epoch: int) -> list[Command]:
-        shards = cut_into_shards(num_examples, self._training.tile, self._group.num_at_once)
+    def _cut_batch(self, num_examples: int, operation: Operation, epoch: int) -> list[Command]:
+        shards = self._tiling.shards(0, num_examples, self._group.num_at_once)
         return [Command(operation, FILES.index("train"), 0, first, last, epoch) for first, last in shards]
 
     def _refuse(self, step: int, not_finite: NotFinite, loss: float) -> NoReturn:

@@ -21,11 +21,12 @@ from partrain.bench.trial import say_what_is_left_out
 from partrain.config.yaml_file import read_config
 from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import step_bytes
+from partrain.parallel.workers.tiles import Tiling
 from tests.mpi_processes import ENVIRONMENT, mpiexec, needs_mpi
 from tests.program import ROOT, PartrainProcess, Result
 
 COSTS = StepCosts(
-    tile=4,
+    tiling=Tiling(4),
     serial=10.0,
     dispatch=2.0,
     wake=5.0,
@@ -198,7 +199,7 @@ def test_model_of_hosts_is_its_formula() -> None:
     network = Network(read_config(ROOT / "configs/mnist.yaml").network, (1, 28, 28), 10)
     costs = HostCosts(
         network=network,
-        tile=4,
+        tiling=Tiling(4),
         dtype="float32",
         serial=1.0,
         compute={1: 3.0, 4: 10.0, 8: 20.0},
@@ -209,7 +210,7 @@ def test_model_of_hosts_is_its_formula() -> None:
     link = Link("a link", latency_s=0.5, bytes_a_second=1e5)
     assert costs.num_bytes(32, 1) == 0
     assert costs.step(32, 1, link) == 1 + 20 + 2
-    sent = sum(step_bytes(network, 32, 4, "float32", 8))
+    sent = sum(step_bytes(network, 32, Tiling(4), "float32", 8))
     assert costs.step(32, 8, link) == pytest.approx(1 + 3 + sent * 1e-6 + 3 * 0.5 + sent * 7 / 8 / 1e5 + 2)
     assert costs.step(64, 1, link) == pytest.approx(1 + 40 + 2 * (0.43 + 0.0135 * 64) / (0.43 + 0.0135 * 32))
     assert costs.speed_up(32, 2, link) == costs.step(32, 1, link) / costs.step(32, 2, link)

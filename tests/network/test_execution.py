@@ -21,6 +21,7 @@ from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.parallel.array_plan import exchange_specs
 from partrain.parallel.update.reduction import GradientReduction
+from partrain.parallel.workers.tiles import Tiling
 from tests.kernels import oracles
 
 BOTH = pytest.mark.parametrize("kernels", ["fast", "loops"])
@@ -140,7 +141,7 @@ class Batch:
         self.network, self.tile, self.dtype = network, tile, parameters.dtype
         self.epoch = 0  # of what is drawn in a pass of training
         self.drawn_for = np.arange(num_examples)  # the training set's examples that these are
-        specs = exchange_specs(network, num_examples, tile, str(self.dtype), num_examples)
+        specs = exchange_specs(network, num_examples, Tiling(tile), str(self.dtype), num_examples)
         # What an earlier step left there must not matter.
         self.arrays = {name: np.full(spec.shape, 77, spec.dtype) for name, spec in specs.items()}
         self.logits = np.full((num_examples, network.num_outputs), np.nan, self.dtype)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from partrain.network.network import Network
 from partrain.parallel.array_plan import exchange_specs
-from partrain.parallel.workers.tiles import num_tiles
-from partrain.parallel.workers.worker import GRADIENTS, MEASURED, STEPS
+from partrain.parallel.workers.commands import Operation
+from partrain.parallel.workers.tiles import Tiling
 from partrain.system.shared_arrays import ArraySpec
 
 # Before each rank's piece: the number of the exchange, a signal that the rank received (0: none), and what must be
@@ -30,44 +30,36 @@ SEQUENCE, SIGNAL, CHECK = range(HEADER_WORDS)
 EVALUATED = ("losses", "predictions", "confidences")
 
 
-def rank_share(first: int, last: int, tile: int, rank: int, num_ranks: int) -> tuple[int, int]:
-    """Return the examples (first, last) that a rank computes of `first` … `last`-1, between tiles; maybe none."""
-    tiles = num_tiles(last - first, tile)
-    cuts = [k * tiles // num_ranks for k in (rank, rank + 1)]
-    begin, end = (min(first + cut * tile, last) for cut in cuts)
-    return begin, end
-
-
-def exchanged_arrays(network: Network, operation: int) -> list[str]:
+def exchanged_arrays(network: Network, operation: Operation) -> list[str]:
     """Return the names of the arrays that an operation's results lie in; those of 8 bytes a number come first."""
-    norms = ["squared_norms"] if operation in MEASURED else []
-    if operation not in STEPS:
+    norms = ["squared_norms"] if operation.has_norms else []
+    if not operation.is_step:
         return [*norms, *EVALUATED]
     factors = [f"{layer.name}.{kind}" for layer in network.dense_layers for kind in ("inputs", "deltas")]
     return [*norms, "losses", "predictions", *(["tile_sums"] if network.tile_sums.size else []), *factors]
 
 
-def array_rows(name: str, first: int, last: int, tile: int) -> slice:
-    """Return the rows of an array that belong to the examples `first` … `last`-1."""
-    return slice(first // tile, num_tiles(last, tile)) if name == "tile_sums" else slice(first, last)
+def array_rows(name: str, first: int, last: int, tiling: Tiling) -> slice:
+    """Return the rows of an array that belong to the examples `first` to `last` - 1."""
+    return tiling.tile_range(first, last) if name == "tile_sums" else slice(first, last)
 
 
-def step_bytes(network: Network, batch_size: int, tile: int, dtype: str, num_ranks: int) -> list[int]:
+def step_bytes(network: Network, batch_size: int, tiling: Tiling, dtype: str, num_ranks: int) -> list[int]:
     """Return how many bytes each rank contributes to the exchange of a step."""
-    specs = exchange_specs(network, batch_size, tile, dtype, batch_size)
-    names = exchanged_arrays(network, GRADIENTS)
+    specs = exchange_specs(network, batch_size, tiling, dtype, batch_size)
+    names = exchanged_arrays(network, Operation.GRADIENTS)
 
     def contribution(rank: int) -> int:
-        first, last = rank_share(0, batch_size, tile, rank, num_ranks)
+        first, last = tiling.rank_share(0, batch_size, rank, num_ranks)
         return _whole_words(
-            HEADER_BYTES + sum(_piece(name, specs[name], first, last, tile).num_bytes for name in names)
+            HEADER_BYTES + sum(_piece(name, specs[name], first, last, tiling).num_bytes for name in names)
         )
 
     return [contribution(rank) for rank in range(num_ranks)]
 
 
-def _piece(name: str, spec: ArraySpec, first: int, last: int, tile: int) -> ArraySpec:
-    rows = array_rows(name, first, last, tile) if first < last else slice(0, 0)
+def _piece(name: str, spec: ArraySpec, first: int, last: int, tiling: Tiling) -> ArraySpec:
+    rows = array_rows(name, first, last, tiling) if first < last else slice(0, 0)
     return ArraySpec((rows.stop - rows.start, *spec.shape[1:]), spec.dtype)
 
 
@@ -101,7 +93,7 @@ def lay_out(
     arrays: Mapping[str, NDArray[Any]],
     names: Sequence[str],
     shares: Sequence[tuple[int, int]],
-    tile: int,
+    tiling: Tiling,
     rank: int,
 ) -> Message:
     """Lay out the message by which the ranks exchange their shares of `names`.
@@ -111,11 +103,11 @@ def lay_out(
     arrays : the shared arrays; the message refers to them.
     names : of those that are exchanged.
     shares : the examples (first, last) of each rank.
-    tile : examples a tile.
+    tiling : cuts the batch.
     rank : whose message it is.
     """
     regions = [
-        [arrays[name][array_rows(name, first, last, tile)] for name in names] if first < last else []
+        [arrays[name][array_rows(name, first, last, tiling)] for name in names] if first < last else []
         for first, last in shares
     ]
     counts = [_whole_words(HEADER_BYTES + sum(region.nbytes for region in of_rank)) for of_rank in regions]

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from partrain.errors import FailedRun
 from partrain.network.network import Network
-from partrain.parallel.mpi.exchange import CHECK, SEQUENCE, SIGNAL, Message, exchanged_arrays, lay_out, rank_share
+from partrain.parallel.mpi.exchange import CHECK, SEQUENCE, SIGNAL, Message, exchanged_arrays, lay_out
+from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.pool import ComputeGroup
-from partrain.parallel.workers.tiles import cut_into_shards
-from partrain.parallel.workers.worker import GRADIENTS, STEPS, Command
+from partrain.parallel.workers.tiles import Tiling
 from partrain.system.signals import Interruption
 
 
@@ -42,7 +42,7 @@ class RankedGroup:
     ----------
     local : who computes this rank's share.
     ranks : who exchanges bytes.
-    network, arrays, tile : of the computation.
+    network, arrays, tiling : of the computation.
     received : the signals that this rank received.
     agreed : told of the signal that any rank received; all ranks are told after the same exchange.
 
@@ -63,11 +63,12 @@ class RankedGroup:
         ranks: Ranks,
         network: Network,
         arrays: Mapping[str, NDArray[Any]],
-        tile: int,
+        tiling: Tiling,
         received: Interruption,
         agreed: Interruption,
     ) -> None:
-        self._local, self._ranks, self._network, self._arrays, self._tile = local, ranks, network, arrays, tile
+        self._local, self._ranks = local, ranks
+        self._network, self._arrays, self._tiling = network, arrays, tiling
         self._received, self._agreed = received, agreed
         self.num_tiles_computed = local.num_tiles_computed
         self._num_exchanges = 0
@@ -106,40 +107,38 @@ class RankedGroup:
 
     def step_message(self, num_examples: int) -> Message:
         """Return the message of a step with so many examples."""
-        return self._message(GRADIENTS, 0, num_examples)
+        return self._message(Operation.GRADIENTS, 0, num_examples)
 
     def close(self) -> None:
         """End this rank's processes."""
         self._local.close()
 
     def _cut_share(self, like: Command, last: int, piece: int) -> list[Command]:
-        begin, end = rank_share(like.first, last, self._tile, self._ranks.rank, self._ranks.size)
+        begin, end = self._tiling.rank_share(like.first, last, self._ranks.rank, self._ranks.size)
         if begin == end:
             return []
-        if like.operation in STEPS:
-            cuts = [
-                (begin + a, begin + b) for a, b in cut_into_shards(end - begin, self._tile, self._local.num_at_once)
-            ]
+        if like.operation.is_step:
+            cuts = self._tiling.shards(begin, end, self._local.num_at_once)
         else:
             cuts = [(place, min(place + piece, end)) for place in range(begin, end, piece)]
         return [like._replace(first=a, last=b) for a, b in cuts]
 
-    def _lay_out(self, operation: int, first: int, last: int) -> Message:
+    def _lay_out(self, operation: Operation, first: int, last: int) -> Message:
         ranks, size = self._ranks, self._ranks.size
-        shares = [rank_share(first, last, self._tile, rank, size) for rank in range(size)]
+        shares = [self._tiling.rank_share(first, last, rank, size) for rank in range(size)]
         names = exchanged_arrays(self._network, operation)
-        return lay_out(self._arrays, names, shares, self._tile, ranks.rank)
+        return lay_out(self._arrays, names, shares, self._tiling, ranks.rank)
 
-    def _fill_header(self, header: NDArray[np.int64], operation: int) -> None:
+    def _fill_header(self, header: NDArray[np.int64], operation: Operation) -> None:
         self._num_exchanges += 1
         if self._received.received is None and self._ranks.launcher_is_gone:
             self._received.received = signal.SIGTERM  # nobody is left to send it
         header[SEQUENCE] = self._num_exchanges
         header[SIGNAL] = self._received.received or 0
         # In a step it would cost as much as the exchange itself.
-        header[CHECK] = operation if operation in STEPS else zlib.crc32(self._arrays["parameters"].data)
+        header[CHECK] = operation if operation.is_step else zlib.crc32(self._arrays["parameters"].data)
 
-    def _read_headers(self, message: Message, operation: int) -> None:
+    def _read_headers(self, message: Message, operation: Operation) -> None:
         for rank, header in enumerate(message.headers_RW):
             for place, what in ((SEQUENCE, "exchange another message"), (CHECK, "have other parameters")):
                 if header[place] != message.headers_RW[0][place]:

@@ -25,6 +25,7 @@ from partrain.network.network import Network
 from partrain.parallel.update import piece_plan
 from partrain.parallel.update.piece_plan import cut_update, ranges, useful_threads
 from partrain.parallel.update.reduction import GradientReduction
+from partrain.parallel.workers.tiles import Tiling
 from partrain.system.fault_injection import kill_point
 from partrain.system.machine import available_processors
 
@@ -47,7 +48,7 @@ class ParameterUpdate:
     network : its shapes.
     kernels : loaded for `dtype`.
     arrays : as exchange.exchange_specs plans them; read. With those of `help_specs` among them, helpers are called.
-    tile : examples a tile.
+    tiling : cuts the batch.
     dtype : "float32" or "float64".
     adam : over arrays["parameters"]. With helpers, its moments are elsewhere between updates: see `collect_moments`.
     num_threads : how many compute, at most; None: as many as pay here, and with helpers 1. The bits are the same for
@@ -63,16 +64,16 @@ class ParameterUpdate:
         network: Network,
         kernels: KernelSet,
         arrays: Mapping[str, Array],
-        tile: int,
+        tiling: Tiling,
         dtype: str,
         adam: Adam,
         num_threads: int | None = None,
     ) -> None:
         self._network, self._adam = network, adam
-        self._reduction = GradientReduction(network, kernels, arrays, tile, dtype)
+        self._reduction = GradientReduction(network, kernels, arrays, tiling, dtype)
         self._threads: _UpdateThreads | None = None
         if kernels.in_pieces:
-            self._threads = _UpdateThreads(network, arrays, tile, adam, num_threads)
+            self._threads = _UpdateThreads(network, arrays, tiling, adam, num_threads)
 
     @property
     def num_threads(self) -> int:
@@ -170,7 +171,7 @@ class _UpdateThreads:
     """The calling thread, and others that sleep between updates, in `kernels.update.update_parameters`."""
 
     def __init__(
-        self, network: Network, arrays: Mapping[str, Array], tile: int, adam: Adam, num_threads: int | None
+        self, network: Network, arrays: Mapping[str, Array], tiling: Tiling, adam: Adam, num_threads: int | None
     ) -> None:
         checks, pieces = np.array(list(_checks(network, arrays))), np.array(list(_pieces(network, arrays)))
         self._shared: _SharedMoments | None = None
@@ -192,7 +193,7 @@ class _UpdateThreads:
             checks,
             pieces,
             self._num_layers,
-            tile,
+            tiling.tile_size,
             arrays["tile_sums"],
             self._coefficients,
             np.zeros(network.tile_sums.size, np.float32),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from partrain.kernels import loops
 from partrain.kernels.compiler.kernel_set import KernelSet
 from partrain.network.network import Network
-from partrain.parallel.workers.tiles import num_tiles
+from partrain.parallel.workers.tiles import Tiling
 
 Array = NDArray[Any]
 
@@ -27,15 +27,15 @@ class GradientReduction:
     ----------
     network : its shapes.
     kernels : loaded for `dtype`.
-    arrays : as worker.shared_specs plans them; read.
-    tile : examples a tile.
+    arrays : as parallel.array_plan.exchange_specs plans them; read.
+    tiling : cuts the batch.
     dtype : "float32" or "float64".
     """
 
     def __init__(
-        self, network: Network, kernels: KernelSet, arrays: Mapping[str, Array], tile: int, dtype: str
+        self, network: Network, kernels: KernelSet, arrays: Mapping[str, Array], tiling: Tiling, dtype: str
     ) -> None:
-        self._network, self._kernels, self._arrays, self._tile = network, kernels, arrays, tile
+        self._network, self._kernels, self._arrays, self._tiling = network, kernels, arrays, tiling
         self._gradient_sum = np.zeros(network.parameters.size, dtype)
         self._views = network.parameters.views(self._gradient_sum)
 
@@ -46,7 +46,7 @@ class GradientReduction:
         -------
         The flat vector (network.parameters.size,); valid until the next call.
         """
-        slots = self._arrays["tile_sums"][: num_tiles(num_examples, self._tile)]
+        slots = self._arrays["tile_sums"][: self._tiling.num_tiles(num_examples)]
         loops.sum_slots(slots, self._gradient_sum[: self._network.tile_sums.size])
         for layer in self._network.dense_layers:
             dw_ED, db_E = (self._views[p.name] for p in layer.parameters)

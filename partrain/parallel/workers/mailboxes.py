@@ -57,7 +57,7 @@ class Mailboxes:
         command : what the worker gets: `kernels.ipc.mailbox.FIELDS` numbers.
         more_follows : whether it shall stay awake for a moment after this one.
         """
-        must_wake: bool = mailbox.post(self._boxes, mailbox.box_of(worker), more_follows, tuple(command))
+        must_wake: bool = mailbox.post(self._boxes, mailbox.box_of(worker), more_follows, tuple(map(int, command)))
         return must_wake
 
     def take_answer(self, turns: int = 0) -> int | None:

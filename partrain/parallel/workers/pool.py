@@ -29,6 +29,7 @@ from typing import Protocol
 
 from partrain.errors import FailedRun
 from partrain.parallel.workers import timeouts
+from partrain.parallel.workers.commands import Command
 from partrain.parallel.workers.fork_server import (
     PRELOAD_MODULE,
     conditions_for_children,
@@ -39,9 +40,9 @@ from partrain.parallel.workers.fork_server import (
 )
 from partrain.parallel.workers.mailboxes import TURNS, WAKE, Mailboxes
 from partrain.parallel.workers.process import WorkerProcess
-from partrain.parallel.workers.tiles import num_tiles
+from partrain.parallel.workers.tile_computer import Computation, TileComputer
 from partrain.parallel.workers.waiting import SPIN_SECONDS, SpinChoice, spin
-from partrain.parallel.workers.worker import ERROR, HELLO, REPLY_BYTES, STEPS, Command, Computation, TileComputer, work
+from partrain.parallel.workers.worker import ERROR, HELLO, REPLY_BYTES, work
 from partrain.system.fault_injection import kill_point
 from partrain.system.machine import available_processors, processor_quota
 
@@ -86,7 +87,7 @@ class Inline:
 
     def __init__(self, computation: Computation) -> None:
         self._computer = TileComputer(computation)
-        self._tile = computation.tile
+        self._tiling = computation.tiling
         self.num_at_once = 1
         self.num_tiles_computed = {"coordinator": 0}
 
@@ -99,8 +100,8 @@ class Inline:
         """Carry out all commands, in their order."""
         for command in commands:
             self._computer.carry_out(command)
-            if command.operation in STEPS:
-                self.num_tiles_computed["coordinator"] += num_tiles(command.last - command.first, self._tile)
+            if command.operation.is_step:
+                self.num_tiles_computed["coordinator"] += self._tiling.num_tiles(command.last - command.first)
 
     def close(self) -> None:
         """Do nothing: there are no processes."""
@@ -300,9 +301,9 @@ class WorkerPool:
         worker.silent_s = 0.0
         task, worker.task = worker.task, None
         assert task is not None
-        if task.command.operation in STEPS:
+        if task.command.operation.is_step:
             num_examples = task.command.last - task.command.first
-            self.num_tiles_computed[worker.name] += num_tiles(num_examples, self._computation.tile)
+            self.num_tiles_computed[worker.name] += self._computation.tiling.num_tiles(num_examples)
         self._give(worker, waiting)
 
     def _receive(self, name: str, waiting: deque[_Task]) -> None:

@@ -1,22 +1,59 @@
-"""How a batch is cut: into tiles, which depend on the configuration alone, and these into shards for workers."""
+"""How a batch is cut: into tiles, and the tiles into shards for workers and into shares for ranks.
+
+A tile is the unit of gradient work: a fixed number of consecutive examples, set by `training.tile`. The tiles of a
+batch, and therefore the order of its sums, depend on the configuration alone, never on the number of workers or ranks.
+"""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+
+Range = tuple[int, int]  # first, and one past the last
 
 
-def num_tiles(num_examples: int, tile: int) -> int:
-    """Return how many tiles of `tile` examples hold `num_examples`; the last one may be smaller."""
-    return -(-num_examples // tile)
+@dataclass(frozen=True)
+class Tiling:
+    """Cuts ranges of examples at the boundaries of tiles.
 
-
-def cut_into_shards(num_examples: int, tile: int, num_shards: int) -> list[tuple[int, int]]:
-    """Cut a batch between tiles into at most `num_shards` runs of nearly equal numbers of tiles.
-
-    Returns
-    -------
-    The runs as (first, last) examples of the batch, `last` excluded, in order; none of them empty.
+    Parameters
+    ----------
+    tile_size : examples per tile; the last tile of a batch may be smaller.
     """
-    tiles = num_tiles(num_examples, tile)
-    cuts = [k * tiles // num_shards for k in range(num_shards + 1)]
-    return [(first * tile, min(last * tile, num_examples)) for first, last in itertools.pairwise(cuts) if first < last]
+
+    tile_size: int
+
+    def num_tiles(self, num_examples: int) -> int:
+        """Return the number of tiles that hold `num_examples`."""
+        return -(-num_examples // self.tile_size)
+
+    def tile_range(self, first: int, last: int) -> slice:
+        """Return the numbers of the tiles that hold the examples `first` to `last` - 1."""
+        return slice(first // self.tile_size, self.num_tiles(last))
+
+    def shards(self, first: int, last: int, num_shards: int) -> list[Range]:
+        """Cut the examples `first` to `last` - 1 into at most `num_shards` shards of nearly equal numbers of tiles.
+
+        Parameters
+        ----------
+        first : the first example of a tile.
+
+        Returns
+        -------
+        The shards, in order; none is empty.
+        """
+        return [shard for shard in self._cuts(first, last, num_shards) if shard[0] < shard[1]]
+
+    def rank_share(self, first: int, last: int, rank: int, num_ranks: int) -> Range:
+        """Return the examples that `rank` computes of `first` to `last` - 1; the range may be empty."""
+        return self._cuts(first, last, num_ranks)[rank]
+
+    def chunks(self, first: int, last: int, tiles_per_chunk: int) -> list[Range]:
+        """Cut the examples `first` to `last` - 1 into chunks of `tiles_per_chunk` tiles; the last may be smaller."""
+        size = tiles_per_chunk * self.tile_size
+        return [(start, min(start + size, last)) for start in range(first, last, size)]
+
+    def _cuts(self, first: int, last: int, number: int) -> list[Range]:
+        tiles = self.num_tiles(last - first)
+        cuts = [min(first + k * tiles // number * self.tile_size, last) for k in range(number + 1)]
+        return list(itertools.pairwise(cuts))

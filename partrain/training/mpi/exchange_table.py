@@ -25,7 +25,7 @@ def describe_exchange(plan: TrainingPlan, environment: Mapping[str, str]) -> str
     batch_size = min(training.batch_size, plan.splits["train"].size)
     rows = []
     for num_ranks in EXAMPLES_OF_RANKS if promised is None else (promised[1],):
-        given = step_bytes(plan.network, batch_size, training.tile, training.dtype, num_ranks)
+        given = step_bytes(plan.network, batch_size, plan.tiling, training.dtype, num_ranks)
         rows.append((str(num_ranks), f"{min(given):,}", f"{max(given):,}", f"{sum(given):,}"))
     columns = ("ranks", "bytes of a rank, least", "most", "sum of all")
     return "\n".join(["", "exchange of a step, one Allgatherv", *table(columns, rows, num_words=0)])

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from partrain.config.schema import Training
 from partrain.kernels.randomness import normals_of_words, philox_words
 from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
+from partrain.parallel.workers.commands import Command
 from partrain.parallel.workers.pool import ComputeGroup
-from partrain.parallel.workers.worker import Command
 
 Array = NDArray[Any]
 Words = NDArray[np.uint64]

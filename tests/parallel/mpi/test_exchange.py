@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from partrain.config.yaml_file import read_config
 from partrain.errors import FailedRun
 from partrain.network.network import Network
-from partrain.parallel.mpi.exchange import exchanged_arrays, rank_share, step_bytes
+from partrain.parallel.mpi.exchange import exchanged_arrays, step_bytes
 from partrain.parallel.mpi.ranked_group import RankedGroup
+from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.pool import Inline
-from partrain.parallel.workers.worker import EVALUATE, GRADIENTS, Command, Computation
+from partrain.parallel.workers.tile_computer import Computation
+from partrain.parallel.workers.tiles import Tiling
 from partrain.system.signals import Interruption
 from tests.program import ROOT
 
@@ -23,7 +25,7 @@ from tests.program import ROOT
     ("num_examples", "tile", "num_ranks"), [(32, 4, 3), (20, 3, 2), (20, 3, 7), (5, 4, 4), (1, 4, 2)]
 )
 def test_ranks_share_all_examples_between_tiles(num_examples: int, tile: int, num_ranks: int) -> None:
-    shares = [rank_share(0, num_examples, tile, rank, num_ranks) for rank in range(num_ranks)]
+    shares = [Tiling(tile).rank_share(0, num_examples, rank, num_ranks) for rank in range(num_ranks)]
     assert [shares[0][0], *(last for _, last in shares)] == [*(first for first, _ in shares), num_examples]
     assert all(first % tile == 0 or first == last for first, last in shares)
     tiles = [-(-(last - first) // tile) for first, last in shares]
@@ -34,7 +36,7 @@ def test_ranks_share_all_examples_between_tiles(num_examples: int, tile: int, nu
 def test_step_of_mnist_contributes_less_than_200_kB(num_ranks: int) -> None:
     config = read_config(ROOT / "configs/mnist.yaml")
     network = Network(config.network, (1, 28, 28), 10)
-    assert sum(step_bytes(network, 32, 4, "float32", num_ranks)) < 200_000
+    assert sum(step_bytes(network, 32, Tiling(4), "float32", num_ranks)) < 200_000
 
 
 class FakeRanks:
@@ -67,7 +69,7 @@ class RankThreads:
         self.ranks = [FakeRanks(rank, buffers, barrier) for rank in range(size)]
         self.received, self.agreed = ([Interruption() for _ in range(size)] for _ in range(2))
         self.groups = [
-            RankedGroup(Inline(c), ranks, c.network, c.arrays, c.tile, received, agreed)
+            RankedGroup(Inline(c), ranks, c.network, c.arrays, c.tiling, received, agreed)
             for c, ranks, received, agreed in zip(computations, self.ranks, self.received, self.agreed, strict=True)
         ]
 
@@ -89,21 +91,21 @@ class RankThreads:
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 9])
-@pytest.mark.parametrize("operation", [GRADIENTS, EVALUATE])
+@pytest.mark.parametrize("operation", [Operation.GRADIENTS, Operation.EVALUATION])
 def test_every_rank_gets_what_one_process_computes(
-    make_computation: Callable[..., Computation], num_ranks: int, operation: int
+    make_computation: Callable[..., Computation], num_ranks: int, operation: Operation
 ) -> None:
     alone = make_computation()
-    last = 20 if operation == GRADIENTS else 50
-    commands = [Command(operation, operation, 0, first, min(first + 30, last)) for first in range(0, last, 30)]
+    last = 20 if operation == Operation.GRADIENTS else 50
+    commands = [Command(operation, int(operation), 0, first, min(first + 30, last)) for first in range(0, last, 30)]
     Inline(alone).run(commands)
     threads = RankThreads([make_computation() for _ in range(num_ranks)])
     assert threads.run(commands) == [None] * num_ranks
     for computation in threads.computations:
         for name in exchanged_arrays(alone.network, operation):
             assert computation.arrays[name].tobytes() == alone.arrays[name].tobytes(), name
-    if operation == GRADIENTS:
-        planned = step_bytes(alone.network, 20, alone.tile, "float32", num_ranks)
+    if operation == Operation.GRADIENTS:
+        planned = step_bytes(alone.network, 20, alone.tiling, "float32", num_ranks)
         assert [ranks.num_bytes for ranks in threads.ranks] == planned
 
 
@@ -111,7 +113,7 @@ def test_signal_to_one_rank_is_known_to_all_after_the_same_exchange(
     make_computation: Callable[..., Computation],
 ) -> None:
     threads = RankThreads([make_computation() for _ in range(3)])
-    commands = [Command(GRADIENTS, 0, 0, 0, 20)]
+    commands = [Command(Operation.GRADIENTS, 0, 0, 0, 20)]
     threads.run(commands)
     threads.received[1].received = 15
     assert [agreed.received for agreed in threads.agreed] == [None] * 3
@@ -122,19 +124,19 @@ def test_signal_to_one_rank_is_known_to_all_after_the_same_exchange(
 def test_rank_whose_launcher_is_gone_stops_all(make_computation: Callable[..., Computation]) -> None:
     threads = RankThreads([make_computation() for _ in range(2)])
     threads.ranks[1].launcher_is_gone = True
-    threads.run([Command(GRADIENTS, 0, 0, 0, 20)])
+    threads.run([Command(Operation.GRADIENTS, 0, 0, 0, 20)])
     assert [agreed.received for agreed in threads.agreed] == [15] * 2
 
 
 def test_ranks_with_other_parameters_are_found_at_an_evaluation(make_computation: Callable[..., Computation]) -> None:
     threads = RankThreads([make_computation() for _ in range(3)])
     threads.computations[2].arrays["parameters"][0] += 1
-    failures = threads.run([Command(EVALUATE, 1, 0, 0, 50)])
+    failures = threads.run([Command(Operation.EVALUATION, 1, 0, 0, 50)])
     assert all("rank 2 and rank 0 have other parameters" in str(failure) for failure in failures)
 
 
 def test_ranks_that_are_out_of_step_fail(make_computation: Callable[..., Computation]) -> None:
     threads = RankThreads([make_computation() for _ in range(2)])
     threads.groups[1]._num_exchanges += 1
-    failures = threads.run([Command(GRADIENTS, 0, 0, 0, 20)])
+    failures = threads.run([Command(Operation.GRADIENTS, 0, 0, 0, 20)])
     assert all("rank 1 and rank 0 exchange another message" in str(failure) for failure in failures)

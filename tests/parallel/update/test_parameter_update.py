@@ -18,7 +18,7 @@ from partrain.network.network import Network
 from partrain.parallel.update import parameter_update, piece_plan
 from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate, UpdateHelper
 from partrain.parallel.update.piece_plan import help_specs, useful_threads
-from partrain.parallel.workers.worker import Computation
+from partrain.parallel.workers.tile_computer import Computation
 
 KINDS = [("fast", "float32"), ("loops", "float32"), ("loops", "float64")]
 EVERY_KIND = pytest.mark.parametrize(("kernels", "dtype"), KINDS)
@@ -50,7 +50,7 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
                 computation.network,
                 kernel_set(computation.kernels),
                 arrays,
-                computation.tile,
+                computation.tiling,
                 computation.dtype,
                 adam,
                 num_threads,

@@ -16,11 +16,12 @@ import pytest
 from partrain.errors import FailedRun
 from partrain.parallel.workers import pool as worker_pool
 from partrain.parallel.workers import timeouts
+from partrain.parallel.workers.commands import FILES, Command, Operation
 from partrain.parallel.workers.fork_server import THREAD_VARIABLES
 from partrain.parallel.workers.mailboxes import WAKE
 from partrain.parallel.workers.pool import Inline, WorkerPool
-from partrain.parallel.workers.tiles import cut_into_shards
-from partrain.parallel.workers.worker import EVALUATE, FILES, GRADIENTS, Command, Computation
+from partrain.parallel.workers.tile_computer import Computation
+from partrain.parallel.workers.tiles import Tiling
 from tests.processes import is_running, list_processes, wait_until
 from tests.program import PartrainProcess
 from tests.small_run import ENDLESS
@@ -29,12 +30,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes
 
 TRAIN, TEST = FILES.index("train"), FILES.index("test")
 # A command that no worker can carry out: there is no such file.
-UNCOMPUTABLE = Command(GRADIENTS, 7, 0, 0, 3)
+UNCOMPUTABLE = Command(Operation.GRADIENTS, 7, 0, 0, 3)
 SUCCESSOR = r"^worker \d was killed by SIGKILL; a successor takes its place$"
 
 
 def batch(num_shards: int) -> list[Command]:
-    return [Command(GRADIENTS, TRAIN, 0, first, last) for first, last in cut_into_shards(20, 3, num_shards)]
+    return [Command(Operation.GRADIENTS, TRAIN, 0, first, last) for first, last in Tiling(3).shards(0, 20, num_shards)]
 
 
 def results(group: Any, computation: Computation, commands: list[Command]) -> dict[str, bytes]:
@@ -146,7 +147,7 @@ def test_evaluation_counts_as_no_tile(make_computation: Callable[..., Computatio
     computation = make_computation()
     inline = Inline(computation)
     for group in (inline, pools.start(1, computation)):
-        group.run([Command(EVALUATE, TEST, 0, 0, 50)])
+        group.run([Command(Operation.EVALUATION, TEST, 0, 0, 50)])
         assert set(group.num_tiles_computed.values()) == {0}
     inline.run(batch(2))
     assert inline.num_tiles_computed == {"coordinator": 7}
@@ -221,7 +222,7 @@ def test_worker_that_dies_while_it_computes_has_its_tiles_computed_again(
     make_computation: Callable[..., Computation], pools: Pools
 ) -> None:
     computation = make_computation(kernels="loops", num_test=60_000)
-    commands = [Command(EVALUATE, TEST, 0, first, first + 30_000) for first in (0, 30_000)]
+    commands = [Command(Operation.EVALUATION, TEST, 0, first, first + 30_000) for first in (0, 30_000)]
     expected = results(Inline(computation), computation, commands)
     pool = pools.start(2, computation)
     pool.run(batch(2))
@@ -565,7 +566,7 @@ def test_worker_looks_for_the_end_of_its_pipe_in_the_middle_of_a_command(
     predictions = computation.arrays["predictions"]
     predictions[:] = -1
     (pid,), (worker,) = worker_pids(pool), pool._workers.values()
-    pool._mailboxes.post(0, Command(EVALUATE, TEST, 0, 0, len(predictions)))
+    pool._mailboxes.post(0, Command(Operation.EVALUATION, TEST, 0, 0, len(predictions)))
     os.write(worker.commands.fileno(), WAKE)
     wait_until(lambda: predictions[0] >= 0, "that it computes")
     worker.commands.close()
