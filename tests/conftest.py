@@ -165,7 +165,7 @@ def noise_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def make_computation() -> Iterator[Callable[..., Computation]]:
     """Return what makes a computation on noise: a small network with every kind of layer, initial parameters."""
-    from partrain.config.yaml_file import parse_config
+    from partrain.config.reader import parse_config
     from partrain.kernels.compiler.kernel_set import kernel_set
     from partrain.kernels.compiler.options import load
     from partrain.network.network import Network

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.yaml_file import parse_config
+from partrain.config.reader import parse_config
 from partrain.network.network import Network
 from partrain.store import checkpoint
 from partrain.store.run_directory import RunDirectory

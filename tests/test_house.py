@@ -101,8 +101,8 @@ def modules_behind(modules: Iterable[str]) -> set[str]:
 
 def test_every_file_and_its_imports_are_read():
     assert len(SOURCES) > 100
-    assert {"partrain.config.yaml_file", "partrain.training.training_run"} <= modules_behind(["partrain.__main__"])
-    assert "partrain.config.schema" in imports("partrain.network.layers")
+    assert {"partrain.config.reader", "partrain.training.training_run"} <= modules_behind(["partrain.__main__"])
+    assert "partrain.config.schema.layers" in imports("partrain.network.layers")
 
 
 def test_packages_at_the_top_are_those_of_the_list():
@@ -190,7 +190,7 @@ def test_names_of_files_and_folders_say_what_is_in_them():
 
 
 @pytest.mark.parametrize(
-    "module", ["partrain.interface.command_line", "partrain.config.schema", "partrain.network.network"]
+    "module", ["partrain.interface.command_line", "partrain.config.schema.config", "partrain.network.network"]
 )
 def test_modules_that_compute_nothing_do_not_import_numba(module):
     code = f"import {module}, sys; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"

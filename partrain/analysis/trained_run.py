@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from partrain.analysis.privacy_record import usable_privacy
-from partrain.config.schema import Config, PositiveInt
-from partrain.config.yaml_file import parse_config, read_config
+from partrain.config.reader import parse_config, read_config
+from partrain.config.schema.config import Config
+from partrain.config.schema.values import PositiveInt
 from partrain.errors import ConfigError, RunError
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation

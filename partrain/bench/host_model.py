@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from partrain.config import schema
+from partrain.config.schema import layers as layer_schema
+from partrain.config.schema.values import Section
 from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import step_bytes
 from partrain.parallel.update.piece_plan import NANOSECONDS_A_STEP, NANOSECONDS_AN_EXAMPLE
@@ -82,13 +83,13 @@ class HostCosts:
         return self.step(batch_size, 1, link) / self.step(batch_size, hosts, link)
 
 
-def widened(layers: Sequence[schema.Section], factor: int) -> list[schema.Section]:
+def widened(layers: Sequence[Section], factor: int) -> list[Section]:
     """Return layers with `factor` times as many filters and units, but for the outputs."""
     wide = [
         layer.model_copy(update={"filters": layer.filters * factor})
-        if isinstance(layer, schema.Conv)
+        if isinstance(layer, layer_schema.Conv)
         else layer.model_copy(update={"units": layer.units * factor})
-        if isinstance(layer, schema.Dense)
+        if isinstance(layer, layer_schema.Dense)
         else layer
         for layer in layers
     ]

@@ -16,8 +16,8 @@ from partrain.bench.phases import SERIAL_PHASES, measure_phases, scaling
 from partrain.bench.stages import measure_coordinator, measure_execution, stage_facts
 from partrain.bench.step_model import StepCosts
 from partrain.bench.trial import Array, Trial, say_what_is_left_out, seconds_of
-from partrain.config.schema import Config
-from partrain.config.yaml_file import parse_config
+from partrain.config.reader import parse_config
+from partrain.config.schema.config import Config
 from partrain.kernels import peak
 from partrain.kernels.compiler.options import load
 from partrain.kernels.simd.vectors import LANES

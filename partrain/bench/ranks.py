@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from partrain.bench.host_model import LINKS, HostCosts, widened
 from partrain.bench.trial import Trainer, say_what_is_left_out, seconds_of
-from partrain.config.schema import Config
+from partrain.config.schema.config import Config
 from partrain.kernels.compiler.options import load
 from partrain.network.network import Network
 from partrain.parallel.memory_plan import check_memory

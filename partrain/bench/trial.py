@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from partrain.config.schema import Training
+from partrain.config.schema.training import Training
 from partrain.data.batches import epoch_order
 from partrain.errors import FailedRun
 from partrain.kernels import loops

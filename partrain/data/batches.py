@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema import Data
+from partrain.config.schema.data import Data
 from partrain.data.dataset import Dataset, let_go
 from partrain.errors import ConfigError
 from partrain.kernels.randomness import permutation

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from partrain.config.schema import Config, Data
+from partrain.config.schema.config import Config
+from partrain.config.schema.data import Data
 from partrain.data.batches import SplitRange, split_examples
 from partrain.data.dataset import Dataset
 from partrain.data.label_noise import flip_labels

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from partrain.config.schema import WITH_PATH, Data
-from partrain.config.yaml_file import parse_config, read_config
+from partrain.config.reader import parse_config, read_config
+from partrain.config.schema.data import SOURCES_WITH_PATH, Data
 from partrain.data.arrays import NAMES_OF_FILES
 from partrain.data.idx import FILE_NAMES
 from partrain.data.sources import NAMED
@@ -37,7 +37,7 @@ def read_source(source: str, pictures: Mapping[str, Any]) -> tuple[Data, int]:
         config = read_config(source, [f"data.{key}={_yaml(value)}" for key, value in given.items()])
         return config.data, config.seed
     fields: dict[str, Any] = {"name": _kind_of(source), "when_unavailable": "error"}
-    if fields["name"] in WITH_PATH:
+    if fields["name"] in SOURCES_WITH_PATH:
         fields["path"] = source
     if given and fields["name"] != "folder":
         raise ConfigError(f"{source}: is {fields['name']}; --size, --channels and --on-broken are for pictures")

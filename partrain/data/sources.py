@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from partrain.config.schema import Data
+from partrain.config.schema.data import Data
 from partrain.data import cifar10
 from partrain.data.arrays import load_arrays
 from partrain.data.catalog import CATALOG, DataUnavailable, load_named

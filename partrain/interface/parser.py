@@ -11,6 +11,7 @@ from partrain.interface.command import Command
 from partrain.interface.commands import (
     bench,
     compare,
+    config,
     data_fetch,
     data_pack,
     data_show,
@@ -37,6 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     export.COMMAND,
     import_article.COMMAND,
     bench.COMMAND,
+    config.COMMAND,
     data_fetch.COMMAND,
     data_verify.COMMAND,
     data_show.COMMAND,

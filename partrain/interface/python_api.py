@@ -27,8 +27,8 @@ from partrain.analysis.classification_report import classification_report
 from partrain.analysis.evaluation import compute_evaluation, evaluate_run, require_fitting_images
 from partrain.analysis.prediction import Classifier
 from partrain.analysis.trained_run import TrainedRun, load_trained_run
-from partrain.config.schema import Config
-from partrain.config.yaml_file import parse_config, read_config, read_mapping
+from partrain.config.reader import parse_config, read_config, read_mapping
+from partrain.config.schema.config import Config
 from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION, dataset_of_arrays
 from partrain.data.batches import SplitRange
 from partrain.data.dataset import Dataset

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema import Optimizer, Schedule
+from partrain.config.schema.training import Optimizer, Schedule
 
 Array = NDArray[Any]
 

@@ -13,7 +13,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from partrain.config import schema
+from partrain.config.schema import layers as layer_schema
+from partrain.config.schema.values import Section
 from partrain.errors import ConfigError
 from partrain.network.parameters import Parameter
 
@@ -69,7 +70,7 @@ class Dropout(Layer):
     rate: float = 0.5
 
 
-def build_layers(descriptions: Sequence[schema.Section], input_shape: Shape) -> tuple[Layer, ...]:
+def build_layers(descriptions: Sequence[Section], input_shape: Shape) -> tuple[Layer, ...]:
     """Make the chain of layers for examples of `input_shape` (C, H, W).
 
     Raises
@@ -93,45 +94,45 @@ def build_layers(descriptions: Sequence[schema.Section], input_shape: Shape) -> 
     return tuple(layers)
 
 
-def _gain(following: Sequence[schema.Section]) -> float:
+def _gain(following: Sequence[Section]) -> float:
     """Return 2 for a layer before a ReLU, which drops half of the variance, else 1.
 
     Sources: He et al., arXiv 1502.01852, section 2.2; without a ReLU, LeCun et al., "Efficient BackProp".
     """
     for description in following:
-        if isinstance(description, schema.Relu):
+        if isinstance(description, layer_schema.Relu):
             return 2.0
-        if isinstance(description, schema.Conv | schema.Dense):
+        if isinstance(description, layer_schema.Conv | layer_schema.Dense):
             return 1.0
     return 1.0
 
 
-def _build_layer(name: str, description: schema.Section, shape: Shape, *, gain: float) -> Layer:
+def _build_layer(name: str, description: Section, shape: Shape, *, gain: float) -> Layer:
     match description:
-        case schema.Conv():
+        case layer_schema.Conv():
             return _build_conv(name, description, shape, gain)
-        case schema.MaxPool(window=window):
+        case layer_schema.MaxPool(window=window):
             stride = description.stride or window
             C, H, W = _image(shape)
             P, Q = _num_positions((H, W), window, stride, (0, 0), "window")
             return MaxPool2d(name, shape, (C, P, Q), window=window, stride=stride)
-        case schema.Relu():
+        case layer_schema.Relu():
             return Relu(name, shape, shape)
-        case schema.Flatten():
+        case layer_schema.Flatten():
             return Flatten(name, shape, (math.prod(_image(shape)),))
-        case schema.Dense(units=E):
+        case layer_schema.Dense(units=E):
             if len(shape) != 1:
                 raise ValueError(f"a dense layer takes a row of numbers, not {shape}; put `flatten` before it")
             D = shape[0]
             weight = Parameter(f"{name}.weight", (E, D), math.sqrt(gain / D))
             bias = Parameter(f"{name}.bias", (E,), 0.0)
             return Dense(name, shape, (E,), (weight, bias), multiply_adds=E * D)
-        case schema.Dropout(rate=rate):
+        case layer_schema.Dropout(rate=rate):
             return Dropout(name, shape, shape, rate=rate)
     raise AssertionError(description)
 
 
-def _build_conv(name: str, description: schema.Conv, shape: Shape, gain: float) -> Conv2d:
+def _build_conv(name: str, description: layer_schema.Conv, shape: Shape, gain: float) -> Conv2d:
     C, H, W = _image(shape)
     F, (R, S) = description.filters, description.kernel
     P, Q = _num_positions((H, W), (R, S), description.stride, description.padding, "kernel")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from partrain.config import schema
+from partrain.config.schema.values import Section
 from partrain.errors import ConfigError
 from partrain.network.layers import Dense, Dropout, Layer, Shape, build_layers
 from partrain.network.parameters import ParameterLayout
@@ -34,7 +34,7 @@ class Network:
     drops : whether it has dropout.
     """
 
-    def __init__(self, descriptions: Sequence[schema.Section], input_shape: Shape, num_classes: int) -> None:
+    def __init__(self, descriptions: Sequence[Section], input_shape: Shape, num_classes: int) -> None:
         """Check and build.
 
         Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.config.schema import Training
+from partrain.config.schema.training import Training
 from partrain.errors import ResourceError
 from partrain.network.network import Network, examples_a_call
 from partrain.system.machine import MIB, available_memory

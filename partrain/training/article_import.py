@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema import Config
-from partrain.config.yaml_file import parse_config
+from partrain.config.reader import parse_config
+from partrain.config.schema.config import Config
 from partrain.data.batches import steps_per_epoch
 from partrain.data.dataset import require_file, unreadable
 from partrain.errors import ConfigError, RunError

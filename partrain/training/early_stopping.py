@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from partrain.config.schema import StopEarly
+from partrain.config.schema.training import StopEarly
 
 
 class EarlyStopping:

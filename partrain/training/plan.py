@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from partrain.config.schema import Config
+from partrain.config.schema.config import Config
 from partrain.data.augmentation import require_in_sight
 from partrain.data.batches import (
     SplitRange,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from partrain.config.schema import Config
+from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.errors import ConfigError
 from partrain.kernels.compiler.kernel_set import Kernel, kernel_set

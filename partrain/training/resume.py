@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partrain.config.schema import Config
-from partrain.config.yaml_file import read_config
+from partrain.config.reader import read_config
+from partrain.config.schema.config import Config
 from partrain.errors import ConfigError, DataError, RunError
 from partrain.store import checkpoint
 from partrain.store.run_directory import RunDirectory

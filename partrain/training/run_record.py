@@ -9,7 +9,8 @@ from typing import Any
 import pydantic
 from pydantic import BaseModel, ConfigDict
 
-from partrain.config.schema import Config, PositiveInt
+from partrain.config.schema.config import Config
+from partrain.config.schema.values import PositiveInt
 from partrain.data.label_noise import flipped_examples
 from partrain.errors import RunError
 from partrain.store.run_directory import RunDirectory

@@ -10,7 +10,7 @@ from typing import Any
 from partrain.analysis.evaluation import report_of, write_report
 from partrain.analysis.plots.run_plots import write_plots
 from partrain.analysis.trained_run import padded_names
-from partrain.config.schema import Config
+from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.errors import FailedRun
 from partrain.store.checkpoint import Checkpoint, checkpoint_path

@@ -13,7 +13,7 @@ from PIL import Image
 from partrain.analysis.plots import run_plots
 from partrain.analysis.prediction import Classifier
 from partrain.analysis.trained_run import load_trained_run
-from partrain.config.yaml_file import read_config
+from partrain.config.reader import read_config
 from partrain.data.loading import load_splits
 from tests.noise_data import noise_examples
 from tests.program import Result

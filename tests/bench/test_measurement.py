@@ -18,7 +18,7 @@ from partrain.bench.ranks import MODEL_BATCHES as HOST_BATCHES
 from partrain.bench.ranks import MODEL_HOSTS
 from partrain.bench.step_model import StepCosts
 from partrain.bench.trial import say_what_is_left_out
-from partrain.config.yaml_file import read_config
+from partrain.config.reader import read_config
 from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import step_bytes
 from partrain.parallel.workers.tiles import Tiling

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from partrain.config.schema import Data
+from partrain.config.schema.data import Data
 from partrain.data.batches import (
     SplitRange,
     class_weights,

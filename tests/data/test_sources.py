@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partrain.config.schema import Data
+from partrain.config.schema.data import Data
 from partrain.data.catalog import CATALOG, DataUnavailable, NamedDataset
 from partrain.data.dataset import Dataset
 from partrain.data.idx import FILE_NAMES

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import partrain
-from partrain.config.yaml_file import read_config
+from partrain.config.reader import read_config
 from partrain.errors import FailedRun
 from partrain.parallel.workers import pool
 from partrain.parallel.workers.fork_server import fork_server_pid

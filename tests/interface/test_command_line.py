@@ -32,6 +32,7 @@ USAGE = {
     "export": "--to FILE [--format FORMAT] [-q] RUN",
     "import-article": "[--run-dir DIR] [--mean MEAN] [--std STD] [-q] FILE",
     "bench": f"[--config FILE] [--workers N,N] {ENGINE} [--json] [-q]",
+    "config": "[--json | --markdown] [-q]",
     "data fetch": "[-q] NAME",
     "data verify": "[-q] NAME",
     "data show": f"{IMAGES} [--sheet FILE] [--json] [-q] NAME|PATH",

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from partrain.config.schema import Conv, Dense, Dropout, Flatten, MaxPool, Relu
+from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.kernels import loops
 from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.kernels.compiler.options import load

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from partrain.config.schema import Conv, Dense, Dropout, Flatten, MaxPool, Relu
+from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.errors import ConfigError
 from partrain.network import layers
 from partrain.network.layers import build_layers

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from partrain.config.schema import StopEarly
+from partrain.config.schema.training import StopEarly
 from partrain.store import checkpoint
 from partrain.training.early_stopping import EarlyStopping
 from tests.whole_runs import Runs, outcome, read_json, rows_of, write_config

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partrain.config.yaml_file import read_config
+from partrain.config.reader import read_config
 from partrain.errors import RunError
 from partrain.network.network import Network
 from partrain.store import checkpoint

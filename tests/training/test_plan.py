@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partrain.config.yaml_file import parse_config, read_config
+from partrain.config.reader import parse_config, read_config
 from partrain.errors import ConfigError, ResourceError
 from partrain.parallel import memory_plan
 from partrain.parallel.memory_plan import check_memory

@@ -38,7 +38,7 @@ def _run(context: CommandContext) -> None:
     if options.engine == "mpi":
         _bench_ranks(context)
         return
-    from partrain.config.yaml_file import read_config
+    from partrain.config.reader import read_config
 
     config = None if options.config is None else read_config(options.config)
     from partrain.bench.measurement import measure
@@ -56,7 +56,7 @@ def _bench_ranks(context: CommandContext) -> None:
     from partrain.bench.measurement import DEFAULT_CONFIG
     from partrain.bench.rank_table import describe
     from partrain.bench.ranks import take_part_in_bench
-    from partrain.config.yaml_file import parse_config, read_config
+    from partrain.config.reader import parse_config, read_config
     from partrain.training.mpi.job import run_on_ranks
 
     def lead(session: Session) -> dict[str, Any]:

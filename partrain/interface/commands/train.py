@@ -14,7 +14,7 @@ from partrain.interface.training_session import run_session
 from partrain.store.run_lookup import find_run
 
 if TYPE_CHECKING:  # imports Numba
-    from partrain.config.schema import Config
+    from partrain.config.schema.config import Config
     from partrain.training.initial_parameters import InitialParameters
     from partrain.training.session import Session
 
@@ -72,7 +72,7 @@ def _train(context: CommandContext, session: Session) -> Path:
 
 def _read_inputs(context: CommandContext) -> tuple[Config, InitialParameters | None]:
     """Return the configuration, and the parameters of `--init-from`."""
-    from partrain.config.yaml_file import read_config
+    from partrain.config.reader import read_config
     from partrain.store.run_directory import validate_run_name
 
     options = context.options

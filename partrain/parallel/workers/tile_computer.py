@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema import Augment
+from partrain.config.schema.training import Augment
 from partrain.data.augmentation import Augmentation
 from partrain.kernels import loops
 from partrain.kernels.compiler.kernel_set import kernel_set

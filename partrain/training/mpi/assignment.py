@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema import Config
+from partrain.config.schema.config import Config
 
 _HEADER_BYTES = struct.Struct("<q")
 

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema import Training
+from partrain.config.schema.training import Training
 from partrain.kernels.randomness import normals_of_words, philox_words
 from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
 from partrain.parallel.workers.commands import Command

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from partrain.config.schema import Privacy, Training
+from partrain.config.schema.training import Privacy, Training
 from partrain.data.batches import steps_per_epoch
 from partrain.errors import ConfigError
 from partrain.training.privacy.accounting import Accountant, least_noise

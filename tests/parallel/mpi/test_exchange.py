@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from partrain.config.yaml_file import read_config
+from partrain.config.reader import read_config
 from partrain.errors import FailedRun
 from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import exchanged_arrays, step_bytes

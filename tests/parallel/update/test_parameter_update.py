@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from partrain.config.schema import Optimizer, Schedule
+from partrain.config.schema.training import Optimizer, Schedule
 from partrain.kernels import loops, update
 from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.kernels.ipc.signal_words import homes_at

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from partrain.config.schema import Augment, Elastic
+from partrain.config.schema.training import Augment, Elastic
 from partrain.parallel.workers.commands import FILES, Command, Operation
 from partrain.parallel.workers.tile_computer import Computation, TileComputer
 

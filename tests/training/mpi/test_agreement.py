@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from partrain.config.yaml_file import read_config
+from partrain.config.reader import read_config
 from partrain.errors import UserError
 from partrain.training.mpi.agreement import RanksDisagree, require_agreement, require_same_command
 from partrain.training.plan import plan_training

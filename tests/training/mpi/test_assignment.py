@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from partrain.config.yaml_file import read_config
+from partrain.config.reader import read_config
 from partrain.training.mpi.assignment import Assignment
 
 

@@ -1,0 +1,77 @@
+"""The identity of a configuration: the part of it that decides the results.
+
+Two configurations with the same identity give the same parameters after the same number of steps. One rule says what
+belongs to it:
+
+    The identity holds every key of the resolved configuration, except
+    1. runtime keys, which never change a result;
+    2. horizon keys, which say how long to train;
+    3. keys that format 1 gained after its first version, while they have a value that leaves results as they were
+       without the key. So a run keeps its identity when the format gains a key.
+
+Sections that are left without keys are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+RUNTIME_KEYS = (
+    "logging",
+    "checkpoints",
+    "workers",
+    "training.per_example.statistics",
+    "training.per_example.by_layer",
+)
+# With `training.stop_early`, these decide when training stops: then they are no runtime keys.
+EVALUATION_KEYS = ("logging.evaluate_every_epochs", "logging.evaluate_every_steps")
+HORIZON_KEYS = ("training.epochs", "training.max_steps")
+# The keys of the third exception, each with its neutral values.
+ADDED_KEYS: Mapping[str, tuple[object, ...]] = {
+    "data.size": (None,),
+    "data.channels": (None,),
+    "data.on_broken": (None,),
+    "data.label_noise": (0,),
+    "training.stop_early": (None,),
+    "training.class_weights": (None,),
+    "training.per_example.clip": (None, math.inf),
+    "training.augment": (None,),
+    "training.privacy": (None,),
+}
+
+
+def identity_of(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the identity of a whole configuration, given as plain containers."""
+    runtime_exceptions = EVALUATION_KEYS if mapping["training"]["stop_early"] is not None else ()
+    identity: dict[str, Any] = {}
+    for key, value in _flatten(mapping):
+        is_runtime = any(key == runtime or key.startswith(f"{runtime}.") for runtime in RUNTIME_KEYS)
+        if is_runtime and key not in runtime_exceptions:
+            continue
+        if key in HORIZON_KEYS or value in ADDED_KEYS.get(key, ()):
+            continue
+        *sections, name = key.split(".")
+        section = identity
+        for parent in sections:
+            section = section.setdefault(parent, {})
+        section[name] = value
+    return identity
+
+
+def identity_digest(identity: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of an identity as canonical JSON, in hexadecimal."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted path and the value of every key whose value is not a mapping itself."""
+    for name, value in mapping.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,78 @@
+"""Reads a configuration from a YAML file, with the changes that `--set` makes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from partrain.config.overrides import apply_override
+from partrain.config.schema.config import Config
+from partrain.config.validation_messages import explain
+from partrain.config.yaml_loader import load_yaml
+from partrain.errors import ConfigError
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check a configuration file.
+
+    Parameters
+    ----------
+    path : the YAML file.
+    overrides : `KEY=VALUE` texts, as `--set` takes them: a dotted path and a YAML value.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, is not YAML, or has errors; the message lists all of them, each with its key.
+    """
+    mapping = read_mapping(path)
+    for override in overrides:
+        apply_override(mapping, override)
+    return parse_config(mapping, source=str(path))
+
+
+def read_mapping(path: str | Path) -> dict[Any, Any]:
+    """Read a configuration file as plain containers, without checking keys and values.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, is not YAML, or does not hold a mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is not a text file in UTF-8"
+        raise ConfigError(f"cannot read the configuration {path}: {cause}") from error
+    mapping = load_yaml(text, str(path))
+    if mapping is None:
+        raise ConfigError(f"{path} is empty; a configuration needs at least `data` and `network`")
+    if not isinstance(mapping, dict):
+        kind = "a list" if isinstance(mapping, list) else "a text" if isinstance(mapping, str) else "a single value"
+        raise ConfigError(f"{path} holds {kind}; a configuration is a mapping of keys to values")
+    return mapping
+
+
+def parse_config(mapping: dict[Any, Any], *, source: str) -> Config:
+    """Check a configuration given as plain containers.
+
+    Parameters
+    ----------
+    mapping : the configuration.
+    source : what messages call it, such as its file.
+
+    Raises
+    ------
+    ConfigError
+        Lists all errors, each with its key.
+    """
+    try:
+        return Config.model_validate(mapping)
+    except pydantic.ValidationError as error:
+        lines = [explain(details) for details in error.errors()]
+        count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
+        message = "\n  ".join([f"{source}: {count} in the configuration", *lines])
+        raise ConfigError(message) from error

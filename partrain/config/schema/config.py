@@ -1,0 +1,99 @@
+"""The whole configuration, and its sections `logging`, `checkpoints` and `workers`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from partrain.config.identity import identity_digest, identity_of
+from partrain.config.schema.data import Data
+from partrain.config.schema.layers import LayerEntry
+from partrain.config.schema.training import Training
+from partrain.config.schema.values import NonNegativeInt, PositiveInt, Section
+
+
+class Logging(Section):
+    """How often the run is measured, and whether it draws plots."""
+
+    every_steps: PositiveInt = Field(10, description="The interval between logged metrics, in steps.")
+    evaluate_every_epochs: PositiveInt | None = Field(
+        1,
+        description="The interval between evaluations on the validation examples, in epochs. The end is always "
+        "evaluated. null: no evaluation at the ends of epochs.",
+    )
+    evaluate_every_steps: PositiveInt | None = Field(
+        None, description="An interval between further evaluations, in steps. null: no further evaluations."
+    )
+    plots: bool = Field(True, description="Draw plots at the end, if matplotlib is installed.")
+
+
+class Checkpoints(Section):
+    """How often the run is saved, and which checkpoints are kept."""
+
+    every_steps: PositiveInt | None = Field(
+        500,
+        description="The interval between checkpoints, in steps; the end of each epoch is always saved. null: only "
+        "that.",
+    )
+    keep_last: PositiveInt = Field(2, description="The number of newest checkpoints to keep.")
+    keep_best: bool = Field(
+        True,
+        description="Keep the checkpoint with the highest validation accuracy as well; of equal ones, the earliest.",
+    )
+
+
+class Workers(Section):
+    """How the worker processes are supervised; `--workers` says how many there are."""
+
+    max_restarts: NonNegativeInt = Field(
+        8, description="How many dead or hung workers are replaced. When one more dies, the run is saved and fails."
+    )
+
+
+class Config(Section):
+    """A whole configuration."""
+
+    format: Literal[1] = Field(1, description="The version of the configuration's format.")
+    name: str = Field("run", description="The name of the run; it ends the name of the run's directory.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="The seed of the initial parameters, the order of the examples, augmentation and dropout."
+    )
+    data: Data
+    network: Annotated[list[LayerEntry], Field(min_length=1)] = Field(
+        description="The layers, in order, e.g. `[flatten, dense: {units: 10}]`. Softmax and cross-entropy follow by "
+        "themselves. `--set network.N…` changes the layer number N, counted from 0."
+    )
+    training: Training = Training()
+    logging: Logging = Logging()
+    checkpoints: Checkpoints = Checkpoints()
+    workers: Workers = Workers()
+
+    @pydantic.model_validator(mode="after")
+    def _require_evaluations_for_early_stopping(self) -> Config:
+        logging = self.logging
+        if self.training.stop_early and not (logging.evaluate_every_epochs or logging.evaluate_every_steps):
+            raise ValueError(
+                "training.stop_early needs evaluations during training; "
+                "set logging.evaluate_every_epochs or logging.evaluate_every_steps"
+            )
+        return self
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the configuration as plain containers; `parse_config` turns them back into an equal one."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Return the configuration as a YAML document."""
+        text: str = yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True, width=110)
+        return text
+
+    def identity(self) -> dict[str, Any]:
+        """Return the part of the configuration that decides the results; see `config.identity`."""
+        return identity_of(self.to_mapping())
+
+    def identity_digest(self) -> str:
+        """Return the SHA-256 of the identity, in hexadecimal."""
+        return identity_digest(self.identity())

@@ -1,0 +1,89 @@
+"""The section `data`: which examples a run trains on."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from partrain.config.schema.values import Fraction, NonNegativeInt, PositiveInt, PositivePair, Section
+
+# The data sets that `data.path` belongs to, and the keys of those that consist of pictures.
+SOURCES_WITH_PATH = ("idx", "arrays", "folder")
+PICTURE_KEYS = ("size", "channels", "on_broken")
+
+
+class Data(Section):
+    """Which examples to train on."""
+
+    name: Literal["mnist", "fashion-mnist", "cifar-10", "synthetic-digits", "idx", "arrays", "folder", "memory"] = (
+        Field(
+            description="The data set. `mnist`, `fashion-mnist` and `cifar-10` are read from this machine or "
+            "downloaded; `synthetic-digits` are drawn by partrain; `idx`, `arrays` and `folder` are your own files "
+            "at `data.path`; `memory` stands for arrays that a Python program passed to `partrain.train`.",
+        )
+    )
+    path: str | None = Field(
+        None,
+        description="Where your own files are. For `idx`, a directory with four files named like MNIST's. For "
+        "`arrays`, an `.npz` file or a directory of `.npy` files: `train_images`, `train_labels`, `test_images`, "
+        "`test_labels`; images (N,H,W) or (N,C,H,W), uint8 or float32; optionally `class_names` and "
+        "`validation_examples` (that many at the end of the training examples are for validation). For `folder`, a "
+        "directory with one subdirectory of pictures per class.",
+    )
+    size: PositivePair | None = Field(
+        None,
+        description="With `folder`, where it is required: the size that pictures are resized to, in pixels. Other "
+        "proportions are stretched.",
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="With `folder`: read pictures as grey (1) or colour (3). With `folder` the default is 3."
+    )
+    on_broken: Literal["error", "skip"] | None = Field(
+        None,
+        description="With `folder`: when a picture cannot be read, stop with an error or skip the picture. With "
+        "`folder` the default is `error`.",
+    )
+    train_examples: PositiveInt | None = Field(
+        None,
+        description="The number of examples to train on, counted from the beginning of the training file. null: all "
+        "that validation does not take.",
+    )
+    validation_examples: NonNegativeInt | None = Field(
+        None,
+        description="The number of examples to validate on; they follow the training examples in the file. null: the "
+        "rest of the file. If both numbers are null, a sixth of the file is for validation.",
+    )
+    when_unavailable: Literal["synthetic-digits", "error"] = Field(
+        "synthetic-digits",
+        description="What to do if a named data set is not on this machine and cannot be downloaded: train on "
+        "synthetic digits, with a prominent warning, or stop with an error.",
+    )
+    label_noise: Fraction = Field(
+        0.0,
+        description="The fraction of the training examples whose label is replaced by a random other class. The seed "
+        "decides which; `run.json` lists them under `data.label_noise`.",
+    )
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _fill_in_for_pictures(cls, mapping: Any) -> Any:
+        if isinstance(mapping, dict) and mapping.get("name") == "folder":
+            values = {key: value for key, value in mapping.items() if value is not None}
+            return {"channels": 3, "on_broken": "error"} | values
+        return mapping
+
+    @pydantic.model_validator(mode="after")
+    def _require_keys_that_fit_name(self) -> Data:
+        if self.name in SOURCES_WITH_PATH and self.path is None:
+            raise ValueError(f"data.path must say where the data is when data.name is {self.name}")
+        if self.name not in SOURCES_WITH_PATH and self.path is not None:
+            raise ValueError(f"data.path goes with data.name {' or '.join(SOURCES_WITH_PATH)}, not with {self.name}")
+        if self.name == "folder" and self.size is None:
+            raise ValueError("data.size must give the size that pictures are resized to: a number or [rows, columns]")
+        if self.name != "folder":
+            superfluous = [key for key in PICTURE_KEYS if getattr(self, key) is not None]
+            if superfluous:
+                raise ValueError(f"data.{superfluous[0]} goes with data.name folder, not with {self.name}")
+        return self

@@ -1,0 +1,213 @@
+"""The section `training`: what a step computes, and how many steps there are."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
+
+from partrain.config.schema.values import (
+    FitsFloat32,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeFloatPair,
+    NonNegativeInt,
+    PositiveInt,
+    Section,
+)
+
+
+class Optimizer(Section):
+    """Adam with decoupled weight decay (AdamW)."""
+
+    name: Literal["adam"] = Field("adam", description="The optimizer: Adam with decoupled weight decay.")
+    lr: FitsFloat32 = Field(0.001, description="The learning rate, before the schedule changes it.")
+    beta1: Fraction = Field(0.9, description="Adam's decay rate of the first moment.")
+    beta2: Fraction = Field(0.999, description="Adam's decay rate of the second moment.")
+    eps: FitsFloat32 = Field(1e-8, description="Adam's epsilon, added to the square root of the second moment.")
+    weight_decay: NonNegativeFloat = Field(0.0, description="Decoupled weight decay, as in AdamW.")
+
+
+class Schedule(Section):
+    """How the learning rate changes over the steps."""
+
+    name: Literal["constant", "cosine", "step"] = Field(
+        "constant", description="How the learning rate changes after the warmup."
+    )
+    warmup_steps: NonNegativeInt = Field(
+        0, description="The number of steps over which the learning rate rises linearly at the beginning."
+    )
+    decay_steps: PositiveInt | None = Field(
+        None,
+        description="`cosine`: the step at which the rate reaches `final_lr`; it stays there. null: all steps of "
+        "`training.epochs`. Neither `max_steps` nor a later `--epochs` changes the resolved number.",
+    )
+    final_lr: NonNegativeFloat = Field(0.0, description="`cosine`: the rate at the end.")
+    every_steps: PositiveInt = Field(
+        1000, description="`step`: the interval, in steps, at which the rate is multiplied by `factor`."
+    )
+    factor: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="`step`: the factor.")
+
+
+class StopEarly(Section):
+    """Stop when the evaluations no longer improve."""
+
+    metric: Literal["validation/loss", "validation/accuracy"] = Field(
+        "validation/loss", description="The metric to watch."
+    )
+    patience: PositiveInt = Field(
+        3, description="The number of evaluations in a row without an improvement after which training stops."
+    )
+    min_delta: NonNegativeFloat = Field(
+        0.0, description="How much better than the best a metric must be to count as an improvement."
+    )
+
+
+class PerExample(Section):
+    """What happens to each example's own gradient, before gradients are summed."""
+
+    statistics: bool = Field(
+        False,
+        description="Log the norms of the examples' gradients and the gradient noise scale. The parameters stay the "
+        "same.",
+    )
+    by_layer: bool = Field(False, description="Log the norms for each layer as well. Needs `statistics: true`.")
+    clip: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="The largest norm of an example's gradient; larger gradients are scaled down to it before the sum. "
+        "`.inf` scales none, null: no clipping.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _require_statistics_for_layers(self) -> PerExample:
+        if self.by_layer and not self.statistics:
+            raise ValueError("by_layer refines the statistics; set training.per_example.statistics: true as well")
+        if self.clip is not None and not 1e-30 <= self.clip <= 1e30 and self.clip != math.inf:
+            raise ValueError("clip must be a norm from 1e-30 to 1e30, or .inf")
+        return self
+
+    @property
+    def clips(self) -> bool:
+        """Whether a gradient may be scaled down; an infinite norm scales none."""
+        return self.clip is not None and self.clip != math.inf
+
+
+class Elastic(Section):
+    """Elastic distortion: each pixel is displaced by smooth noise."""
+
+    alpha: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        description="Each pixel is displaced, in rows and in columns, by uniform noise in (-1, 1), smoothed by a "
+        "Gaussian and multiplied by `alpha`: by 0.16 `alpha`/`sigma` pixels on average (root mean square).",
+    )
+    sigma: Annotated[float, Field(ge=1, le=1e6)] = Field(
+        description="The standard deviation of the Gaussian that smooths the noise, in pixels."
+    )
+
+
+class Augment(Section):
+    """The random changes of training images."""
+
+    shift: NonNegativeFloatPair = Field((0.0, 0.0), description="The largest shift in each direction, in pixels.")
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(
+        0.0, description="The largest rotation about the centre in each direction, in degrees."
+    )
+    scale: Fraction = Field(
+        0.0, description="The largest change of size: the factor lies between 1 - `scale` and 1 + `scale`."
+    )
+    elastic: Elastic | None = Field(None, description="Distort elastically. null: no distortion.")
+
+
+class Privacy(Section):
+    """Differentially private training: sampled batches, and noise on the sum of the clipped gradients."""
+
+    noise_multiplier: Annotated[float, Field(ge=0.1, le=1e4, allow_inf_nan=False)] | None = Field(
+        None,
+        description="The standard deviation of the noise, as a multiple of `per_example.clip`. null: computed from "
+        "`target_epsilon` over all steps.",
+    )
+    delta: Annotated[float, Field(gt=0, lt=1)] = Field(description="The delta at which epsilon is computed.")
+    target_epsilon: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
+        None,
+        description="Training stops before a step that would exceed this epsilon. Needed without `noise_multiplier`.",
+    )
+    source: Literal["secure", "seeded"] = Field(
+        "secure",
+        description="Where randomness comes from. `secure`: the system's cryptographic generator; no two runs are "
+        "equal. `seeded`: the seed; runs are reproducible and not private, because the noise can be subtracted.",
+    )
+    max_batch_size: PositiveInt | None = Field(
+        None,
+        description="How many examples are computed at a time; a larger batch takes several rounds. null: six standard "
+        "deviations above the expected batch size.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _require_noise_or_target(self) -> Privacy:
+        if self.noise_multiplier is None and self.target_epsilon is None:
+            raise ValueError("give noise_multiplier, or target_epsilon, from which it is computed")
+        return self
+
+
+class Training(Section):
+    """What a step computes, and how many steps there are."""
+
+    epochs: PositiveInt = Field(1, description="How many times to go through the training examples.")
+    max_steps: PositiveInt | None = Field(
+        None, description="The number of steps after which training stops, if `epochs` has more."
+    )
+    batch_size: PositiveInt = Field(
+        32, description="The number of examples per step. With `privacy`, the expected number."
+    )
+    tile: PositiveInt = Field(
+        4, description="The number of examples that a worker computes together; the unit of work that workers share."
+    )
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    stop_early: StopEarly | None = Field(
+        None, description="Stop when validation no longer improves, e.g. `{patience: 3}`. null: never."
+    )
+    class_weights: Literal["balanced"] | None = Field(
+        None,
+        description="`balanced`: multiply the loss and the gradient of each example by N / (classes * examples of its "
+        "class), as scikit-learn does. `train/loss` is then the mean of the weighted losses; evaluations are not "
+        "weighted.",
+    )
+    per_example: PerExample = PerExample()
+    augment: Augment | None = Field(
+        None,
+        description="Change training images at random, anew in each epoch, e.g. `{shift: 2, rotation: 10}`. null: "
+        "leave them as they are.",
+    )
+    privacy: Privacy | None = Field(
+        None,
+        description="Train with differential privacy (DP-SGD), e.g. `{delta: 1.0e-5, target_epsilon: 3}`. Needs "
+        "`per_example.clip`; not allowed with `class_weights`. null: without.",
+    )
+    kernels: Literal["fast", "loops"] = Field(
+        "fast", description="The optimised kernels, or the plain loops that define what they compute."
+    )
+    dtype: Literal["float32", "float64"] = Field(
+        "float32", description="The type of all numbers. `float64` needs `kernels: loops`."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _require_loops_for_float64(self) -> Training:
+        if self.dtype == "float64" and self.kernels == "fast":
+            raise ValueError("the fast kernels compute in float32; dtype float64 needs kernels: loops")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _require_clipping_for_privacy(self) -> Training:
+        if self.privacy and not self.per_example.clips:
+            raise ValueError(
+                "training.privacy hides each example's clipped gradient in noise; "
+                "set training.per_example.clip to a finite norm, for example 1.0"
+            )
+        if self.privacy and self.class_weights is not None:
+            raise ValueError(
+                "training.class_weights are counted from the labels, which training.privacy does not account for; "
+                "leave one of them out"
+            )
+        return self

@@ -1,0 +1,83 @@
+"""Turns pydantic's validation errors into messages: the key, what is wrong with it, and the nearest known key."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from partrain.config.schema.config import Config
+from partrain.config.schema.layers import LAYERS
+from partrain.config.schema.values import Section, section_in
+from partrain.errors import did_you_mean
+
+# The messages of pydantic that speak of Python's types, in the terms of YAML.
+_MESSAGES = {
+    "model_type": "must be a mapping of keys to values",
+    "list_type": "must be a list",
+    "string_type": "must be a text",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "too_long": "must have at most {max_length} entries",
+    "too_short": "must have at least {min_length} entries",
+    "missing": "is needed",
+}
+
+
+def explain(details: Any) -> str:
+    """Return one error as `path.of.key: what is wrong`.
+
+    Parameters
+    ----------
+    details : an entry of `pydantic.ValidationError.errors()`.
+    """
+    location = [str(part) for part in details["loc"]]
+    path = ".".join(location) or "the configuration"
+    if details["type"] == "extra_forbidden":
+        siblings = _known_keys(location[:-1])
+        return f"{path}: unknown key{did_you_mean(location[-1], siblings) or _did_you_mean_elsewhere(location[-1])}"
+    if details["type"] == "missing":
+        return f"{path}: this key is needed"
+    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if details["type"] == "value_error":
+        return message if location and message.startswith(location[0]) else f"{path}: {message}"
+    message = _MESSAGES.get(details["type"], message).format(**details.get("ctx", {}))
+    value = details["input"]
+    return f"{path}: {message}, not {shorten(repr(value) if isinstance(value, str) else value)}"
+
+
+def shorten(value: Any) -> str:
+    """Return a value as a text of at most 60 characters."""
+    text = value if isinstance(value, str) else reprlib.repr(value)  # bounded: aliases can make a value huge
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _known_keys(location: Sequence[str]) -> list[str]:
+    """Return the keys of the section at `location`."""
+    if location[:1] == ["network"]:
+        return [key for key in LAYERS[location[2]].model_fields if key != "kind"]
+    section: type[Section] = Config
+    for part in location:
+        inner = section_in(section.model_fields[part].annotation)
+        assert inner is not None
+        section = inner
+    return list(section.model_fields)
+
+
+def _did_you_mean_elsewhere(key: str) -> str:
+    """Name the key of another section with the same or nearly the same name."""
+    path_of_key = {path.rpartition(".")[2]: path for path in reversed(list(_paths_of_values()))}
+    matches = difflib.get_close_matches(key, list(path_of_key), n=1)
+    return f"; did you mean {path_of_key[matches[0]]}?" if matches else ""
+
+
+def _paths_of_values(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
+    for key, field in section.model_fields.items():
+        inner = section_in(field.annotation)
+        if inner is not None:
+            yield from _paths_of_values(inner, f"{prefix}{key}.")
+        else:
+            yield prefix + key

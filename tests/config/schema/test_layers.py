@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+from partrain.config.schema.layers import Dropout, Relu
+from tests.config.sample_configs import EVERYTHING, SMALLEST
+
+
+@pytest.mark.parametrize(("text", "pair"), [("3", (3, 3)), ("[3, 4]", (3, 4)), ("[3, 3]", (3, 3))])
+def test_a_size_is_a_number_or_rows_and_columns(read, text, pair):
+    layer = read(f"data: {{name: mnist}}\nnetwork: [max_pool: {{window: {text}, stride: {text}}}]").network[0]
+    assert (layer.window, layer.stride) == (pair, pair)
+
+
+def test_equal_rows_and_columns_are_written_as_one_number(read):
+    network = read(EVERYTHING).to_mapping()["network"]
+    assert network[0] == {"conv": {"filters": 4, "kernel": [5, 3], "stride": [2, 1], "padding": [0, 2]}}
+    assert network[2] == {"max_pool": {"window": [2, 3], "stride": 1}}
+    assert network[3] == {"conv": {"filters": 4, "kernel": 1, "stride": 1, "padding": 0}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0", "-1", "[3, 0]", "[-1, 3]", "[3]", "[3, 3, 3]", "[]", "1.5", "[1.5, 1]", "true", "x", "{a: 1}", "null"],
+)
+def test_an_invalid_size_is_refused(refusal, text):
+    network = f"network: [conv: {{filters: 1, kernel: {text}}}, flatten, dense: {{units: 10}}]"
+    assert "network.0.conv.kernel" in refusal("data: {name: mnist}\n" + network)
+
+
+def test_padding_may_be_zero_but_not_negative(read, refusal):
+    text = "data: {{name: mnist}}\nnetwork: [conv: {{filters: 1, kernel: 3, padding: {}}}]"
+    assert read(text.format("0")).network[0].padding == (0, 0)
+    assert read(text.format("[0, 2]")).network[0].padding == (0, 2)
+    assert "network.0.conv.padding" in refusal(text.format("-1"))
+
+
+@pytest.mark.parametrize("entry", ["relu", "relu:", "relu: {}"])
+def test_a_layer_without_fields_may_be_written_as_its_name(read, entry):
+    assert read(f"data: {{name: mnist}}\nnetwork:\n  - {entry}\n").network == [Relu()]
+
+
+LAYER_ERRORS = {
+    "dens: {units: 10}": "unknown layer 'dens'; did you mean dense?",
+    "softmax": "unknown layer 'softmax'",
+    "5": "a layer is written as",
+    "null": "a layer is written as",
+    "[relu]": "a layer is written as",
+    "{conv: {filters: 1, kernel: 1}, relu: {}}": "a layer is written as",
+    "{kind: relu}": "unknown layer 'kind'",
+    "{relu: {kind: relu}}": "unknown key kind",
+    "flatten: 3": "the fields of flatten are written as",
+    "conv": "network.0.conv.filters: this key is needed",
+    "dense: {}": "network.0.dense.units: this key is needed",
+    "dense: {units: 0}": "network.0.dense.units: must be greater than 0, not 0",
+}
+
+
+@pytest.mark.parametrize(("entry", "expected"), LAYER_ERRORS.items())
+def test_an_invalid_layer_is_reported_with_its_number(refusal, entry, expected):
+    message = refusal(f"data: {{name: mnist}}\nnetwork:\n  - {entry}\n  - relu\n")
+    assert "network.0" in message
+    assert expected in message
+
+
+def test_dropout_reads_back_equal(read):
+    config = read(SMALLEST, "network=[flatten, dropout: {rate: 0.5}, dense: {units: 10}]")
+    assert config.network[1] == Dropout(rate=0.5)
+    assert read(config.to_yaml()) == config
