@@ -134,7 +134,7 @@ def write_sheet(dataset: Dataset, splits: Mapping[str, SplitRange], path: Path) 
     except ModuleNotFoundError:
         raise MissingPackage("matplotlib", "plots", "the sheet of examples") from None
     from partrain.analysis.plots.class_labels import ClassLabels
-    from partrain.analysis.plots.images import draw_examples
+    from partrain.analysis.plots.image_sheets import draw_examples
     from partrain.system.durable_files import write_durably
 
     train = splits["train"]

@@ -1,1 +1,1 @@
-"""Pictures of a run, drawn with matplotlib (the extra `plots`). Only run_plots may be imported without it."""
+"""Plots of a run, drawn with matplotlib (the extra `plots`). Without it only the modules that write files import."""

@@ -1,6 +1,6 @@
-"""Where pictures are drawn: figures of their own on the Agg canvas, in one style, whatever the user has set.
+"""Figures in one style, independent of the user's matplotlib settings, rendered by the Agg backend.
 
-pyplot is never imported: it keeps figures, and chooses a backend, for the whole process.
+pyplot is never imported, because it keeps figures and selects a backend for the whole process.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# 8 x 5 inches are 960 pixels: the text can be read where a page shows them at 800.
+# 8 x 5 inches are 960 x 600 pixels: text stays readable on a page that scales the image to 800.
 DOTS_PER_INCH = 120
 
-# Of the palette of Okabe and Ito, made to be told apart by everybody (Wong, Nature Methods 8, 441, 2011).
+# From the palette of Okabe and Ito, which colour-blind readers can distinguish (Wong, Nature Methods 8, 441, 2011).
 BLUE, LIGHT_BLUE, ORANGE, VERMILION = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 GREY = "#595959"
 
-# Any: matplotlib's types know every name of a setting, in newer versions alone.
+# Any, because only newer versions of matplotlib have types for the names of settings.
 _STYLE: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 11,
@@ -39,7 +39,7 @@ _STYLE: Any = {
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Draw in this program's style within; the settings of the process are as before afterwards."""
+    """Draw in partrain's style within the context; restore the settings of the process afterwards."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -47,14 +47,14 @@ def house_style() -> Iterator[None]:
 
 
 def new_figure(width: float = 8.0, height: float = 5.0) -> Figure:
-    """Return an empty figure, its size in inches."""
+    """Return an empty figure; width and height are in inches."""
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def new_axes(figure: Figure, title: str, x_label: str, y_label: str) -> Axes:
-    """Return the only axes of a figure, with a grid."""
+    """Return the axes of a figure with a single plot, with a grid."""
     axes = figure.add_subplot()
     axes.set_title(title)
     axes.set_xlabel(x_label)
@@ -64,7 +64,7 @@ def new_axes(figure: Figure, title: str, x_label: str, y_label: str) -> Axes:
 
 
 def to_png(figure: Figure) -> bytes:
-    """Return the figure as a PNG file; equal figures are equal bytes, for one version of matplotlib."""
+    """Return the figure as a PNG file; with one version of matplotlib, equal figures give equal bytes."""
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""Names of classes as they can be drawn: in any script for which the machine has a font."""
+"""Labels of classes in plots, in any script for which the machine has a font."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from matplotlib.ft2font import FT2Font
 
 from partrain.system.terminal_text import printable
 
-# The font that comes with matplotlib.
+# The font that is part of matplotlib.
 BASE_FAMILY = "DejaVu Sans"
 MAX_CHARACTERS = 24
 
 
 @dataclass(frozen=True)
 class ClassLabels:
-    """What stands in a picture for each class, and the fonts in which it is drawn.
+    """The label of each class, and the fonts to draw the labels in.
 
     Attributes
     ----------
-    texts : the names, long ones shortened; "class 3" for a name that no font of this machine has the characters of.
-    families : fonts, the later ones for characters that the earlier ones lack.
+    texts : the names, long ones shortened; "class 3" if no font of this machine can draw the name.
+    families : font families; later ones supply the characters that earlier ones lack.
     """
 
     texts: tuple[str, ...]
@@ -32,13 +32,13 @@ class ClassLabels:
 
     @classmethod
     def of(cls, class_names: Sequence[str]) -> ClassLabels:
-        """Choose labels and fonts for these names."""
+        """Return labels and fonts for these names."""
         names = [_shorten(printable(name)) for name in class_names]
-        missing = {character for name in names for character in name} - _characters_of(BASE_FAMILY)
+        missing = {character for name in names for character in name} - characters_of(BASE_FAMILY)
         families = [BASE_FAMILY]
         if missing:
-            for family in _families():
-                covered = missing & _characters_of(family)
+            for family in font_families():
+                covered = missing & characters_of(family)
                 if covered:
                     families.append(family)
                     missing -= covered
@@ -52,11 +52,11 @@ def _shorten(name: str) -> str:
     return name if len(name) <= MAX_CHARACTERS else name[: MAX_CHARACTERS - 1] + "…"
 
 
-def _families() -> list[str]:
-    """Return the fonts of this machine that have an upright face of normal weight.
+def font_families() -> list[str]:
+    """Return the font families of this machine that have an upright face of normal weight.
 
-    Of others matplotlib would log that it draws with another face. Its list may be older than the removal of a font.
-    A font of last resort has a box for everything.
+    For other families matplotlib would log that it substitutes a face. Its list may be out of date, so each file is
+    checked. Fonts of last resort are excluded, because they draw a box for every character.
     """
     faces = [entry for entry in font_manager.fontManager.ttflist if entry.style == entry.variant == "normal"]
     families = {e.name for e in faces if e.weight in (400, "normal", "regular") and os.path.isfile(e.fname)}
@@ -64,11 +64,8 @@ def _families() -> list[str]:
 
 
 @cache
-def _characters_of(family: str) -> frozenset[str]:
-    """Return the characters that the font has a glyph for: of the file that a text in this family is drawn with.
-
-    A font that is gone or damaged has none.
-    """
+def characters_of(family: str) -> frozenset[str]:
+    """Return the characters for which the family has a glyph; empty if the font file is missing or damaged."""
     try:
         path = font_manager.findfont(font_manager.FontProperties(family=[family]), fallback_to_default=False)
         return frozenset(chr(code) for code in FT2Font(str(path)).get_charmap())

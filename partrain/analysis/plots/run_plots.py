@@ -1,4 +1,4 @@
-"""All pictures of a run, drawn and written into its folder `plots`; without matplotlib, how to get it."""
+"""The plots of a run: curves, recall, confusion matrix, filters, misclassified examples."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from partrain.analysis.plots.plot_files import can_draw, write_figures
 from partrain.data.batches import SplitRange
 from partrain.data.dataset import Dataset
 from partrain.errors import RunError
@@ -14,7 +15,6 @@ from partrain.network.layers import Conv2d
 from partrain.network.network import Network
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
-from partrain.system.durable_files import make_folders, write_durably
 from partrain.system.messages import Messages
 
 if TYPE_CHECKING:
@@ -30,20 +30,20 @@ def write_plots(
     report: Mapping[str, Any],
     messages: Messages,
 ) -> None:
-    """Draw the pictures of a run, and write them; what cannot be drawn or written is a warning.
+    """Draw the plots of a run, and write them into its directory `plots`; a failure is a warning.
 
     Parameters
     ----------
-    run : its metrics are read, and the pictures go there.
-    network, parameters : the network, and the vector of its parameters.
-    dataset, split : the images that `report` is of.
-    report : the figures of an evaluation, see `evaluation.report_of`.
-    messages : where to speak.
+    run : the run; its metrics are read.
+    network, parameters : the network, and its vector of parameters.
+    dataset, split : the examples that were evaluated.
+    report : the evaluation, see `classification_report`; with its split.
+    messages : messages to the user.
 
     Side effects
     ------------
     Writes `cost.png`, `accuracy.png`, `filters.png`, and `recall-<split>.png`, `confusion-<split>.png`,
-    `misclassified-<split>.png`: those that there is something to draw for. Needs no lock.
+    `misclassified-<split>.png`, as far as there is something to draw. Takes no lock.
     """
     if not can_draw(messages):
         return
@@ -52,38 +52,7 @@ def write_plots(
     except (RunError, OSError) as error:
         messages.warn(f"no curves are drawn: {error}")
         rows = []
-    write_pictures(run, _draw(network, parameters, dataset, split, report, rows), messages)
-
-
-def can_draw(messages: Messages) -> bool:
-    """Return whether matplotlib is there; if not, say how to get it."""
-    try:
-        from partrain.analysis.plots import canvas  # noqa: F401 (whether it can be imported is the question)
-    except ModuleNotFoundError:
-        messages.say("no pictures are drawn: matplotlib is not installed: pip install 'partrain[plots]'")
-        return False
-    except (ImportError, ValueError) as error:  # of a broken installation; of a setting that matplotlib refuses
-        messages.warn(f"no pictures are drawn: matplotlib cannot be imported: {error}")
-        return False
-    return True
-
-
-def write_pictures(run: RunDirectory, pictures: Iterator[tuple[str, Figure | None]], messages: Messages) -> None:
-    """Write pictures into the run, by name; where that cannot be done, it is a warning. Needs matplotlib."""
-    from partrain.analysis.plots import canvas
-
-    num_written = 0
-    try:
-        make_folders(run.plots_path)
-        with canvas.house_style():
-            for name, figure in pictures:
-                if figure is not None:
-                    write_durably(run.plots_path / f"{name}.png", canvas.to_png(figure))
-                    num_written += 1
-    except OSError as error:
-        messages.warn(f"{run.plots_path}: the pictures cannot be written: {error.strerror or error}")
-        return
-    messages.say(f"{num_written} pictures are in {run.plots_path}")
+    write_figures(run, _draw(network, parameters, dataset, split, report, rows), messages)
 
 
 def _draw(
@@ -94,14 +63,15 @@ def _draw(
     report: Mapping[str, Any],
     rows: list[dict[str, Any]],
 ) -> Iterator[tuple[str, Figure | None]]:
-    """Yield the pictures by name, one at a time: a figure takes memory."""
+    """Yield names and figures, one at a time because figures take memory."""
     from partrain.analysis.plots.class_labels import ClassLabels
-    from partrain.analysis.plots.classes import draw_confusion, draw_recall
-    from partrain.analysis.plots.curves import draw_accuracy, draw_cost
-    from partrain.analysis.plots.images import draw_filters, draw_misclassified
+    from partrain.analysis.plots.class_plots import draw_confusion, draw_recall
+    from partrain.analysis.plots.filters import draw_filters
+    from partrain.analysis.plots.image_sheets import draw_misclassified
+    from partrain.analysis.plots.training_curves import draw_accuracy, draw_loss
 
     labels, suffix = ClassLabels.of(report["classes"]), report["split"]
-    yield "cost", draw_cost(rows)
+    yield "cost", draw_loss(rows)
     yield "accuracy", draw_accuracy(rows)
     yield f"recall-{suffix}", draw_recall(report, labels)
     yield f"confusion-{suffix}", draw_confusion(report, labels)
@@ -111,5 +81,5 @@ def _draw(
     examples = report["most_confidently_wrong"]
     images = [dataset.files[split.file].images[split.first + example["index"]] for example in examples]
     num_wrong = sum(a != b for a, b in zip(report["labels"], report["predictions"], strict=True))
-    what = f"{report['num_examples']:,} {report['split']} examples"
-    yield f"misclassified-{suffix}", draw_misclassified(images, examples, num_wrong, what, labels)
+    examples_of = f"{report['num_examples']:,} {report['split']} examples"
+    yield f"misclassified-{suffix}", draw_misclassified(images, examples, num_wrong, examples_of, labels)

@@ -23,7 +23,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(context: CommandContext) -> None:
     path = context.find_run()
     from partrain.analysis.example_ranking import describe, rank_examples
-    from partrain.analysis.plots.example_sheet import write_example_sheets
+    from partrain.analysis.plots.example_sheets import write_example_sheets
 
     options, messages = context.options, context.messages
     ranking = rank_examples(path, options.split, options.top, available_processors(), messages, context.interruption)

@@ -8,9 +8,9 @@ from matplotlib import font_manager
 
 from partrain.analysis.plots import class_labels
 from partrain.analysis.plots.class_labels import ClassLabels
-from partrain.analysis.plots.classes import draw_recall
-from partrain.analysis.plots.images import draw_misclassified
-from tests.analysis.plots.pictures import pixels_of, texts_of
+from partrain.analysis.plots.class_plots import draw_recall
+from partrain.analysis.plots.image_sheets import draw_misclassified
+from tests.analysis.plots.rendering import pixels_of, texts_of
 
 HOSTILE = [
     "T-shirt/top",
@@ -33,7 +33,7 @@ def test_names_of_any_script_are_drawn_without_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, has_other_fonts: bool
 ) -> None:
     if not has_other_fonts:
-        monkeypatch.setattr(class_labels, "_families", lambda: [])
+        monkeypatch.setattr(class_labels, "font_families", lambda: [])
     labels = ClassLabels.of(HOSTILE)
     E = len(HOSTILE)
     report = {"recall": [0.5] * E, "num_examples": 20 * E, "split": "test"}
@@ -42,35 +42,35 @@ def test_names_of_any_script_are_drawn_without_a_warning(
     for figure in (draw_recall(report, labels), sheet):
         pixels_of(figure)
     assert caplog.records == []
-    assert f"truth: {labels.texts[2]}" in texts_of(sheet)
+    assert f"true: {labels.texts[2]}" in texts_of(sheet)
 
 
-def test_name_without_a_font_is_called_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(class_labels, "_families", lambda: [])
+def test_name_without_a_font_is_replaced_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_labels, "font_families", lambda: [])
     labels = ClassLabels.of(["a", "数字", "", "Größe"])
     assert labels.texts == ("a", "class 1", "class 2", "Größe")
     assert labels.families == ("DejaVu Sans",)
 
 
-def test_font_that_has_the_characters_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_font_that_has_the_characters_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     characters = {"DejaVu Sans": set("abc"), "One": set("xy"), "Two": set("b数字"), "Three": set("数")}
-    monkeypatch.setattr(class_labels, "_characters_of", lambda family: frozenset(characters[family]))
-    monkeypatch.setattr(class_labels, "_families", lambda: ["One", "Two", "Three"])
+    monkeypatch.setattr(class_labels, "characters_of", lambda family: frozenset(characters[family]))
+    monkeypatch.setattr(class_labels, "font_families", lambda: ["One", "Two", "Three"])
     labels = ClassLabels.of(["abc", "数字"])
     assert labels.texts == ("abc", "数字")
     assert labels.families == ("DejaVu Sans", "Two")
 
 
 def test_font_that_was_removed_or_is_damaged_has_no_characters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert class_labels._characters_of("a family that no machine has") == frozenset()
+    assert class_labels.characters_of("a family that no machine has") == frozenset()
     (tmp_path / "damaged.ttf").write_bytes(b"no font")
     monkeypatch.setattr(font_manager, "findfont", lambda *given, **options: tmp_path / "damaged.ttf")
-    assert class_labels._characters_of("a family that is damaged") == frozenset()
+    assert class_labels.characters_of("a family that is damaged") == frozenset()
 
 
-def test_fonts_of_last_resort_do_not_count() -> None:
+def test_fonts_of_last_resort_are_not_used() -> None:
     names = {entry.name for entry in font_manager.fontManager.ttflist}
-    assert set(class_labels._families()) <= {name for name in names if "Last Resort" not in name}
+    assert set(class_labels.font_families()) <= {name for name in names if "Last Resort" not in name}
 
 
 def test_long_name_is_shortened() -> None:

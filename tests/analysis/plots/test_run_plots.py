@@ -27,7 +27,7 @@ def names_in(run: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A completed run that drew its pictures, as a folder that a test copies."""
+    """A completed run that drew its plots; tests copy its directory."""
     from partrain.interface.command_line import main
 
     folder = tmp_path_factory.mktemp("trained")
@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A run of the test's own."""
+    """A copy of the run for one test."""
     path = tmp_path / "run"
     shutil.copytree(trained, path)
     return path
@@ -48,7 +48,7 @@ def evaluate(call: Call, run: Path, *arguments: object) -> Result:
     return call("evaluate", run, "--workers", 0, *arguments)
 
 
-def test_training_leaves_the_pictures_and_the_evaluation(trained: Path) -> None:
+def test_training_writes_plots_and_evaluation(trained: Path) -> None:
     assert names_in(trained) == OF_TEST
     assert (trained / "evaluation-test.json").is_file()
     for path in (trained / "plots").iterdir():
@@ -57,13 +57,13 @@ def test_training_leaves_the_pictures_and_the_evaluation(trained: Path) -> None:
             assert path.stat().st_size < 300_000
 
 
-def test_evaluation_draws_the_same_pictures_again_and_those_of_another_split(call_partrain: Call, run: Path) -> None:
+def test_evaluation_draws_the_same_plots_again_and_those_of_another_split(call_partrain: Call, run: Path) -> None:
     before = {path.name: path.read_bytes() for path in (run / "plots").iterdir()}
     report = (run / "evaluation-test.json").read_bytes()
     shutil.rmtree(run / "plots")
     result = evaluate(call_partrain, run)
     assert result.exit_code == 0
-    assert f"6 pictures are in {run / 'plots'}" in result.stderr
+    assert f"6 plots: {run / 'plots'}" in result.stderr
     assert {path.name: path.read_bytes() for path in (run / "plots").iterdir()} == before
     assert (run / "evaluation-test.json").read_bytes() == report
     assert evaluate(call_partrain, run, "--split", "validation", "-q").stderr == ""
@@ -78,7 +78,7 @@ def test_network_without_convolutions_has_no_filters(
     result = call_partrain("--config", config, "--workers", 0, "--run-dir", tmp_path / "dense")
     assert result.exit_code == 0, result.stderr
     assert names_in(tmp_path / "dense") == OF_TEST - {"filters"}
-    assert "5 pictures are in" in result.stderr
+    assert "5 plots: " in result.stderr
 
 
 def without_import(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -90,19 +90,21 @@ def without_import(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
         return original(name, *rest)
 
     for name in [
-        name for name in sys.modules if name.startswith("partrain.analysis.plots.") and "run_plots" not in name
+        name
+        for name in sys.modules
+        if name.startswith("partrain.analysis.plots.") and "run_plots" not in name and "plot_files" not in name
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("partrain.analysis.plots.canvas", raising=False)
     monkeypatch.setattr(builtins, "__import__", refusing)
 
 
-def test_without_matplotlib_one_line_says_how_to_get_it_and_all_the_rest_works(
+def test_without_matplotlib_a_message_says_how_to_install_it_and_all_else_works(
     call_partrain: Call, run: Path, small_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(run / "plots")
     without_import(monkeypatch, ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib"))
-    line = "no pictures are drawn: matplotlib is not installed: pip install 'partrain[plots]'"
+    line = "no plots are drawn because matplotlib is not installed: pip install 'partrain[plots]'"
     evaluated = evaluate(call_partrain, run)
     assert evaluated.exit_code == 0
     assert evaluated.stdout.startswith("240 examples: accuracy ")
@@ -120,17 +122,17 @@ def test_matplotlib_that_cannot_be_imported_is_a_warning(
     without_import(monkeypatch, ImportError("a library is missing"))
     result = evaluate(call_partrain, run, "-q")
     assert result.exit_code == 0
-    assert result.stderr == "warning: no pictures are drawn: matplotlib cannot be imported: a library is missing\n"
+    assert result.stderr == "warning: no plots are drawn because matplotlib cannot be imported: a library is missing\n"
 
 
-def test_setting_that_matplotlib_refuses_is_a_warning(run_partrain: Call, run: Path) -> None:
+def test_setting_that_matplotlib_rejects_is_a_warning(run_partrain: Call, run: Path) -> None:
     result = run_partrain("evaluate", run, "--workers", 0, "-q", env={"MPLBACKEND": "nonsense"})
     assert result.exit_code == 0
     assert "Traceback" not in result.stderr
-    assert result.stderr.startswith("warning: no pictures are drawn: matplotlib cannot be imported: ")
+    assert result.stderr.startswith("warning: no plots are drawn because matplotlib cannot be imported: ")
 
 
-def test_damaged_metrics_cost_the_curves_alone(call_partrain: Call, run: Path) -> None:
+def test_damaged_metrics_only_prevent_the_curves(call_partrain: Call, run: Path) -> None:
     metrics = run / "metrics.jsonl"
     metrics.write_text("damaged\n" + metrics.read_text())
     shutil.rmtree(run / "plots")
@@ -140,7 +142,7 @@ def test_damaged_metrics_cost_the_curves_alone(call_partrain: Call, run: Path) -
     assert names_in(run) == OF_TEST - {"cost", "accuracy"}
 
 
-def test_folder_that_cannot_be_written_is_a_warning(
+def test_directory_that_cannot_be_written_is_a_warning(
     call_partrain: Call, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: object, **options: object) -> None:
@@ -149,10 +151,10 @@ def test_folder_that_cannot_be_written_is_a_warning(
     monkeypatch.setattr(os, "replace", full)
     result = evaluate(call_partrain, run, "-q")
     assert result.exit_code == 0
-    assert f"warning: {run / 'plots'}: the pictures cannot be written: No space left on device" in result.stderr
+    assert f"warning: {run / 'plots'}: the plots cannot be written: No space left on device" in result.stderr
 
 
-def test_signal_during_the_last_evaluation_keeps_the_run_complete_without_pictures(
+def test_signal_during_the_last_evaluation_keeps_the_run_complete_without_plots(
     call_partrain: Call, small_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(*given: Any) -> None:

@@ -1,4 +1,4 @@
-"""What tests of pictures share."""
+"""Rendering of figures in tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from partrain.analysis.plots.canvas import to_png
 
 
 def pixels_of(figure: Figure | None) -> NDArray[np.uint8]:
-    """Draw a figure, with warnings as errors, and return its pixels (rows, columns, 3): more than one colour."""
+    """Render a figure, which must have more than one colour; return its pixels (rows, columns, 3)."""
     assert figure is not None
     pixels = np.asarray(Image.open(io.BytesIO(to_png(figure))).convert("RGB"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1
@@ -22,5 +22,5 @@ def pixels_of(figure: Figure | None) -> NDArray[np.uint8]:
 
 
 def texts_of(figure: Figure) -> list[str]:
-    """Return all that is written in a figure."""
+    """Return all texts in a figure."""
     return [artist.get_text() for artist in figure.findobj(Text) if artist.get_text()]

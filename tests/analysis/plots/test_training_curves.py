@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partrain.analysis.plots import curves
-from partrain.analysis.plots.curves import draw_accuracy, draw_cost, smooth
-from tests.analysis.plots.pictures import pixels_of, texts_of
+from partrain.analysis.plots import training_curves
+from partrain.analysis.plots.training_curves import draw_accuracy, draw_loss, smooth
+from tests.analysis.plots.rendering import pixels_of, texts_of
 
 
 def rows_of(num_steps: int) -> list[dict[str, Any]]:
@@ -23,8 +23,8 @@ def rows_of(num_steps: int) -> list[dict[str, Any]]:
     return rows
 
 
-def test_cost_is_drawn_raw_smoothed_and_of_the_validation() -> None:
-    figure = draw_cost(rows_of(300))
+def test_loss_is_drawn_raw_smoothed_and_for_validation() -> None:
+    figure = draw_loss(rows_of(300))
     pixels_of(figure)
     assert figure is not None
     (axes,) = figure.axes
@@ -32,8 +32,8 @@ def test_cost_is_drawn_raw_smoothed_and_of_the_validation() -> None:
     np.testing.assert_array_equal(raw.get_ydata(), [2 / k for k in range(1, 301)])
     np.testing.assert_array_equal(smoothed.get_ydata(), smooth(np.array([2 / k for k in range(1, 301)]))[0])
     np.testing.assert_array_equal(validation.get_ydata(), [3 / k for k in (100, 200, 300)])
-    assert {"Cost over iterations", "iteration (step)", "cost (mean cross-entropy, nats)"} <= set(texts_of(figure))
-    assert "smoothed over about 15 steps" in texts_of(figure)
+    assert {"Loss", "step", "loss (mean cross-entropy, nats)"} <= set(texts_of(figure))
+    assert "training, smoothed over about 15 steps" in texts_of(figure)
 
 
 def test_accuracy_is_drawn_over_epochs() -> None:
@@ -42,7 +42,7 @@ def test_accuracy_is_drawn_over_epochs() -> None:
     assert figure is not None
     _, validation = figure.axes[0].get_lines()
     np.testing.assert_array_equal(validation.get_xdata(), [1, 2, 3])
-    assert {"Accuracy over epochs", "epoch", "accuracy", "99.33%"} <= set(texts_of(figure))
+    assert {"Accuracy", "epoch", "accuracy", "99.33%"} <= set(texts_of(figure))
 
 
 @pytest.mark.parametrize(
@@ -56,20 +56,20 @@ def test_accuracy_is_drawn_over_epochs() -> None:
     ],
 )
 def test_without_numbers_nothing_is_drawn(rows: list[dict[str, Any]]) -> None:
-    assert draw_cost(rows) is None
+    assert draw_loss(rows) is None
     assert draw_accuracy(rows) is None
 
 
 @pytest.mark.parametrize("losses", [[0.0], [0.0] * 50, [1e-30, 1e30], [2.0, 2.1], [1.0, math.nan, 0.0, -math.inf, 0.5]])
-def test_whatever_numbers_there_are_are_drawn(losses: list[float]) -> None:
+def test_any_numbers_can_be_drawn(losses: list[float]) -> None:
     rows = [{"step": k, "epoch": k, "train/loss": x, "train/accuracy": 1.0} for k, x in enumerate(losses)]
-    pixels_of(draw_cost(rows))
+    pixels_of(draw_loss(rows))
     pixels_of(draw_accuracy(rows))
 
 
-def test_cost_list_of_another_program_has_no_epochs() -> None:
+def test_losses_without_epochs_have_no_accuracy_plot() -> None:
     rows = [{"step": k, "train/loss": 1 / k} for k in range(1, 40)]
-    pixels_of(draw_cost(rows))
+    pixels_of(draw_loss(rows))
     assert draw_accuracy(rows) is None
 
 
@@ -82,8 +82,8 @@ def test_smoothed_value_is_the_weighted_mean_of_all_before(values: list[float]) 
         assert smoothed[k] == pytest.approx(np.average(values[: k + 1], weights=weights), rel=1e-9, abs=1e-9)
 
 
-def test_very_many_points_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curves, "MAX_POINTS", 50)
-    figure = draw_cost(rows_of(300))
+def test_very_many_points_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_curves, "MAX_POINTS", 50)
+    figure = draw_loss(rows_of(300))
     assert figure is not None
     assert len(figure.axes[0].get_lines()[0].get_xdata()) == 50  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""How a training went: cost over iterations, accuracy over epochs."""
+"""Curves of a training: loss over steps, accuracy over epochs."""
 
 from __future__ import annotations
 
@@ -16,37 +16,41 @@ from partrain.analysis.plots.canvas import BLUE, LIGHT_BLUE, VERMILION, new_axes
 Rows = Sequence[Mapping[str, Any]]
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-# The smoothed curve is a mean over about this share of all points.
+# The smoothed curve averages over about this share of all points.
 SMOOTHED_SHARE = 0.05
-# Of so few points each one is marked.
+# Up to this number of points, each has a marker.
 FEW_POINTS = 30
-# Of more points a line only gets slower to draw: the picture is narrower.
+# More points than this take longer to draw without being visible: the image is narrower.
 MAX_POINTS = 20_000
 
 
-def draw_cost(rows: Rows) -> Figure | None:
-    """Draw the cost of each logged step, raw and smoothed, and that of the validation; None without any.
+def draw_loss(rows: Rows) -> Figure | None:
+    """Draw the loss of each logged step, raw and smoothed, and the validation loss.
 
     Parameters
     ----------
     rows : of metrics.jsonl.
+
+    Returns
+    -------
+    The figure; None without losses.
     """
     steps, losses = _series(rows, "step", "train/loss")
     if not len(steps):
         return None
     figure = new_figure()
-    axes = new_axes(figure, "Cost over iterations", "iteration (step)", "cost (mean cross-entropy, nats)")
+    axes = new_axes(figure, "Loss", "step", "loss (mean cross-entropy, nats)")
     smoothed, num_points = smooth(losses)
     span = max(1.0, num_points * (steps[-1] - steps[0]) / max(1, len(steps) - 1))
     marker = "." if len(steps) <= FEW_POINTS else None
-    axes.plot(steps, losses, marker=marker, color=LIGHT_BLUE, linewidth=0.7, alpha=0.7, label="of a step's batch")
-    axes.plot(steps, smoothed, color=BLUE, linewidth=2, label=f"smoothed over about {span:,.0f} steps")
+    axes.plot(steps, losses, marker=marker, color=LIGHT_BLUE, linewidth=0.7, alpha=0.7, label="training batch")
+    axes.plot(steps, smoothed, color=BLUE, linewidth=2, label=f"training, smoothed over about {span:,.0f} steps")
     at, validation = _series(rows, "step", "validation/loss")
     if len(at):
-        axes.plot(at, validation, "o-", color=VERMILION, linewidth=1.2, markersize=5, label="of the validation")
+        axes.plot(at, validation, "o-", color=VERMILION, linewidth=1.2, markersize=5, label="validation")
     lowest, highest = float(smoothed.min()), float(smoothed.max())
     if highest >= 10 * lowest > 0:
-        # Of single batches some come near to 0, which has no place on a logarithmic axis.
+        # The loss of a single batch can be close to 0, where a logarithmic axis has no end.
         axes.set_yscale("log")
         axes.set_ylim(bottom=max(lowest / 100, float(np.quantile(losses, 0.01)) / 2))
         axes.yaxis.set_major_formatter("{x:g}")
@@ -55,24 +59,28 @@ def draw_cost(rows: Rows) -> Figure | None:
 
 
 def draw_accuracy(rows: Rows) -> Figure | None:
-    """Draw the accuracy of the validation, and the smoothed one of the training; None without any.
+    """Draw the validation accuracy, and the smoothed training accuracy.
 
     Parameters
     ----------
     rows : of metrics.jsonl.
+
+    Returns
+    -------
+    The figure; None without accuracies.
     """
     epochs, accuracies = _series(rows, "epoch", "train/accuracy")
     at, validation = _series(rows, "epoch", "validation/accuracy")
     if not len(epochs) and not len(at):
         return None
     figure = new_figure()
-    axes = new_axes(figure, "Accuracy over epochs", "epoch", "accuracy")
+    axes = new_axes(figure, "Accuracy", "epoch", "accuracy")
     if len(epochs):
         smoothed, _ = smooth(accuracies)
         marker = "." if len(epochs) <= FEW_POINTS else None
-        axes.plot(epochs, smoothed, marker=marker, color=BLUE, label="of the training's batches, smoothed")
+        axes.plot(epochs, smoothed, marker=marker, color=BLUE, label="training batches, smoothed")
     if len(at):
-        axes.plot(at, validation, "o-", color=VERMILION, markersize=6, clip_on=False, label="of the validation")
+        axes.plot(at, validation, "o-", color=VERMILION, markersize=6, clip_on=False, label="validation")
         axes.annotate(
             f"{validation[-1]:.2%}",
             (float(at[-1]), float(validation[-1])),
@@ -88,22 +96,22 @@ def draw_accuracy(rows: Rows) -> Figure | None:
 
 
 def smooth(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
-    """Return the exponential moving mean of the values so far, and over about how many points it is taken.
+    """Return the exponential moving average of the values, and the number of points that it averages over.
 
-    m = (1-w)·m + w·x with m = 0 at first, divided by 1 - (1-w)^t, since at first it lacks weight.
+    m = (1-w)·m + w·x from m = 0, divided by 1 - (1-w)^t to correct the bias of the start.
     """
     num_points = max(1, round(SMOOTHED_SHARE * len(values)))
     weight = 2 / (num_points + 1)
-    smoothed, mean, lacking = np.empty(len(values)), 0.0, 1.0
+    smoothed, mean, bias = np.empty(len(values)), 0.0, 1.0
     for k, value in enumerate(values.tolist()):
         mean += weight * (value - mean)
-        lacking *= 1 - weight
-        smoothed[k] = mean / (1 - lacking)
+        bias *= 1 - weight
+        smoothed[k] = mean / (1 - bias)
     return smoothed, num_points
 
 
 def _series(rows: Rows, x_name: str, y_name: str) -> Series:
-    """Return two columns of the rows that have finite numbers in both."""
+    """Return two columns, from the rows that have finite numbers in both."""
     pairs = [(row[x_name], row[y_name]) for row in rows if _is_number(row.get(x_name)) and _is_number(row.get(y_name))]
     pairs = pairs[:: max(1, len(pairs) // MAX_POINTS)]
     x, y = (np.array([pair[k] for pair in pairs], np.float64) for k in (0, 1))

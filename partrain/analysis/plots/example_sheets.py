@@ -1,11 +1,11 @@
-"""Sheets of the examples that a network finds hardest."""
+"""Sheets of the hardest examples of a trained network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from partrain.analysis.plots.run_plots import can_draw, write_pictures
+from partrain.analysis.plots.plot_files import can_draw, write_figures
 from partrain.data.batches import SplitRange
 from partrain.data.dataset import Dataset
 from partrain.store.run_directory import RunDirectory
@@ -14,38 +14,38 @@ from partrain.system.messages import Messages
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# More pictures on a sheet take long to lay out, and are too small to look at.
-MOST_PICTURES = 50
+# More images per sheet would take long to lay out.
+MAX_IMAGES = 50
 
 
 def write_example_sheets(
     run: RunDirectory, dataset: Dataset, split: SplitRange, facts: Mapping[str, Any], messages: Messages
 ) -> None:
-    """Draw the examples of a ranking, and write the sheets into the run's folder `plots`.
+    """Draw the hardest examples, and write the sheets into the run's directory `plots`.
 
     Parameters
     ----------
-    run : the sheets go there.
-    dataset, split : what the examples are of.
-    facts : as example_ranking.Ranking has them.
-    messages : where to speak.
+    run : the run.
+    dataset, split : the evaluated examples.
+    facts : the hardest examples, see `HardestExamples`.
+    messages : messages to the user.
 
     Side effects
     ------------
-    Writes `largest-loss-<split>.png` and `largest-gradient-<split>.png`. Needs no lock.
+    Writes `largest-loss-<split>.png` and `largest-gradient-<split>.png`. Takes no lock.
     """
     if can_draw(messages):
-        write_pictures(run, _draw(dataset, split, facts), messages)
+        write_figures(run, _draw(dataset, split, facts), messages)
 
 
 def _draw(dataset: Dataset, split: SplitRange, facts: Mapping[str, Any]) -> Iterator[tuple[str, Figure | None]]:
     from partrain.analysis.plots.class_labels import ClassLabels
-    from partrain.analysis.plots.images import draw_hardest
+    from partrain.analysis.plots.image_sheets import draw_hardest
 
     labels = ClassLabels.of(facts["classes"])
-    what = f"{facts['num_examples']:,} {facts['split']} examples"
-    for key, title in (("largest_loss", "The largest losses"), ("largest_gradient", "The largest gradients")):
-        examples = facts[key][:MOST_PICTURES]
+    examples_of = f"{facts['num_examples']:,} {facts['split']} examples"
+    for key, title in (("largest_loss", "Largest losses"), ("largest_gradient", "Largest gradients")):
+        examples = facts[key][:MAX_IMAGES]
         images = [dataset.files[split.file].images[split.first + example["index"]] for example in examples]
         name = f"{key.replace('_', '-')}-{facts['split']}"
-        yield name, draw_hardest(images, examples, f"{title} of {what}", labels)
+        yield name, draw_hardest(images, examples, f"{title} of {examples_of}", labels)
