@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,19 +16,14 @@ from partrain.data.batches import SplitRange
 from partrain.data.dataset import Dataset
 from partrain.data.loading import load_splits
 from partrain.errors import DataError, RunError
-from partrain.kernels.compiler.kernel_set import kernel_set
-from partrain.kernels.compiler.options import load
 from partrain.parallel.array_plan import evaluation_specs, norm_specs
-from partrain.parallel.memory_plan import check_memory, memory_of_processes
-from partrain.parallel.shared_splits import plan_splits, share_splits
+from partrain.parallel.compute_plan import ComputePlan
+from partrain.parallel.compute_resources import compute_resources
 from partrain.parallel.split_evaluation import TILES_A_COMMAND, Evaluation, evaluate_split
-from partrain.parallel.workers.fork_server import end_fork_server, start_fork_server
-from partrain.parallel.workers.pool import start_group
-from partrain.parallel.workers.tile_computer import Computation
+from partrain.parallel.workers.fork_server import start_fork_server
 from partrain.parallel.workers.tiles import Tiling
 from partrain.store.run_directory import RunDirectory
 from partrain.system.messages import Messages
-from partrain.system.shared_arrays import SharedArrays, total_bytes
 from partrain.system.signals import Interruption
 
 # Between two lines that say how far a long evaluation is.
@@ -191,31 +185,29 @@ def compute_evaluation(
     interruption: Interruption,
     with_norms: bool = False,
 ) -> tuple[Evaluation, float]:
-    """Evaluate a trained network on examples that fit it; return also the seconds that the computing took.
+    """Evaluate a trained network on examples that fit it.
 
-    The parameters, and what is raised, are as in `evaluate_run`; `with_norms`: also the norms of the gradients.
+    Parameters
+    ----------
+    trained, dataset, split, num_workers, messages, interruption : as in `evaluate_run`.
+    with_norms : also compute the norm of each example's gradient.
+
+    Returns
+    -------
+    The evaluation, and the seconds that computing took.
+
+    Raises
+    ------
+    ResourceError, FailedRun, Interrupted
+        As in `evaluate_run`.
     """
-    training, network = trained.config.training, trained.network
-    kernels = kernel_set(training.kernels)
-    file = {split.file: dataset.files[split.file]}
-    data_specs, mapped = plan_splits(file)
-    exchange = evaluation_specs(network, training.dtype, split.size)
-    if with_norms:
-        exchange |= norm_specs(network, split.size)
-    plan = {"data set": total_bytes(data_specs), "parameters and results": total_bytes(exchange)}
-    check_memory(plan | memory_of_processes(training, network, num_workers), "the evaluation")
-    if load(kernels.all, training.dtype, announce=messages.say, warn=messages.warn):
-        end_fork_server()  # it has not loaded them
-    with interruption.deferred(), contextlib.ExitStack() as at_end:
-        arrays = SharedArrays(exchange | data_specs, mapped)
-        at_end.callback(arrays.close)
-        share_splits(file, arrays)
-        arrays["parameters"][:] = trained.parameters
-        tiling = Tiling(training.tile)
-        computation = Computation(network, training.kernels, training.dtype, tiling, trained.normalisation, arrays)
-        max_restarts = trained.config.workers.max_restarts
-        group = start_group(num_workers, computation, max_restarts=max_restarts, log=messages.say)
-        at_end.callback(group.close)
+    plan = _plan_evaluation(trained, dataset, split, with_norms=with_norms)
+    max_restarts = trained.config.workers.max_restarts
+    with (
+        compute_resources(plan, num_workers, messages, interruption) as resources,
+        resources.group(num_workers, max_restarts=max_restarts, log=messages.say) as group,
+    ):
+        resources.arrays["parameters"][:] = trained.parameters
         began = said = time.monotonic()
 
         def follow(num_done: int) -> None:
@@ -226,5 +218,21 @@ def compute_evaluation(
                 messages.say(f"{num_done:,} of {split.size:,} examples")
 
         commands_a_round = COMMANDS_A_LOOK * max(1, num_workers)
-        evaluation = evaluate_split(group, arrays, split, tiling, follow, commands_a_round, with_norms)
+        tiling = resources.computation.tiling
+        evaluation = evaluate_split(group, resources.arrays, split, tiling, follow, commands_a_round, with_norms)
         return evaluation, max(time.monotonic() - began, np.finfo(float).tiny)
+
+
+def _plan_evaluation(trained: TrainedRun, dataset: Dataset, split: SplitRange, *, with_norms: bool) -> ComputePlan:
+    training, network = trained.config.training, trained.network
+    exchange = evaluation_specs(network, training.dtype, split.size)
+    if with_norms:
+        exchange |= norm_specs(network, split.size)
+    return ComputePlan(
+        purpose="the evaluation",
+        network=network,
+        training=training,
+        normalisation=trained.normalisation,
+        splits={split.file: dataset.files[split.file]},
+        exchange=exchange,
+    )

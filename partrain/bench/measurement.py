@@ -19,22 +19,18 @@ from partrain.bench.trial import Array, Trial, say_what_is_left_out, seconds_of
 from partrain.config.reader import parse_config
 from partrain.config.schema.config import Config
 from partrain.kernels import peak
-from partrain.kernels.compiler.options import load
 from partrain.kernels.simd.vectors import LANES
 from partrain.kernels.update import call_helpers
 from partrain.parallel.array_plan import exchange_specs
-from partrain.parallel.memory_plan import check_memory
-from partrain.parallel.shared_splits import share_splits
+from partrain.parallel.compute_resources import compute_resources
 from partrain.parallel.update.parameter_update import ParameterUpdate, UpdateHelper
 from partrain.parallel.update.piece_plan import help_specs, useful_threads
 from partrain.store.metrics_log import MetricsLog
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
 from partrain.system.provenance import provenance
-from partrain.system.shared_arrays import SharedArrays
 from partrain.system.signals import Interruption
 from partrain.training.plan import plan_training
-from partrain.training.resources import needed_kernels
 
 # The article's network, as in configs/mnist.yaml, on data that every machine has.
 DEFAULT_CONFIG: dict[str, Any] = {
@@ -86,7 +82,7 @@ def measure(
     """
     config = config or parse_config(DEFAULT_CONFIG, source="the built-in configuration")
     plan = plan_training(config, say=messages.say, warn=messages.warn)
-    training, dataset = plan.config.training, plan.dataset
+    training = plan.config.training
     say_what_is_left_out(training, messages.warn)
     tiles = plan.tiling.num_tiles(min(training.batch_size, plan.splits["train"].size))
     asked = sorted({1, *(_powers_of_two(available_processors()) if numbers_of_workers is None else numbers_of_workers)})
@@ -95,23 +91,22 @@ def measure(
         messages.warn(
             f"a batch has {tiles} tile{'s' * (tiles > 1)}: more workers would have nothing to do, and are left out"
         )
-    check_memory(plan.memory_plan(workers[-1]))
-    load(
-        (*needed_kernels(plan), peak.multiply_adds),
-        training.dtype,
-        announce=messages.say,
-        warn=messages.warn,
-    )
-    specs, files = plan.array_plan()
-    with interruption.deferred(), contextlib.ExitStack() as at_end:
+    with contextlib.ExitStack() as at_end:
+        resources = at_end.enter_context(
+            compute_resources(
+                plan.compute_plan(),
+                workers[-1],
+                messages,
+                interruption,
+                computes_here=True,
+                more_kernels=(peak.multiply_adds,),
+            )
+        )
         folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
         log = MetricsLog(Path(folder) / "metrics.jsonl")
         at_end.callback(log.close)
-        arrays = SharedArrays(specs, files)
-        at_end.callback(arrays.close)
-        share_splits(dataset.files, arrays)
         messages.say("training for a moment, then measuring kernels")
-        trial = Trial(plan, arrays, log, messages, interruption)
+        trial = Trial(plan, resources, log, messages, interruption)
         at_end.callback(trial.close)
         machine = _describe_machine(trial)
         stages = measure_execution(trial) + measure_coordinator(trial)

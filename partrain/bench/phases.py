@@ -32,8 +32,7 @@ def measure_phases(trial: Trial, num_workers: int, shard_seconds: Mapping[int, f
         group: ComputeGroup = trial.inline
         if num_workers:
             trial.messages.say(f"measuring with {num_workers} worker{'s' * (num_workers > 1)}")
-            group = WorkerPool(num_workers, trial.computation, max_restarts=0, log=trial.messages.say)
-        at_end.callback(group.close)
+            group = at_end.enter_context(trial.resources.group(num_workers, max_restarts=0, log=trial.messages.say))
         commands = trainer.commands(group.num_at_once)
         trial.repeat(lambda: trainer.step(group, commands), LEAST_CALLS)
         samples = trial.repeat(lambda: trainer.step(group, commands))

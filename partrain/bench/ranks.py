@@ -14,22 +14,18 @@ from typing import TYPE_CHECKING, Any
 from partrain.bench.host_model import LINKS, HostCosts, widened
 from partrain.bench.trial import Trainer, say_what_is_left_out, seconds_of
 from partrain.config.schema.config import Config
-from partrain.kernels.compiler.options import load
 from partrain.network.network import Network
-from partrain.parallel.memory_plan import check_memory
+from partrain.parallel.compute_resources import RankConnection, compute_resources
 from partrain.parallel.mpi.exchange import Message
 from partrain.parallel.mpi.ranked_group import RankedGroup
-from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.workers.commands import FILES, Command, Operation
-from partrain.parallel.workers.pool import ComputeGroup, start_group
+from partrain.parallel.workers.pool import ComputeGroup
 from partrain.store.metrics_log import MetricsLog
 from partrain.system.messages import Messages
-from partrain.system.shared_arrays import SharedArrays
 from partrain.system.signals import Interruption
 from partrain.training.mpi.agreement import require_agreement
 from partrain.training.mpi.assignment import Assignment
 from partrain.training.plan import TrainingPlan, plan_training
-from partrain.training.resources import computation_of, needed_kernels
 from partrain.training.session import Session
 
 if TYPE_CHECKING:  # its import starts MPI
@@ -83,32 +79,25 @@ def measure_ranks(
     training = plan.config.training
     if ranks.rank == 0:
         say_what_is_left_out(training, messages.warn)
-    check_memory(plan.memory_plan(num_workers))
-    load(needed_kernels(plan), training.dtype, announce=messages.say, warn=messages.warn)
+    agreed = Interruption()
+    connection = RankConnection(ranks, ranks.num_processors, interruption, agreed)
     with contextlib.ExitStack() as at_end:
+        resources = at_end.enter_context(compute_resources(plan.compute_plan(), num_workers, messages, agreed))
+        group = at_end.enter_context(
+            resources.group(num_workers, max_restarts=0, log=messages.say, connection=connection)
+        )
+        assert isinstance(group, RankedGroup)
         folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
         log = MetricsLog(Path(folder) / "metrics.jsonl")
         at_end.callback(log.close)
-        arrays = SharedArrays(*plan.array_plan())
-        at_end.callback(arrays.close)
-        share_splits(plan.dataset.files, arrays)
-        local = start_group(
-            num_workers,
-            computation_of(plan, arrays),
-            max_restarts=0,
-            log=messages.say,
-            num_processors=ranks.num_processors,
-        )
-        at_end.callback(local.close)
-        agreed = Interruption()
-        group = RankedGroup(local, ranks, plan.network, arrays, plan.tiling, received=interruption, agreed=agreed)
+        arrays = resources.arrays
         trainer = Trainer(plan, arrays, log)
         at_end.callback(trainer.update.close)
         messages.say(f"measuring with {ranks.size} ranks")
         mine = _measure_steps(trainer, group, agreed)
         exchange = _measure_exchange(trainer.num_examples, group, ranks)
         # The others sleep meanwhile.
-        compute = _measure_compute(trainer, local) if ranks.rank == 0 else {}
+        compute = _measure_compute(trainer, group.local) if ranks.rank == 0 else {}
         everyone = ranks.gather({"host": socket.gethostname(), "workers": num_workers} | mine)
         return {
             "training": {"name": plan.config.name, "batch_size": trainer.num_examples, "tile": training.tile},

@@ -17,6 +17,7 @@ from partrain.errors import FailedRun
 from partrain.kernels import loops
 from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.network.adam import Adam
+from partrain.parallel.compute_resources import ComputeResources
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.commands import FILES, Command, Operation
 from partrain.parallel.workers.pool import ComputeGroup, Inline, WorkerPool
@@ -26,7 +27,6 @@ from partrain.system.messages import Messages
 from partrain.system.shared_arrays import SharedArrays
 from partrain.system.signals import Interruption
 from partrain.training.plan import TrainingPlan
-from partrain.training.resources import computation_of
 
 Array = NDArray[Any]
 Samples = dict[str, list[float]]
@@ -130,17 +130,18 @@ class Trial:
     def __init__(
         self,
         plan: TrainingPlan,
-        arrays: SharedArrays,
+        resources: ComputeResources,
         log: MetricsLog,
         messages: Messages,
         interruption: Interruption,
     ) -> None:
         training = plan.config.training
+        arrays = resources.arrays
+        self.resources = resources
         self.plan, self.arrays, self.training, self.messages = plan, arrays, training, messages
         self._interruption = interruption
         self.kernels = kernel_set(training.kernels)
-        self.computation = computation_of(plan, arrays)
-        self.inline = Inline(self.computation)
+        self.inline = Inline(resources.computation)
         self.trainer = Trainer(plan, arrays, log)
         self.num_tiles = plan.tiling.num_tiles(self.trainer.num_examples)
         self.warm_up()

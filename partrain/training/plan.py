@@ -28,12 +28,10 @@ from partrain.errors import ConfigError, ResourceError
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.parallel.array_plan import exchange_specs, norm_specs
-from partrain.parallel.memory_plan import memory_of_processes
-from partrain.parallel.shared_splits import plan_splits
+from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.update.piece_plan import help_specs
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.machine import MIB
-from partrain.system.shared_arrays import ArraySpec, MappedFile, total_bytes
 from partrain.training.privacy.accounting import Accountant
 from partrain.training.privacy.settings import resolve_privacy
 
@@ -99,32 +97,29 @@ class TrainingPlan:
         """How batches are cut."""
         return Tiling(self.config.training.tile)
 
-    def array_plan(self) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
-        """Plan the shared arrays: what a step exchanges, and the data set (mapped, where it is a file)."""
-        training, network = self.config.training, self.network
-        # What is evaluated on the way, and at the end.
-        num_results = max(self.max_batch_size, self.splits["validation"].size, self.splits["test"].size)
-        specs = exchange_specs(network, self.max_batch_size, self.tiling, training.dtype, num_results)
+    def compute_plan(self) -> ComputePlan:
+        """Return the plan of the computation: shared arrays, kernels, and memory."""
+        training, network, batch_size = self.config.training, self.network, self.max_batch_size
+        # Evaluations during the training, and the last one, use the same arrays.
+        num_results = max(batch_size, self.splits["validation"].size, self.splits["test"].size)
+        exchange = exchange_specs(network, batch_size, self.tiling, training.dtype, num_results)
         if training.per_example.statistics or training.per_example.clips:
-            specs |= norm_specs(network, self.max_batch_size)
+            exchange |= norm_specs(network, batch_size)
         if not training.privacy:
-            specs |= help_specs(network, training.kernels, self.max_batch_size)
-        data, files = plan_splits(self.dataset.files)
-        return specs | data, files
-
-    def memory_plan(self, num_workers: int) -> dict[str, int]:
-        """Return what the training needs, in bytes, by what it is for."""
-        training, network = self.config.training, self.network
+            exchange |= help_specs(network, training.kernels, batch_size)
         itemsize = np.dtype(training.dtype).itemsize
-        specs, _ = self.array_plan()
-        data = {name: spec for name, spec in specs.items() if name.partition(".")[0] in ("train", "test")}
-        exchange = {name: spec for name, spec in specs.items() if name not in data}
-        return {
-            "data set": total_bytes(data),
-            "parameters and exchange": total_bytes(exchange),
-            "gradient and moments": 3 * network.parameters.size * itemsize,
-            **memory_of_processes(training, network, num_workers),
-        }
+        return ComputePlan(
+            purpose="the training",
+            network=network,
+            training=training,
+            normalisation=self.normalisation,
+            splits=self.dataset.files,
+            exchange=exchange,
+            own_bytes={"gradient and moments": 3 * network.parameters.size * itemsize},
+            trains=True,
+            class_weights=self.class_weights,
+            seed=self.config.seed,
+        )
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -185,7 +180,7 @@ def _normalisation(dataset: Dataset, num_train: int) -> Normalisation:
 
 def describe_plan(plan: TrainingPlan, num_workers: int) -> str:
     """Return what `--dry-run` prints: configuration, table of layers, memory plan."""
-    memory = plan.memory_plan(num_workers)
+    memory = plan.compute_plan().memory(num_workers)
     lines = [f"{size / MIB:>10,.1f} MiB  {what}" for what, size in (memory | {"total": sum(memory.values())}).items()]
     return "\n".join([plan.config.to_yaml(), plan.network.table(), "", "memory plan", *lines])
 

@@ -14,14 +14,9 @@ from typing import TYPE_CHECKING, Any
 from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.errors import ConfigError
-from partrain.kernels.compiler.kernel_set import Kernel, kernel_set
-from partrain.kernels.compiler.options import are_cached, load
-from partrain.parallel.memory_plan import check_memory
-from partrain.parallel.mpi.ranked_group import RankedGroup
-from partrain.parallel.shared_splits import share_splits
-from partrain.parallel.workers.fork_server import end_fork_server, start_fork_server
-from partrain.parallel.workers.pool import ComputeGroup, start_group
-from partrain.parallel.workers.tile_computer import Computation
+from partrain.parallel.compute_resources import RankConnection, compute_resources
+from partrain.parallel.workers.fork_server import start_fork_server
+from partrain.parallel.workers.pool import ComputeGroup
 from partrain.parallel.workers.tiles import Tiling
 from partrain.store.run_directory import RunDirectory
 from partrain.system.detached_work import finish_apart
@@ -62,30 +57,6 @@ class TrainingResources:
     def total_workers(self) -> int:
         """The workers of all ranks."""
         return self.num_workers if self.ranks is None else sum(rank["workers"] for rank in self.ranks)
-
-
-def needed_kernels(plan: TrainingPlan) -> tuple[Kernel, ...]:
-    """Return what must be loaded before a step is computed."""
-    training = plan.config.training
-    return kernel_set(training.kernels).for_training(augments=training.augment is not None, drops=plan.network.drops)
-
-
-def computation_of(plan: TrainingPlan, arrays: SharedArrays) -> Computation:
-    """Return what a worker must know; `arrays` are those of the plan, with the data set in them."""
-    config = plan.config
-    training = config.training
-    return Computation(
-        plan.network,
-        training.kernels,
-        training.dtype,
-        plan.tiling,
-        plan.normalisation,
-        arrays,
-        class_weights=plan.class_weights,
-        clip=training.per_example.clip if training.per_example.clips else None,
-        seed=config.seed,
-        augment=training.augment,
-    )
 
 
 def _plan_training(config: Config, session: Session, given: Dataset | None) -> TrainingPlan:
@@ -153,58 +124,26 @@ def training_resources(
     ranks = None
     if session.ranks is not None:
         ranks = session.ranks.group.gather({"host": socket.gethostname(), "workers": num_workers})
-    check_memory(plan.memory_plan(num_workers))
     if folder is not None:
         check_disk(folder, plan.checkpoint_bytes, config.checkpoints.keep_last + 2)
-    kernels, dtype = needed_kernels(plan), config.training.dtype
-    if num_workers and are_cached(kernels, dtype):
-        kernels = kernel_set(config.training.kernels).for_coordinator
-    if load(kernels, dtype, announce=messages.say, warn=messages.warn):
-        end_fork_server()  # it has not loaded them
-    specs, files = plan.array_plan()
-    # From here on there is something to put away, or to save: a signal waits until that can be done.
-    with session.interruption.deferred(), contextlib.ExitStack() as at_end:
-        arrays = SharedArrays(specs, files)
-        at_end.callback(arrays.close)
-        plan = _share_data(plan, arrays)
-        group = _start_group(plan, arrays, num_workers, session)
-        at_end.callback(group.close)
+    log = messages.say if session.leads else messages.warn  # rank 0 does not report the workers of other ranks
+    with (
+        compute_resources(plan.compute_plan(), num_workers, messages, session.interruption) as compute,
+        compute.group(
+            num_workers, max_restarts=config.workers.max_restarts, log=log, connection=_connection(session)
+        ) as group,
+    ):
+        dataset = replace(plan.dataset, train=compute.splits["train"], test=compute.splits["test"])
+        plan = replace(plan, dataset=dataset)
         session.interruption.check()
-        yield TrainingResources(plan, num_workers, ranks, arrays, group)
+        yield TrainingResources(plan, num_workers, ranks, compute.arrays, group)
 
 
-def _share_data(plan: TrainingPlan, arrays: SharedArrays) -> TrainingPlan:
-    """Copy the data set into the shared arrays; return the plan with it there.
-
-    The copy that was read is let go with the old plan: it would be there twice.
-    """
-    dataset = plan.dataset
-    shared = share_splits(dataset.files, arrays)
-    return replace(plan, dataset=replace(dataset, train=shared["train"], test=shared["test"]))
-
-
-def _start_group(plan: TrainingPlan, arrays: SharedArrays, num_workers: int, session: Session) -> ComputeGroup:
-    """Start the processes that compute; return them, or where there are ranks those of all."""
-    config, ranks = plan.config, session.ranks
-    group = start_group(
-        num_workers,
-        computation_of(plan, arrays),
-        max_restarts=config.workers.max_restarts,
-        # A worker that died here is nobody else's news.
-        log=session.messages.say if session.leads else session.messages.warn,
-        num_processors=None if ranks is None else ranks.group.num_processors,
-    )
+def _connection(session: Session) -> RankConnection | None:
+    ranks = session.ranks
     if ranks is None:
-        return group
-    return RankedGroup(
-        group,
-        ranks.group,
-        plan.network,
-        arrays,
-        plan.tiling,
-        received=ranks.received,
-        agreed=session.interruption,
-    )
+        return None
+    return RankConnection(ranks.group, ranks.group.num_processors, ranks.received, session.interruption)
 
 
 def make_coordinator(run: RunDirectory | None, resources: TrainingResources, session: Session) -> Coordinator:

@@ -19,12 +19,13 @@ import yaml
 import partrain
 from partrain.config.reader import read_config
 from partrain.errors import FailedRun
+from partrain.parallel import compute_resources
 from partrain.parallel.workers import pool
 from partrain.parallel.workers.fork_server import fork_server_pid
 from partrain.parallel.workers.pool import Inline
 from partrain.store import checkpoint
 from partrain.store.metrics_log import MetricsLog
-from partrain.training import resources, training_run
+from partrain.training import training_run
 from tests.program import Result
 
 Train = Callable[..., Path]
@@ -61,8 +62,8 @@ def test_fork_server_that_started_before_kernels_were_compiled_is_replaced(
     before = fork_server_pid()
     train(workers=1)
     assert fork_server_pid() == before
-    load = resources.load
-    monkeypatch.setattr(resources, "load", lambda *args, **options: load(*args, **options) or True)
+    load = compute_resources.load
+    monkeypatch.setattr(compute_resources, "load", lambda *args, **options: load(*args, **options) or True)
     train(workers=1)
     assert fork_server_pid() != before
 

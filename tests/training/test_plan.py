@@ -79,10 +79,10 @@ def test_normalisation_is_of_the_training_examples_alone(prepare_small: Callable
 
 def test_plan_of_memory_holds_all_shared_arrays(prepare_small: Callable[..., TrainingPlan]) -> None:
     prepared = prepare_small()
-    specs, files = prepared.array_plan()
+    specs, files = prepared.compute_plan().arrays()
     assert files == {}
     assert specs["train.images"].shape == (60, 1, 28, 28)
-    plan = prepared.memory_plan(3)
+    plan = prepared.compute_plan().memory(3)
     assert plan["data set"] + plan["parameters and exchange"] >= total_bytes(specs)
     assert set(plan) == {
         "data set",
@@ -91,13 +91,17 @@ def test_plan_of_memory_holds_all_shared_arrays(prepare_small: Callable[..., Tra
         "3 workers",
         "interpreters",
     }
-    assert sum(prepared.memory_plan(0).values()) < sum(plan.values()) < sum(prepared.memory_plan(8).values())
+    assert (
+        sum(prepared.compute_plan().memory(0).values())
+        < sum(plan.values())
+        < sum(prepared.compute_plan().memory(8).values())
+    )
 
 
 def test_evaluations_of_a_training_fit_into_the_plan(prepare_small: Callable[..., TrainingPlan]) -> None:
     """Of validation and test, that is: what grows with the training examples does not fit for a large file."""
     for batch_size in (4, 200):
-        specs, _ = prepare_small({"training.batch_size": batch_size}).array_plan()
+        specs, _ = prepare_small({"training.batch_size": batch_size}).compute_plan().arrays()
         assert specs["losses"].shape == specs["predictions"].shape == (max(20, batch_size),)
         assert specs["indices"].shape == (batch_size,)
 
@@ -113,7 +117,7 @@ def test_large_files_take_no_memory_of_the_plan(tmp_path: Path, monkeypatch: pyt
         np.save(folder / f"{split}_labels.npy", labels)
     data = {"name": "arrays", "path": str(folder), "train_examples": 50, "validation_examples": 10}
     prepared = plan_training(read_config(write_small_config(tmp_path, {"data": data})), say=print, warn=print)
-    specs, files = prepared.array_plan()
+    specs, files = prepared.compute_plan().arrays()
     assert set(files) == {"train.images", "test.images"}
     assert set(specs) >= {"train.labels", "test.labels"}
     assert not {"train.images", "test.images"} & set(specs)

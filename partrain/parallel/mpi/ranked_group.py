@@ -51,6 +51,7 @@ class RankedGroup:
 
     Attributes
     ----------
+    local : computes this rank's share.
     num_tiles_computed : by each worker of this rank.
     computed_at, exchanged_at : when the last `run` had computed, and had everything, as `time.monotonic` counts.
     """
@@ -67,7 +68,7 @@ class RankedGroup:
         received: Interruption,
         agreed: Interruption,
     ) -> None:
-        self._local, self._ranks = local, ranks
+        self.local, self._ranks = local, ranks
         self._network, self._arrays, self._tiling = network, arrays, tiling
         self._received, self._agreed = received, agreed
         self.num_tiles_computed = local.num_tiles_computed
@@ -79,7 +80,7 @@ class RankedGroup:
     @property
     def pids(self) -> list[int]:
         """The processes of this rank besides itself."""
-        return self._local.pids
+        return self.local.pids
 
     def run(self, commands: Sequence[Command]) -> None:
         """Return when all ranks have carried out their shares, and every result is here.
@@ -89,7 +90,7 @@ class RankedGroup:
         commands : one after the other, without a gap between them; the same on all ranks.
         """
         last, piece = commands[-1].last, commands[0].last - commands[0].first
-        self._local.run(self._share(commands[0], last, piece))
+        self.local.run(self._share(commands[0], last, piece))
         self.computed_at = time.monotonic()
         self.exchange(commands[0], last)
         self.exchanged_at = time.monotonic()
@@ -111,14 +112,14 @@ class RankedGroup:
 
     def close(self) -> None:
         """End this rank's processes."""
-        self._local.close()
+        self.local.close()
 
     def _cut_share(self, like: Command, last: int, piece: int) -> list[Command]:
         begin, end = self._tiling.rank_share(like.first, last, self._ranks.rank, self._ranks.size)
         if begin == end:
             return []
         if like.operation.is_step:
-            cuts = self._tiling.shards(begin, end, self._local.num_at_once)
+            cuts = self._tiling.shards(begin, end, self.local.num_at_once)
         else:
             cuts = [(place, min(place + piece, end)) for place in range(begin, end, piece)]
         return [like._replace(first=a, last=b) for a, b in cuts]

@@ -1,0 +1,58 @@
+"""The plan of a computation: what it needs, as it is known before anything is started. Nothing here needs Numba."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from partrain.config.schema.training import Training
+from partrain.data.dataset import Split
+from partrain.network.network import Network
+from partrain.network.normalisation import Normalisation
+from partrain.parallel.memory_plan import memory_of_processes
+from partrain.parallel.shared_splits import plan_splits
+from partrain.system.shared_arrays import ArraySpec, MappedFile, total_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class ComputePlan:
+    """A computation that has been checked, before anything is started for it.
+
+    Attributes
+    ----------
+    purpose : "the training", "the evaluation"; messages name it.
+    network, normalisation : what is computed.
+    training : the configuration's section; gives kernels, dtype, tile, clipping and augmentation.
+    splits : the data that goes into the shared arrays, by name.
+    exchange : the shared arrays besides the data.
+    own_bytes : memory that this process allocates for itself, by what it is for.
+    trains : whether steps are made; otherwise the network is only evaluated.
+    class_weights : weight of each class in the loss; None: all weights are 1.
+    seed : of augmentation and dropout.
+    """
+
+    purpose: str
+    network: Network
+    training: Training
+    normalisation: Normalisation
+    splits: Mapping[str, Split]
+    exchange: Mapping[str, ArraySpec]
+    own_bytes: Mapping[str, int] = field(default_factory=dict)
+    trains: bool = False
+    class_weights: tuple[float, ...] | None = None
+    seed: int = 0
+
+    def arrays(self) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
+        """Return the shared arrays to allocate, and those that stay in their files."""
+        specs, files = plan_splits(self.splits)
+        return {**self.exchange, **specs}, files
+
+    def memory(self, num_workers: int) -> dict[str, int]:
+        """Return the bytes that the computation needs, by what they are for."""
+        data, _ = plan_splits(self.splits)
+        return {
+            "data set": total_bytes(data),
+            "parameters and exchange": total_bytes(self.exchange),
+            **self.own_bytes,
+            **memory_of_processes(self.training, self.network, num_workers),
+        }

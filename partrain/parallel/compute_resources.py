@@ -1,0 +1,168 @@
+"""Set up everything that a computation needs: memory, kernels, shared arrays with the data in them, and processes.
+
+Training, evaluation and benchmarks all use `compute_resources`. It acquires these resources in one fixed order, and
+releases them in the reverse order, whatever happens in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from partrain.data.dataset import Split
+from partrain.kernels.compiler.kernel_set import Kernel, kernel_set
+from partrain.kernels.compiler.options import are_cached, load
+from partrain.parallel.compute_plan import ComputePlan
+from partrain.parallel.memory_plan import check_memory
+from partrain.parallel.mpi.ranked_group import RankedGroup, Ranks
+from partrain.parallel.shared_splits import share_splits
+from partrain.parallel.workers.fork_server import end_fork_server
+from partrain.parallel.workers.pool import ComputeGroup, start_group
+from partrain.parallel.workers.tile_computer import Computation
+from partrain.parallel.workers.tiles import Tiling
+from partrain.system.messages import Messages
+from partrain.system.shared_arrays import SharedArrays
+from partrain.system.signals import Interruption
+
+
+@dataclass(frozen=True)
+class RankConnection:
+    """The connection of this process to the other ranks of an MPI job.
+
+    Attributes
+    ----------
+    ranks : exchanges bytes with them.
+    num_processors : processors of this rank.
+    received : signals that this rank received.
+    agreed : signals that all ranks have agreed on.
+    """
+
+    ranks: Ranks
+    num_processors: int
+    received: Interruption
+    agreed: Interruption
+
+
+@dataclass(frozen=True, eq=False)
+class ComputeResources:
+    """Loaded kernels and allocated shared arrays; starts processes that compute with them.
+
+    Attributes
+    ----------
+    computation : what the processes compute.
+    arrays : the shared arrays.
+    splits : the data of the plan, in the shared arrays.
+    """
+
+    computation: Computation
+    arrays: SharedArrays
+    splits: Mapping[str, Split]
+
+    @contextlib.contextmanager
+    def group(
+        self,
+        num_workers: int,
+        *,
+        max_restarts: int,
+        log: Callable[[str], None],
+        connection: RankConnection | None = None,
+    ) -> Iterator[ComputeGroup]:
+        """Start workers, and end them at the end of the block.
+
+        Parameters
+        ----------
+        num_workers : 0: this process computes.
+        max_restarts : how many workers are replaced, in total, before the computation fails.
+        log : called with a line about each worker that fails.
+        connection : to the other ranks, which compute their share of each command; None: this process is alone.
+        """
+        local = start_group(
+            num_workers,
+            self.computation,
+            max_restarts=max_restarts,
+            log=log,
+            num_processors=None if connection is None else connection.num_processors,
+        )
+        with contextlib.closing(local):
+            if connection is None:
+                yield local
+            else:
+                yield RankedGroup(
+                    local,
+                    connection.ranks,
+                    self.computation.network,
+                    self.arrays,
+                    self.computation.tiling,
+                    received=connection.received,
+                    agreed=connection.agreed,
+                )
+
+
+@contextlib.contextmanager
+def compute_resources(
+    plan: ComputePlan,
+    num_workers: int,
+    messages: Messages,
+    interruption: Interruption,
+    *,
+    computes_here: bool = False,
+    more_kernels: Sequence[Kernel] = (),
+) -> Iterator[ComputeResources]:
+    """Check memory, load kernels, create the shared arrays, and copy the data into them.
+
+    Signals are deferred within the block: the caller checks `interruption` where it can stop.
+
+    Parameters
+    ----------
+    plan : what is computed. Its data is released once it is shared; no caller should keep another reference.
+    num_workers : the largest number of workers; 0: this process computes.
+    messages : receives what takes time.
+    computes_here : whether this process computes tiles besides its workers, and so needs all kernels.
+    more_kernels : further kernels that the caller needs.
+
+    Raises
+    ------
+    ResourceError
+        There is too little memory.
+    """
+    check_memory(plan.memory(num_workers), plan.purpose)
+    _load_kernels(plan, messages, more_kernels, only_coordinator=num_workers > 0 and not computes_here)
+    with interruption.deferred(), contextlib.closing(SharedArrays(*plan.arrays())) as arrays:
+        shared = share_splits(plan.splits, arrays)
+        plan = replace(plan, splits=shared)  # releases the copy that was read: memory would hold the data twice
+        yield ComputeResources(_computation_of(plan, arrays), arrays, shared)
+
+
+def _kernels_of(plan: ComputePlan) -> tuple[Kernel, ...]:
+    """Return the kernels that a process must load before it computes tiles."""
+    kernels = kernel_set(plan.training.kernels)
+    if not plan.trains:
+        return kernels.all
+    return kernels.for_training(augments=plan.training.augment is not None, drops=plan.network.drops)
+
+
+def _computation_of(plan: ComputePlan, arrays: SharedArrays) -> Computation:
+    """Return the description that each worker receives; `arrays` are those of the plan."""
+    training = plan.training
+    computation = Computation(
+        plan.network, training.kernels, training.dtype, Tiling(training.tile), plan.normalisation, arrays
+    )
+    if not plan.trains:
+        return computation
+    return replace(
+        computation,
+        class_weights=plan.class_weights,
+        clip=training.per_example.clip if training.per_example.clips else None,
+        seed=plan.seed,
+        augment=training.augment,
+    )
+
+
+def _load_kernels(plan: ComputePlan, messages: Messages, more: Sequence[Kernel], *, only_coordinator: bool) -> None:
+    """Load what this process calls; compile whatever is not in the cache."""
+    kernels, dtype = (*_kernels_of(plan), *more), plan.training.dtype
+    if only_coordinator and are_cached(kernels, dtype):
+        kernels = (*kernel_set(plan.training.kernels).for_coordinator, *more)
+    if load(kernels, dtype, announce=messages.say, warn=messages.warn):
+        end_fork_server()  # it started before these kernels were compiled, and so has not loaded them
