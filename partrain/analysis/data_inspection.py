@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.data.batches import SplitRange
 from partrain.data.dataset import Dataset, let_go
 from partrain.errors import MissingPackage
 from partrain.system.terminal_text import printable, table
@@ -27,7 +26,7 @@ SHEET_CLASSES, SHEET_EXAMPLES = 20, 10
 _IMAGES_A_PIECE = 4096
 
 
-def inspect(dataset: Dataset, splits: Mapping[str, SplitRange]) -> dict[str, Any]:
+def inspect(dataset: Dataset) -> dict[str, Any]:
     """Return the facts of a data set, as they go into JSON.
 
     Returns
@@ -41,30 +40,26 @@ def inspect(dataset: Dataset, splits: Mapping[str, SplitRange]) -> dict[str, Any
     duplicates : for two splits how many images of the later one stand also in the earlier one, and the first of them.
     """
     E = len(dataset.class_names)
-    counts = {name: np.bincount(labels_of(dataset, split), minlength=E).tolist() for name, split in splits.items()}
+    splits = {name.value: split for name, split in dataset.splits.items()}
+    counts = {name: np.bincount(split.labels, minlength=E).tolist() for name, split in splits.items()}
     most, least = max(counts["train"]), min(counts["train"])
     return {
         "name": dataset.name,
         "source": dataset.source,
         "digest": dataset.digest,
-        "shape": list(dataset.train.images.shape[1:]),
-        "dtype": dataset.train.images.dtype.name,
+        "shape": list(dataset.image_shape),
+        "dtype": dataset.image_dtype,
         "skipped": len(dataset.skipped),
         "examples": {name: split.size for name, split in splits.items()},
         "classes": list(dataset.class_names),
         "counts": counts,
         "balance": most / least if least else None,
-        "duplicates": _duplicates(dataset, splits),
+        "duplicates": _duplicates({name: split.images for name, split in splits.items()}),
     }
 
 
-def labels_of(dataset: Dataset, split: SplitRange) -> NDArray[np.int64]:
-    """Return the labels of a split."""
-    return dataset.files[split.file].labels[split.first : split.last]
-
-
-def _duplicates(dataset: Dataset, splits: Mapping[str, SplitRange]) -> list[dict[str, Any]]:
-    digests = {name: _digests_of_images(dataset, split) for name, split in splits.items()}
+def _duplicates(images: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
+    digests = {name: _digests_of_images(images_NCHW) for name, images_NCHW in images.items()}
     found = []
     for earlier, later in itertools.combinations(digests, 2):
         places = np.flatnonzero(np.isin(digests[later], digests[earlier]))
@@ -72,15 +67,14 @@ def _duplicates(dataset: Dataset, splits: Mapping[str, SplitRange]) -> list[dict
     return found
 
 
-def _digests_of_images(dataset: Dataset, split: SplitRange) -> NDArray[np.uint64]:
+def _digests_of_images(images_NCHW: NDArray[Any]) -> NDArray[np.uint64]:
     """Return 8 bytes of BLAKE2 for each image: of ten million images two are alike by chance once in 400,000 times."""
-    images = dataset.files[split.file].images
-    digests = np.empty(split.size, np.uint64)
-    for place in range(split.size):
-        content = np.ascontiguousarray(images[split.first + place]).data
+    digests = np.empty(len(images_NCHW), np.uint64)
+    for place, image_CHW in enumerate(images_NCHW):
+        content = np.ascontiguousarray(image_CHW).data
         digests[place] = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
         if place % _IMAGES_A_PIECE == 0:
-            let_go(images)
+            let_go(images_NCHW)
     return digests
 
 
@@ -119,7 +113,7 @@ def _describe_balance(balance: float | None) -> str:
     return f"balance: the most frequent class has {balance:.2f} times the training examples of the least frequent one"
 
 
-def write_sheet(dataset: Dataset, splits: Mapping[str, SplitRange], path: Path) -> None:
+def write_sheet(dataset: Dataset, path: Path) -> None:
     """Draw the first training examples of each class, and write them as a PNG.
 
     Raises
@@ -137,13 +131,11 @@ def write_sheet(dataset: Dataset, splits: Mapping[str, SplitRange], path: Path) 
     from partrain.analysis.plots.image_sheets import draw_examples
     from partrain.system.durable_files import write_durably
 
-    train = splits["train"]
-    labels_N = labels_of(dataset, train)
-    images = dataset.files[train.file].images
+    train = dataset.train
     rows = []
     for label in range(min(len(dataset.class_names), SHEET_CLASSES)):
-        places = np.flatnonzero(labels_N == label)[:SHEET_EXAMPLES]
-        rows.append([np.array(images[train.first + place]) for place in places])
+        places = np.flatnonzero(train.labels == label)[:SHEET_EXAMPLES]
+        rows.append([np.array(train.images[place]) for place in places])
     num_more = len(dataset.class_names) - len(rows)
     with canvas.house_style():
         figure = draw_examples(rows, ClassLabels.of(dataset.class_names[: len(rows)]), dataset.name, num_more)

@@ -12,9 +12,9 @@ import numpy as np
 
 from partrain.analysis.classification_report import classification_report
 from partrain.analysis.trained_run import TrainedRun, load_trained_run
-from partrain.data.batches import SplitRange
-from partrain.data.dataset import Dataset
-from partrain.data.loading import load_splits
+from partrain.data.dataset import Dataset, Split
+from partrain.data.loading import load_dataset
+from partrain.data.split_name import SplitName
 from partrain.errors import DataError, RunError
 from partrain.parallel.array_plan import evaluation_specs, norm_specs
 from partrain.parallel.compute_plan import ComputePlan
@@ -34,33 +34,32 @@ COMMANDS_A_LOOK = 8
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedRun:
-    """What came of an evaluation: the trained run, the data, and the figures as they go into the run."""
+    """What came of an evaluation: the trained run, the examples, and the figures as they go into the run."""
 
     trained: TrainedRun
-    dataset: Dataset
-    split: SplitRange
+    examples: Split
     report: dict[str, Any]
 
 
 def evaluate_run(
     path: Path,
-    split_name: str,
+    split: SplitName,
     which: str,
     num_workers: int,
     messages: Messages,
     interruption: Interruption,
-    given: Dataset | None = None,
+    dataset: Dataset | None = None,
 ) -> EvaluatedRun:
     """Evaluate a run's checkpoint on a split of its data.
 
     Parameters
     ----------
     path : the run's directory; another process may be writing into it.
-    split_name : "train", "validation" or "test".
+    split : which examples.
     which : the checkpoint, see `load_trained_run`.
     num_workers : 0: this process computes.
     messages, interruption : where to speak, and what to listen to.
-    given : the run's data, where it is in memory.
+    dataset : the run's data, if it is in memory.
 
     Raises
     ------
@@ -75,28 +74,34 @@ def evaluate_run(
     ------------
     Starts processes, and ends them. Writes the figures into the run (`write_report`).
     """
-    trained, dataset, split, num_workers = prepare_evaluation(path, split_name, which, num_workers, messages, given)
+    trained, dataset, num_workers = prepare_evaluation(path, split, which, num_workers, messages, dataset)
+    examples = dataset.splits[split]
     messages.say(
-        f"{path}: evaluating step {trained.step:,} ({trained.checkpoint.name}) on {split.size:,} {split_name} examples"
+        f"{path}: evaluating step {trained.step:,} ({trained.checkpoint.name}) on {examples.size:,} {split} examples"
     )
     evaluation, seconds = compute_evaluation(trained, dataset, split, num_workers, messages, interruption)
-    messages.say(f"{split.size:,} examples in {seconds:.2f} s, {split.size / seconds:,.0f} a second")
+    messages.say(f"{examples.size:,} examples in {seconds:.2f} s, {examples.size / seconds:,.0f} a second")
     report = report_of(
         evaluation,
         trained.class_names,
-        split=split_name,
+        split=split,
         data_digest=dataset.digest,
         checkpoint=trained.checkpoint.name,
         step=trained.step,
         privacy=trained.privacy,
     )
     write_report(trained.run, report, messages.warn)
-    return EvaluatedRun(trained, dataset, split, report)
+    return EvaluatedRun(trained, examples, report)
 
 
 def prepare_evaluation(
-    path: Path, split_name: str, which: str, num_workers: int, messages: Messages, given: Dataset | None = None
-) -> tuple[TrainedRun, Dataset, SplitRange, int]:
+    path: Path,
+    split: SplitName,
+    which: str,
+    num_workers: int,
+    messages: Messages,
+    dataset: Dataset | None = None,
+) -> tuple[TrainedRun, Dataset, int]:
     """Load what is evaluated, and on what; return also how many workers are of use.
 
     The parameters, and what is raised, are as in `evaluate_run`.
@@ -105,12 +110,13 @@ def prepare_evaluation(
     training = trained.config.training
     if num_workers:
         start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
-    dataset, splits = load_splits(trained.config, say=messages.say, warn=messages.warn, given=given)
+    config = trained.config
+    dataset = load_dataset(config.data, config.seed, say=messages.say, warn=messages.warn, dataset=dataset)
     require_fitting_data(trained, dataset, messages.warn)
-    split = splits[split_name]
-    if split.size == 0:
-        raise RunError(f"{path}: its data has no {split_name} examples. Choose another --split.")
-    return trained, dataset, split, min(num_workers, len(Tiling(training.tile).chunks(0, split.size, TILES_A_COMMAND)))
+    num_examples = dataset.splits[split].size
+    if num_examples == 0:
+        raise RunError(f"{path}: its data has no {split} examples. Choose another --split.")
+    return trained, dataset, min(num_workers, len(Tiling(training.tile).chunks(0, num_examples, TILES_A_COMMAND)))
 
 
 def report_of(
@@ -163,10 +169,10 @@ def require_fitting_images(trained: TrainedRun, dataset: Dataset) -> None:
     DataError
         The images have another shape or dtype, or there are more classes than outputs.
     """
-    images, name = dataset.train.images, f"{dataset.name} from {dataset.source}"
-    if images.shape[1:] != trained.network.input_shape or images.dtype.name != trained.image_dtype:
+    name = f"{dataset.name} from {dataset.source}"
+    if dataset.image_shape != trained.network.input_shape or dataset.image_dtype != trained.image_dtype:
         raise DataError(
-            f"{name}: its images are {images.dtype.name}{list(images.shape[1:])}, but the run was trained on "
+            f"{name}: its images are {dataset.image_dtype}{list(dataset.image_shape)}, but the run was trained on "
             f"{trained.image_dtype}{list(trained.network.input_shape)}. Put back the data that it was trained on."
         )
     if len(dataset.class_names) > trained.network.num_outputs:
@@ -179,7 +185,7 @@ def require_fitting_images(trained: TrainedRun, dataset: Dataset) -> None:
 def compute_evaluation(
     trained: TrainedRun,
     dataset: Dataset,
-    split: SplitRange,
+    split: SplitName,
     num_workers: int,
     messages: Messages,
     interruption: Interruption,
@@ -202,7 +208,7 @@ def compute_evaluation(
         As in `evaluate_run`.
     """
     plan = _plan_evaluation(trained, dataset, split, with_norms=with_norms)
-    max_restarts = trained.config.workers.max_restarts
+    max_restarts, num_examples = trained.config.workers.max_restarts, dataset.splits[split].size
     with (
         compute_resources(plan, num_workers, messages, interruption) as resources,
         resources.group(num_workers, max_restarts=max_restarts, log=messages.say) as group,
@@ -213,9 +219,9 @@ def compute_evaluation(
         def follow(num_done: int) -> None:
             nonlocal said
             interruption.check()
-            if num_done < split.size and time.monotonic() > said + PROGRESS_SECONDS:
+            if num_done < num_examples and time.monotonic() > said + PROGRESS_SECONDS:
                 said = time.monotonic()
-                messages.say(f"{num_done:,} of {split.size:,} examples")
+                messages.say(f"{num_done:,} of {num_examples:,} examples")
 
         commands_a_round = COMMANDS_A_LOOK * max(1, num_workers)
         tiling = resources.computation.tiling
@@ -223,16 +229,17 @@ def compute_evaluation(
         return evaluation, max(time.monotonic() - began, np.finfo(float).tiny)
 
 
-def _plan_evaluation(trained: TrainedRun, dataset: Dataset, split: SplitRange, *, with_norms: bool) -> ComputePlan:
+def _plan_evaluation(trained: TrainedRun, dataset: Dataset, split: SplitName, *, with_norms: bool) -> ComputePlan:
     training, network = trained.config.training, trained.network
-    exchange = evaluation_specs(network, training.dtype, split.size)
+    examples = dataset.splits[split]
+    exchange = evaluation_specs(network, training.dtype, examples.size)
     if with_norms:
-        exchange |= norm_specs(network, split.size)
+        exchange |= norm_specs(network, examples.size)
     return ComputePlan(
         purpose="the evaluation",
         network=network,
         training=training,
         normalisation=trained.normalisation,
-        splits={split.file: dataset.files[split.file]},
+        splits={split: examples},
         exchange=exchange,
     )

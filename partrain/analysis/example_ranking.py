@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from partrain.analysis.evaluation import compute_evaluation, prepare_evaluation
 from partrain.analysis.trained_run import TrainedRun
-from partrain.data.batches import SplitRange
-from partrain.data.dataset import Dataset
+from partrain.data.dataset import Split
 from partrain.data.label_noise import flipped_examples
+from partrain.data.split_name import SplitName
 from partrain.network.clipping import gradient_norms
 from partrain.parallel.split_evaluation import Evaluation
 from partrain.system.messages import Messages
@@ -34,43 +34,43 @@ class Ranking:
     """The examples of a split with the largest losses and gradients: the facts, and what they are of."""
 
     trained: TrainedRun
-    dataset: Dataset
-    split: SplitRange
+    examples: Split
     facts: dict[str, Any]
 
 
 def rank_examples(
-    path: Path, split_name: str, top: int, num_workers: int, messages: Messages, interruption: Interruption
+    path: Path, split: SplitName, top: int, num_workers: int, messages: Messages, interruption: Interruption
 ) -> Ranking:
     """Evaluate a run's newest checkpoint on a split, and find the examples at the top.
 
     Parameters
     ----------
     path : the run's directory; another process may be writing into it.
-    split_name : "train", "validation" or "test".
+    split : which examples.
     top : how many examples a list holds, at most.
     num_workers, messages, interruption, and what is raised : as in `evaluation.evaluate_run`.
     """
-    trained, dataset, split, num_workers = prepare_evaluation(path, split_name, "last", num_workers, messages)
+    trained, dataset, num_workers = prepare_evaluation(path, split, "last", num_workers, messages)
+    examples = dataset.splits[split]
     messages.say(
-        f"{path}: examples of step {trained.step:,} ({trained.checkpoint.name}), {split.size:,} {split_name} examples"
+        f"{path}: examples of step {trained.step:,} ({trained.checkpoint.name}), {examples.size:,} {split} examples"
     )
     evaluation, _ = compute_evaluation(trained, dataset, split, num_workers, messages, interruption, with_norms=True)
     facts = {
-        "split": split_name,
+        "split": split,
         "checkpoint": trained.checkpoint.name,
         "step": trained.step,
-        "num_examples": split.size,
+        "num_examples": examples.size,
         "classes": list(trained.class_names),
-        **_lists(evaluation, top, _flipped(trained, split_name, split.size)),
+        **_lists(evaluation, top, _flipped(trained, split, examples.size)),
     }
-    return Ranking(trained, dataset, split, facts)
+    return Ranking(trained, examples, facts)
 
 
-def _flipped(trained: TrainedRun, split_name: str, num_examples: int) -> NDArray[np.bool_] | None:
+def _flipped(trained: TrainedRun, split: SplitName, num_examples: int) -> NDArray[np.bool_] | None:
     """Return which examples have a label that was made wrong on purpose; None where none has."""
     share = trained.config.data.label_noise
-    if share == 0 or split_name != "train":
+    if share == 0 or split != SplitName.TRAIN:
         return None
     flipped_N = np.zeros(num_examples, bool)
     flipped_N[flipped_examples(num_examples, share, trained.config.seed)] = True

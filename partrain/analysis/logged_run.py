@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from partrain.data.split_name import SplitName
 from partrain.errors import RunError
 from partrain.store import checkpoint
 from partrain.store.metrics_log import read_good_metrics
@@ -24,7 +25,6 @@ from partrain.store.run_directory import RunDirectory
 
 Row = dict[str, Any]
 
-SPLITS = ("test", "validation", "train")
 # This program writes no larger ones. YAML aliases can make a few lines expand to any number of values.
 MAX_CONFIG_BYTES = 1_000_000
 MAX_CONFIG_VALUES = 10_000
@@ -189,8 +189,8 @@ class LoggedRun:
     @cached_property
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """The files that `evaluate` wrote, by split; only those that are consistent."""
-        found = {}
-        for split in SPLITS:
+        found: dict[str, dict[str, Any]] = {}
+        for split in reversed(SplitName):
             if self.directory.evaluation_path(split).exists():
                 try:
                     evaluation = self.directory.read_evaluation(split)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from partrain.analysis.evaluation import require_fitting_data
 from partrain.analysis.trained_run import TrainedRun, load_trained_run
 from partrain.data.image_files import invert_image, read_image
-from partrain.data.loading import load_splits
+from partrain.data.loading import load_dataset
+from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError
 from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.kernels.compiler.options import load
@@ -94,7 +95,7 @@ def predict_files(
 
 
 def predict_example(
-    path: Path, which: str, split_name: str, index: int, *, invert: bool, messages: Messages
+    path: Path, which: str, split: SplitName, index: int, *, invert: bool, messages: Messages
 ) -> dict[str, Any]:
     """Classify an example of the data set.
 
@@ -108,20 +109,20 @@ def predict_example(
         The run or its data cannot be used, or there is no such example.
     """
     trained = load_trained_run(path, which, messages.warn)
-    dataset, splits = load_splits(trained.config, say=messages.say, warn=messages.warn)
+    config = trained.config
+    dataset = load_dataset(config.data, config.seed, say=messages.say, warn=messages.warn)
     require_fitting_data(trained, dataset, messages.warn)
-    split = splits[split_name]
-    if index >= split.size:
-        there = f"0 to {split.size - 1}" if split.size else "none"
-        raise ConfigError(f"--index {index}: the {split_name} examples are {there}")
-    file, place = dataset.files[split.file], split.first + index
-    image, label = np.array(file.images[place]), int(file.labels[place])
+    examples = dataset.splits[split]
+    if index >= examples.size:
+        there = f"0 to {examples.size - 1}" if examples.size else "none"
+        raise ConfigError(f"--index {index}: the {split} examples are {there}")
+    image, label = np.array(examples.images[index]), int(examples.labels[index])
     if invert:
-        image = invert_image(image, trained.image_dtype, f"{split_name} example {index}")
+        image = invert_image(image, trained.image_dtype, f"{split} example {index}")
     classifier = Classifier(trained, messages.say, messages.warn)
     return {
-        "image": f"{split_name}[{index}]",
-        "split": split_name,
+        "image": f"{split}[{index}]",
+        "split": split,
         "index": index,
         "label": label,
         "truth": trained.class_names[label],

@@ -84,7 +84,7 @@ def measure(
     plan = plan_training(config, say=messages.say, warn=messages.warn)
     training = plan.config.training
     say_what_is_left_out(training, messages.warn)
-    tiles = plan.tiling.num_tiles(min(training.batch_size, plan.splits["train"].size))
+    tiles = plan.tiling.num_tiles(min(training.batch_size, plan.dataset.train.size))
     asked = sorted({1, *(_powers_of_two(available_processors()) if numbers_of_workers is None else numbers_of_workers)})
     workers = sorted({min(number, tiles) for number in asked})
     if asked[-1] > tiles:

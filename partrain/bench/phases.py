@@ -10,7 +10,8 @@ from time import monotonic
 from typing import Any
 
 from partrain.bench.trial import LEAST_CALLS, Trial
-from partrain.parallel.workers.commands import FILES, Command, Operation
+from partrain.data.split_name import SplitName
+from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.pool import ComputeGroup, WorkerPool
 
 # In the order of a step. What `wait` is: see `measure_phases`.
@@ -57,7 +58,7 @@ def measure_phases(trial: Trial, num_workers: int, shard_seconds: Mapping[int, f
 
 def _wake_seconds(trial: Trial, pool: WorkerPool) -> float:
     """Return how long it takes, from the last command on, until workers that have nothing to compute have answered."""
-    nothing = [Command(Operation.GRADIENTS, FILES.index("train"), 0, 0, 0)] * pool.num_at_once
+    nothing = [Command(Operation.GRADIENTS, SplitName.TRAIN, 0, 0)] * pool.num_at_once
 
     def call() -> dict[str, float]:
         time.sleep(ASLEEP_SECONDS)  # as they are in a training, while the coordinator updates the parameters

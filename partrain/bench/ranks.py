@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from partrain.bench.host_model import LINKS, HostCosts, widened
 from partrain.bench.trial import Trainer, say_what_is_left_out, seconds_of
 from partrain.config.schema.config import Config
+from partrain.data.split_name import SplitName
 from partrain.network.network import Network
 from partrain.parallel.compute_resources import RankConnection, compute_resources
 from partrain.parallel.mpi.exchange import Message
 from partrain.parallel.mpi.ranked_group import RankedGroup
-from partrain.parallel.workers.commands import FILES, Command, Operation
+from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.pool import ComputeGroup
 from partrain.store.metrics_log import MetricsLog
 from partrain.system.messages import Messages
@@ -125,7 +126,7 @@ def _measure_steps(trainer: Trainer, group: RankedGroup, agreed: Interruption) -
 
 def _measure_exchange(num_examples: int, group: RankedGroup, ranks: MpiGroup) -> dict[str, Any]:
     """Measure the exchange of a step alone: from when all ranks are there until each has everything at its place."""
-    command = Command(Operation.GRADIENTS, FILES.index("train"), 0, 0, num_examples)
+    command = Command(Operation.GRADIENTS, SplitName.TRAIN, 0, num_examples)
     message = group.step_message(num_examples)
     seconds, packing = [], []
     for _ in range(MEASURED_STEPS):
@@ -155,7 +156,7 @@ def _measure_compute(trainer: Trainer, local: ComputeGroup) -> dict[int, float]:
     medians = {}
     for number in sorted({*(2**k for k in range(tiles.bit_length()) if 2**k < tiles), tiles}):
         shards = tiling.shards(0, min(number * tiling.tile_size, num_examples), local.num_at_once)
-        commands = [Command(Operation.GRADIENTS, FILES.index("train"), 0, first, last) for first, last in shards]
+        commands = [Command(Operation.GRADIENTS, SplitName.TRAIN, first, last) for first, last in shards]
         samples = []
         for _ in range(MEASURED_STEPS // 4):
             begin = monotonic()

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from partrain.config.schema.training import Training
 from partrain.data.batches import epoch_order
+from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
 from partrain.kernels import loops
 from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.network.adam import Adam
 from partrain.parallel.compute_resources import ComputeResources
 from partrain.parallel.update.parameter_update import ParameterUpdate
-from partrain.parallel.workers.commands import FILES, Command, Operation
+from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.pool import ComputeGroup, Inline, WorkerPool
 from partrain.store.metrics_log import MetricsLog
 from partrain.system.machine import available_processors
@@ -61,7 +62,7 @@ class Trainer:
 
     def __init__(self, plan: TrainingPlan, arrays: SharedArrays, log: MetricsLog) -> None:
         config, network, training = plan.config, plan.network, plan.config.training
-        num_train = plan.splits["train"].size
+        num_train = plan.dataset.train.size
         self.num_examples = min(training.batch_size, num_train)
         self.arrays, self.tiling = arrays, plan.tiling
         parameters = arrays["parameters"]
@@ -84,7 +85,7 @@ class Trainer:
     def commands(self, num_shards: int) -> list[Command]:
         """Return the commands for a batch."""
         shards = self.tiling.shards(0, self.num_examples, num_shards)
-        return [Command(Operation.GRADIENTS, FILES.index("train"), 0, first, last) for first, last in shards]
+        return [Command(Operation.GRADIENTS, SplitName.TRAIN, first, last) for first, last in shards]
 
     def step(self, group: ComputeGroup, commands: Sequence[Command]) -> dict[str, float]:
         """Make a step; return the seconds of its phases, of "run" (dispatch to wait), and of the whole."""
@@ -179,8 +180,7 @@ class Trial:
         commands = {
             tiles: Command(
                 Operation.GRADIENTS,
-                FILES.index("train"),
-                0,
+                SplitName.TRAIN,
                 0,
                 min(tiles * self.training.tile, self.trainer.num_examples),
             )

@@ -5,7 +5,6 @@ Mapped images are read from the file as they are needed, so that a data set larg
 
 from __future__ import annotations
 
-import functools
 import os
 import tokenize
 import zipfile
@@ -17,8 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.data.dataset import Dataset, Split, build_dataset, chunks, is_streamed, require_file, unreadable
+from partrain.data.dataset import (
+    Dataset,
+    Split,
+    build_dataset,
+    chunks,
+    is_streamed,
+    require_file,
+    unreadable,
+)
 from partrain.data.file_samples import Measurements, sample_file
+from partrain.data.split_name import SplitName
 from partrain.errors import DataError, ResourceError
 
 MAX_LABEL = 65_535
@@ -91,18 +99,38 @@ def dataset_of_arrays(
     DataError
         An array is not as `load_arrays` describes it.
     """
-    train, test = (_checked_split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test"))
-    for key in ("train_images", "test_images"):
-        check = functools.partial(_require_finite, *arrays[key])
-        if measurements is None:
-            check()
-        else:
-            measurements.get(f"{key} are finite", check)
+    splits = {
+        split: split_of_arrays(arrays[f"{split}_images"], arrays[f"{split}_labels"], measurements, f"{split}_images")
+        for split in (SplitName.TRAIN, SplitName.TEST)
+    }
     class_names = _class_names(arrays[CLASS_NAMES]) if CLASS_NAMES in arrays else None
     num_validation = None
     if NUM_VALIDATION in arrays:
-        num_validation = _num_validation(arrays[NUM_VALIDATION], len(train.labels))
-    return build_dataset(name, source, train, test, class_names, num_validation, measurements)
+        num_validation = _num_validation(arrays[NUM_VALIDATION], splits[SplitName.TRAIN].size)
+    return build_dataset(name, source, splits, class_names, num_validation, measurements)
+
+
+def split_of_arrays(
+    images: NamedArray, labels: NamedArray, measurements: Measurements | None = None, key: str = ""
+) -> Split:
+    """Check images and labels, as `load_arrays` describes them, and make a split of them.
+
+    Parameters
+    ----------
+    images, labels : what messages call each, and the array.
+    measurements, key : of the files, if they are large, and the name of the images there.
+
+    Raises
+    ------
+    DataError
+        An array is not as `load_arrays` describes it.
+    """
+    split = _checked_split(images, labels)
+    if measurements is None:
+        _require_finite(*images)
+    else:
+        measurements.get(f"{key} are finite", lambda: _require_finite(*images))
+    return split
 
 
 def _class_names(named: NamedArray) -> tuple[str, ...]:

@@ -1,16 +1,13 @@
-"""Which examples are for training, validation and test, in which order they come, and how they are normalised."""
+"""The order in which training examples come, and what is measured of them: normalisation and class weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema.data import Data
-from partrain.data.dataset import Dataset, let_go
-from partrain.errors import ConfigError
+from partrain.data.dataset import let_go
 from partrain.kernels.randomness import permutation
 from partrain.network.normalisation import Normalisation
 
@@ -18,52 +15,6 @@ from partrain.network.normalisation import Normalisation
 # would take much memory as float64.
 _CHUNK = 512
 _CHUNK_VALUES = 512 * 32768
-
-
-@dataclass(frozen=True)
-class SplitRange:
-    """Examples `first` … `last`-1 of a file of the data set ("train" or "test")."""
-
-    file: str
-    first: int
-    last: int
-
-    @property
-    def size(self) -> int:
-        """How many examples."""
-        return self.last - self.first
-
-
-def split_examples(data: Data, dataset: Dataset) -> dict[str, SplitRange]:
-    """Divide the data set into "train", "validation" and "test".
-
-    Training examples are the first of the training file, those for validation follow them. Where the
-    configuration gives neither number, the data set may say how many; else a sixth of the file is for validation.
-
-    Raises
-    ------
-    ConfigError
-        There are not as many examples as the configuration asks for.
-    """
-    there = len(dataset.train.labels)
-    num_train, num_validation = data.train_examples, data.validation_examples
-    if num_train is None and num_validation is None:
-        num_validation = dataset.num_validation
-    if num_train is None:
-        num_validation = there // 6 if num_validation is None else num_validation
-        num_train = max(1, there - num_validation)
-    elif num_validation is None:
-        num_validation = max(0, there - num_train)
-    if num_train + num_validation > there:
-        raise ConfigError(
-            f"data.train_examples and data.validation_examples ask for {num_train:,} + {num_validation:,} "
-            f"examples, but {dataset.name} has {there:,} for both; make them smaller"
-        )
-    return {
-        "train": SplitRange("train", 0, num_train),
-        "validation": SplitRange("train", num_train, num_train + num_validation),
-        "test": SplitRange("test", 0, len(dataset.test.labels)),
-    }
 
 
 def epoch_order(num_examples: int, *, seed: int, epoch: int) -> NDArray[np.int64]:

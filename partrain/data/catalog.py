@@ -14,6 +14,7 @@ from pathlib import Path
 from partrain.data.dataset import Dataset, build_dataset
 from partrain.data.download import fetch_from_mirrors
 from partrain.data.idx import FILE_NAMES, IdxFile, find_idx_files, read_idx, split_of
+from partrain.data.split_name import SplitName
 from partrain.errors import DataError
 from partrain.system.cache_directories import data_home
 
@@ -126,8 +127,7 @@ def load_named(name: str, *, say: Callable[[str], None]) -> Dataset:
     return build_dataset(
         name,
         ", ".join(dict.fromkeys(files[file_name].source for file_name in FILE_NAMES)),
-        split_of(train_images, train_labels),
-        split_of(test_images, test_labels),
+        {SplitName.TRAIN: split_of(train_images, train_labels), SplitName.TEST: split_of(test_images, test_labels)},
         CATALOG[name].class_names,
     )
 

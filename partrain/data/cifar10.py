@@ -20,6 +20,7 @@ import numpy as np
 from partrain.data.catalog import unavailable
 from partrain.data.dataset import Dataset, Split, build_dataset, require_file, unreadable
 from partrain.data.download import fetch_from_mirrors
+from partrain.data.split_name import SplitName
 from partrain.errors import DataError
 from partrain.system.cache_directories import data_home
 
@@ -69,7 +70,8 @@ def load_cifar10(name: str = NAME, *, say: Callable[[str], None]) -> Dataset:
     images = np.concatenate([split.images for split in train])
     labels = np.concatenate([split.labels for split in train])
     test = _split(contents[_TEST_FILE], archive.path, _TEST_FILE)
-    return build_dataset(name, archive.source, Split(images, labels), test, CLASS_NAMES)
+    splits = {SplitName.TRAIN: Split(images, labels), SplitName.TEST: test}
+    return build_dataset(name, archive.source, splits, CLASS_NAMES)
 
 
 def archive_path() -> Path:

@@ -1,4 +1,4 @@
-"""What every source of data hands over: two splits of images and labels, and a digest of their content.
+"""A data set: named splits of images and labels, and a digest of their content.
 
 Shapes: N examples; C, H, W channels, rows, columns.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from partrain.data.split_name import SplitName
 from partrain.errors import DataError
 
 _CHUNK_BYTES = 4 * 1024**2
@@ -26,16 +27,29 @@ STREAMED_BYTES = 256 * 1024**2
 # Without eq: comparing arrays gives arrays, so a generated == or hash would only raise.
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples with their labels.
+    """Images and their labels; an example is named by its index, from 0 on.
 
     Parameters
     ----------
-    images : uint8 or float32, shape (N,C,H,W), C-contiguous; a `numpy.memmap` where the file is mapped.
+    images : uint8 or float32, shape (N,C,H,W), C-contiguous; a `numpy.memmap` if the file is mapped.
     labels : int64, shape (N,).
     """
 
     images: NDArray[np.uint8] | NDArray[np.float32]
     labels: NDArray[np.int64]
+
+    @property
+    def size(self) -> int:
+        """The number of examples."""
+        return len(self.labels)
+
+    def part(self, first: int, last: int) -> Split:
+        """Return the examples `first` … `last`-1 as a split of their own, which shares memory with this one."""
+        images = self.images[first:last]
+        if isinstance(images, np.memmap) and images.size:
+            # NumPy gives a part of a mapped array the offset of the whole.
+            images.offset += first * images[0].nbytes
+        return Split(images, self.labels[first:last])
 
 
 class Measurements(Protocol):
@@ -50,24 +64,27 @@ class Measurements(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split, where they come from, and what their content is.
+    """Splits with images of the same shape and dtype, and where they come from.
+
+    A source of data has the splits "train" and "test"; `data.loading.load_dataset` divides the former into "train" and
+    "validation". A set that is only evaluated has one split.
 
     Parameters
     ----------
     name : the configuration's `data.name` of what is really in here.
     source : a path, a mirror's address, or "synthetic-digits".
-    train, test : the splits; their images agree in shape and dtype.
+    splits : at least one.
     class_names : the name of each label, from 0 on.
-    digest : SHA-256 in hex of the content of both splits, see `content_digest`.
-    num_validation : how many examples at the end of the training split are for validation, where the source says so.
-    skipped : names of what was left out, since it cannot be used.
+    digest : SHA-256 in hex of the content of the source, see `content_digest`.
+    num_validation : how many examples at the end of the source's training split are for validation; None if the source
+        does not say.
+    skipped : names of the files that were left out because they cannot be used.
     measurements : where a split is a file that is read as it is needed.
     """
 
     name: str
     source: str
-    train: Split
-    test: Split
+    splits: Mapping[SplitName, Split]
     class_names: tuple[str, ...]
     digest: str
     num_validation: int | None = None
@@ -94,36 +111,58 @@ class Dataset:
             self.measurements.require_unchanged()
 
     @property
-    def files(self) -> dict[str, Split]:
-        """The splits by the names of their files, "train" and "test"."""
-        return {"train": self.train, "test": self.test}
+    def train(self) -> Split:
+        """The examples for training."""
+        return self.splits[SplitName.TRAIN]
+
+    @property
+    def validation(self) -> Split:
+        """The examples for validation; there may be none."""
+        return self.splits[SplitName.VALIDATION]
+
+    @property
+    def test(self) -> Split:
+        """The examples for the test."""
+        return self.splits[SplitName.TEST]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape (C,H,W) of an image."""
+        return next(iter(self.splits.values())).images.shape[1:]
+
+    @property
+    def image_dtype(self) -> str:
+        """The dtype of the images, "uint8" or "float32"."""
+        return next(iter(self.splits.values())).images.dtype.name
 
 
 def build_dataset(
     name: str,
     source: str,
-    train: Split,
-    test: Split,
+    splits: Mapping[SplitName, Split],
     class_names: tuple[str, ...] | None = None,
     num_validation: int | None = None,
     measurements: Measurements | None = None,
 ) -> Dataset:
-    """Put two splits together; without `class_names` the classes are "0" up to the largest label.
+    """Make a data set of splits; without `class_names` the classes are "0" up to the largest label.
 
     Raises
     ------
     DataError
         If the splits differ in the shape or dtype of their images, or a label has no class.
     """
-    for what, of_train, of_test in (
-        ("shape", train.images.shape[1:], test.images.shape[1:]),
-        ("dtype", train.images.dtype, test.images.dtype),
-    ):
-        if of_train != of_test:
-            raise DataError(
-                f"{source}: the training images have {what} {of_train}, the test images {of_test}. Give both the same."
-            )
-    largest = max(int(train.labels.max()), int(test.labels.max()))
+    (first_name, first), *others = splits.items()
+    for split_name, split in others:
+        for what, one, other in (
+            ("shape", first.images.shape[1:], split.images.shape[1:]),
+            ("dtype", first.images.dtype, split.images.dtype),
+        ):
+            if one != other:
+                raise DataError(
+                    f"{source}: the {first_name} images have {what} {one}, the {split_name} images {other}. "
+                    "Give both the same."
+                )
+    largest = max(int(split.labels.max()) for split in splits.values())
     if class_names is None:
         class_names = tuple(str(label) for label in range(largest + 1))
     elif largest >= len(class_names):
@@ -131,20 +170,18 @@ def build_dataset(
             f"{source}: found the label {largest}, but {name} has only the labels 0 to "
             f"{len(class_names) - 1}. Replace the files of labels with the right ones."
         )
-    dataset = Dataset(name, source, train, test, class_names, "", num_validation, (), measurements)
-    return replace(dataset, digest=dataset.measured("digest", lambda: content_digest(train, test)))
+    dataset = Dataset(name, source, splits, class_names, "", num_validation, (), measurements)
+    return replace(dataset, digest=dataset.measured("digest", lambda: content_digest(splits)))
 
 
-def content_digest(train: Split, test: Split) -> str:
-    """Return the SHA-256 in hex over dtype, shape and content of the four arrays.
-
-    The order is training images, training labels, test images, test labels.
-    """
+def content_digest(splits: Mapping[SplitName, Split]) -> str:
+    """Return the SHA-256 in hex over dtype, shape and content of each split's images, then of its labels."""
     digest = hashlib.sha256()
-    for array in (train.images, train.labels, test.images, test.labels):
-        digest.update(f"{array.dtype.str} {array.shape}\n".encode())
-        for chunk in chunks(array):
-            digest.update(chunk.data)
+    for split in splits.values():
+        for array in (split.images, split.labels):
+            digest.update(f"{array.dtype.str} {array.shape}\n".encode())
+            for chunk in chunks(array):
+                digest.update(chunk.data)
     return digest.hexdigest()
 
 
@@ -165,8 +202,9 @@ def let_go(array: NDArray[np.generic]) -> None:
 
 
 def is_streamed(array: NDArray[np.generic]) -> bool:
-    """Return whether an array is a file that is too large to be copied into memory."""
-    return isinstance(array, np.memmap) and array.nbytes >= STREAMED_BYTES
+    """Return whether an array is, or is part of, a mapped file that is too large to be copied into memory."""
+    mapped = getattr(array, "_mmap", None)
+    return mapped is not None and len(mapped) >= STREAMED_BYTES
 
 
 def require_file(path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from partrain.data import cifar10
 from partrain.data.catalog import fetch_files, find_files, read_checked
 from partrain.data.idx import FILE_NAMES, IdxFile
-from partrain.data.sources import NAMED
+from partrain.data.loading import NAMED
 from partrain.errors import ConfigError, DataError, did_you_mean
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.data.dataset import Dataset, Split, build_dataset, require_file, unreadable
+from partrain.data.split_name import SplitName
 from partrain.errors import DataError, ResourceError
 
 FILE_NAMES = (
@@ -204,6 +205,8 @@ def load_idx_folder(path: str | Path) -> Dataset:
     return build_dataset(
         "idx",
         str(folder.resolve()),
-        load_idx_split(train_images, train_labels),
-        load_idx_split(test_images, test_labels),
+        {
+            SplitName.TRAIN: load_idx_split(train_images, train_labels),
+            SplitName.TEST: load_idx_split(test_images, test_labels),
+        },
     )

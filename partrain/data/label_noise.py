@@ -15,10 +15,8 @@ def flipped_examples(num_train: int, share: float, seed: int) -> NDArray[np.int6
     return np.sort(order[: round(share * num_train)])
 
 
-def flip_labels(
-    labels_M: NDArray[np.int64], num_train: int, share: float, num_classes: int, seed: int
-) -> NDArray[np.int64]:
-    """Return the labels of the training file with wrong ones among the first `num_train`.
+def flip_labels(labels_N: NDArray[np.int64], share: float, num_classes: int, seed: int) -> NDArray[np.int64]:
+    """Return the labels of the training examples with a share of wrong ones.
 
     Each wrong one is any other class, all with the same probability, by a random word of the example's own.
 
@@ -29,8 +27,8 @@ def flip_labels(
     """
     if num_classes < 2:
         raise ConfigError("data.label_noise: a label is made wrong by another class, and the data has only one")
-    flipped = flipped_examples(num_train, share, seed)
-    words = philox_words(num_train, seed=seed, purpose="label noise, classes")[flipped]
-    labels = np.array(labels_M)
+    flipped = flipped_examples(len(labels_N), share, seed)
+    words = philox_words(len(labels_N), seed=seed, purpose="label noise, classes")[flipped]
+    labels = np.array(labels_N)
     labels[flipped] = (labels[flipped] + 1 + (words % np.uint64(num_classes - 1)).astype(np.int64)) % num_classes
     return labels

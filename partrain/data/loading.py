@@ -1,67 +1,162 @@
-"""Loads the data set that a configuration names, and divides it into splits."""
+"""Loads the data set that a configuration names, divided into training, validation and test examples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
-from partrain.config.schema.config import Config
 from partrain.config.schema.data import Data
-from partrain.data.batches import SplitRange, split_examples
-from partrain.data.dataset import Dataset
+from partrain.data import cifar10
+from partrain.data.arrays import load_arrays
+from partrain.data.catalog import CATALOG, DataUnavailable, load_named
+from partrain.data.dataset import Dataset, Split, build_dataset
+from partrain.data.idx import load_idx_folder
 from partrain.data.label_noise import flip_labels
-from partrain.data.sources import load_dataset
+from partrain.data.packed_folder import load_picture_folder
+from partrain.data.split_name import SplitName
+from partrain.errors import ConfigError, DataError, ResourceError
 from partrain.system.machine import available_processors
 
-# How many synthetic digits there are, as many as MNIST has.
+# The data sets whose files partrain knows, and the function that loads each.
+NAMED = dict.fromkeys(CATALOG, load_named) | {cifar10.NAME: cifar10.load_cifar10}
+
+# The number of synthetic digits: as many as MNIST has.
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 60_000, 10_000
 
 
-def load_splits(
-    config: Config, *, say: Callable[[str], None], warn: Callable[[str], None], given: Dataset | None = None
-) -> tuple[Dataset, dict[str, SplitRange]]:
-    """Load the data that a configuration names, and divide it into "train", "validation" and "test".
-
-    Parameters
-    ----------
-    say, warn : told what takes time, and what should not be missed.
-    given : the data set, where it is in memory already.
-
-    Raises
-    ------
-    UserError
-        The data cannot be used, or there is less than the configuration asks for.
-    """
-    return load_data(config.data, config.seed, say=say, warn=warn, given=given)
-
-
-def load_data(
+def load_dataset(
     data: Data,
     seed: int,
     *,
     say: Callable[[str], None],
     warn: Callable[[str], None],
-    given: Dataset | None = None,
-) -> tuple[Dataset, dict[str, SplitRange]]:
-    """Do as `load_splits`, for the `data` and the `seed` of a configuration."""
-    dataset = given or load_dataset(
-        data,
-        seed=seed,
-        synthetic_examples=_num_synthetic(data),
-        num_decoders=available_processors(),
-        say=say,
-        warn=warn,
-    )
-    splits = split_examples(data, dataset)
-    if data.label_noise:
-        num_train, num_classes = splits["train"].size, len(dataset.class_names)
-        labels = flip_labels(dataset.train.labels, num_train, data.label_noise, num_classes, seed)
-        dataset = replace(dataset, train=replace(dataset.train, labels=labels))
-    return dataset, splits
+    dataset: Dataset | None = None,
+) -> Dataset:
+    """Load the data set that a configuration names, with the splits "train", "validation" and "test".
+
+    Parameters
+    ----------
+    data, seed : of the configuration; the seed decides how synthetic digits look and which labels are made wrong.
+    say : called with a line before anything that takes time.
+    warn : called with the message that other data are used than those that `data` names.
+    dataset : the source, if it is in memory already; then nothing is read.
+
+    Raises
+    ------
+    DataError
+        A file is wrong; or, as DataUnavailable and with `data.when_unavailable: error`, the data set cannot be had.
+    ConfigError
+        There are fewer examples than the configuration asks for.
+    ResourceError
+        There is too little memory or disk.
+    """
+    source = dataset or _load_source(data, seed, say, warn)
+    divided = replace(source, splits=divide(source, data.train_examples, data.validation_examples))
+    if not data.label_noise:
+        return divided
+    labels = flip_labels(divided.train.labels, data.label_noise, len(divided.class_names), seed)
+    return replace(divided, splits={**divided.splits, SplitName.TRAIN: replace(divided.train, labels=labels)})
+
+
+def divide(source: Dataset, num_train: int | None, num_validation: int | None) -> dict[SplitName, Split]:
+    """Divide the training examples of a source into training and validation; the test examples stay.
+
+    The first examples are for training, those after them for validation, and the rest is not used. If neither number
+    is given, the source may say how many are for validation; else it is a sixth.
+
+    Raises
+    ------
+    ConfigError
+        There are fewer examples than asked for.
+    """
+    available = source.train.size
+    if num_train is None and num_validation is None:
+        num_validation = source.num_validation
+    if num_train is None:
+        num_validation = available // 6 if num_validation is None else num_validation
+        num_train = max(1, available - num_validation)
+    elif num_validation is None:
+        num_validation = max(0, available - num_train)
+    last = num_train + num_validation
+    if last > available:
+        raise ConfigError(
+            f"data.train_examples and data.validation_examples ask for {num_train:,} + {num_validation:,} "
+            f"examples, but {source.name} has {available:,} for both; make them smaller"
+        )
+    return {
+        SplitName.TRAIN: source.train.part(0, num_train),
+        SplitName.VALIDATION: source.train.part(num_train, last),
+        SplitName.TEST: source.test,
+    }
+
+
+def _load_source(data: Data, seed: int, say: Callable[[str], None], warn: Callable[[str], None]) -> Dataset:
+    """Load the data set as its source has it, with the splits "train" and "test"."""
+    if data.name in NAMED:
+        try:
+            return NAMED[data.name](data.name, say=say)
+        except DataUnavailable as unavailable:
+            if data.when_unavailable == "error":
+                raise
+            warn(_replacement_warning(data.name, unavailable))
+            return _draw_synthetic(data, seed, say)
+    if data.name == "synthetic-digits":
+        return _draw_synthetic(data, seed, say)
+    if data.name == "memory":
+        raise DataError(
+            "data.name: memory: these examples were arrays of the Python program that trained, and are in no file. "
+            "Give them again from Python: partrain.train(config, data=...), partrain.open_run(path).evaluate(...)."
+        )
+    assert data.path is not None
+    if data.name == "folder":
+        assert data.size is not None
+        assert data.channels is not None
+        return load_picture_folder(
+            data.path,
+            data.size,
+            data.channels,
+            data.on_broken or "error",
+            num_decoders=available_processors(),
+            say=say,
+            warn=warn,
+        )
+    return {"idx": load_idx_folder, "arrays": load_arrays}[data.name](data.path)
+
+
+def _draw_synthetic(data: Data, seed: int, say: Callable[[str], None]) -> Dataset:
+    # Imported here because it imports Numba, which a command that computes nothing must not.
+    from partrain.data.synthetic_digits import draw_digits
+
+    num_train, num_test = _num_synthetic(data)
+    say(f"drawing {num_train + num_test:,} synthetic digits")
+    try:
+        splits = {
+            SplitName.TRAIN: Split(*draw_digits(0, num_train, seed=seed, split="train")),
+            SplitName.TEST: Split(*draw_digits(0, num_test, seed=seed, split="test")),
+        }
+    except MemoryError:
+        raise ResourceError(
+            f"{num_train:,} synthetic digits do not fit into memory. "
+            "Make data.train_examples or data.validation_examples smaller."
+        ) from None
+    return build_dataset("synthetic-digits", "synthetic-digits", splits, class_names=tuple("0123456789"))
 
 
 def _num_synthetic(data: Data) -> tuple[int, int]:
+    """Return how many digits to draw for training and validation together, and for the test."""
     if data.train_examples is None or data.validation_examples is None:
         return max(SYNTHETIC_TRAIN, data.train_examples or 0), SYNTHETIC_TEST
     num_train = data.train_examples + data.validation_examples
     return num_train, min(SYNTHETIC_TEST, num_train)
+
+
+def _replacement_warning(name: str, unavailable: DataUnavailable) -> str:
+    frame = "*" * 100
+    return (
+        f"THIS IS NOT {name.upper()}\n{frame}\n"
+        "Synthetic digits, which partrain draws, are used instead.\n"
+        f"The results say nothing about {name}.\n\n"
+        f"{unavailable}\n\n"
+        "To stop instead of training on other data, set `data.when_unavailable: error`.\n"
+        f"{frame}"
+    )

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION
-from partrain.data.batches import SplitRange
 from partrain.data.dataset import Dataset, chunks
 from partrain.errors import ConfigError, ResourceError
 from partrain.system.durable_files import sync_folder
 
 
-def pack(dataset: Dataset, splits: Mapping[str, SplitRange], to: Path) -> Path:
+def pack(dataset: Dataset, to: Path) -> Path:
     """Write a data set as arrays, which `data.name: arrays` takes; they train to the same bits.
 
     Parameters
     ----------
-    dataset, splits : what to write; training and validation examples that no split has are left out.
+    dataset : what to write, with the splits "train", "validation" and "test".
     to : a file that ends in .npz and is replaced if it is there, or a folder that is not there, or empty.
 
     Returns
@@ -39,7 +38,7 @@ def pack(dataset: Dataset, splits: Mapping[str, SplitRange], to: Path) -> Path:
     ResourceError
         It cannot be written.
     """
-    arrays = _arrays(dataset, splits)
+    arrays = _arrays(dataset)
     is_file = to.suffix == ".npz"
     if not is_file and (to.is_file() or (to.is_dir() and any(to.iterdir()))):
         raise ConfigError(f"{to}: is there already. Give a folder that is new or empty, or a file that ends in .npz.")
@@ -52,29 +51,29 @@ def pack(dataset: Dataset, splits: Mapping[str, SplitRange], to: Path) -> Path:
     return to
 
 
-def _arrays(dataset: Dataset, splits: Mapping[str, SplitRange]) -> dict[str, NDArray[Any]]:
-    """Return the arrays by the names that `load_arrays` knows."""
-    last = splits["validation"].last  # validation follows training
+def _arrays(dataset: Dataset) -> dict[str, tuple[NDArray[Any], ...]]:
+    """Return the arrays by the names that `load_arrays` knows; each in parts, for validation follows training."""
+    train, validation, test = dataset.train, dataset.validation, dataset.test
     return {
-        "train_images": dataset.train.images[:last],
-        "train_labels": dataset.train.labels[:last],
-        "test_images": dataset.test.images,
-        "test_labels": dataset.test.labels,
-        CLASS_NAMES: np.array(dataset.class_names),
-        NUM_VALIDATION: np.array(splits["validation"].size),
+        "train_images": (train.images, validation.images),
+        "train_labels": (train.labels, validation.labels),
+        "test_images": (test.images,),
+        "test_labels": (test.labels,),
+        CLASS_NAMES: (np.array(dataset.class_names),),
+        NUM_VALIDATION: (np.array(validation.size),),
     }
 
 
-def _write_file(arrays: Mapping[str, NDArray[Any]], to: Path) -> None:
+def _write_file(arrays: Mapping[str, Sequence[NDArray[Any]]], to: Path) -> None:
     temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             # Not numpy.savez, which stamps the time, so that equal arrays would be different files.
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for name, array in arrays.items():
+                for name, parts in arrays.items():
                     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                        for part in _npy(array):
-                            member.write(part)
+                        for content in _npy(parts):
+                            member.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, to)
@@ -82,14 +81,14 @@ def _write_file(arrays: Mapping[str, NDArray[Any]], to: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_folder(arrays: Mapping[str, NDArray[Any]], to: Path) -> None:
+def _write_folder(arrays: Mapping[str, Sequence[NDArray[Any]]], to: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=".tmp", dir=to.parent))
     try:
         temporary.chmod(0o777 & ~_umask())
-        for name, array in arrays.items():
+        for name, parts in arrays.items():
             with open(temporary / f"{name}.npy", "wb") as file:
-                for part in _npy(array):
-                    file.write(part)
+                for content in _npy(parts):
+                    file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         os.rename(temporary, to)  # over an empty folder, too
@@ -97,14 +96,18 @@ def _write_folder(arrays: Mapping[str, NDArray[Any]], to: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _npy(array: NDArray[Any]) -> Iterator[Any]:
-    """Yield the content of an .npy file in parts."""
-    fields = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
+def _npy(parts: Sequence[NDArray[Any]]) -> Iterator[Any]:
+    """Yield the content of the .npy file of an array, piece by piece; the array is given as consecutive parts."""
+    shape = parts[0].shape
+    if len(parts) > 1:
+        shape = (sum(map(len, parts)), *shape[1:])
+    fields = {"descr": np.lib.format.dtype_to_descr(parts[0].dtype), "fortran_order": False, "shape": shape}
     header = _Parts()
     np.lib.format.write_array_header_1_0(header, fields)
     yield from header.parts
-    for chunk in chunks(array):
-        yield chunk.view(np.uint8).data
+    for part in parts:
+        for chunk in chunks(part):
+            yield chunk.view(np.uint8).data
 
 
 class _Parts:

@@ -10,7 +10,7 @@ from partrain.config.reader import parse_config, read_config
 from partrain.config.schema.data import SOURCES_WITH_PATH, Data
 from partrain.data.arrays import NAMES_OF_FILES
 from partrain.data.idx import FILE_NAMES
-from partrain.data.sources import NAMED
+from partrain.data.loading import NAMED
 from partrain.errors import ConfigError, did_you_mean
 
 SYNTHETIC = "synthetic-digits"

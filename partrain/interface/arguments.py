@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 
+from partrain.data.split_name import SplitName
+
 RUN_HELP = "a path, a name in runs/, last (the newest run), or last~1 (the one before it)"
-SPLITS = ("test", "validation", "train")
+SPLITS = tuple(split.value for split in reversed(SplitName))
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,6 @@ from partrain.interface.arguments import image_size
 from partrain.interface.command import CommandContext
 
 if TYPE_CHECKING:  # a command loads NumPy only when it runs
-    from partrain.data.batches import SplitRange
     from partrain.data.dataset import Dataset
 
 
@@ -36,12 +35,12 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_source(context: CommandContext) -> tuple[Dataset, dict[str, SplitRange]]:
-    """Return the data set that the arguments name, and its splits."""
-    from partrain.data.loading import load_data
+def load_source(context: CommandContext) -> Dataset:
+    """Return the data set that the arguments name."""
+    from partrain.data.loading import load_dataset
     from partrain.data.source_lookup import read_source
 
     options = context.options
     pictures = {"size": options.size, "channels": options.channels, "on_broken": options.on_broken}
     data, seed = read_source(options.source, pictures)
-    return load_data(data, seed, say=context.messages.say, warn=context.messages.warn)
+    return load_dataset(data, seed, say=context.messages.say, warn=context.messages.warn)

@@ -29,11 +29,11 @@ from partrain.analysis.prediction import Classifier
 from partrain.analysis.trained_run import TrainedRun, load_trained_run
 from partrain.config.reader import parse_config, read_config, read_mapping
 from partrain.config.schema.config import Config
-from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION, dataset_of_arrays
-from partrain.data.batches import SplitRange
-from partrain.data.dataset import Dataset
+from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION, dataset_of_arrays, split_of_arrays
+from partrain.data.dataset import Dataset, build_dataset
 from partrain.data.image_files import pixel_values
 from partrain.data.picture_folder import split_by_name
+from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError, DataError, RunError
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import Place, RunDirectory, check_writable, validate_run_name
@@ -144,7 +144,7 @@ class Run:
         num_workers = available_processors() if workers is None else workers
         with _interruptible() as interruption:
             if data is None:
-                chosen = _choice("split", split or "test", ("train", "validation", "test"))
+                chosen = SplitName(_choice("split", split or "test", tuple(SplitName)))
                 evaluated = evaluate_run(
                     self.path, chosen, checkpoint, num_workers, messages, interruption, self._dataset
                 )
@@ -153,8 +153,7 @@ class Run:
                 raise ConfigError("evaluate: give a split of the run's own data, or other data, not both")
             trained = self._trained(checkpoint)
             dataset = _dataset_to_evaluate(data, trained)
-            everything = SplitRange("test", 0, len(dataset.test.labels))
-            evaluation, _ = compute_evaluation(trained, dataset, everything, num_workers, messages, interruption)
+            evaluation, _ = compute_evaluation(trained, dataset, SplitName.TEST, num_workers, messages, interruption)
         return _report(classification_report(evaluation, trained.class_names))
 
     def predict(self, images: ArrayLike, *, checkpoint: str = "last") -> NDArray[np.int64]:
@@ -254,7 +253,7 @@ def train(
     num_workers = available_processors() if workers is None else _number_of_workers(workers)
     with _interruptible() as interruption:
         session = Session(num_workers, ["partrain.train", *sys.argv], Messages(quiet=quiet), interruption)
-        path = train_new_run(resolved, place, session, given=dataset).path
+        path = train_new_run(resolved, place, session, dataset=dataset).path
     return Run(path, dataset, quiet=quiet)
 
 
@@ -337,13 +336,8 @@ def _dataset_in_memory(data: Examples, test: Examples | None, class_names: Seque
 
 def _dataset_to_evaluate(data: Examples, trained: TrainedRun) -> Dataset:
     images, labels = _pair(data, "data")
-    arrays = {
-        f"{split}_{kind}": (f"the {kind} of data", array)
-        for split in ("train", "test")
-        for kind, array in (("images", images), ("labels", labels))
-    }
-    arrays[CLASS_NAMES] = ("class_names", np.array(trained.class_names))
-    dataset = dataset_of_arrays(IN_MEMORY, "arrays in memory", arrays)
+    split = split_of_arrays(("the images of data", images), ("the labels of data", labels))
+    dataset = build_dataset(IN_MEMORY, "arrays in memory", {SplitName.TEST: split}, trained.class_names)
     require_fitting_images(trained, dataset)
     return dataset
 

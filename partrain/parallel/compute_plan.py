@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from partrain.config.schema.training import Training
 from partrain.data.dataset import Split
+from partrain.data.split_name import SplitName
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.parallel.memory_plan import memory_of_processes
@@ -35,7 +36,7 @@ class ComputePlan:
     network: Network
     training: Training
     normalisation: Normalisation
-    splits: Mapping[str, Split]
+    splits: Mapping[SplitName, Split]
     exchange: Mapping[str, ArraySpec]
     own_bytes: Mapping[str, int] = field(default_factory=dict)
     trains: bool = False

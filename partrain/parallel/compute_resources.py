@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from partrain.data.dataset import Split
+from partrain.data.split_name import SplitName
 from partrain.kernels.compiler.kernel_set import Kernel, kernel_set
 from partrain.kernels.compiler.options import are_cached, load
 from partrain.parallel.compute_plan import ComputePlan
@@ -57,7 +58,7 @@ class ComputeResources:
 
     computation: Computation
     arrays: SharedArrays
-    splits: Mapping[str, Split]
+    splits: Mapping[SplitName, Split]
 
     @contextlib.contextmanager
     def group(

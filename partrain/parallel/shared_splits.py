@@ -1,4 +1,4 @@
-"""The data set in shared arrays: images and labels of a file are `<file>.images` and `<file>.labels`."""
+"""The splits of a data set in shared arrays: `<split>.images` and `<split>.labels`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.data.dataset import Split, is_streamed
+from partrain.data.split_name import SplitName
 from partrain.system.shared_arrays import ArraySpec, MappedFile
 
 
-def plan_splits(splits: Mapping[str, Split]) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
-    """Return what to allocate for these files of the data set, and which arrays are files that are read as needed."""
+def plan_splits(splits: Mapping[SplitName, Split]) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
+    """Return the arrays to allocate for these splits, and those that are files and read as they are needed."""
     specs: dict[str, ArraySpec] = {}
     files: dict[str, MappedFile] = {}
     for name, split in splits.items():
@@ -27,8 +28,8 @@ def plan_splits(splits: Mapping[str, Split]) -> tuple[dict[str, ArraySpec], dict
     return specs, files
 
 
-def share_splits(splits: Mapping[str, Split], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Split]:
-    """Copy the files of the data set into the shared arrays, unless they are read as needed; return them there."""
+def share_splits(splits: Mapping[SplitName, Split], arrays: Mapping[str, NDArray[Any]]) -> dict[SplitName, Split]:
+    """Copy splits into the shared arrays, except images that are read from their file; return the splits there."""
     shared = {}
     for name, split in splits.items():
         images = split.images

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.data.batches import SplitRange
+from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
-from partrain.parallel.workers.commands import FILES, Command, Operation
+from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.pool import ComputeGroup
 from partrain.parallel.workers.tiles import Tiling
 
@@ -61,7 +61,7 @@ class Evaluation:
 def evaluate_split(
     group: ComputeGroup,
     arrays: Mapping[str, NDArray[Any]],
-    split: SplitRange,
+    split: SplitName,
     tiling: Tiling,
     follow: Callable[[int], None] = lambda num_done: None,
     commands_a_round: int | None = None,
@@ -73,7 +73,7 @@ def evaluate_split(
     ----------
     group : who computes.
     arrays : the shared arrays; `losses`, `predictions` and `confidences` are overwritten.
-    split : not empty.
+    split : its examples are in the shared arrays, at least one.
     tiling : cuts the split.
     follow : called after each round with how many examples are done; may raise, to stop.
     with_norms : also the norms of the examples' gradients, in the array `squared_norms`.
@@ -84,22 +84,23 @@ def evaluate_split(
     The evaluation; its arrays are copies.
     """
     operation = Operation.EVALUATION_WITH_NORMS if with_norms else Operation.EVALUATION
-    file = FILES.index(split.file)
-    arrays["predictions"][: split.size] = -1
-    rounds = [(0, split.size)]
+    labels_N = arrays[f"{split}.labels"]
+    N = len(labels_N)
+    arrays["predictions"][:N] = -1
+    rounds = [(0, N)]
     if commands_a_round is not None:
-        rounds = tiling.chunks(0, split.size, commands_a_round * TILES_A_COMMAND)
+        rounds = tiling.chunks(0, N, commands_a_round * TILES_A_COMMAND)
     for start, stop in rounds:
         chunks = tiling.chunks(start, stop, TILES_A_COMMAND)
-        group.run([Command(operation, file, split.first, first, last) for first, last in chunks])
+        group.run([Command(operation, split, first, last) for first, last in chunks])
         follow(stop)
-    predictions_N = arrays["predictions"][: split.size]
+    predictions_N = arrays["predictions"][:N]
     if predictions_N.min() < 0:
-        raise FailedRun(f"{int((predictions_N < 0).sum())} examples of the {split.file} file were not evaluated")
+        raise FailedRun(f"{int((predictions_N < 0).sum())} {split} examples were not evaluated")
     return Evaluation(
-        labels_N=arrays[f"{split.file}.labels"][split.first : split.last].copy(),
+        labels_N=labels_N.copy(),
         predictions_N=predictions_N.copy(),
-        losses_N=arrays["losses"][: split.size].copy(),
-        confidences_N=arrays["confidences"][: split.size].copy(),
-        squared_norms_NL=arrays["squared_norms"][: split.size].copy() if with_norms else None,
+        losses_N=arrays["losses"][:N].copy(),
+        confidences_N=arrays["confidences"][:N].copy(),
+        squared_norms_NL=arrays["squared_norms"][:N].copy() if with_norms else None,
     )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.analysis.privacy_record import describe_privacy
+from partrain.data.split_name import SplitName
 from partrain.errors import DataError, FailedRun
 from partrain.kernels import loops
 from partrain.network.adam import Adam
@@ -84,7 +85,7 @@ class Coordinator:
         self._messages, self._interruption, self._clock = messages, interruption, clock
         self._measure_memory = measure_memory
         self._secure = secure
-        self._num_train = plan.splits["train"].size
+        self._num_train = plan.dataset.train.size
         self._parameters = arrays["parameters"]
         self._parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
         self._adam = Adam(self._parameters, training.optimizer, training.schedule, loops.adam_update)
@@ -221,11 +222,10 @@ class Coordinator:
                 if self._settled_step == self.step and not self._steps.has_spoilt_parameters:
                     self._save(is_last=True)
 
-    def evaluate(self, split_name: str) -> Evaluation:
-        """Evaluate the parameters on the split "validation" or "test"."""
+    def evaluate(self, split: SplitName) -> Evaluation:
+        """Evaluate the parameters on the validation or the test split."""
         with self._clock.timing("evaluation"):
             kill_point("coordinator: before an evaluation")
-            split = self._preparation.splits[split_name]
             evaluation = evaluate_split(self._group, self._arrays, split, self._preparation.tiling)
             self.peak_memory_bytes = max(self.peak_memory_bytes, self._measure_memory())
             kill_point("coordinator: after an evaluation")
@@ -258,7 +258,7 @@ class Coordinator:
         )
         if self._config.training.privacy and (epoch_ends or self.completed):
             self._log_privacy()
-        has_validation = self._preparation.splits["validation"].size > 0
+        has_validation = self._preparation.dataset.validation.size > 0
         is_best = (evaluation_due or self.completed) and has_validation and self._validate()
         # Not at an end that falls between two evaluations: a longer run does not evaluate there.
         if self._early_stopping and evaluation_due:
@@ -324,7 +324,7 @@ class Coordinator:
 
     def _validate(self) -> bool:
         """Evaluate on the validation split; return whether it is the best so far."""
-        evaluation = self.evaluate("validation")
+        evaluation = self.evaluate(SplitName.VALIDATION)
         metrics = {f"validation/{name}": value for name, value in evaluation.metrics().items()}
         self._append_metrics(metrics)
         epochs = self.step / self._preparation.steps_per_epoch
@@ -444,7 +444,7 @@ class Coordinator:
             "normalisation": {"mean": normalisation.mean, "std": normalisation.std},
             "class_names": dataset.class_names,
             "image_shape": self._network.input_shape,
-            "image_dtype": dataset.train.images.dtype.name,
+            "image_dtype": dataset.image_dtype,
             "data_digest": dataset.digest,
             "config_digest": self._config.identity_digest(),
         }

@@ -16,14 +16,13 @@ import numpy as np
 from partrain.config.schema.config import Config
 from partrain.data.augmentation import require_in_sight
 from partrain.data.batches import (
-    SplitRange,
     class_weights,
     fixed_normalisation,
     measure_normalisation,
     steps_per_epoch,
 )
 from partrain.data.dataset import Dataset
-from partrain.data.loading import load_splits
+from partrain.data.loading import load_dataset
 from partrain.errors import ConfigError, ResourceError
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
@@ -43,14 +42,13 @@ class TrainingPlan:
     Attributes
     ----------
     config : resolved: it names the data that is really used, and how much of it.
-    dataset, splits, normalisation, network : what it is about.
+    dataset, normalisation, network : what it is about.
     class_weights : of each output of the network, where its examples do not all count the same.
     accountant : of the privacy, where the training is private.
     """
 
     config: Config
     dataset: Dataset
-    splits: dict[str, SplitRange]
     normalisation: Normalisation
     network: Network
     class_weights: tuple[float, ...] | None = None
@@ -59,7 +57,7 @@ class TrainingPlan:
     @property
     def steps_per_epoch(self) -> int:
         """How many steps an epoch has."""
-        return steps_per_epoch(self.splits["train"].size, self.config.training.batch_size)
+        return steps_per_epoch(self.dataset.train.size, self.config.training.batch_size)
 
     @property
     def num_steps(self) -> int:
@@ -101,7 +99,7 @@ class TrainingPlan:
         """Return the plan of the computation: shared arrays, kernels, and memory."""
         training, network, batch_size = self.config.training, self.network, self.max_batch_size
         # Evaluations during the training, and the last one, use the same arrays.
-        num_results = max(batch_size, self.splits["validation"].size, self.splits["test"].size)
+        num_results = max(batch_size, self.dataset.validation.size, self.dataset.test.size)
         exchange = exchange_specs(network, batch_size, self.tiling, training.dtype, num_results)
         if training.per_example.statistics or training.per_example.clips:
             exchange |= norm_specs(network, batch_size)
@@ -113,7 +111,7 @@ class TrainingPlan:
             network=network,
             training=training,
             normalisation=self.normalisation,
-            splits=self.dataset.files,
+            splits=self.dataset.splits,
             exchange=exchange,
             own_bytes={"gradient and moments": 3 * network.parameters.size * itemsize},
             trains=True,
@@ -137,44 +135,43 @@ def num_steps(resolved: Config) -> int:
 
 
 def plan_training(
-    config: Config, *, say: Callable[[str], None], warn: Callable[[str], None], given: Dataset | None = None
+    config: Config, *, say: Callable[[str], None], warn: Callable[[str], None], dataset: Dataset | None = None
 ) -> TrainingPlan:
-    """Load the data and check the whole configuration against it; the parameters are those of `load_splits`.
+    """Load the data and check the whole configuration against it; the parameters are those of `load_dataset`.
 
     Raises
     ------
     UserError
         The data cannot be used, or the configuration does not fit it.
     """
-    dataset, splits = load_splits(config, say=say, warn=warn, given=given)
-    if config.training.stop_early and not splits["validation"].size:
+    dataset = load_dataset(config.data, config.seed, say=say, warn=warn, dataset=dataset)
+    train = dataset.train
+    if config.training.stop_early and not dataset.validation.size:
         raise ConfigError(
             "training.stop_early goes by examples for validation, and there are none; set data.validation_examples"
         )
-    require_in_sight(config.training.augment, dataset.train.images.shape[1:])
-    privacy = resolve_privacy(config.training, splits["train"].size, warn)
+    require_in_sight(config.training.augment, dataset.image_shape)
+    privacy = resolve_privacy(config.training, train.size, warn)
     config = config.model_copy(update={"training": config.training.model_copy(update={"privacy": privacy})})
     accountant = None
     if privacy:
         assert privacy.noise_multiplier is not None
-        rate = config.training.batch_size / splits["train"].size
+        rate = config.training.batch_size / train.size
         accountant = Accountant(rate, privacy.noise_multiplier, privacy.delta)
-    network = Network(config.network, dataset.train.images.shape[1:], len(dataset.class_names))
-    resolved = _resolve(config, dataset, splits)
+    network = Network(config.network, dataset.image_shape, len(dataset.class_names))
+    resolved = _resolve(config, dataset)
     weights = None
     if config.training.class_weights is not None:
-        weights = class_weights(dataset.train.labels[: splits["train"].size], network.num_outputs)
-    normalisation = (
-        fixed_normalisation(dataset.train.images) if privacy else _normalisation(dataset, splits["train"].size)
-    )
-    return TrainingPlan(resolved, dataset, splits, normalisation, network, weights, accountant)
+        weights = class_weights(train.labels, network.num_outputs)
+    normalisation = fixed_normalisation(train.images) if privacy else _normalisation(dataset)
+    return TrainingPlan(resolved, dataset, normalisation, network, weights, accountant)
 
 
-def _normalisation(dataset: Dataset, num_train: int) -> Normalisation:
+def _normalisation(dataset: Dataset) -> Normalisation:
     def measure() -> dict[str, Any]:
-        return vars(measure_normalisation(dataset.train.images[:num_train]))
+        return vars(measure_normalisation(dataset.train.images))
 
-    measured = dataset.measured(f"normalisation of the first {num_train}", measure)
+    measured = dataset.measured(f"normalisation of the first {dataset.train.size}", measure)
     return Normalisation(tuple(measured["mean"]), tuple(measured["std"]))
 
 
@@ -201,19 +198,19 @@ def check_disk(folder: Path, checkpoint_bytes: int, num_checkpoints: int) -> Non
         )
 
 
-def _resolve(config: Config, dataset: Dataset, splits: dict[str, SplitRange]) -> Config:
+def _resolve(config: Config, dataset: Dataset) -> Config:
     """Fill in what was left to the program: the data that was really used, and the length of the schedule."""
     mapping: dict[str, Any] = config.to_mapping()
     path = config.data.path
     mapping["data"] |= {
         "path": None if path is None else str(Path(path).absolute()),
         "name": dataset.name,
-        "train_examples": splits["train"].size,
-        "validation_examples": splits["validation"].size,
+        "train_examples": dataset.train.size,
+        "validation_examples": dataset.validation.size,
         "when_unavailable": "error",
     }
     training = mapping["training"]
     if training["schedule"]["decay_steps"] is None:
-        steps = steps_per_epoch(splits["train"].size, config.training.batch_size)
+        steps = steps_per_epoch(dataset.train.size, config.training.batch_size)
         training["schedule"]["decay_steps"] = config.training.epochs * steps
     return Config.model_validate(mapping)

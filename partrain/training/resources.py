@@ -59,18 +59,18 @@ class TrainingResources:
         return self.num_workers if self.ranks is None else sum(rank["workers"] for rank in self.ranks)
 
 
-def _plan_training(config: Config, session: Session, given: Dataset | None) -> TrainingPlan:
+def _plan_training(config: Config, session: Session, dataset: Dataset | None) -> TrainingPlan:
     training = config.training
     if session.num_workers:
         start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
     # What rank 0 has to say of the data, the others would say again.
     warn = session.messages.warn if session.leads else session.messages.note
-    return plan_training(config, say=session.messages.say, warn=warn, given=given)
+    return plan_training(config, say=session.messages.say, warn=warn, dataset=dataset)
 
 
 def _useful_workers(session: Session, plan: TrainingPlan) -> int:
     training, num_workers = plan.config.training, session.num_workers
-    batch_size = min(training.batch_size, plan.splits["train"].size)
+    batch_size = min(training.batch_size, plan.dataset.train.size)
     tiles = plan.tiling.num_tiles(batch_size)
     if session.ranks is not None:
         return _useful_workers_of_rank(session, session.ranks.group, batch_size, plan.tiling)
@@ -100,7 +100,7 @@ def training_resources(
     folder: Path | None,
     session: Session,
     check: Callable[[TrainingPlan], None],
-    given: Dataset | None = None,
+    dataset: Dataset | None = None,
 ) -> Iterator[TrainingResources]:
     """Prepare a training; provide the shared arrays with the data set in them, and the processes that compute.
 
@@ -115,7 +115,7 @@ def training_resources(
             "training.privacy draws batches and noise in one process, from a source that no other rank can draw the "
             "same from; train it with --engine process"
         )
-    plan = _plan_training(config, session, given)
+    plan = _plan_training(config, session, dataset)
     check(plan)
     if session.ranks is not None:
         require_agreement(session.ranks.group, plan)
@@ -133,8 +133,7 @@ def training_resources(
             num_workers, max_restarts=config.workers.max_restarts, log=log, connection=_connection(session)
         ) as group,
     ):
-        dataset = replace(plan.dataset, train=compute.splits["train"], test=compute.splits["test"])
-        plan = replace(plan, dataset=dataset)
+        plan = replace(plan, dataset=replace(plan.dataset, splits=compute.splits))
         session.interruption.check()
         yield TrainingResources(plan, num_workers, ranks, compute.arrays, group)
 

@@ -98,7 +98,7 @@ def first_record(
     if plan.config.data.on_broken is not None:
         data |= {"skipped": len(dataset.skipped), "skipped_files": list(dataset.skipped[:MOST_NAMED])}
     if noise := plan.config.data.label_noise:
-        flipped = flipped_examples(plan.splits["train"].size, noise, plan.config.seed)
+        flipped = flipped_examples(plan.dataset.train.size, noise, plan.config.seed)
         data["label_noise"] = {"share": noise, "num_flipped": len(flipped), "flipped": flipped.tolist()}
     if plan.class_weights is not None:
         data["class_weights"] = list(plan.class_weights)

@@ -22,7 +22,7 @@ def greeting(run: RunDirectory, resources: TrainingResources, session: Session) 
     training, dataset = plan.config.training, plan.dataset
     return (
         f"{run.path}: {plan.network.parameters.size:,} parameters, {dataset.name} from {dataset.source}, "
-        f"{plan.splits['train'].size:,} examples, {plan.num_steps:,} steps of "
+        f"{plan.dataset.train.size:,} examples, {plan.num_steps:,} steps of "
         f"{training.batch_size}, on {who_computes(resources.num_workers, resources.ranks)}"
     )
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from partrain.data.batches import epoch_order
+from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
 from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.network.adam import Adam
 from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
-from partrain.parallel.workers.commands import FILES, Command, Operation
+from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.pool import ComputeGroup
 from partrain.system.fault_injection import kill_point
 from partrain.system.shared_arrays import SharedArrays
@@ -53,7 +54,7 @@ class TrainingSteps:
 
     def __init__(self, plan: TrainingPlan, group: ComputeGroup, arrays: SharedArrays, adam: Adam) -> None:
         config, network = plan.config, plan.network
-        training, num_train = config.training, plan.splits["train"].size
+        training, num_train = config.training, plan.dataset.train.size
         self._preparation, self._training, self._network = plan, training, network
         self._group, self._arrays, self._adam, self._tiling = group, arrays, adam, plan.tiling
         self.update = ParameterUpdate(network, kernel_set(training.kernels), arrays, plan.tiling, training.dtype, adam)
@@ -107,7 +108,7 @@ class TrainingSteps:
 
     def _cut_batch(self, num_examples: int, operation: Operation, epoch: int) -> list[Command]:
         shards = self._tiling.shards(0, num_examples, self._group.num_at_once)
-        return [Command(operation, FILES.index("train"), 0, first, last, epoch) for first, last in shards]
+        return [Command(operation, SplitName.TRAIN, first, last, epoch) for first, last in shards]
 
     def _refuse(self, step: int, not_finite: NotFinite, loss: float) -> NoReturn:
         if not_finite.is_gradient:

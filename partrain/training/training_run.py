@@ -12,6 +12,7 @@ from partrain.analysis.plots.run_plots import write_plots
 from partrain.analysis.trained_run import padded_names
 from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
+from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
 from partrain.store.checkpoint import Checkpoint, checkpoint_path
 from partrain.store.metrics_log import cut_back, read_metrics
@@ -46,7 +47,7 @@ def train_new_run(
     place: Place,
     session: Session,
     initial: InitialParameters | None = None,
-    given: Dataset | None = None,
+    dataset: Dataset | None = None,
 ) -> RunDirectory:
     """Train a new run.
 
@@ -56,7 +57,7 @@ def train_new_run(
     place : where the run goes.
     session : `num_workers` 0: this process computes.
     initial : what to begin with, in place of values that are drawn.
-    given : the data set, where it is in memory; else it is loaded.
+    dataset : the data set, if it is in memory; else it is loaded.
 
     Returns
     -------
@@ -81,7 +82,7 @@ def train_new_run(
             initial.require_fit(plan.network)
 
     session.give_to_ranks(Assignment(config, tensors=initial.arrays if initial else {}))
-    with training_resources(config, place.folder, session, check, given) as resources:
+    with training_resources(config, place.folder, session, check, dataset) as resources:
         plan = resources.plan
         kill_point("coordinator: before the run is made")
         run = place.create(plan.config.name)
@@ -246,7 +247,7 @@ def _train(
         try:
             coordinator.train()
             if coordinator.completed:
-                evaluation = coordinator.evaluate("test")
+                evaluation = coordinator.evaluate(SplitName.TEST)
                 test = evaluation.metrics()
                 messages.say(f"test accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}")
                 if coordinator.noise_scale is not None:
@@ -254,7 +255,7 @@ def _train(
                 report = report_of(
                     evaluation,
                     padded_names(plan.dataset.class_names, plan.network.num_outputs),
-                    split="test",
+                    split=SplitName.TEST,
                     data_digest=plan.dataset.digest,
                     checkpoint=checkpoint_path(run.checkpoints_path, coordinator.step).name,
                     step=coordinator.step,
@@ -281,5 +282,4 @@ def _train(
     kill_point("coordinator: at the end")
     # The run is complete without its pictures: whoever stops it now loses them alone, and `evaluate` draws them again.
     if plan.config.logging.plots and interruption.received is None:
-        parameters, splits = resources.arrays["parameters"], plan.splits
-        write_plots(run, plan.network, parameters, plan.dataset, splits["test"], report, messages)
+        write_plots(run, plan.network, resources.arrays["parameters"], plan.dataset.test.images, report, messages)

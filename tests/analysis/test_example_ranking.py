@@ -63,14 +63,15 @@ def test_norms_of_examples_are_those_of_their_gradients_by_the_loops(
     noisy_run: Path, call_partrain: Callable[..., Result]
 ) -> None:
     from partrain.analysis.trained_run import load_trained_run
-    from partrain.data.loading import load_splits
+    from partrain.data.loading import load_dataset
     from partrain.kernels.compiler.kernel_set import kernel_set
     from partrain.kernels.compiler.options import load
     from tests.network.test_execution import Batch
 
     facts = json.loads(call_partrain("examples", noisy_run, "--split", "test", "--top", 3, "--json", "-q").stdout)
     trained = load_trained_run(noisy_run, "last", print)
-    dataset, _ = load_splits(trained.config, say=print, warn=print)
+    config = trained.config
+    dataset = load_dataset(config.data, config.seed, say=print, warn=print)
     load(kernel_set("loops").all, "float64")
     normalisation = trained.normalisation
     for example in facts["largest_gradient"]:

@@ -14,7 +14,7 @@ from partrain.analysis.plots import run_plots
 from partrain.analysis.prediction import Classifier
 from partrain.analysis.trained_run import load_trained_run
 from partrain.config.reader import read_config
-from partrain.data.loading import load_splits
+from partrain.data.loading import load_dataset
 from tests.noise_data import noise_examples
 from tests.program import Result
 from tests.small_run import write_small_config
@@ -49,7 +49,8 @@ def predict(call: Call, *arguments: object) -> list[dict[str, Any]]:
 def test_classifier_gives_the_bits_of_the_evaluation(call_partrain: Call, trained: Path) -> None:
     report = json.loads(call_partrain("evaluate", trained, "--workers", 0, "--json", "-q").stdout)
     run = load_trained_run(trained, "last", pytest.fail)
-    dataset, _ = load_splits(read_config(trained / "config.yaml"), say=lambda text: None, warn=pytest.fail)
+    config = read_config(trained / "config.yaml")
+    dataset = load_dataset(config.data, config.seed, say=lambda text: None, warn=pytest.fail)
     probabilities = Classifier(run, pytest.fail, pytest.fail).probabilities(dataset.test.images)
     assert probabilities.argmax(axis=1).tolist() == report["predictions"]
     assert probabilities.sum(axis=1) == pytest.approx(1)
@@ -68,7 +69,8 @@ def test_example_of_the_data_set_is_the_one_that_the_evaluation_names(call_partr
 
 
 def test_picture_array_and_example_are_the_same_image(call_partrain: Call, trained: Path, tmp_path: Path) -> None:
-    dataset, _ = load_splits(read_config(trained / "config.yaml"), say=lambda text: None, warn=pytest.fail)
+    config = read_config(trained / "config.yaml")
+    dataset = load_dataset(config.data, config.seed, say=lambda text: None, warn=pytest.fail)
     image = dataset.test.images[17, 0]
     Image.fromarray(image).save(tmp_path / "light.png")
     Image.fromarray(255 - image).save(tmp_path / "dark.png")

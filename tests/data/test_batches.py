@@ -3,76 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from partrain.config.schema.data import Data
-from partrain.data.batches import (
-    SplitRange,
-    class_weights,
-    epoch_order,
-    measure_normalisation,
-    split_examples,
-    steps_per_epoch,
-)
-from partrain.data.dataset import Split, build_dataset
-from partrain.errors import ConfigError
-
-
-def dataset_of(num_train, num_test=7):
-    def split(count):
-        return Split(np.zeros((count, 1, 2, 2), np.uint8), np.zeros(count, np.int64))
-
-    return build_dataset("mnist", "a test", split(num_train), split(num_test))
-
-
-def sizes(num_train, **fields):
-    ranges = split_examples(Data(name="mnist", **fields), dataset_of(num_train))
-    return {name: ranges[name].size for name in ("train", "validation", "test")}
-
-
-def test_training_examples_come_first_and_those_for_validation_follow():
-    ranges = split_examples(Data(name="mnist", train_examples=50, validation_examples=9), dataset_of(60))
-    assert ranges == {
-        "train": SplitRange("train", 0, 50),
-        "validation": SplitRange("train", 50, 59),
-        "test": SplitRange("test", 0, 7),
-    }
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({}, (50, 10)),
-        ({"train_examples": 45}, (45, 15)),
-        ({"train_examples": 60}, (60, 0)),
-        ({"validation_examples": 0}, (60, 0)),
-        ({"validation_examples": 59}, (1, 59)),
-        ({"train_examples": 1, "validation_examples": 0}, (1, 0)),
-        ({"train_examples": 50, "validation_examples": 10}, (50, 10)),
-    ],
-)
-def test_what_the_configuration_leaves_open_is_taken_from_the_file(fields, expected):
-    assert sizes(60, **fields) == {"train": expected[0], "validation": expected[1], "test": 7}
-
-
-def test_a_file_of_few_examples_has_none_for_validation():
-    assert sizes(5) == {"train": 5, "validation": 0, "test": 7}
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"train_examples": 61},
-        {"train_examples": 51, "validation_examples": 10},
-        {"validation_examples": 60},
-        {"validation_examples": 75},
-    ],
-)
-def test_more_examples_than_there_are_is_an_error_that_tells_the_numbers(fields):
-    with pytest.raises(ConfigError) as caught:
-        sizes(60, **fields)
-    message = str(caught.value)
-    for words in (*(f"data.{key}" for key in fields), *(str(value) for value in fields.values()), "mnist", "60"):
-        assert words in message
-    assert "-" not in message  # nobody asked for a negative number
+from partrain.data.batches import class_weights, epoch_order, measure_normalisation, steps_per_epoch
 
 
 @pytest.mark.parametrize(

@@ -462,7 +462,7 @@ def test_memory_that_runs_out_on_the_way_is_a_message(
     def allocate(*args: object, **options: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(loading, "load_dataset", allocate)
+    monkeypatch.setattr(loading, "divide", allocate)
     result = call_partrain("--config", small_config(), "--workers", 0)
     assert result.exit_code == 1
     assert "error: there is not enough memory for this process" in result.stderr

@@ -127,7 +127,7 @@ def test_without_test_examples_some_are_taken_out_whatever_comes_after_them(tmp_
         ({"data": (TRAIN[0], TRAIN[1].astype(int) - 1)}, "has labels from -1 to 8"),
         ({"data": (TRAIN[0], TRAIN[1] + 3)}, "10 outputs are too few for the 13 classes"),
         ({"data": (TRAIN[0][:3], TRAIN[1][:3])}, "3 examples are too few"),
-        ({"data": TRAIN, "test": (TEST[0][:, :9], TEST[1])}, "the training images have shape"),
+        ({"data": TRAIN, "test": (TEST[0][:, :9], TEST[1])}, "the train images have shape"),
         ({"data": TRAIN, "class_names": ["a", "a"]}, "the name 'a' stands twice"),
         ({"data": TRAIN, "workers": -1}, "workers: -1 is not a whole number"),
         ({"data": TRAIN, "run_dir": "."}, "exists already"),

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partrain.data.batches import SplitRange
+from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
 from partrain.parallel.split_evaluation import Evaluation, evaluate_split
-from partrain.parallel.workers.commands import FILES, Command, Operation
+from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.pool import Inline, WorkerPool
 from partrain.parallel.workers.tile_computer import Computation
 from partrain.parallel.workers.tiles import Tiling
@@ -52,18 +52,18 @@ def bits_of(evaluation: Evaluation) -> list[bytes]:
     return [array.tobytes() for array in vars(evaluation).values() if array is not None]
 
 
-@given(st.integers(1, 3000), st.integers(0, 3000), st.integers(1, 40))
-def test_every_example_of_the_split_is_asked_for_once(size: int, first: int, tile: int) -> None:
-    group = RecordingGroup(arrays_for(first + size))
-    result = evaluate_split(group, group.arrays, SplitRange("train", first, first + size), Tiling(tile))
+@given(st.integers(1, 3000), st.integers(1, 40))
+def test_every_example_of_the_split_is_asked_for_once(size: int, tile: int) -> None:
+    group = RecordingGroup(arrays_for(size))
+    result = evaluate_split(group, group.arrays, SplitName.TRAIN, Tiling(tile))
     positions = [k for command in group.commands for k in range(command.first, command.last)]
     assert positions == list(range(size))
     for command in group.commands:
-        assert (command.operation, command.file, command.offset) == (Operation.EVALUATION, FILES.index("train"), first)
+        assert (command.operation, command.split) == (Operation.EVALUATION, SplitName.TRAIN)
         assert command.first % tile == 0
     assert result.num_examples == size
     assert result.loss == 2
-    assert result.accuracy == np.mean(np.arange(first, first + size) % 10 == 1)
+    assert result.accuracy == np.mean(np.arange(size) % 10 == 1)
 
 
 def test_who_follows_an_evaluation_hears_of_each_round_and_can_stop_it() -> None:
@@ -76,13 +76,13 @@ def test_who_follows_an_evaluation_hears_of_each_round_and_can_stop_it() -> None
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        evaluate_split(group, group.arrays, SplitRange("train", 0, 1000), Tiling(3), follow, 2)
+        evaluate_split(group, group.arrays, SplitName.TRAIN, Tiling(3), follow, 2)
     assert heard == [384, 768]
 
 
 def test_confidence_is_the_probability_of_the_predicted_class(make_computation: Callable[..., Computation]) -> None:
     computation = make_computation(kernels="loops", dtype="float64", tile=60)
-    result = evaluate_split(Inline(computation), computation.arrays, SplitRange("train", 0, 60), Tiling(60))
+    result = evaluate_split(Inline(computation), computation.arrays, SplitName.TRAIN, Tiling(60))
     right = result.predictions_N == result.labels_N
     assert 0 < right.sum() < 60
     np.testing.assert_allclose(result.confidences_N[right], np.exp(-result.losses_N[right]), rtol=1e-12)
@@ -92,8 +92,8 @@ def test_confidence_is_the_probability_of_the_predicted_class(make_computation: 
 
 def test_example_that_nobody_evaluated_is_found() -> None:
     group = RecordingGroup(arrays_for(100), forgets=57)
-    with pytest.raises(FailedRun, match="1 examples of the train file were not evaluated"):
-        evaluate_split(group, group.arrays, SplitRange("train", 0, 100), Tiling(4))
+    with pytest.raises(FailedRun, match="1 train examples were not evaluated"):
+        evaluate_split(group, group.arrays, SplitName.TRAIN, Tiling(4))
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
@@ -101,7 +101,7 @@ def test_workers_evaluate_to_the_bits_of_the_coordinator(
     make_computation: Callable[..., Computation], num_workers: int
 ) -> None:
     computation = make_computation(num_test=1000)
-    split = SplitRange("test", 7, 1000)
+    split = SplitName.TEST
     expected = evaluate_split(Inline(computation), computation.arrays, split, computation.tiling)
     computation.arrays["losses"][:] = computation.arrays["confidences"][:] = -1
     pool = WorkerPool(num_workers, computation, max_restarts=0, log=pytest.fail)
@@ -115,7 +115,7 @@ def test_workers_evaluate_to_the_bits_of_the_coordinator(
 def test_evaluation_does_not_depend_on_the_tile_but_for_rounding(
     make_computation: Callable[..., Computation],
 ) -> None:
-    split = SplitRange("train", 0, 60)
+    split = SplitName.TRAIN
     evaluations = []
     for kernels, dtype, tile in (("loops", "float64", 1), ("fast", "float32", 3), ("fast", "float32", 16)):
         computation = make_computation(kernels=kernels, dtype=dtype, tile=tile)
@@ -130,7 +130,7 @@ def test_loss_is_the_mean_cross_entropy_of_the_softmax(make_computation: Callabl
     computation.arrays["parameters"][:] = 0
     bias = np.linspace(-1, 1, 10)
     computation.network.parameters.views(computation.arrays["parameters"])["dense2.bias"][:] = bias
-    result = evaluate_split(Inline(computation), computation.arrays, SplitRange("train", 0, 60), Tiling(60))
+    result = evaluate_split(Inline(computation), computation.arrays, SplitName.TRAIN, Tiling(60))
     labels = computation.arrays["train.labels"]
     expected = np.log(np.exp(bias).sum()) - bias[labels].mean()
     assert result.loss == pytest.approx(expected, rel=1e-12)

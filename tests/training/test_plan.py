@@ -48,7 +48,7 @@ def test_resolved_configuration_names_what_is_really_used(prepare_small: Callabl
     data = prepared.config.data
     assert (data.train_examples, data.validation_examples) == (50, 10)  # a sixth is for validation
     assert data.when_unavailable == "error"
-    assert {name: split.size for name, split in prepared.splits.items()} == {
+    assert {name: split.size for name, split in prepared.dataset.splits.items()} == {
         "train": 50,
         "validation": 10,
         "test": 20,
@@ -81,7 +81,8 @@ def test_plan_of_memory_holds_all_shared_arrays(prepare_small: Callable[..., Tra
     prepared = prepare_small()
     specs, files = prepared.compute_plan().arrays()
     assert files == {}
-    assert specs["train.images"].shape == (60, 1, 28, 28)
+    assert specs["train.images"].shape == (50, 1, 28, 28)
+    assert specs["validation.images"].shape == (10, 1, 28, 28)
     plan = prepared.compute_plan().memory(3)
     assert plan["data set"] + plan["parameters and exchange"] >= total_bytes(specs)
     assert set(plan) == {
@@ -118,10 +119,10 @@ def test_large_files_take_no_memory_of_the_plan(tmp_path: Path, monkeypatch: pyt
     data = {"name": "arrays", "path": str(folder), "train_examples": 50, "validation_examples": 10}
     prepared = plan_training(read_config(write_small_config(tmp_path, {"data": data})), say=print, warn=print)
     specs, files = prepared.compute_plan().arrays()
-    assert set(files) == {"train.images", "test.images"}
-    assert set(specs) >= {"train.labels", "test.labels"}
-    assert not {"train.images", "test.images"} & set(specs)
-    assert files["train.images"].shape == (60, 1, 28, 28)
+    assert set(files) == {"train.images", "validation.images", "test.images"}
+    assert set(specs) >= {"train.labels", "validation.labels", "test.labels"}
+    assert not set(files) & set(specs)
+    assert [files[f"{split}.images"].shape[0] for split in ("train", "validation", "test")] == [50, 10, 20]
 
 
 def test_checkpoint_is_no_larger_than_planned(prepare_small: Callable[..., TrainingPlan]) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from partrain.analysis.comparison.results import RESULTS, TARGETS, Result
 from partrain.analysis.comparison.seed_groups import seed_groups, welch_tests
 from partrain.analysis.comparison.significance import LEVEL, mcnemar_exact
-from partrain.analysis.logged_run import SPLITS, LoggedRun, flatten, nested
+from partrain.analysis.logged_run import LoggedRun, flatten, nested
+from partrain.data.split_name import SplitName
 
 Facts = dict[str, Any]
 
@@ -151,7 +152,9 @@ def _mcnemar_tests(runs: Sequence[LoggedRun], indices: Sequence[int]) -> list[Fa
     tests = []
     for index in indices[1:]:
         first, second = runs[indices[0]].evaluations, runs[index].evaluations
-        split = next((s for s in SPLITS if s in first and s in second and _same_examples(first[s], second[s])), None)
+        split = next(
+            (s for s in reversed(SplitName) if s in first and s in second and _same_examples(first[s], second[s])), None
+        )
         if split is not None:
             tests.append({"runs": [indices[0], index], "split": split} | _mcnemar_test(first[split], second[split]))
     return tests

@@ -20,7 +20,8 @@ from partrain.analysis.comparison.text import (
     result_kinds,
 )
 from partrain.analysis.html_report.curves import curves, pack, pack_json
-from partrain.analysis.logged_run import SPLITS, LoggedRun
+from partrain.analysis.logged_run import LoggedRun
+from partrain.data.split_name import SplitName
 from partrain.errors import MissingPackage, ResourceError
 from partrain.system.durable_files import write_durably
 
@@ -83,7 +84,7 @@ def page(runs: Sequence[LoggedRun], facts: Facts, plotly: str) -> str:
                 "Significance",
                 _list(describe_mcnemar(labels, test, facts["level"]) for test in facts["mcnemar"]),
             ),
-            *(_evaluations(runs, labels, split) for split in SPLITS),
+            *(_evaluations(runs, labels, split) for split in reversed(SplitName)),
             _section("Environment", _values(facts, "surroundings")),
             _section("Notes", _list(facts["notes"] + _problems(facts))),
             "</main>",

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from partrain.analysis.plots.plot_files import can_draw, write_figures
-from partrain.data.batches import SplitRange
-from partrain.data.dataset import Dataset
 from partrain.errors import RunError
 from partrain.network.layers import Conv2d
 from partrain.network.network import Network
@@ -25,8 +23,7 @@ def write_plots(
     run: RunDirectory,
     network: Network,
     parameters: NDArray[Any],
-    dataset: Dataset,
-    split: SplitRange,
+    images_NCHW: NDArray[Any],
     report: Mapping[str, Any],
     messages: Messages,
 ) -> None:
@@ -36,7 +33,7 @@ def write_plots(
     ----------
     run : the run; its metrics are read.
     network, parameters : the network, and its vector of parameters.
-    dataset, split : the examples that were evaluated.
+    images_NCHW : the images of the evaluated split.
     report : the evaluation, see `classification_report`; with its split.
     messages : messages to the user.
 
@@ -52,14 +49,13 @@ def write_plots(
     except (RunError, OSError) as error:
         messages.warn(f"no curves are drawn: {error}")
         rows = []
-    write_figures(run, _draw(network, parameters, dataset, split, report, rows), messages)
+    write_figures(run, _draw(network, parameters, images_NCHW, report, rows), messages)
 
 
 def _draw(
     network: Network,
     parameters: NDArray[Any],
-    dataset: Dataset,
-    split: SplitRange,
+    images_NCHW: NDArray[Any],
     report: Mapping[str, Any],
     rows: list[dict[str, Any]],
 ) -> Iterator[tuple[str, Figure | None]]:
@@ -79,7 +75,7 @@ def _draw(
     if convolution is not None:
         yield "filters", draw_filters(network.parameters.views(parameters)[convolution.parameters[0].name])
     examples = report["most_confidently_wrong"]
-    images = [dataset.files[split.file].images[split.first + example["index"]] for example in examples]
+    images = [images_NCHW[example["index"]] for example in examples]
     num_wrong = sum(a != b for a, b in zip(report["labels"], report["predictions"], strict=True))
     examples_of = f"{report['num_examples']:,} {report['split']} examples"
     yield f"misclassified-{suffix}", draw_misclassified(images, examples, num_wrong, examples_of, labels)

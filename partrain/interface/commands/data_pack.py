@@ -24,8 +24,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(context: CommandContext) -> None:
     from partrain.data.packing import pack
 
-    dataset, splits = load_source(context)
-    print(pack(dataset, splits, Path(context.options.to)))
+    print(pack(load_source(context), Path(context.options.to)))
 
 
 COMMAND = Command(

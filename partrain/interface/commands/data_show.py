@@ -27,12 +27,12 @@ def _run(context: CommandContext) -> None:
     from partrain.analysis.data_inspection import describe, inspect, write_sheet
 
     options, messages = context.options, context.messages
-    dataset, splits = load_source(context)
-    facts = inspect(dataset, splits)
+    dataset = load_source(context)
+    facts = inspect(dataset)
     print_data(json_text(facts) if options.json else describe(facts))
     sheet = Path(options.sheet or f"{dataset.name}-examples.png")
     try:
-        write_sheet(dataset, splits, sheet)
+        write_sheet(dataset, sheet)
         messages.say(f"examples of each class: {sheet}")
     except MissingPackage as missing:
         if options.sheet is not None:

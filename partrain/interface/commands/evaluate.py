@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from partrain.data.split_name import SplitName
 from partrain.interface.arguments import add_checkpoint, add_json, add_quiet, add_run, add_split, add_workers
 from partrain.interface.command import Command, CommandContext, print_data
 from partrain.system.durable_files import json_text
@@ -24,9 +25,9 @@ def _run(context: CommandContext) -> None:
     from partrain.analysis.evaluation import evaluate_run
     from partrain.analysis.plots.run_plots import write_plots
 
-    options = context.options
+    options, split = context.options, SplitName(context.options.split)
     evaluated = evaluate_run(
-        path, options.split, options.checkpoint, context.num_workers, context.messages, context.interruption
+        path, split, options.checkpoint, context.num_workers, context.messages, context.interruption
     )
     print_data(json_text(evaluated.report) if options.json else describe(evaluated.report))
     trained = evaluated.trained
@@ -34,8 +35,7 @@ def _run(context: CommandContext) -> None:
         trained.run,
         trained.network,
         trained.parameters,
-        evaluated.dataset,
-        evaluated.split,
+        evaluated.examples.images,
         evaluated.report,
         context.messages,
     )

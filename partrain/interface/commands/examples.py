@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from partrain.data.split_name import SplitName
 from partrain.interface.arguments import add_json, add_quiet, add_run, add_split, positive_integer
 from partrain.interface.command import Command, CommandContext, print_data
 from partrain.system.durable_files import json_text
@@ -26,9 +27,10 @@ def _run(context: CommandContext) -> None:
     from partrain.analysis.plots.example_sheets import write_example_sheets
 
     options, messages = context.options, context.messages
-    ranking = rank_examples(path, options.split, options.top, available_processors(), messages, context.interruption)
+    split, num_workers = SplitName(options.split), available_processors()
+    ranking = rank_examples(path, split, options.top, num_workers, messages, context.interruption)
     print_data(json_text(ranking.facts) if options.json else describe(ranking.facts))
-    write_example_sheets(ranking.trained.run, ranking.dataset, ranking.split, ranking.facts, messages)
+    write_example_sheets(ranking.trained.run, ranking.examples.images, ranking.facts, messages)
 
 
 COMMAND = Command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError
 from partrain.interface.arguments import (
     SPLITS,
@@ -51,7 +52,7 @@ def _run(context: CommandContext) -> None:
         images = [Path(image) for image in options.images]
         predictions = prediction.predict_files(path, checkpoint, images, invert=invert, messages=messages)
     else:
-        split = options.split or "test"
+        split = SplitName(options.split or "test")
         predictions = [
             prediction.predict_example(path, checkpoint, split, options.index, invert=invert, messages=messages)
         ]

@@ -23,7 +23,7 @@ POSTED, DONE, ASLEEP, TAKEN = 0, LINE, LINE + 1, 2 * LINE
 BOX = 3 * LINE
 COORDINATOR_ASLEEP = 0
 # How many numbers a command has. They are on the line of POSTED, and before them whether more follows.
-FIELDS = 6
+FIELDS = 5
 # What a worker finds.
 NOTHING, CALL, COMMAND = 0, 1, 2
 # How often one looks before one gives way to others: a few microseconds.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
+
+from partrain.data.split_name import SplitName
 
 
 class Operation(IntEnum):
@@ -25,21 +28,31 @@ class Operation(IntEnum):
         return self in (Operation.GRADIENTS_WITH_NORMS, Operation.EVALUATION_WITH_NORMS)
 
 
+# The number of a split in a mailbox is its place here.
+_SPLITS = tuple(SplitName)
+
+
 class Command(NamedTuple):
     """Compute the positions `first` to `last` - 1 of the current batch or evaluation.
 
-    In a step, a position is a place in the batch: position p is the example `indices[p]` of the file "train", and
-    `first` is the first position of a tile. With norms and `Computation.clip`, gradients are clipped per example.
+    In a step, a position is a place in the batch: position p is the example `indices[p]` of the split, and `first` is
+    the first position of a tile. With norms and `Computation.clip`, gradients are clipped per example.
 
-    In an evaluation, position p is the example `offset` + p of `file`.
+    In an evaluation, position p is the example p of the split.
     """
 
     operation: Operation
-    file: int  # index into FILES
-    offset: int
+    split: SplitName
     first: int
     last: int
     epoch: int = 0
 
+    def encode(self) -> tuple[int, ...]:
+        """Return the numbers that travel through the mailbox."""
+        return int(self.operation), _SPLITS.index(self.split), self.first, self.last, self.epoch
 
-FILES = ("train", "test")
+    @classmethod
+    def decode(cls, numbers: Sequence[int]) -> Command:
+        """Return the command of these numbers, see `encode`."""
+        operation, split, first, last, epoch = numbers
+        return cls(Operation(operation), _SPLITS[split], first, last, epoch)

@@ -1,4 +1,4 @@
-"""The images of a file of the data set, as a worker gets at them: in shared memory, or in a file that is larger.
+"""The images of a split, as a worker gets at them: in shared memory, or in a file that is too large for it.
 
 A file is read, not mapped: what was read of a mapped one would count to each process until nothing else is left, and
 where the file was cut the process would die of a bus error. From the system's cache an image of 3 kB costs
@@ -13,13 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from partrain.data.split_name import SplitName
 from partrain.system.shared_arrays import MappedFile, SharedArrays
 
 Images = NDArray[Any]
 
 
 class ExampleSource(Protocol):
-    """Where the images of a file are."""
+    """Where the images of a split are."""
 
     def take(self, indices_N: NDArray[np.int64]) -> tuple[Images, NDArray[np.int64]]:
         """Return an array of images, and the places in it of the examples at `indices_N`; valid until the next call."""
@@ -84,9 +85,9 @@ class StreamedImages:
             os.close(self._descriptor)
 
 
-def example_source(arrays: SharedArrays, file: str, capacity: int) -> ExampleSource:
-    """Return the images of the file "train" or "test" of the data set."""
-    name = f"{file}.images"
+def example_source(arrays: SharedArrays, split: SplitName, capacity: int) -> ExampleSource:
+    """Return the images of a split, of which at most `capacity` are taken at once."""
+    name = f"{split}.images"
     if name in arrays.files:
         return StreamedImages(arrays.files[name], capacity)
     return SharedImages(arrays[name])

@@ -290,7 +290,7 @@ class WorkerPool:
             return
         worker.task = waiting.popleft()
         worker.silent_s = 0.0
-        if self._mailboxes.post(worker.number, worker.task.command, more_follows=self._more_follows):
+        if self._mailboxes.post(worker.number, worker.task.command.encode(), more_follows=self._more_follows):
             with contextlib.suppress(ConnectionError):  # it has died; its pipe's end will say so to `_receive`
                 os.write(worker.commands.fileno(), WAKE)
 

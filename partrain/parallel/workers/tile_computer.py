@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from partrain.config.schema.training import Augment
 from partrain.data.augmentation import Augmentation
+from partrain.data.split_name import SplitName
 from partrain.kernels import loops
 from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.kernels.compiler.options import load
@@ -25,7 +26,7 @@ from partrain.network.execution_choice import make_execution
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.network.softmax import softmax
-from partrain.parallel.workers.commands import FILES, Command
+from partrain.parallel.workers.commands import Command
 from partrain.parallel.workers.example_source import ExampleSource, example_source
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.fault_injection import kill_point
@@ -74,7 +75,7 @@ class TileComputer:
         self._class_weights: NDArray[Any] | None = None
         if computation.class_weights is not None:
             self._class_weights = np.array(computation.class_weights, dtype)
-        self._sources: dict[str, ExampleSource] = {}
+        self._sources: dict[SplitName, ExampleSource] = {}
         self._seed = computation.seed
         self._augmentation: Augmentation | None = None
         if computation.augment is not None:
@@ -90,7 +91,7 @@ class TileComputer:
         command : what to compute.
         is_wanted : asked between two calls of the execution; if it is false, the rest is left undone.
         """
-        file, operation = FILES[command.file], command.operation
+        split, operation = command.split, command.operation
         for first in range(command.first, command.last, self._execution.capacity):
             if first > command.first and not is_wanted():
                 return
@@ -98,29 +99,29 @@ class TileComputer:
             if operation.is_step:
                 indices_N = self._arrays["indices"][first:last]
                 training = TrainingExamples(self._seed, command.epoch, indices_N)
-                self._forward(file, indices_N, first, last, training)
+                self._forward(split, indices_N, first, last, training)
                 if self._class_weights is not None:
-                    self._weigh(self._class_weights[self._arrays[f"{file}.labels"][indices_N]], first, last)
+                    self._weigh(self._class_weights[self._arrays[f"{split}.labels"][indices_N]], first, last)
                 kill_point("worker: in the middle of a tile")
                 self._backward(first, last, operation.has_norms)
             else:
-                logits_NE = self._forward(file, np.arange(command.offset + first, command.offset + last), first, last)
+                logits_NE = self._forward(split, np.arange(first, last), first, last)
                 self._arrays["confidences"][first:last] = softmax(logits_NE).max(axis=1)
                 if operation.has_norms:
                     self._measure(first, last, self._own_factors(last - first))
 
     def _forward(
         self,
-        file: str,
+        split: SplitName,
         indices_N: NDArray[np.int64],
         first: int,
         last: int,
         training: TrainingExamples | None = None,
     ) -> NDArray[Any]:
-        if file not in self._sources:  # an evaluation has one file alone
-            self._sources[file] = example_source(self._arrays, file, self._execution.capacity)
-        images, places_N = self._sources[file].take(indices_N)
-        labels = self._arrays[f"{file}.labels"]
+        if split not in self._sources:  # an evaluation shares one split alone
+            self._sources[split] = example_source(self._arrays, split, self._execution.capacity)
+        images, places_N = self._sources[split].take(indices_N)
+        labels = self._arrays[f"{split}.labels"]
         losses_N, predictions_N = self._arrays["losses"][first:last], self._arrays["predictions"][first:last]
         if training is not None and self._augmentation is not None:
             images, places_N = self._augmentation.apply(

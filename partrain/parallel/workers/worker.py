@@ -15,7 +15,7 @@ import traceback
 from multiprocessing.connection import Connection
 
 from partrain.parallel.update.parameter_update import UpdateHelper
-from partrain.parallel.workers.commands import Command, Operation
+from partrain.parallel.workers.commands import Command
 from partrain.parallel.workers.mailboxes import WAKE, Mailbox
 from partrain.parallel.workers.tile_computer import Computation, TileComputer
 from partrain.parallel.workers.waiting import SPIN_SECONDS, spin
@@ -96,8 +96,7 @@ def _receive(mailbox: Mailbox, source: int, helper: UpdateHelper) -> Command | N
             if not os.read(source, REPLY_BYTES):
                 return None
         mailbox.say_asleep(False)
-    operation, *fields = mailbox.take_command()
-    return Command(Operation(operation), *fields)
+    return Command.decode(mailbox.take_command())
 
 
 def _report() -> bytes:

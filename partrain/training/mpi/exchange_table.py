@@ -22,7 +22,7 @@ def describe_exchange(plan: TrainingPlan, environment: Mapping[str, str]) -> str
     """
     promised = promised_ranks(environment)
     training = plan.config.training
-    batch_size = min(training.batch_size, plan.splits["train"].size)
+    batch_size = min(training.batch_size, plan.dataset.train.size)
     rows = []
     for num_ranks in EXAMPLES_OF_RANKS if promised is None else (promised[1],):
         given = step_bytes(plan.network, batch_size, plan.tiling, training.dtype, num_ranks)

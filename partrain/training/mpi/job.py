@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError, MissingPackage, PartrainError
 from partrain.parallel.mpi.launcher import promised_ranks, undo_binding
 from partrain.parallel.workers.fork_server import start_fork_server
@@ -170,6 +171,6 @@ def follow_training(session: Session) -> None:
             coordinator.begin_with(begin.astype(plan.config.training.dtype))
         coordinator.train()
         if coordinator.completed:
-            coordinator.evaluate("test")
+            coordinator.evaluate(SplitName.TEST)
         elif session.interruption.received is not None:
             raise Interrupted(session.interruption.received)

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from partrain.config.reader import read_config
+from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
 from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import exchanged_arrays, step_bytes
@@ -97,7 +98,8 @@ def test_every_rank_gets_what_one_process_computes(
 ) -> None:
     alone = make_computation()
     last = 20 if operation == Operation.GRADIENTS else 50
-    commands = [Command(operation, int(operation), 0, first, min(first + 30, last)) for first in range(0, last, 30)]
+    split = SplitName.TRAIN if operation.is_step else SplitName.TEST
+    commands = [Command(operation, split, first, min(first + 30, last)) for first in range(0, last, 30)]
     Inline(alone).run(commands)
     threads = RankThreads([make_computation() for _ in range(num_ranks)])
     assert threads.run(commands) == [None] * num_ranks
@@ -113,7 +115,7 @@ def test_signal_to_one_rank_is_known_to_all_after_the_same_exchange(
     make_computation: Callable[..., Computation],
 ) -> None:
     threads = RankThreads([make_computation() for _ in range(3)])
-    commands = [Command(Operation.GRADIENTS, 0, 0, 0, 20)]
+    commands = [Command(Operation.GRADIENTS, SplitName.TRAIN, 0, 20)]
     threads.run(commands)
     threads.received[1].received = 15
     assert [agreed.received for agreed in threads.agreed] == [None] * 3
@@ -124,19 +126,19 @@ def test_signal_to_one_rank_is_known_to_all_after_the_same_exchange(
 def test_rank_whose_launcher_is_gone_stops_all(make_computation: Callable[..., Computation]) -> None:
     threads = RankThreads([make_computation() for _ in range(2)])
     threads.ranks[1].launcher_is_gone = True
-    threads.run([Command(Operation.GRADIENTS, 0, 0, 0, 20)])
+    threads.run([Command(Operation.GRADIENTS, SplitName.TRAIN, 0, 20)])
     assert [agreed.received for agreed in threads.agreed] == [15] * 2
 
 
 def test_ranks_with_other_parameters_are_found_at_an_evaluation(make_computation: Callable[..., Computation]) -> None:
     threads = RankThreads([make_computation() for _ in range(3)])
     threads.computations[2].arrays["parameters"][0] += 1
-    failures = threads.run([Command(Operation.EVALUATION, 1, 0, 0, 50)])
+    failures = threads.run([Command(Operation.EVALUATION, SplitName.TEST, 0, 50)])
     assert all("rank 2 and rank 0 have other parameters" in str(failure) for failure in failures)
 
 
 def test_ranks_that_are_out_of_step_fail(make_computation: Callable[..., Computation]) -> None:
     threads = RankThreads([make_computation() for _ in range(2)])
     threads.groups[1]._num_exchanges += 1
-    failures = threads.run([Command(Operation.GRADIENTS, 0, 0, 0, 20)])
+    failures = threads.run([Command(Operation.GRADIENTS, SplitName.TRAIN, 0, 20)])
     assert all("rank 1 and rank 0 exchange another message" in str(failure) for failure in failures)

@@ -5,12 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from partrain.data.split_name import SplitName
 from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.parallel.update.reduction import GradientReduction
-from partrain.parallel.workers.commands import FILES, Command, Operation
+from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.tile_computer import Computation, TileComputer
 
-TRAIN = FILES.index("train")
+TRAIN = SplitName.TRAIN
 KINDS = [("fast", "float32"), ("loops", "float32"), ("loops", "float64")]
 
 
@@ -90,7 +91,7 @@ def test_sum_of_all_tiles_is_the_derivative_of_the_loss(make_computation: Callab
 
     def loss_at(distance: float) -> float:
         arrays["parameters"][:] = start + distance * direction
-        computer.carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 0, 20))
+        computer.carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 20))
         return float(arrays["losses"][:20].sum())
 
     h = 1e-6
@@ -106,7 +107,7 @@ def test_gradient_does_not_depend_on_the_tile_but_for_rounding(
     gradients = []
     for tile in (1, 3, 7, 20):
         computation = make_computation(kernels="loops", dtype="float64", tile=tile)
-        TileComputer(computation).carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 0, 20))
+        TileComputer(computation).carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 20))
         gradients.append(reduction_of(computation).reduce(20))
     for gradient in gradients[1:]:
         assert np.allclose(gradient, gradients[0], rtol=0, atol=1e-12)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from partrain.data.split_name import SplitName
 from partrain.parallel.workers.example_source import StreamedImages, example_source
 from partrain.system.shared_arrays import ArraySpec, MappedFile, SharedArrays
 
@@ -40,7 +41,7 @@ def test_file_that_was_cut_is_an_error_and_no_bus_error(tmp_path: Path) -> None:
 
 def test_shared_images_are_taken_where_they_are() -> None:
     arrays = SharedArrays({"train.images": ArraySpec(IMAGES.shape, "|u1")}, {})
-    images, places = example_source(arrays, "train", 4).take(np.array([5, 2]))
+    images, places = example_source(arrays, SplitName.TRAIN, 4).take(np.array([5, 2]))
     assert images is arrays["train.images"]
     assert places.tolist() == [5, 2]
     arrays.close()

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
 from partrain.parallel.workers import pool as worker_pool
 from partrain.parallel.workers import timeouts
-from partrain.parallel.workers.commands import FILES, Command, Operation
+from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.fork_server import THREAD_VARIABLES
 from partrain.parallel.workers.mailboxes import WAKE
 from partrain.parallel.workers.pool import Inline, WorkerPool
@@ -28,14 +29,14 @@ from tests.small_run import ENDLESS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 
-TRAIN, TEST = FILES.index("train"), FILES.index("test")
-# A command that no worker can carry out: there is no such file.
-UNCOMPUTABLE = Command(Operation.GRADIENTS, 7, 0, 0, 3)
+TRAIN, TEST = SplitName.TRAIN, SplitName.TEST
+# A command that no worker can carry out: the computation has no examples for validation.
+UNCOMPUTABLE = Command(Operation.GRADIENTS, SplitName.VALIDATION, 0, 3)
 SUCCESSOR = r"^worker \d was killed by SIGKILL; a successor takes its place$"
 
 
 def batch(num_shards: int) -> list[Command]:
-    return [Command(Operation.GRADIENTS, TRAIN, 0, first, last) for first, last in Tiling(3).shards(0, 20, num_shards)]
+    return [Command(Operation.GRADIENTS, TRAIN, first, last) for first, last in Tiling(3).shards(0, 20, num_shards)]
 
 
 def results(group: Any, computation: Computation, commands: list[Command]) -> dict[str, bytes]:
@@ -147,7 +148,7 @@ def test_evaluation_counts_as_no_tile(make_computation: Callable[..., Computatio
     computation = make_computation()
     inline = Inline(computation)
     for group in (inline, pools.start(1, computation)):
-        group.run([Command(Operation.EVALUATION, TEST, 0, 0, 50)])
+        group.run([Command(Operation.EVALUATION, TEST, 0, 50)])
         assert set(group.num_tiles_computed.values()) == {0}
     inline.run(batch(2))
     assert inline.num_tiles_computed == {"coordinator": 7}
@@ -222,7 +223,7 @@ def test_worker_that_dies_while_it_computes_has_its_tiles_computed_again(
     make_computation: Callable[..., Computation], pools: Pools
 ) -> None:
     computation = make_computation(kernels="loops", num_test=60_000)
-    commands = [Command(Operation.EVALUATION, TEST, 0, first, first + 30_000) for first in (0, 30_000)]
+    commands = [Command(Operation.EVALUATION, TEST, first, first + 30_000) for first in (0, 30_000)]
     expected = results(Inline(computation), computation, commands)
     pool = pools.start(2, computation)
     pool.run(batch(2))
@@ -322,7 +323,7 @@ def test_command_that_raises_twice_ends_the_run_with_the_workers_traceback(
     message = str(raised.value)
     assert re.match(r"worker \d failed; its own traceback:\n\nTraceback", message)
     assert "in carry_out" in message
-    assert "IndexError" in message
+    assert "KeyError" in message
     assert len(pools.log) == 1
     assert re.match(r"worker \d raised, the tiles are tried once more:\nTraceback", pools.log[0])
 
@@ -566,7 +567,7 @@ def test_worker_looks_for_the_end_of_its_pipe_in_the_middle_of_a_command(
     predictions = computation.arrays["predictions"]
     predictions[:] = -1
     (pid,), (worker,) = worker_pids(pool), pool._workers.values()
-    pool._mailboxes.post(0, Command(Operation.EVALUATION, TEST, 0, 0, len(predictions)))
+    pool._mailboxes.post(0, Command(Operation.EVALUATION, TEST, 0, len(predictions)).encode())
     os.write(worker.commands.fileno(), WAKE)
     wait_until(lambda: predictions[0] >= 0, "that it computes")
     worker.commands.close()

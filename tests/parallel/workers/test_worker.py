@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from partrain.config.schema.training import Augment, Elastic
-from partrain.parallel.workers.commands import FILES, Command, Operation
+from partrain.data.split_name import SplitName
+from partrain.kernels.ipc.mailbox import FIELDS
+from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.tile_computer import Computation, TileComputer
 
-TRAIN, TEST = FILES.index("train"), FILES.index("test")
+TRAIN, TEST = SplitName.TRAIN, SplitName.TEST
 
 
 def spoil_results(computation: Computation) -> None:
@@ -34,12 +36,12 @@ def test_tile_has_the_same_bits_in_any_order_and_any_grouping(
 ) -> None:
     computation = make_computation(kernels=kernels, dtype=dtype)
     spoil_results(computation)
-    TileComputer(computation).carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 0, 20))
+    TileComputer(computation).carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 20))
     expected = results_of(computation)
     spoil_results(computation)
     computer = TileComputer(computation)
     for first, last in ((18, 20), (9, 18), (3, 9), (0, 3), (9, 12)):
-        computer.carry_out(Command(Operation.GRADIENTS, TRAIN, 0, first, last))
+        computer.carry_out(Command(Operation.GRADIENTS, TRAIN, first, last))
     assert results_of(computation) == expected
 
 
@@ -48,9 +50,9 @@ def test_small_last_tile_knows_nothing_of_the_larger_one_before_it(
 ) -> None:
     computation = make_computation()
     spoil_results(computation)
-    TileComputer(computation).carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 18, 20))
+    TileComputer(computation).carry_out(Command(Operation.GRADIENTS, TRAIN, 18, 20))
     alone = computation.arrays["tile_sums"][6].tobytes()
-    TileComputer(computation).carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 0, 20))
+    TileComputer(computation).carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 20))
     assert computation.arrays["tile_sums"][6].tobytes() == alone
 
 
@@ -58,7 +60,7 @@ def test_command_writes_only_what_belongs_to_its_positions(make_computation: Cal
     computation = make_computation()
     arrays = computation.arrays
     spoil_results(computation)
-    TileComputer(computation).carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 6, 12))
+    TileComputer(computation).carry_out(Command(Operation.GRADIENTS, TRAIN, 6, 12))
     for name in ("dense1.inputs", "dense1.deltas", "dense2.inputs", "dense2.deltas", "losses", "predictions"):
         assert (arrays[name][:6] == -77).all()
         assert (arrays[name][12:] == -77).all()
@@ -73,7 +75,7 @@ def test_step_writes_no_confidences_and_an_evaluation_nothing_else_besides_its_r
     computation = make_computation()
     for operation, written in ((Operation.GRADIENTS, False), (Operation.EVALUATION, True)):
         spoil_results(computation)
-        TileComputer(computation).carry_out(Command(operation, TRAIN, 0, 0, 12))
+        TileComputer(computation).carry_out(Command(operation, TRAIN, 0, 12))
         assert (computation.arrays["confidences"][:12] != -77).all() == written
         assert (computation.arrays["tile_sums"] == -77).all() == written
 
@@ -84,21 +86,21 @@ def test_gradients_are_of_the_examples_that_the_indices_name(
     computation = make_computation()
     arrays = computation.arrays
     computer = TileComputer(computation)
-    computer.carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 0, 20))
+    computer.carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 20))
     of_batch = arrays["losses"][:20].copy()
-    computer.carry_out(Command(Operation.EVALUATION, TRAIN, 0, 0, 60))
+    computer.carry_out(Command(Operation.EVALUATION, TRAIN, 0, 60))
     assert of_batch.tolist() == arrays["losses"][arrays["indices"]].tolist()
 
 
-def test_evaluation_begins_at_its_offset_in_its_file(make_computation: Callable[..., Computation]) -> None:
+def test_evaluation_writes_the_results_of_its_own_examples_alone(make_computation: Callable[..., Computation]) -> None:
     computation = make_computation()
     losses = computation.arrays["losses"]
     computer = TileComputer(computation)
-    computer.carry_out(Command(Operation.EVALUATION, TEST, 0, 0, 50))
+    computer.carry_out(Command(Operation.EVALUATION, TEST, 0, 50))
     all_losses = losses[:50].copy()
     spoil_results(computation)
-    computer.carry_out(Command(Operation.EVALUATION, TEST, 30, 5, 15))
-    assert losses[5:15].tolist() == all_losses[35:45].tolist()
+    computer.carry_out(Command(Operation.EVALUATION, TEST, 5, 15))
+    assert losses[5:15].tolist() == all_losses[5:15].tolist()
     assert (losses[:5] == -77).all()
     assert (losses[15:] == -77).all()
 
@@ -106,7 +108,7 @@ def test_evaluation_begins_at_its_offset_in_its_file(make_computation: Callable[
 def test_evaluation_leaves_the_gradients_alone(make_computation: Callable[..., Computation]) -> None:
     computation = make_computation()
     spoil_results(computation)
-    TileComputer(computation).carry_out(Command(Operation.EVALUATION, TEST, 0, 0, 50))
+    TileComputer(computation).carry_out(Command(Operation.EVALUATION, TEST, 0, 50))
     assert (computation.arrays["tile_sums"] == -77).all()
     assert (computation.arrays["dense1.deltas"] == -77).all()
 
@@ -116,10 +118,10 @@ def test_change_of_the_parameters_is_seen_by_the_next_command(
 ) -> None:
     computation = make_computation()
     computer = TileComputer(computation)
-    computer.carry_out(Command(Operation.EVALUATION, TEST, 0, 0, 50))
+    computer.carry_out(Command(Operation.EVALUATION, TEST, 0, 50))
     before = computation.arrays["losses"][:50].copy()
     computation.arrays["parameters"][:] = 0
-    computer.carry_out(Command(Operation.EVALUATION, TEST, 0, 0, 50))
+    computer.carry_out(Command(Operation.EVALUATION, TEST, 0, 50))
     assert np.allclose(computation.arrays["losses"][:50], np.log(10), rtol=1e-6)
     assert not np.allclose(before, np.log(10), rtol=1e-3)
 
@@ -131,7 +133,7 @@ def test_command_that_is_not_wanted_any_more_is_left_between_two_calls(
     computer = TileComputer(computation)
     computation.arrays["predictions"][:] = -1
     answers = iter([True, False])
-    computer.carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 0, 20), is_wanted=lambda: next(answers))
+    computer.carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 20), is_wanted=lambda: next(answers))
     assert (computation.arrays["predictions"][:20] >= 0).sum() == 2 * computation.tiling.tile_size
 
 
@@ -145,7 +147,7 @@ def test_class_weights_multiply_loss_and_gradient_of_a_step_and_leave_evaluation
     arrays = computation.arrays
     results = []
     for each in (computation, weighted):
-        TileComputer(each).carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 0, 20))
+        TileComputer(each).carry_out(Command(Operation.GRADIENTS, TRAIN, 0, 20))
         names = ("losses", "tile_sums", "dense2.deltas", "predictions")
         results.append({name: arrays[name][:20].copy() for name in names})
     plain, scaled = results
@@ -157,7 +159,7 @@ def test_class_weights_multiply_loss_and_gradient_of_a_step_and_leave_evaluation
     evaluations = []
     for each in (computation, weighted):
         spoil_results(each)
-        TileComputer(each).carry_out(Command(Operation.EVALUATION, TEST, 0, 0, 20))
+        TileComputer(each).carry_out(Command(Operation.EVALUATION, TEST, 0, 20))
         evaluations.append(results_of(each))
     assert evaluations[0] == evaluations[1]
 
@@ -184,14 +186,14 @@ def random_computation(request: pytest.FixtureRequest, make_computation: Callabl
 
 
 def test_random_tile_has_the_same_bits_in_any_order_and_any_grouping(random_computation: Computation) -> None:
-    expected = gradients_of(random_computation, [Command(Operation.GRADIENTS, TRAIN, 0, 0, 20, epoch=2)])
+    expected = gradients_of(random_computation, [Command(Operation.GRADIENTS, TRAIN, 0, 20, epoch=2)])
     pieces = [(18, 20), (9, 18), (3, 9), (0, 3), (9, 12)]
-    commands = [Command(Operation.GRADIENTS, TRAIN, 0, first, last, epoch=2) for first, last in pieces]
+    commands = [Command(Operation.GRADIENTS, TRAIN, first, last, epoch=2) for first, last in pieces]
     assert gradients_of(random_computation, commands) == expected
 
 
 def test_random_tile_is_another_one_in_another_epoch_and_with_another_seed(random_computation: Computation) -> None:
-    whole = Command(Operation.GRADIENTS, TRAIN, 0, 0, 20)
+    whole = Command(Operation.GRADIENTS, TRAIN, 0, 20)
     first = gradients_of(random_computation, [whole])
     for other in (
         gradients_of(random_computation, [whole._replace(epoch=1)]),
@@ -202,15 +204,23 @@ def test_random_tile_is_another_one_in_another_epoch_and_with_another_seed(rando
     assert gradients_of(random_computation, [whole]) == first
 
 
-@pytest.mark.parametrize("file", [TRAIN, TEST])
-def test_evaluation_has_nothing_random_in_it(random_computation: Computation, file: int) -> None:
-    command = Command(Operation.EVALUATION, file, 5, 0, 17)
+@pytest.mark.parametrize("split", [TRAIN, TEST])
+def test_evaluation_has_nothing_random_in_it(random_computation: Computation, split: SplitName) -> None:
+    command = Command(Operation.EVALUATION, split, 0, 17)
     expected = gradients_of(replace(random_computation, augment=None), [command])
     for epoch in (0, 1):
-        step = Command(Operation.GRADIENTS, TRAIN, 0, 0, 20, epoch=epoch)
+        step = Command(Operation.GRADIENTS, TRAIN, 0, 20, epoch=epoch)
         spoil_results(random_computation)
         computer = TileComputer(random_computation)
         computer.carry_out(step)
         spoil_results(random_computation)
         computer.carry_out(command)
         assert results_of(random_computation) == expected
+
+
+def test_command_goes_through_a_mailbox_as_numbers() -> None:
+    for operation in Operation:
+        for split in SplitName:
+            command = Command(operation, split, 3, 20, epoch=2)
+            assert len(command.encode()) == FIELDS
+            assert Command.decode(command.encode()) == command
