@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from partrain.store import checkpoint
+from partrain.store.checkpoint import Checkpoint
+from partrain.store.checkpoint_directory import CheckpointDirectory
 
 CONFIG: dict[str, Any] = {
     "format": 1,
@@ -61,7 +62,7 @@ def write_run(
         write_json(path / "summary.json", summary(num_steps, seed, lr, final_accuracy))
     tensors = {"dense1.weight": np.zeros((3, 4), np.float32), "dense1.bias": np.zeros(3, np.float32)}
     moments = {f"adam.first_moment.{name}": tensor for name, tensor in tensors.items()}
-    checkpoint.save(path / "checkpoints", checkpoint.Checkpoint(tensors | moments, {"step": num_steps}))
+    CheckpointDirectory(path / "checkpoints").save(Checkpoint(tensors | moments, {"step": num_steps}))
     return path
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from partrain.config.reader import parse_config
 from partrain.network.network import Network
-from partrain.store import checkpoint
+from partrain.store.checkpoint import Checkpoint
 from partrain.store.run_directory import RunDirectory
 
 # Every kind of layer; windows that overlap; strides and paddings that differ between rows and columns.
@@ -76,7 +76,7 @@ def write_saved_run(
     run = RunDirectory.create_at(path)
     run.config_path.write_text(config.to_yaml())
     run.write_run_json({"status": "completed", "started": STARTED})
-    checkpoint.save(run.checkpoints_path, checkpoint.Checkpoint(parameters | moments, metadata))
+    run.checkpoints.save(Checkpoint(parameters | moments, metadata))
     names = {"nan": "NaN"}
     run.metrics_path.write_text(
         "".join(json.dumps({k: names.get(str(v), v) for k, v in row.items()}, allow_nan=False) + "\n" for row in rows)

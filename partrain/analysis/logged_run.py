@@ -19,7 +19,7 @@ import yaml
 
 from partrain.data.split_name import SplitName
 from partrain.errors import RunError
-from partrain.store import checkpoint
+from partrain.store.checkpoint import is_parameter
 from partrain.store.metrics_log import read_good_metrics
 from partrain.store.run_directory import RunDirectory
 
@@ -178,13 +178,13 @@ class LoggedRun:
     def num_parameters(self) -> int | None:
         """The number of parameters of the network, from the header of the newest checkpoint."""
         try:
-            shapes = checkpoint.newest_shapes(self.directory.checkpoints_path)
+            shapes = self.directory.checkpoints.newest_shapes()
         except (RunError, OSError) as error:
             self.notes.append(f"the number of parameters is unknown: {error}")
             return None
         if shapes is None:
             return None
-        return sum(math.prod(shape) for name, shape in shapes.items() if not name.startswith("adam."))
+        return sum(math.prod(shape) for name, shape in shapes.items() if is_parameter(name))
 
     @cached_property
     def evaluations(self) -> dict[str, dict[str, Any]]:

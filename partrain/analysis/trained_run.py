@@ -25,7 +25,7 @@ from partrain.errors import ConfigError, RunError
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.store import checkpoint
-from partrain.store.checkpoint import Checkpoint
+from partrain.store.checkpoint import Checkpoint, is_parameter
 from partrain.store.run_directory import RunDirectory
 
 # How often the best checkpoint is looked for, where a training that goes on may just have replaced it.
@@ -166,7 +166,7 @@ def _find_checkpoint(run: RunDirectory, which: str, warn: Callable[[str], None])
     for path in (Path(which), run.checkpoints_path / which):
         if path.is_file():
             return _load(path), path
-    names = checkpoint.names(run.checkpoints_path)
+    names = [path.name for path in run.checkpoints.files()]
     there = f"{run.path} has {', '.join(names[-LISTED:])}" if names else f"{run.path} has no checkpoint"
     raise RunError(f"--checkpoint {which}: there is no such file; {there}. Give last, best, or a file.")
 
@@ -179,8 +179,8 @@ def newest_checkpoint(run: RunDirectory, warn: Callable[[str], None]) -> tuple[C
     RunError
         There is none.
     """
-    found = checkpoint.newest_good(run.checkpoints_path, warn)
-    if found is None and checkpoint.has_any(run.checkpoints_path):
+    found = run.checkpoints.newest_good(warn)
+    if found is None and run.checkpoints.files():
         raise RunError(f"{run.path}: none of its checkpoints is good. Train it anew.")
     if found is None:
         raise RunError(f"{run.path}: has no checkpoint (yet). One is saved at the end of each epoch at the latest.")
@@ -194,7 +194,7 @@ def _best(run: RunDirectory, warn: Callable[[str], None]) -> tuple[Checkpoint, P
         step = best.get("step") if isinstance(best, dict) else None
         if not isinstance(step, int):
             raise RunError(f"{run.path}: has no best checkpoint: nothing was validated. Choose --checkpoint last.")
-        path = checkpoint.checkpoint_path(run.checkpoints_path, step)
+        path = run.checkpoints.path_of(step)
         if path == file:
             return state, file
         if path.is_file():
@@ -213,7 +213,7 @@ def _load(path: Path) -> Checkpoint:
 
 def parameters_in(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return the parameters among a checkpoint's tensors, without the optimizer's moments."""
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith("adam.")}
+    return {name: tensor for name, tensor in tensors.items() if is_parameter(name)}
 
 
 def _fill(

@@ -26,6 +26,7 @@ from partrain.parallel.compute_resources import compute_resources
 from partrain.parallel.update.parameter_update import ParameterUpdate, UpdateHelper
 from partrain.parallel.update.piece_plan import help_specs, useful_threads
 from partrain.store.metrics_log import MetricsLog
+from partrain.store.run_paths import RunPaths
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
 from partrain.system.provenance import provenance
@@ -103,7 +104,7 @@ def measure(
             )
         )
         folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
-        log = MetricsLog(Path(folder) / "metrics.jsonl")
+        log = MetricsLog(RunPaths(Path(folder)).metrics_path)
         at_end.callback(log.close)
         messages.say("training for a moment, then measuring kernels")
         trial = Trial(plan, resources, log, messages, interruption)

@@ -22,6 +22,7 @@ from partrain.parallel.mpi.ranked_group import RankedGroup
 from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.pool import ComputeGroup
 from partrain.store.metrics_log import MetricsLog
+from partrain.store.run_paths import RunPaths
 from partrain.system.messages import Messages
 from partrain.system.signals import Interruption
 from partrain.training.mpi.agreement import require_agreement
@@ -89,7 +90,7 @@ def measure_ranks(
         )
         assert isinstance(group, RankedGroup)
         folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
-        log = MetricsLog(Path(folder) / "metrics.jsonl")
+        log = MetricsLog(RunPaths(Path(folder)).metrics_path)
         at_end.callback(log.close)
         arrays = resources.arrays
         trainer = Trainer(plan, arrays, log)

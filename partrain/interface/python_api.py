@@ -36,8 +36,10 @@ from partrain.data.picture_folder import split_by_name
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError, DataError, RunError
 from partrain.store.metrics_log import read_metrics
-from partrain.store.run_directory import Place, RunDirectory, check_writable, validate_run_name
+from partrain.store.run_directory import RunDirectory
+from partrain.store.run_location import RunLocation, check_writable
 from partrain.store.run_lookup import find_run
+from partrain.store.run_name import validate_run_name
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
 from partrain.system.signals import Interrupted, Interruption
@@ -246,10 +248,10 @@ def train(
         raise ConfigError("train: test and class_names go with data")
     resolved = _read(config, in_memory=dataset is not None)
     validate_run_name(resolved.name)
-    place = Place(Path(runs_dir), None if run_dir is None else Path(run_dir))
+    place = RunLocation(Path(runs_dir), None if run_dir is None else Path(run_dir))
     if place.run_dir is not None and os.path.lexists(place.run_dir):
         raise RunError(f"{place.run_dir}: exists already. Choose another run_dir.")
-    check_writable(place.folder)
+    check_writable(place.parent)
     num_workers = available_processors() if workers is None else _number_of_workers(workers)
     with _interruptible() as interruption:
         session = Session(num_workers, ["partrain.train", *sys.argv], Messages(quiet=quiet), interruption)

@@ -1,4 +1,4 @@
-"""From what a person calls a run to its directory."""
+"""Finds runs: by what the user calls them, and by a file in them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from partrain.errors import RunError
 from partrain.store.run_directory import RunDirectory
+from partrain.store.run_paths import RunPaths
 
 _LAST = re.compile(r"last(?:~(\d{1,6}))?")
 
@@ -20,22 +21,22 @@ def find_run(reference: str, runs_dir: Path) -> Path:
     Parameters
     ----------
     reference : a path, a name in `runs_dir`, `last` for the newest run there, or `last~1` for the one before it.
-    runs_dir : the folder of all runs.
+    runs_dir : the directory of runs.
 
     Raises
     ------
     RunError
-        There is no such run; the message names the nearest.
+        There is no such run; the message names the nearest one.
     """
     runs = _runs_by_age(runs_dir)
     match = _LAST.fullmatch(reference)
     if match:
-        place = int(match[1] or 0)
-        if place < len(runs):
-            return runs[-1 - place]
+        position = int(match[1] or 0)
+        if position < len(runs):
+            return runs[-1 - position]
         raise RunError(f"{reference}: there are {len(runs)} runs in {runs_dir}")
     path = Path(reference)
-    if os.path.isdir(reference):  # and not Path's own: that one raises for a name that is too long
+    if os.path.isdir(reference):  # Path.is_dir raises for a name that is too long
         return path
     if os.sep not in reference and os.path.isdir(runs_dir / reference) and reference not in ("", ".", ".."):
         return runs_dir / reference
@@ -45,10 +46,24 @@ def find_run(reference: str, runs_dir: Path) -> Path:
 
 
 def _runs_by_age(runs_dir: Path) -> list[Path]:
-    """Return the runs in a folder, the oldest first."""
+    """Return the runs in a directory, the oldest first."""
     started = []
     for name in os.listdir(runs_dir) if os.path.isdir(runs_dir) else ():
-        with contextlib.suppress(RunError):  # no run, or a damaged one
+        with contextlib.suppress(RunError):  # not a run, or a damaged one
             path = runs_dir / name
             started.append((str(RunDirectory.open(path).read_run_json().get("started")), path))
     return [path for _, path in sorted(started)]
+
+
+def run_that_needs(path: Path) -> Path | None:
+    """Return the directory of the run that `path` is a training file of; None if no run needs it.
+
+    Parameters
+    ----------
+    path : absolute, with symbolic links resolved.
+    """
+    for directory in path.parents:
+        run = RunPaths(directory)
+        if run.run_json_path.is_file():
+            return directory if run.is_training_file(path) else None
+    return None

@@ -26,10 +26,11 @@ from partrain.errors import ConfigError, RunError
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.network.parameters import digest
-from partrain.store import checkpoint
+from partrain.store.checkpoint import Checkpoint
 from partrain.store.metrics_log import MetricsLog
 from partrain.store.plain_pickle import MAX_BYTES, load_plain_pickle
-from partrain.store.run_directory import Place, RunDirectory, writing_into
+from partrain.store.run_directory import RunDirectory, reporting_write_errors
+from partrain.store.run_location import RunLocation
 from partrain.system.durable_files import write_durably
 from partrain.training.run_record import imported_record
 
@@ -60,7 +61,7 @@ class ArticleFile:
 
 def import_article(
     file: Path,
-    place: Place,
+    place: RunLocation,
     normalisation: Normalisation,
     command_line: Sequence[str],
     say: Callable[[str], None],
@@ -101,7 +102,7 @@ def import_article(
     run = place.create(config.name)
     with run.lock():
         try:
-            with writing_into(run):
+            with reporting_write_errors(run):
                 _write(run, config, network, article, normalisation)
                 origin = {"file": str(file.absolute()), "sha256": hashlib.sha256(data).hexdigest()}
                 run.write_run_json(imported_record(config, _data_record(normalisation), origin, command_line))
@@ -253,7 +254,7 @@ def _write(
         "data_digest": None,
         "config_digest": config.identity_digest(),
     }
-    checkpoint.save(run.checkpoints_path, checkpoint.Checkpoint(tensors, metadata))
+    run.checkpoints.save(Checkpoint(tensors, metadata))
     not_known = ("train_seconds", "startup_seconds", "evaluation_seconds", "checkpoint_seconds", "total_seconds")
     run.write_summary(
         {

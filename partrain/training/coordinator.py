@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from partrain.network.clipping import gradient_norms
 from partrain.network.parameters import digest
 from partrain.parallel.split_evaluation import Evaluation, evaluate_split
 from partrain.parallel.workers.pool import ComputeGroup
-from partrain.store import checkpoint
+from partrain.store.checkpoint import FIRST_MOMENT_PREFIX, SECOND_MOMENT_PREFIX, Checkpoint
 from partrain.store.metrics_log import MetricsLog
 from partrain.store.run_directory import RunDirectory
 from partrain.system.fault_injection import kill_point
@@ -152,10 +151,10 @@ class Coordinator:
         """
         self._parameters[:] = parameters
         if self._run is not None:
-            checkpoint.save(self._run.checkpoints_path, self._state())
+            self._run.checkpoints.save(self._state())
         self._saved_step = self.step
 
-    def restore(self, state: checkpoint.Checkpoint, rows: Sequence[dict[str, Any]], earlier_seconds: float) -> None:
+    def restore(self, state: Checkpoint, rows: Sequence[dict[str, Any]], earlier_seconds: float) -> None:
         """Go on from a saved state.
 
         Parameters
@@ -382,7 +381,7 @@ class Coordinator:
         kill_point("coordinator: before a save")
         with self._clock.timing("checkpoint"):
             try:
-                self._secure(lambda: self._write_state(folder))
+                self._secure(self._write_state)
             except OSError as error:
                 message = f"step {self.step} could not be saved in {folder}: {error.strerror}"
                 if is_last:
@@ -391,17 +390,17 @@ class Coordinator:
                 return
             self._saved_step = self.step
             kill_point("coordinator: between a save and the deletion of older ones")
-            newest = checkpoint.checkpoint_path(folder, self.step)
             best_step = int(self.best["step"]) if self.best and checkpoints.keep_best else None
             try:
-                checkpoint.prune(folder, newest=newest, keep_last=checkpoints.keep_last, best_step=best_step)
+                self._run.checkpoints.prune(newest_step=self.step, keep_last=checkpoints.keep_last, best_step=best_step)
             except OSError as error:
                 self._messages.warn(f"an old checkpoint in {folder} could not be deleted: {error.strerror}")
         kill_point("coordinator: after a save")
 
-    def _write_state(self, folder: Path) -> None:
+    def _write_state(self) -> None:
+        assert self._run is not None
         self._metrics_log.flush_durably()
-        checkpoint.save(folder, self._state())
+        self._run.checkpoints.save(self._state())
 
     def _require_unchanged_data(self) -> None:
         """Check that the data is what it was: parameters that came of other data are not saved.
@@ -425,11 +424,11 @@ class Coordinator:
         self._steps.update.collect_moments()
         return {
             "": self._parameters,
-            "adam.first_moment.": self._adam.first_moment,
-            "adam.second_moment.": self._adam.second_moment,
+            FIRST_MOMENT_PREFIX: self._adam.first_moment,
+            SECOND_MOMENT_PREFIX: self._adam.second_moment,
         }
 
-    def _state(self) -> checkpoint.Checkpoint:
+    def _state(self) -> Checkpoint:
         tensors = {
             prefix + name: view
             for prefix, vector in self._vectors().items()
@@ -454,4 +453,4 @@ class Coordinator:
             metadata["privacy"] = privacy
         if self.noise_scale:
             metadata["gradient_noise_scale"] = self.noise_scale.state
-        return checkpoint.Checkpoint(tensors, metadata)
+        return Checkpoint(tensors, metadata)

@@ -14,7 +14,7 @@ from typing import Any
 from partrain.config.reader import read_config
 from partrain.config.schema.config import Config
 from partrain.errors import ConfigError, DataError, RunError
-from partrain.store import checkpoint
+from partrain.store.checkpoint import Checkpoint
 from partrain.store.run_directory import RunDirectory
 from partrain.training.early_stopping import EarlyStopping
 from partrain.training.plan import TrainingPlan, num_steps
@@ -103,7 +103,7 @@ def config_to_resume(
 
 def newest_state(
     run: RunDirectory, config: Config, record: dict[str, Any], warn: Callable[[str], None]
-) -> checkpoint.Checkpoint | None:
+) -> Checkpoint | None:
     """Return the newest good checkpoint; None if the run was killed before it had saved any.
 
     A run that began with another run's parameters saved them first.
@@ -113,10 +113,10 @@ def newest_state(
     RunError
         There are checkpoints, and none is good; or they were deleted, or belong to another run.
     """
-    found = checkpoint.newest_good(run.checkpoints_path, warn)
+    found = run.checkpoints.newest_good(warn)
     if found is None:
         drew_its_parameters = "initialised_from" not in record
-        if record["status"] == "running" and drew_its_parameters and not checkpoint.has_any(run.checkpoints_path):
+        if record["status"] == "running" and drew_its_parameters and not run.checkpoints.files():
             warn(f"{run.path} was killed before its first checkpoint; it starts again from step 0")
             return None
         raise RunError(f"{run.path}: has no good checkpoint to go on from; train it anew")
@@ -126,7 +126,7 @@ def newest_state(
     return state
 
 
-def require_steps_ahead(state: checkpoint.Checkpoint, config: Config, horizon: Horizon, run_path: Path) -> None:
+def require_steps_ahead(state: Checkpoint, config: Config, horizon: Horizon, run_path: Path) -> None:
     """Check that a horizon that was asked for lies ahead: a run cannot go back to it, nor end there as if it had.
 
     Raises
@@ -142,7 +142,7 @@ def require_steps_ahead(state: checkpoint.Checkpoint, config: Config, horizon: H
         )
 
 
-def why_stopped_early(config: Config, state: checkpoint.Checkpoint, record: dict[str, Any]) -> str | None:
+def why_stopped_early(config: Config, state: Checkpoint, record: dict[str, Any]) -> str | None:
     """Return why the training ended with this checkpoint before its last step, or None if it did not."""
     settings, privacy = config.training.stop_early, config.training.privacy
     reason = None if settings is None else EarlyStopping(settings, state.metadata["stop_early"]).reason

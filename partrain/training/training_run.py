@@ -14,9 +14,10 @@ from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
-from partrain.store.checkpoint import Checkpoint, checkpoint_path
+from partrain.store.checkpoint import Checkpoint
 from partrain.store.metrics_log import cut_back, read_metrics
-from partrain.store.run_directory import Place, RunDirectory, writing_into
+from partrain.store.run_directory import RunDirectory, reporting_write_errors
+from partrain.store.run_location import RunLocation
 from partrain.store.training_log import TrainingLog
 from partrain.system.durable_files import write_durably
 from partrain.system.fault_injection import kill_point
@@ -44,7 +45,7 @@ from partrain.training.session import Session
 
 def train_new_run(
     config: Config,
-    place: Place,
+    place: RunLocation,
     session: Session,
     initial: InitialParameters | None = None,
     dataset: Dataset | None = None,
@@ -82,7 +83,7 @@ def train_new_run(
             initial.require_fit(plan.network)
 
     session.give_to_ranks(Assignment(config, tensors=initial.arrays if initial else {}))
-    with training_resources(config, place.folder, session, check, dataset) as resources:
+    with training_resources(config, place.parent, session, check, dataset) as resources:
         plan = resources.plan
         kill_point("coordinator: before the run is made")
         run = place.create(plan.config.name)
@@ -90,7 +91,7 @@ def train_new_run(
             try:
                 record = first_record(plan, session.command_line, resources.total_workers, resources.ranks)
                 coordinator = make_coordinator(run, resources, session)
-                with writing_into(run):
+                with reporting_write_errors(run):
                     write_durably(run.config_path, plan.config.to_yaml().encode())
                     if initial is not None:
                         coordinator.begin_with(initial.vector(plan.network, plan.config.training.dtype))
@@ -177,7 +178,7 @@ def _go_on(
         record = next_record(before, plan.config, step, session.command_line, resources.total_workers, resources.ranks)
         for difference in record["lineage"][-1]["differences"]:
             messages.warn(f"the bits may differ from those of the run so far: {difference}")
-        with writing_into(run):
+        with reporting_write_errors(run):
             num_cut = cut_back(run.metrics_path, step)
             kill_point("coordinator: after the metrics were cut back")
             run.write_run_json(record)  # first: what config.yaml says of the horizon does not count
@@ -194,7 +195,7 @@ def _go_on(
 
 @contextlib.contextmanager
 def _log_of(run: RunDirectory, messages: Messages) -> Iterator[None]:
-    with writing_into(run):
+    with reporting_write_errors(run):
         log = TrainingLog(run.train_log_path)
     messages.attach_log(log.write)
     try:
@@ -257,7 +258,7 @@ def _train(
                     padded_names(plan.dataset.class_names, plan.network.num_outputs),
                     split=SplitName.TEST,
                     data_digest=plan.dataset.digest,
-                    checkpoint=checkpoint_path(run.checkpoints_path, coordinator.step).name,
+                    checkpoint=run.checkpoints.path_of(coordinator.step).name,
                     step=coordinator.step,
                     privacy=coordinator.privacy,
                 )

@@ -20,6 +20,8 @@ from partrain.analysis.plots import run_plots
 from partrain.parallel import memory_plan, split_evaluation
 from partrain.parallel.workers import pool
 from partrain.store import checkpoint
+from partrain.store.checkpoint import Checkpoint
+from partrain.store.checkpoint_directory import CheckpointDirectory
 from partrain.store.run_directory import RunDirectory
 from tests.noise_data import noise_examples, write_idx
 from tests.program import ROOT, PartrainProcess, Result
@@ -136,7 +138,7 @@ def test_damaged_newest_checkpoint_is_passed_over_with_a_warning(call_partrain: 
     path.write_bytes(path.read_bytes()[:-1])
     result = call_partrain("evaluate", run, "--workers", 0, "--json", "-q")
     assert json.loads(result.stdout)["step"] == 10
-    assert f"warning: {path}: truncated or altered" in result.stderr
+    assert f"warning: {path}: is truncated or altered" in result.stderr
     assert str(path) in refuse(call_partrain("evaluate", run, "--checkpoint", path.name))
 
 
@@ -257,16 +259,16 @@ def test_best_checkpoint_of_a_run_without_one(
 def test_best_checkpoint_that_was_not_kept(call_partrain: Call, run: Path) -> None:
     state = checkpoint.load(run / "checkpoints/step-00000020.safetensors")
     state.metadata["best"]["step"] = 7
-    checkpoint.save(run / "checkpoints", state)
+    CheckpointDirectory(run / "checkpoints").save(state)
     message = refuse(call_partrain("evaluate", run, "--checkpoint", "best"))
     assert "the best checkpoint, of step 7, was not kept" in message
 
 
-def rewrite(run: Path, change: Callable[[checkpoint.Checkpoint], object]) -> None:
+def rewrite(run: Path, change: Callable[[Checkpoint], object]) -> None:
     """Change the newest checkpoint, with a digest that is right."""
     state = checkpoint.load(run / "checkpoints/step-00000020.safetensors")
     change(state)
-    checkpoint.save(run / "checkpoints", state)
+    CheckpointDirectory(run / "checkpoints").save(state)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +289,7 @@ def rewrite(run: Path, change: Callable[[checkpoint.Checkpoint], object]) -> Non
     ],
 )
 def test_checkpoint_that_does_not_fit(
-    call_partrain: Call, run: Path, change: Callable[[checkpoint.Checkpoint], object], fragment: str
+    call_partrain: Call, run: Path, change: Callable[[Checkpoint], object], fragment: str
 ) -> None:
     rewrite(run, change)
     message = refuse(call_partrain("evaluate", run, "--workers", 0, "-q"))

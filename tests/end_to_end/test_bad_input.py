@@ -249,7 +249,7 @@ def test_folder_that_cannot_be_written_is_found_before_anything_starts(
     place = f"{folder}/run" if option == "--run-dir" else folder
     message = refuse("--config", small_config(), where=(option, place))
     assert folder in message
-    assert "cannot make a run directory" in message
+    assert "cannot create a run directory" in message
 
 
 # ---- the data

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partrain.store import checkpoint
+from partrain.store.checkpoint_directory import CheckpointDirectory
 from partrain.system.signals import SIGNALS, Interrupted, Interruption
 from partrain.training import training_run
 from tests.processes import wait_until
@@ -122,7 +122,7 @@ def assert_saved(run: Path, status: str) -> None:
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == status
     assert record["ended"] is not None
-    found = checkpoint.newest_good(run / "checkpoints", pytest.fail)
+    found = CheckpointDirectory(run / "checkpoints").newest_good(pytest.fail)
     assert found is not None
     newest, path = found
     assert newest.step == summary["steps"] > 0

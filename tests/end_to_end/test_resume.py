@@ -347,7 +347,7 @@ def test_damaged_checkpoint_is_named_and_passed_over(killed: Path, runs: Runs, u
     content[len(content) // 2] ^= 1
     newest.write_bytes({"truncated": content[:-9], "altered": content, "empty": b""}[damage])
     result = runs.resume(killed)
-    assert re.search(rf"^warning: .*{newest.name}: truncated.* It is passed over\.$", result.stderr, re.MULTILINE)
+    assert re.search(rf"^warning: .*{newest.name}: is truncated.* It is skipped\.$", result.stderr, re.MULTILINE)
     assert "resumed from step 10" in result.stderr
     assert outcome(killed) == outcome(undisturbed)
 
@@ -357,7 +357,7 @@ def test_no_good_checkpoint_is_an_error(killed: Path, runs: Runs) -> None:
         path.write_bytes(path.read_bytes()[:-1])
     result = runs.resume(killed)
     assert "has no good checkpoint" in refusal(result)
-    assert result.stderr.count("passed over") == len(saved(killed))
+    assert result.stderr.count("is skipped") == len(saved(killed))
 
 
 def test_deleted_checkpoints_are_an_error(completed: Path, runs: Runs) -> None:

@@ -24,6 +24,7 @@ from partrain.parallel.workers import pool
 from partrain.parallel.workers.fork_server import fork_server_pid
 from partrain.parallel.workers.pool import Inline
 from partrain.store import checkpoint
+from partrain.store.checkpoint_directory import CheckpointDirectory
 from partrain.store.metrics_log import MetricsLog
 from partrain.training import training_run
 from tests.program import Result
@@ -221,7 +222,7 @@ def test_run_without_validation_has_no_best(train: Train) -> None:
 
 def test_last_checkpoint_holds_the_parameters_of_the_summary(train: Train) -> None:
     run = train()
-    saved = checkpoint.load(checkpoint.checkpoint_path(run / "checkpoints", 10))
+    saved = checkpoint.load(CheckpointDirectory(run / "checkpoints").path_of(10))
     assert {name: tensor.shape for name, tensor in saved.tensors.items() if "adam" not in name} == {
         "conv1.weight": (2, 1, 5, 5),
         "conv1.bias": (2,),
@@ -318,7 +319,7 @@ def test_value_that_is_not_finite_ends_the_run_before_it_reaches_the_parameters(
     run, message = failed_run(call_partrain, tmp_path, "--config", config, "--workers", 2)
     assert re.match(r"step \d+: .* not finite", message)
     assert "training.optimizer.lr" in message
-    found = checkpoint.newest_good(run / "checkpoints", pytest.fail)
+    found = CheckpointDirectory(run / "checkpoints").newest_good(pytest.fail)
     assert found is not None
     assert all(np.isfinite(tensor).all() for tensor in found[0].tensors.values())
     assert f"step {found[0].step + 1}: " in message

@@ -1,4 +1,4 @@
-"""Checkpoints for tests; apart from them, because the processes that tests start import it too."""
+"""Checkpoints for tests. A file of its own, because processes that tests start import it, too."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from partrain.store.checkpoint import Checkpoint, prune, save
+from partrain.store.checkpoint import Checkpoint
+from partrain.store.checkpoint_directory import CheckpointDirectory
 
 
 def make_checkpoint(step: int = 3126) -> Checkpoint:
-    """Return a checkpoint that is a function of its step."""
+    """Return a checkpoint whose content depends only on its step."""
     rng = np.random.Generator(np.random.Philox(key=step))
     weights = rng.standard_normal((2, 1, 3, 3)).astype(np.float32)
     return Checkpoint(
@@ -34,6 +35,17 @@ def make_checkpoint(step: int = 3126) -> Checkpoint:
     )
 
 
-def replace_old_by_new(folder: Path) -> None:
-    """Save the checkpoint of step 2 in the place of step 1."""
-    prune(folder, newest=save(folder, make_checkpoint(2)), keep_last=1, best_step=None)
+def assert_same(one: Checkpoint, other: Checkpoint) -> None:
+    """Check that two checkpoints are bit for bit the same."""
+    assert one.metadata == other.metadata
+    assert sorted(one.tensors) == sorted(other.tensors)
+    for name, tensor in one.tensors.items():
+        assert (tensor.dtype, tensor.shape) == (other.tensors[name].dtype, other.tensors[name].shape)
+        assert tensor.tobytes() == other.tensors[name].tobytes()
+
+
+def replace_old_by_new(directory: Path) -> None:
+    """Save the checkpoint of step 2 and delete the one of step 1."""
+    checkpoints = CheckpointDirectory(directory)
+    checkpoints.save(make_checkpoint(2))
+    checkpoints.prune(newest_step=2, keep_last=1, best_step=None)

@@ -49,7 +49,7 @@ def test_run_holds_parameters_metrics_and_normalisation_of_the_file(call_partrai
     assert result.stderr == "runs/article: 105,634 parameters after 5 steps, the last cost is 0.2500\n"
     run = RunDirectory.open(Path("runs/article"))
     assert run.status() == "completed"
-    saved = checkpoint.load(checkpoint.checkpoint_path(run.checkpoints_path, 5))
+    saved = checkpoint.load(run.checkpoints.path_of(5))
     assert set(saved.tensors) == set(NAMES)
     for name, array in zip(NAMES, article_params(), strict=True):
         expected = array[:, 0] if name.endswith("bias") else array

@@ -12,6 +12,7 @@ import pytest
 
 from partrain.config.schema.training import StopEarly
 from partrain.store import checkpoint
+from partrain.store.checkpoint_directory import CheckpointDirectory
 from partrain.training.early_stopping import EarlyStopping
 from tests.whole_runs import Runs, outcome, read_json, rows_of, write_config
 
@@ -90,7 +91,7 @@ def test_run_that_stopped_early_is_complete_and_says_why(undisturbed: Path) -> N
     assert (summary["steps"], rows_of(undisturbed)[-1]["step"]) == (LAST_STEP, LAST_STEP)
     assert set(summary["test"]) == {"loss", "accuracy"}
     assert "stopped early at step 14: validation/loss" in (undisturbed / "train.log").read_text()
-    saved = checkpoint.load(checkpoint.checkpoint_path(undisturbed / "checkpoints", LAST_STEP))
+    saved = checkpoint.load(CheckpointDirectory(undisturbed / "checkpoints").path_of(LAST_STEP))
     assert saved.metadata["stop_early"]["evaluations_without_improvement"] == 2
     assert saved.metadata["stop_early"]["best_step"] == 7
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from partrain.errors import ConfigError, ResourceError
-from partrain.store.run_directory import owner_of
+from partrain.store.run_lookup import run_that_needs
 from partrain.system.durable_files import make_folders, write_durably
 
 
@@ -34,7 +34,7 @@ def write_target(to: Path, data: bytes) -> Path:
         raise ConfigError(f"--to {to}: is a folder; name the file to write in it")
     if os.path.exists(path) and not os.path.isfile(path):
         raise ConfigError(f"--to {to}: is no ordinary file; name a file")
-    owner = owner_of(path)
+    owner = run_that_needs(path)
     if owner is not None:
         raise ConfigError(f"--to {to}: is a file of the run {owner}, and is not replaced; choose another name")
     try:

@@ -35,11 +35,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(context: CommandContext) -> None:
     from partrain.network.normalisation import Normalisation
-    from partrain.store.run_directory import Place
+    from partrain.store.run_location import RunLocation
     from partrain.training.article_import import import_article
 
     options = context.options
-    place = Place(Path(RUNS_DIR), None if options.run_dir is None else Path(options.run_dir))
+    place = RunLocation(Path(RUNS_DIR), None if options.run_dir is None else Path(options.run_dir))
     normalisation = Normalisation((options.mean,), (options.std,))
     run = import_article(Path(options.file), place, normalisation, context.command_line, context.messages.say)
     print(run.path)

@@ -51,7 +51,7 @@ def _run(context: CommandContext) -> None:
 
 
 def _train(context: CommandContext, session: Session) -> Path:
-    from partrain.store.run_directory import Place, check_writable
+    from partrain.store.run_location import RunLocation, check_writable
 
     options = context.options
     config, initial = _read_inputs(context)
@@ -59,8 +59,8 @@ def _train(context: CommandContext, session: Session) -> Path:
     run_dir = Path(options.run_dir) if options.run_dir is not None else None
     if run_dir is not None and os.path.lexists(run_dir):
         raise RunError(f"{run_dir}: exists already. Choose another --run-dir, or resume that run.")
-    place = Place(Path(options.runs_dir), run_dir)
-    check_writable(place.folder)
+    place = RunLocation(Path(options.runs_dir), run_dir)
+    check_writable(place.parent)
     if session.num_workers and session.ranks is None:
         from partrain.parallel.workers.fork_server import start_fork_server
 
@@ -73,7 +73,7 @@ def _train(context: CommandContext, session: Session) -> Path:
 def _read_inputs(context: CommandContext) -> tuple[Config, InitialParameters | None]:
     """Return the configuration, and the parameters of `--init-from`."""
     from partrain.config.reader import read_config
-    from partrain.store.run_directory import validate_run_name
+    from partrain.store.run_name import validate_run_name
 
     options = context.options
     config = read_config(options.config, options.overrides)

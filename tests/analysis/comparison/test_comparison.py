@@ -227,7 +227,7 @@ def test_mistakes_are_reported(call_partrain: Callable[..., Result], tmp_path: P
         ([a], "give two runs or more"),
         ([a, tmp_path / "link"], "are the same run"),
         ([a, a], "are the same run"),
-        ([a, tmp_path / "empty"], "is no run"),
+        ([a, tmp_path / "empty"], "is not a run"),
         ([a, tmp_path / "aa"], "there is no such run"),
     ):
         result = call_partrain("compare", *arguments)

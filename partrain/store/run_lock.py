@@ -1,0 +1,121 @@
+"""The lock of a run: at most one process writes into a run's directory.
+
+The lock is an `flock` on the file `run.lock`. The kernel releases it when its holder ends, however it ends. The file's
+content, host and process id, serves only for messages.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from partrain.errors import ResourceError, RunError
+
+# A reader that asks who holds the lock holds it itself for an instant; so an attempt is repeated for a while.
+_PATIENCE_S = 0.2
+_RETRY_S = 0.005
+
+
+class RunLock:
+    """The lock on one run's directory.
+
+    Parameters
+    ----------
+    path : the lock file, in the run's directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock; this process holds it until `release` or until it ends.
+
+        Programs that this process starts do not inherit the lock, because Python opens files close-on-exec.
+
+        Raises
+        ------
+        RunError
+            Another process holds it; the message names its host and process id.
+        ResourceError
+            The file system has no locks, or the directory is not writable.
+
+        Side effects
+        ------------
+        Writes host and process id into the lock file.
+        """
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                self._lock_exclusively(file)
+                holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n"
+                os.ftruncate(file, 0)
+                os.pwrite(file, holder.encode(), 0)
+            except BaseException:
+                os.close(file)
+                raise
+        except OSError as error:
+            raise ResourceError(
+                f"{self._path}: cannot be locked: {error.strerror}. "
+                "Make the run writable, or move it to a file system that has locks."
+            ) from error
+        self._file = file
+
+    def _lock_exclusively(self, file: int) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    holder = _read_holder(file)
+                    raise RunError(
+                        f"{self._path.parent}: process {holder['pid']} on {holder['host']} is writing into this run. "
+                        "Wait until it ends, or stop it."
+                    ) from error
+            time.sleep(_RETRY_S)
+
+    def release(self) -> None:
+        """Release the lock if this object holds it."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def holder(self) -> dict[str, Any] | None:
+        """Return `host` and `pid` of the process that holds the lock; None if the lock is free.
+
+        Both are None in the instant after a process has taken the lock and before it has written them.
+
+        Raises
+        ------
+        RunError
+            The lock file exists and cannot be read.
+        """
+        try:
+            file = os.open(self._path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RunError(f"{self._path}: cannot be read: {error.strerror}.") from error
+        try:
+            # A shared lock: readers do not exclude each other, and need no permission to write.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read_holder(file)
+        finally:
+            os.close(file)
+        return None
+
+
+def _read_holder(file: int) -> dict[str, Any]:
+    try:
+        holder = json.loads(os.pread(file, 4096, 0))
+        return {"host": holder["host"], "pid": holder["pid"]}
+    except (ValueError, TypeError, LookupError):
+        return {"host": None, "pid": None}

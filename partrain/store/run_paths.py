@@ -1,0 +1,96 @@
+"""The paths of a run: every name of a file in a run's directory is written here, and only here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+CONFIG_FILE = "config.yaml"
+RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+SUMMARY_FILE = "summary.json"
+LOG_FILE = "train.log"
+LOCK_FILE = "run.lock"
+CHECKPOINTS_DIRECTORY = "checkpoints"
+PLOTS_DIRECTORY = "plots"
+
+_CHECKPOINT_FILE = re.compile(r"step-(\d{8,})\.safetensors")
+
+
+def checkpoint_file(step: int) -> str:
+    """Return the name of the checkpoint file of a step."""
+    return f"step-{step:08d}.safetensors"
+
+
+def step_of_checkpoint_file(name: str) -> int | None:
+    """Return the step of a checkpoint file; None if the name is not that of a checkpoint."""
+    match = _CHECKPOINT_FILE.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+class RunPaths:
+    """The paths in one run's directory, whether the files exist or not.
+
+    Parameters
+    ----------
+    path : the run's directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved configuration."""
+        return self.path / CONFIG_FILE
+
+    @property
+    def run_json_path(self) -> Path:
+        """The record of the run: what it is, where it ran, how it ended."""
+        return self.path / RUN_FILE
+
+    @property
+    def metrics_path(self) -> Path:
+        """The metrics, one line per logged step and per evaluation."""
+        return self.path / METRICS_FILE
+
+    @property
+    def summary_path(self) -> Path:
+        """The results of a completed run."""
+        return self.path / SUMMARY_FILE
+
+    @property
+    def train_log_path(self) -> Path:
+        """The messages of the run."""
+        return self.path / LOG_FILE
+
+    @property
+    def lock_path(self) -> Path:
+        """The file that the process that writes into the run has locked."""
+        return self.path / LOCK_FILE
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """The directory of checkpoints; created with the run."""
+        return self.path / CHECKPOINTS_DIRECTORY
+
+    @property
+    def plots_path(self) -> Path:
+        """The directory of plots; created with the first plot."""
+        return self.path / PLOTS_DIRECTORY
+
+    def evaluation_path(self, split: str) -> Path:
+        """Return the path of the evaluation on a split."""
+        return self.path / f"evaluation-{split}.json"
+
+    def is_training_file(self, path: Path) -> bool:
+        """Return whether training writes this path; other files, such as exports, may also be in the directory."""
+        written = (
+            self.config_path,
+            self.run_json_path,
+            self.metrics_path,
+            self.summary_path,
+            self.train_log_path,
+            self.lock_path,
+        )
+        return path in written or self.checkpoints_path in path.parents
