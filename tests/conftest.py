@@ -20,6 +20,7 @@ import pytest
 from tests.noise_data import noise_examples, write_idx_folder
 from tests.processes import ProcessEntry, descendants_of, wait_for_the_end_of
 from tests.program import RUN_SECONDS, PartrainProcess, Result
+from tests.program_server import program_server_pid
 from tests.small_run import write_small_config
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def _open_files(name: str) -> list[str]:
 def _processes_of_tests() -> list[ProcessEntry]:
     tracker = getattr(multiprocessing.resource_tracker._resource_tracker, "_pid", None)
     server = getattr(forkserver._forkserver, "_forkserver_pid", None)
-    return [entry for entry in descendants_of(os.getpid()) if entry.pid not in (tracker, server)]
+    lasting = (tracker, server, program_server_pid())
+    return [entry for entry in descendants_of(os.getpid()) if entry.pid not in lasting]
 
 
 # ---- the program, as a user runs it

@@ -22,6 +22,7 @@ from tests.processes import (
     wait_until,
     workers_of,
 )
+from tests.program_server import ForkedProgram, program_server
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,12 +48,18 @@ class Result:
 class PartrainProcess:
     """`python -m partrain` in a session of its own, so that all of its processes can be found.
 
+    It is a fork of the program server, unless an option needs an interpreter of its own.
+
     Parameters
     ----------
     arguments : the command line after `partrain`.
-    folder : where it runs, and where what it says is kept.
-    env : variables that it gets besides those of the test; None takes one away.
-    wrapper : a command that runs the program, such as nohup.
+    folder : the working directory; stdout and stderr are kept there.
+    env : variables in addition to those of the test; None removes one.
+    code : what to run in place of the program: `python -c code`.
+    fresh : start an interpreter, as a user does.
+    wrapper : a command that runs the program, such as nohup; implies `fresh`.
+    program : in place of `python -m partrain`; implies `fresh`.
+    stderr : a file descriptor; implies `fresh`.
     """
 
     def __init__(
@@ -60,23 +67,35 @@ class PartrainProcess:
         arguments: Sequence[str],
         folder: Path,
         env: Mapping[str, str | None] | None = None,
+        *,
+        code: str = "",
+        fresh: bool = False,
         wrapper: Sequence[str] = (),
-        program: Sequence[str] = (sys.executable, "-m", "partrain"),
+        program: Sequence[str] = (),
         stderr: int | None = None,
     ) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", **(env or {})}
+        environment = {k: v for k, v in environment.items() if v is not None}
         self._folder = folder
-        self._number = len(list(folder.glob("said-*")))
-        with open(self._file("out"), "wb") as out, open(self._file("err"), "wb") as err:
-            self.popen = subprocess.Popen(
-                [*wrapper, *program, *arguments],
-                cwd=folder,
-                env={k: v for k, v in environment.items() if v is not None},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err if stderr is None else stderr,
-                start_new_session=True,
-            )
+        self._number = len(list(folder.glob("said-*.out")))
+        files = [self._file("out"), self._file("err")]
+        for file in files:
+            file.write_bytes(b"")
+        self.popen: subprocess.Popen[bytes] | ForkedProgram
+        if fresh or wrapper or program or stderr is not None:
+            program = program or [sys.executable, *(["-c", code] if code else ["-m", "partrain"])]
+            with open(files[0], "ab") as out, open(files[1], "ab") as err:
+                self.popen = subprocess.Popen(
+                    [*wrapper, *program, *arguments],
+                    cwd=folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err if stderr is None else stderr,
+                    start_new_session=True,
+                )
+        else:
+            self.popen = program_server().start(arguments, folder, environment, files, code)
 
     def _file(self, kind: str) -> Path:
         return self._folder / f"said-{self._number}.{kind}"

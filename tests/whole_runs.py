@@ -1,25 +1,16 @@
-"""Whole runs for tests that disturb them: a small configuration, and what must be equal however it was disturbed."""
+"""Whole runs for tests that disturb them: a small configuration, and the results that no disturbance may change."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import sys
-import time
-import traceback
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import partrain
-from partrain.interface.command_line import main
 from partrain.store.run_directory import RunDirectory
 from partrain.system import fault_injection
-from tests.program import RUN_SECONDS, Result
+from tests.program import PartrainProcess, Result
 from tests.small_run import write_small_config
 
 # Two epochs, 20 steps: evaluations and saves fall on steps of their own and together. What is random differs in each;
@@ -42,7 +33,9 @@ CHANGES: dict[str, Any] = {
     "checkpoints": {"every_steps": 4},
     "workers": {"max_restarts": 1000},
 }
-# Times are all that may differ.
+# Long enough to be disturbed: 400 steps.
+LONG: dict[str, Any] = {"training.epochs": 40, "checkpoints": {"every_steps": 45}}
+# Only times may differ.
 TIMES = ("time_s", "examples_per_s")
 
 
@@ -64,13 +57,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
-    """Return the metrics without what is a time."""
+    """Return the metrics without times."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """Return what must be the same, however a completed run was disturbed."""
+    """Return the results of a completed run that are the same however it was disturbed."""
     assert RunDirectory.open(run).status() == "completed"
     summary = read_json(run / "summary.json")
     final = {name: value for name, value in summary["final"].items() if name not in TIMES}
@@ -85,88 +78,26 @@ def outcome(run: Path) -> dict[str, Any]:
     }
 
 
-class Child:
-    """The program in a fork of this process, without workers: quick to start, and to be killed at any point.
-
-    Parameters
-    ----------
-    folder : where it runs.
-    arguments : the command line after `partrain`.
-    kill_at : what the variable of the kill switch would say.
-    """
-
-    def __init__(self, folder: Path, arguments: Sequence[object], kill_at: str | None = None) -> None:
-        number = len(list(folder.glob("child-*.out")))
-        self._said = [folder / f"child-{number}.{kind}" for kind in ("out", "err")]
-        for path in self._said:
-            path.write_text("")
-        self.pid = os.fork()
-        if self.pid == 0:
-            self._run([str(argument) for argument in arguments], folder, kill_at)
-
-    def _run(self, arguments: list[str], folder: Path, kill_at: str | None) -> None:
-        exit_code = 70
-        try:
-            for path, descriptor in zip(self._said, (1, 2), strict=True):
-                os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
-            sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", closefd=False) for descriptor in (1, 2))
-            os.chdir(folder)
-            fault_injection._wanted = kill_at
-            exit_code = main(arguments)
-            sys.stdout.flush()
-        except SystemExit as ending:
-            exit_code = int(ending.code or 0)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(exit_code)
-
-    @property
-    def stderr(self) -> str:
-        """What it wrote to stderr so far."""
-        return self._said[1].read_text()
-
-    def has_ended(self) -> bool:
-        """Tell whether it has ended; it is still to be waited for."""
-        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-
-    def wait(self) -> Result:
-        """Return how it ended; a negative exit code is a signal's."""
-        deadline = time.monotonic() + RUN_SECONDS
-        while not (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
-            if time.monotonic() > deadline:
-                os.kill(self.pid, signal.SIGABRT)
-                pytest.fail("the program hangs")
-            time.sleep(0.002)
-        out, err = (path.read_text() for path in self._said)
-        return Result(os.waitstatus_to_exitcode(ended[1]), out, err)
-
-
 class Runs:
-    """Runs of the small configuration in a folder of their own, without workers."""
+    """Runs of the small configuration in a directory of their own, without workers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def start(self, *arguments: object, kill_at: str | None = None) -> Child:
-        """Start the program, with no workers."""
-        return Child(self.folder, [*arguments, "--workers", 0], kill_at)
+    def start(self, *arguments: object, kill_at: str | None = None) -> PartrainProcess:
+        """Start the program; it kills itself at the kill point `kill_at`."""
+        words = [str(argument) for argument in (*arguments, "--workers", 0)]
+        return PartrainProcess(words, self.folder, {fault_injection.VARIABLE: kill_at})
 
     def call(self, *arguments: object, kill_at: str | None = None) -> Result:
-        """Run the program to its end, with no workers."""
+        """Run the program to its end."""
         return self.start(*arguments, kill_at=kill_at).wait()
 
-    def train_undisturbed(self, changes: dict[str, Any] | None = None) -> Path:
-        """Train in this process, which then has loaded the kernels for all children; return the run's directory."""
-        arguments = ("--config", write_config(self.folder, changes), "--runs-dir", self.folder / "runs")
-        assert main([*map(str, arguments), "--workers", "0", "-q"]) == 0
-        (run,) = (self.folder / "runs").iterdir()
-        return run
-
     def train(self, changes: dict[str, Any] | None = None, *, name: str = "run", kill_at: str | None = None) -> Path:
-        """Train to whatever end; return the run's directory."""
+        """Train until the end or the kill point; return the run's directory."""
         run = self.folder / "runs" / name
-        self.call("--config", write_config(self.folder, changes), "--run-dir", run, kill_at=kill_at)
+        result = self.call("--config", write_config(self.folder, changes), "--run-dir", run, kill_at=kill_at)
+        assert kill_at or result.exit_code == 0, result
         return run
 
     def resume(self, run: Path, *arguments: object, kill_at: str | None = None) -> Result:
@@ -174,15 +105,22 @@ class Runs:
         return self.call("resume", run, *arguments, kill_at=kill_at)
 
 
-def count_passings(run_program: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Return how often each kill point is passed while `run_program` runs in this process."""
-    counts: dict[str, int] = {}
+# The program, which in the end writes how often it has passed each kill point.
+COUNT_PASSINGS = """
+import json, sys
+from collections import Counter
+from partrain.interface.command_line import main
+from partrain.system import fault_injection
+counts = Counter()
+fault_injection._wanted, fault_injection._pass = "", lambda name, wanted: counts.update([name])
+assert main() == 0
+json.dump(counts, sys.stderr)
+"""
 
-    def count(name: str, wanted: str) -> None:
-        counts[name] = counts.get(name, 0) + 1
 
-    with monkeypatch.context() as patch:
-        patch.setattr(fault_injection, "_wanted", "")
-        patch.setattr(fault_injection, "_pass", count)
-        run_program()
+def count_passings(folder: Path) -> dict[str, int]:
+    """Return how often an undisturbed run passes each kill point."""
+    arguments = ["--config", str(write_config(folder)), "--workers", "0", "-q"]
+    result = PartrainProcess(arguments, folder, code=COUNT_PASSINGS).wait()
+    counts: dict[str, int] = json.loads(result.stderr)
     return counts

@@ -12,21 +12,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from partrain.store.run_directory import RunDirectory
 from tests.processes import is_running, wait_until
 from tests.program import RUN_SECONDS, PartrainProcess
-from tests.whole_runs import Runs, outcome, points_of, write_config
+from tests.whole_runs import LONG, outcome, points_of, write_config
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 
 Start = Callable[..., PartrainProcess]
-
-# Long enough to be disturbed: 400 steps.
-LONG: dict[str, Any] = {"training.epochs": 40, "checkpoints": {"every_steps": 45}}
 
 # The program with a patience that a test can wait for.
 IMPATIENT = """
@@ -61,18 +57,6 @@ sys.exit(main())
 """
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What comes of a short run that nothing disturbs."""
-    return outcome(Runs(tmp_path_factory.mktemp("undisturbed")).train_undisturbed())
-
-
-@pytest.fixture(scope="module")
-def undisturbed_long(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What comes of a long run that nothing disturbs."""
-    return outcome(Runs(tmp_path_factory.mktemp("undisturbed_long")).train_undisturbed(LONG))
-
-
 def kill(*pids: int) -> int:
     """Kill processes that may be gone; return how many were not."""
     num_killed = 0
@@ -88,7 +72,7 @@ def kill(*pids: int) -> int:
 
 @pytest.mark.parametrize("point", points_of("worker"))
 def test_worker_killed_at_this_point_changes_no_bit(
-    start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any], point: str
+    start_partrain: Start, tmp_path: Path, undisturbed: Path, point: str
 ) -> None:
     token = tmp_path / "one death"
     token.touch()
@@ -98,35 +82,33 @@ def test_worker_killed_at_this_point_changes_no_bit(
     result = start_partrain(*words, env=env).wait()
     assert result.exit_code == 0, result
     assert not token.exists(), "no worker was killed"
-    assert outcome(tmp_path / "run") == undisturbed
+    assert outcome(tmp_path / "run") == outcome(undisturbed)
     said = re.findall(r"^worker \d was killed by SIGKILL; a successor takes its place$", result.stderr, re.MULTILINE)
     assert len(said) == (point != "worker: shutting down")
 
 
-def test_helper_killed_in_an_update_changes_no_bit(
-    start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any]
-) -> None:
+def test_helper_killed_in_an_update_changes_no_bit(start_partrain: Start, tmp_path: Path, undisturbed: Path) -> None:
     token = tmp_path / "one death"
     token.touch()
     env = {"PARTRAIN_KILL_AT": f"helper: in an update|1|{token}"}
     words = ("--config", write_config(tmp_path), "--workers", 2, "--run-dir", tmp_path / "run")
     result = start_partrain(*words, env=env).wait()
     assert result.exit_code == 0, result
-    assert outcome(tmp_path / "run") == undisturbed
+    assert outcome(tmp_path / "run") == outcome(undisturbed)
     if token.exists():
         pytest.skip("no worker was awake during an update")
 
 
 @pytest.mark.parametrize("point", ["coordinator: before the commands", "coordinator: during the commands"])
 def test_coordinator_killed_while_workers_compute_is_resumed_with_others(
-    start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any], point: str
+    start_partrain: Start, tmp_path: Path, undisturbed: Path, point: str
 ) -> None:
     run = tmp_path / "run"
     words = ("--config", write_config(tmp_path), "--workers", 2, "--run-dir", run)
     assert start_partrain(*words, env={"PARTRAIN_KILL_AT": f"{point}|17"}).wait().exit_code == -signal.SIGKILL
     assert RunDirectory.open(run).status() == "interrupted"
     assert start_partrain("resume", run, "--workers", 3).wait().exit_code == 0
-    assert outcome(run) == undisturbed
+    assert outcome(run) == outcome(undisturbed)
 
 
 def test_worker_that_dies_again_and_again_ends_the_run_in_order(start_partrain: Start, tmp_path: Path) -> None:
@@ -142,7 +124,7 @@ def test_worker_that_dies_again_and_again_ends_the_run_in_order(start_partrain: 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_workers_that_die_at_random_points_again_and_again_change_no_bit(
-    start_partrain: Start, tmp_path: Path, undisturbed_long: dict[str, Any], seed: int
+    start_partrain: Start, tmp_path: Path, undisturbed_long: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
     point = rng.choice([p for p in points_of("worker") if p not in ("worker: start-up", "worker: shutting down")])
@@ -152,35 +134,35 @@ def test_workers_that_die_at_random_points_again_and_again_change_no_bit(
     result = start_partrain(*words, env=env).wait()
     assert result.exit_code == 0, result
     assert result.stderr.count("was killed by SIGKILL; a successor takes its place") >= 15
-    assert outcome(run) == undisturbed_long
+    assert outcome(run) == outcome(undisturbed_long)
 
 
 def test_worker_that_raises_twice_ends_the_run_in_order(
-    start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any]
+    start_partrain: Start, tmp_path: Path, undisturbed: Path
 ) -> None:
     run = tmp_path / "run"
     words = ("--config", write_config(tmp_path), "--workers", 2, "--run-dir", run)
-    result = start_partrain(*words, program=[sys.executable, "-c", UNCOMPUTABLE]).wait()
+    result = start_partrain(*words, code=UNCOMPUTABLE).wait()
     assert result.exit_code == 1, result
     assert re.search(r"^error: worker \d failed; its own traceback:\n\nTraceback", result.stderr, re.MULTILINE)
     assert "in carry_out" in result.stderr
     assert RunDirectory.open(run).status() == "failed"
     assert start_partrain("resume", run, "--workers", 2).wait().exit_code == 0
-    assert outcome(run) == undisturbed
+    assert outcome(run) == outcome(undisturbed)
 
 
 def test_clock_that_is_set_back_and_forward_has_no_effect(
-    start_partrain: Start, tmp_path: Path, undisturbed: dict[str, Any]
+    start_partrain: Start, tmp_path: Path, undisturbed: Path
 ) -> None:
     run = tmp_path / "run"
-    program = [sys.executable, "-c", RESTLESS_CLOCK]
+    code = RESTLESS_CLOCK
     env = {"PARTRAIN_KILL_AT": "coordinator: before a step|16"}
     words = ("--config", write_config(tmp_path), "--workers", 2, "--run-dir", run)
-    assert start_partrain(*words, program=program, env=env).wait().exit_code == -signal.SIGKILL
-    result = start_partrain("resume", run, "--workers", 2, program=program).wait()
+    assert start_partrain(*words, code=code, env=env).wait().exit_code == -signal.SIGKILL
+    result = start_partrain("resume", run, "--workers", 2, code=code).wait()
     assert result.exit_code == 0, result
     assert "hung" not in result.stderr
-    assert outcome(run) == undisturbed
+    assert outcome(run) == outcome(undisturbed)
     times = [json.loads(line)["time_s"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert times == sorted(times)
 
@@ -189,27 +171,27 @@ def test_clock_that_is_set_back_and_forward_has_no_effect(
 
 
 @pytest.fixture
-def impatient(start_partrain: Start, tmp_path: Path, undisturbed_long: dict[str, Any]) -> PartrainProcess:
+def impatient(start_partrain: Start, tmp_path: Path, undisturbed_long: Path) -> PartrainProcess:
     """A long run that trains, by a coordinator that waits for a second only.
 
     It has evaluated, too: for the first command of a kind it would wait for as long as for a worker that starts.
     """
     words = ("--config", write_config(tmp_path, LONG), "--workers", 2, "--runs-dir", "runs")
-    process = start_partrain(*words, program=[sys.executable, "-c", IMPATIENT])
+    process = start_partrain(*words, code=IMPATIENT)
     metrics = process.wait_for_training() / "metrics.jsonl"
     wait_until(lambda: "validation/loss" in metrics.read_text(), "an evaluation in the metrics", RUN_SECONDS)
     return process
 
 
 def test_worker_that_hangs_is_killed_and_replaced(
-    impatient: PartrainProcess, undisturbed_long: dict[str, Any], tmp_path: Path
+    impatient: PartrainProcess, undisturbed_long: Path, tmp_path: Path
 ) -> None:
     victim = impatient.workers()[0].pid
     os.kill(victim, signal.SIGSTOP)
     wait_until(lambda: not is_running(victim), "that it is killed")
     result = impatient.wait()
     assert re.search(r"^worker \d hung: it took \d+ s for \d+ examples, and was killed; a succ", result.stderr, re.M)
-    assert outcome(tmp_path / result.run) == undisturbed_long
+    assert outcome(tmp_path / result.run) == outcome(undisturbed_long)
 
 
 def test_stopped_worker_does_not_outlive_its_coordinator(start_partrain: Start, tmp_path: Path) -> None:
@@ -222,22 +204,20 @@ def test_stopped_worker_does_not_outlive_its_coordinator(start_partrain: Start, 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["alone", "with its group"])
 def test_stopped_coordinator_kills_nobody_when_it_goes_on(
-    impatient: PartrainProcess, undisturbed_long: dict[str, Any], tmp_path: Path, whole_group: bool
+    impatient: PartrainProcess, undisturbed_long: Path, tmp_path: Path, whole_group: bool
 ) -> None:
     impatient.send(signal.SIGSTOP, to_group=whole_group)
     time.sleep(3)  # three times its patience
     impatient.send(signal.SIGCONT, to_group=whole_group)
     result = impatient.wait()
     assert "successor" not in result.stderr
-    assert outcome(tmp_path / result.run) == undisturbed_long
+    assert outcome(tmp_path / result.run) == outcome(undisturbed_long)
 
 
 # ---- whatever may be killed from outside
 
 
-def test_killed_fork_server_changes_no_bit(
-    start_partrain: Start, tmp_path: Path, undisturbed_long: dict[str, Any]
-) -> None:
+def test_killed_fork_server_changes_no_bit(start_partrain: Start, tmp_path: Path, undisturbed_long: Path) -> None:
     process = start_partrain("--config", write_config(tmp_path, LONG), "--workers", 2, "--runs-dir", "runs")
     process.wait_for_training()
     workers = [entry.pid for entry in process.workers()]
@@ -245,12 +225,12 @@ def test_killed_fork_server_changes_no_bit(
     assert kill(workers[0]) == 1
     result = process.wait()
     assert "worker 0 died, it is not known of what" in result.stderr
-    assert outcome(tmp_path / result.run) == undisturbed_long
+    assert outcome(tmp_path / result.run) == outcome(undisturbed_long)
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_random_kills_of_workers_and_coordinators_change_no_bit(
-    start_partrain: Start, tmp_path: Path, undisturbed_long: dict[str, Any], seed: int
+    start_partrain: Start, tmp_path: Path, undisturbed_long: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
     run = tmp_path / "run"
@@ -267,4 +247,4 @@ def test_random_kills_of_workers_and_coordinators_change_no_bit(
         process = start_partrain("resume", run, "--workers", rng.randint(1, 3))
     assert process.wait().exit_code == 0
     assert num_kills >= 8
-    assert outcome(run) == undisturbed_long
+    assert outcome(run) == outcome(undisturbed_long)

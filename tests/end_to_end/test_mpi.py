@@ -39,7 +39,7 @@ def mpi_jobs(start_partrain: Callable[..., PartrainProcess]) -> Iterator[MpiJobs
 def expected(folder: Path, changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return what comes of the run without MPI and without workers."""
     folder.mkdir()
-    return outcome(Runs(folder).train_undisturbed(changes))
+    return outcome(Runs(folder).train(changes))
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def test_two_hosts_have_the_bits_of_one_and_lose_nothing_when_one_dies(
 ) -> None:
     alone = tmp_path / "alone"
     alone.mkdir()
-    expected = outcome(Runs(alone).train_undisturbed())
+    expected = outcome(Runs(alone).train())
     words = ("--config", write_config(tmp_path), "--run-dir", "run", "--workers", 1, "--engine", "mpi")
     result = start_partrain(*words, wrapper=two_hosts.launcher(), env=ENVIRONMENT).wait()
     assert (result.exit_code, result.stdout) == (0, "run\n"), result.stderr

@@ -30,21 +30,11 @@ from tests.processes import wait_until
 from tests.program import Result
 from tests.whole_runs import Runs, count_passings, outcome, points_of, read_json, rows_of, write_config
 
-# The program is forked from pytest, whose one other thread is faulthandler's.
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
 IN_MID_EPOCH = "coordinator: before a step|16"  # step 15 is done; the newest checkpoint is that of step 12
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed; not to be changed."""
-    return Runs(tmp_path_factory.mktemp("undisturbed")).train_undisturbed()
-
-
 @pytest.fixture
-def runs(tmp_path: Path, undisturbed: Path) -> Runs:
-    """For runs of the test; the undisturbed one has loaded the kernels."""
+def runs(tmp_path: Path) -> Runs:
     return Runs(tmp_path)
 
 
@@ -81,9 +71,7 @@ def refusal(result: Result) -> str:
 @pytest.fixture(scope="module")
 def passings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     """How often an undisturbed run passes each kill point."""
-    runs = Runs(tmp_path_factory.mktemp("counted"))
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        return count_passings(runs.train_undisturbed, monkeypatch)
+    return count_passings(tmp_path_factory.mktemp("counted"))
 
 
 @pytest.mark.parametrize("point", points_of("coordinator"))
@@ -131,7 +119,7 @@ def test_run_killed_at_random_points_again_and_again_has_the_bits_of_the_undistu
 def test_run_stopped_at_random_moments_has_the_bits_of_the_undisturbed_run(
     runs: Runs, tmp_path: Path, number: signal.Signals
 ) -> None:
-    expected = outcome(runs.train_undisturbed({"training.epochs": 30}))
+    expected = outcome(runs.train({"training.epochs": 30}, name="undisturbed"))
     rng = random.Random(int(number))
     run = tmp_path / "stopped"
     child = runs.start("--config", tmp_path / "small.yaml", "--run-dir", run)
@@ -139,8 +127,7 @@ def test_run_stopped_at_random_moments_has_the_bits_of_the_undisturbed_run(
     while True:
         wait_until(lambda child=child: "parameters" in child.stderr, "that it trains")
         time.sleep(rng.uniform(0, 0.1))
-        if not child.has_ended():
-            os.kill(child.pid, number)
+        child.send(number)
         result = child.wait()
         if result.exit_code == 0:
             break
@@ -314,12 +301,14 @@ def test_completed_run_is_not_cut_short(completed: Path, runs: Runs) -> None:
 def test_of_two_resumes_at_once_one_is_told_the_others_process_id(runs: Runs, undisturbed: Path) -> None:
     run = runs.train({"training.epochs": 100_000}, kill_at=IN_MID_EPOCH)
     children = [runs.start("resume", run) for _ in range(2)]
-    loser = wait_until(lambda: [child for child in children if child.has_ended()], "that one is refused")[0]
+    loser = wait_until(lambda: [child for child in children if child.popen.poll() is not None], "that one is refused")[
+        0
+    ]
     (winner,) = (child for child in children if child is not loser)
-    assert f"process {winner.pid} on " in refusal(loser.wait())
+    assert f"process {winner.popen.pid} on " in refusal(loser.wait())
     assert RunDirectory.open(run).status() == "running"
     wait_until(lambda: "parameters" in winner.stderr, "that the other trains")
-    os.kill(winner.pid, signal.SIGTERM)
+    winner.send(signal.SIGTERM)
     assert winner.wait().exit_code == 143
     assert RunDirectory.open(run).status() == "interrupted"
 

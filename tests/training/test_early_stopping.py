@@ -16,9 +16,6 @@ from partrain.store.checkpoint_directory import CheckpointDirectory
 from partrain.training.early_stopping import EarlyStopping
 from tests.whole_runs import Runs, outcome, read_json, rows_of, write_config
 
-# The program is forked from pytest, whose one other thread is faulthandler's.
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
 
 def stops_after(values: list[float], **settings: Any) -> int | None:
     """Return the number of evaluations after which a training with these values stops, going through JSON each time."""
@@ -73,12 +70,12 @@ LAST_STEP = 14
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that stopped early; not to be changed."""
-    return Runs(tmp_path_factory.mktemp("undisturbed")).train_undisturbed(CHANGES)
+    return Runs(tmp_path_factory.mktemp("undisturbed")).train(CHANGES)
 
 
 @pytest.fixture
 def runs(tmp_path: Path, undisturbed: Path) -> Runs:
-    """For runs of the test; the undisturbed one has loaded the kernels."""
+    """For runs of the test."""
     shutil.copytree(undisturbed, tmp_path / "runs" / "stopped")
     return Runs(tmp_path)
 

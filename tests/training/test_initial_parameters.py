@@ -18,21 +18,18 @@ from tests.saved_runs import write_saved_run
 from tests.small_run import SMALL_CONFIG
 from tests.whole_runs import Runs, outcome, read_json, rows_of, write_config
 
-# The program is forked from pytest, whose one other thread is faulthandler's.
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
 SOURCE_SEED, SEED = 3, 8
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run to begin with; not to be changed."""
-    return Runs(tmp_path_factory.mktemp("source")).train_undisturbed({"seed": SOURCE_SEED})
+    return Runs(tmp_path_factory.mktemp("source")).train({"seed": SOURCE_SEED})
 
 
 @pytest.fixture
 def runs(tmp_path: Path, source: Path) -> Runs:
-    """For runs of the test; the source has loaded the kernels."""
+    """For runs of the test."""
     shutil.copytree(source, tmp_path / "runs" / "source")
     return Runs(tmp_path)
 
