@@ -168,14 +168,13 @@ def noise_folder(tmp_path: Path) -> Path:
 def make_computation() -> Iterator[Callable[..., Computation]]:
     """Return what makes a computation on noise: a small network with every kind of layer, initial parameters."""
     from partrain.config.reader import parse_config
-    from partrain.kernels.compiler.kernel_set import kernel_set
-    from partrain.kernels.compiler.options import load
     from partrain.network.network import Network
     from partrain.network.normalisation import Normalisation
     from partrain.parallel.array_plan import exchange_specs
     from partrain.parallel.workers.tile_computer import Computation
     from partrain.parallel.workers.tiles import Tiling
     from partrain.system.shared_arrays import ArraySpec, SharedArrays
+    from tests.loaded_kernels import load_all_kernels
 
     layers: list[Any] = [
         {"conv": {"filters": 3, "kernel": 3, "stride": 2}},
@@ -217,7 +216,7 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
                 arrays[f"{name}.labels"][:] = labels
             arrays["parameters"][:] = network.parameters.initial_values(0, dtype)
             arrays["indices"][:] = (np.arange(batch_size) * 7 + 3) % 60
-            load(kernel_set(kernels).for_training(augments=True, drops=True), dtype)
+            load_all_kernels(kernels, dtype)
             return Computation(network, kernels, dtype, tiling, Normalisation((127.5,), (74.0,)), arrays)
 
         yield make

@@ -172,13 +172,12 @@ def _report_ends(connection: Connection) -> None:
 def load_program() -> None:
     """Import what a training imports, and load the kernels: by a training that uses most of them."""
     from partrain.interface.command_line import main as run_program
-    from partrain.kernels.compiler.kernel_set import kernel_set
-    from partrain.kernels.compiler.options import load
+    from tests.loaded_kernels import load_all_kernels
     from tests.whole_runs import write_config
 
-    load(kernel_set("fast").all, "float32")
+    load_all_kernels("fast", "float32")
     for dtype in ("float32", "float64"):
-        load(kernel_set("loops").all, dtype)
+        load_all_kernels("loops", dtype)
     with tempfile.TemporaryDirectory() as folder:
         config = write_config(Path(folder), {"training.max_steps": 3})
         run_program(["--config", str(config), "--run-dir", f"{folder}/run", "--workers", "0", "-q"])

@@ -176,7 +176,7 @@ def test_only_one_file_sets_numba_flags():
                 case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name) | ast.keyword(arg=name):
                     if name in NUMBA_FLAGS:
                         found.add(module)
-    assert found == {"partrain.kernels.compiler.options"}
+    assert found == {"partrain.kernels.compiler.flags"}
 
 
 def words_of(path: Path) -> set[str]:

@@ -18,9 +18,8 @@ from partrain.data.image_files import invert_image, read_image
 from partrain.data.loading import load_dataset
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError
-from partrain.kernels.compiler.kernel_set import kernel_set
-from partrain.kernels.compiler.options import load
-from partrain.network.execution_choice import make_execution
+from partrain.kernels.compiler.loading import load
+from partrain.network.execution_choice import execution_kernels, make_execution
 from partrain.network.softmax import softmax
 from partrain.system.messages import Messages
 from partrain.system.terminal_text import printable
@@ -40,7 +39,8 @@ class Classifier:
 
     def __init__(self, trained: TrainedRun, announce: Callable[[str], None], warn: Callable[[str], None]) -> None:
         training = trained.config.training
-        load(kernel_set(training.kernels).all, training.dtype, announce=announce, warn=warn)
+        kernels = execution_kernels(training.kernels, trained.network.kinds)
+        load(kernels, training.dtype, announce=announce, warn=warn)
         self._execution = make_execution(
             training.kernels, trained.network, trained.parameters, trained.normalisation, training.tile, training.dtype
         )

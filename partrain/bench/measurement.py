@@ -219,7 +219,7 @@ def _helped_update(trial: Trial, batch_size: int) -> Callable[[], object]:
 
 def _update_from(trial: Trial, results: Mapping[str, Array]) -> ParameterUpdate:
     network, training, adam = trial.plan.network, trial.training, trial.trainer.adam
-    return ParameterUpdate(network, trial.kernels, results, trial.plan.tiling, training.dtype, adam, 1)
+    return ParameterUpdate(network, training.kernels, results, trial.plan.tiling, training.dtype, adam, 1)
 
 
 def _results(trial: Trial, batch_size: int) -> dict[str, Array]:

@@ -14,9 +14,11 @@ import numpy as np
 from partrain.bench.trial import Array, Samples, Trial, seconds_of
 from partrain.data.augmentation import Augmentation
 from partrain.kernels import loops
-from partrain.network.execution import Execution, Factors, LoopsExecution, TrainingExamples
+from partrain.kernels.augmentation import AUGMENT
+from partrain.network.execution import Execution, Factors, TrainingExamples
 from partrain.network.fast_execution import FastExecution
 from partrain.network.layers import Conv2d, Layer
+from partrain.network.loops_execution import LoopsExecution
 from partrain.parallel.update.parameter_update import ParameterUpdate
 
 
@@ -94,7 +96,7 @@ def measure_execution(trial: Trial) -> list[StageTimes]:
     n = min(execution.capacity, trial.trainer.num_examples)
     seed, augmentation = trial.plan.config.seed, None
     if training.augment is not None:
-        augmentation = Augmentation(training.augment, network.input_shape, n, trial.kernels.augment)
+        augmentation = Augmentation(training.augment, network.input_shape, n, AUGMENT[training.kernels])
     dlogits = np.empty((n, network.num_outputs), dtype)
     factors = {
         layer.name: Factors(arrays[f"{layer.name}.inputs"][:n], arrays[f"{layer.name}.deltas"][:n])
@@ -150,7 +152,7 @@ def measure_coordinator(trial: Trial) -> list[StageTimes]:
     trainer, network, training = trial.trainer, trial.plan.network, trial.training
     updates = {
         number: ParameterUpdate(
-            network, trial.kernels, trial.arrays, trial.plan.tiling, training.dtype, trainer.adam, number
+            network, training.kernels, trial.arrays, trial.plan.tiling, training.dtype, trainer.adam, number
         )
         for number in sorted({1, trainer.update.num_threads})
     }

@@ -15,8 +15,6 @@ from partrain.config.schema.training import Training
 from partrain.data.batches import epoch_order
 from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
-from partrain.kernels import loops
-from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.network.adam import Adam
 from partrain.parallel.compute_resources import ComputeResources
 from partrain.parallel.update.parameter_update import ParameterUpdate
@@ -67,10 +65,8 @@ class Trainer:
         self.arrays, self.tiling = arrays, plan.tiling
         parameters = arrays["parameters"]
         parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
-        self.adam = Adam(parameters, training.optimizer, training.schedule, loops.adam_update)
-        self.update = ParameterUpdate(
-            network, kernel_set(training.kernels), arrays, plan.tiling, training.dtype, self.adam
-        )
+        self.adam = Adam(parameters, training.optimizer, training.schedule)
+        self.update = ParameterUpdate(network, training.kernels, arrays, plan.tiling, training.dtype, self.adam)
         self.num_steps = 0
         self._order = lru_cache(maxsize=1)(partial(epoch_order, num_train, seed=config.seed))
         self._steps_per_epoch = num_train // self.num_examples
@@ -141,7 +137,6 @@ class Trial:
         self.resources = resources
         self.plan, self.arrays, self.training, self.messages = plan, arrays, training, messages
         self._interruption = interruption
-        self.kernels = kernel_set(training.kernels)
         self.inline = Inline(resources.computation)
         self.trainer = Trainer(plan, arrays, log)
         self.num_tiles = plan.tiling.num_tiles(self.trainer.num_examples)

@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.loading import load
 from partrain.kernels.randomness import philox_words, uniforms
 from partrain.kernels.strokes import draw_strokes
 

@@ -30,7 +30,7 @@ import math
 
 import numpy as np
 
-from partrain.kernels.compiler.options import inlined, kernel
+from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.philox import draw_words, signed_uniform
 
 # Of an example's words: those of the affine map come first, the knots' after them.
@@ -199,3 +199,7 @@ def augment(images_MCHW, places_N, examples_N, key, bounds, elastic, augmented_N
                         source_j[j] += weights_4W[b, j] * column_j[knot_W[j] + b]
             for c in range(C):
                 _resample(bordered_CHW[c], source_i, source_j, augmented_NCHW[n, c, i])
+
+
+# By the choice in `training.kernels`.
+AUGMENT = {"fast": augment, "loops": augment_by_formula}

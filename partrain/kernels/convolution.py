@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.compiler.options import inlined, kernel
+from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.simd.blocks import add_outer, add_outer_half, block_of_pairs, points_of, rectify, store_half
 from partrain.kernels.simd.vectors import LANES, PAIRS, element, load, store, store_number
 

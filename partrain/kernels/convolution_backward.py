@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.compiler.options import inlined, kernel
+from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.convolution import grid_offsets
 from partrain.kernels.simd.blocks import (
     add_products,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.compiler.options import kernel
+from partrain.kernels.compiler.flags import kernel
 from partrain.kernels.philox import draw_words
 
 

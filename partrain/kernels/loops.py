@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from partrain.kernels.compiler.options import kernel
+from partrain.kernels.compiler.flags import kernel
 
 
 @kernel(

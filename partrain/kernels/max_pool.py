@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.compiler.options import kernel
+from partrain.kernels.compiler.flags import kernel
 from partrain.kernels.simd.vectors import LANES, broadcast_count, load, replaces_maximum, select, store, store_counts
 
 _PAIR = "UniTuple(int64, 2)"

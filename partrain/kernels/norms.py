@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.compiler.options import inlined, kernel
+from partrain.kernels.compiler.flags import inlined, kernel
 
 
 # In vectors (fast_math reorders the sums, alike in every process): one chain of additions takes five times as long.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from partrain.kernels.compiler.options import kernel
+from partrain.kernels.compiler.flags import kernel
 from partrain.kernels.simd.vectors import LANES, broadcast, multiply_add, store
 
 # Independent sums: more than two multiply-adds a cycle, of four or five cycles each, can have under way. They fit 16

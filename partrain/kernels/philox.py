@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.compiler.options import inlined, kernel
+from partrain.kernels.compiler.flags import inlined, kernel
 
 NUM_ROUNDS = 10
 # The multipliers, and by how much the key grows from round to round (the golden ratio, and the root of 3 less 1).

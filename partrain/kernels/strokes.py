@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from partrain.kernels.compiler.options import kernel
+from partrain.kernels.compiler.flags import kernel
 
 
 # No fast_math, and float64: only operations that IEEE 754 rounds exactly, so the picture of a digit does

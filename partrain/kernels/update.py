@@ -28,7 +28,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from partrain.kernels.compiler.options import inlined, kernel
+from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.dense import SPAN, list_deltas, sum_scaled_numbers, sum_scaled_rows
 from partrain.kernels.ipc.atomics import (
     atomic_add,

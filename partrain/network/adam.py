@@ -9,18 +9,15 @@ cosine: Loshchilov, Hutter, "SGDR", arXiv 1608.03983.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from partrain.config.schema.training import Optimizer, Schedule
+from partrain.kernels import loops
 
 Array = NDArray[Any]
-
-# How many numbers `Adam.coefficients` returns.
-NUM_COEFFICIENTS = 9
 
 
 def learning_rate(step: int, optimizer: Optimizer, schedule: Schedule) -> float:
@@ -50,7 +47,6 @@ class Adam:
     ----------
     parameters : the vector; written in place by `update`.
     optimizer, schedule : their fields of the configuration.
-    update_kernel : kernels.loops.adam_update, loaded for the vector's dtype.
 
     Attributes
     ----------
@@ -58,11 +54,10 @@ class Adam:
         from a saved state.
     """
 
-    def __init__(
-        self, parameters: Array, optimizer: Optimizer, schedule: Schedule, update_kernel: Callable[..., Any]
-    ) -> None:
+    KERNELS = (loops.adam_update,)
+
+    def __init__(self, parameters: Array, optimizer: Optimizer, schedule: Schedule) -> None:
         self.parameters, self._optimizer, self._schedule = parameters, optimizer, schedule
-        self._update_kernel = update_kernel
         self.first_moment = np.zeros_like(parameters)
         self.second_moment = np.zeros_like(parameters)
 
@@ -89,4 +84,4 @@ class Adam:
     def update(self, gradient_sum: Array, num_examples: int, step: int) -> None:
         """Make step `step` (counted from 1) with the mean gradient of `num_examples`."""
         coefficients = self.coefficients(num_examples, step)
-        self._update_kernel(gradient_sum, *coefficients, self.first_moment, self.second_moment, self.parameters)
+        loops.adam_update(gradient_sum, *coefficients, self.first_moment, self.second_moment, self.parameters)

@@ -1,13 +1,17 @@
-"""Which execution a configuration asks for."""
+"""Chooses the execution that a configuration asks for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from numpy.typing import NDArray
 
-from partrain.network.execution import Execution, LoopsExecution
+from partrain.kernels.compiler.flags import Kernel
+from partrain.network.execution import Execution
 from partrain.network.fast_execution import FastExecution
+from partrain.network.layers import Layer
+from partrain.network.loops_execution import LoopsExecution
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 
@@ -15,14 +19,20 @@ from partrain.network.normalisation import Normalisation
 def make_execution(
     kernels: str, network: Network, parameters: NDArray[Any], normalisation: Normalisation, tile: int, dtype: str
 ) -> Execution:
-    """Return the network with buffers and kernels, which are loaded for `dtype`.
+    """Return the network with buffers and kernels; these must be loaded for `dtype` before it computes.
 
     Parameters
     ----------
-    kernels : "fast" (float32 alone) or "loops".
-    network, parameters, normalisation, tile : as `LoopsExecution` takes them.
+    kernels : "fast" (float32 only) or "loops".
+    network, parameters, normalisation, tile : as for `LoopsExecution`.
     dtype : "float32" or "float64".
     """
     if kernels == "fast":
         return FastExecution(network, parameters, normalisation, tile)
     return LoopsExecution(network, parameters, normalisation, tile, dtype)
+
+
+def execution_kernels(kernels: str, kinds: Iterable[type[Layer]]) -> tuple[Kernel, ...]:
+    """Return the kernels that the execution calls for layers of these kinds."""
+    called = {"fast": FastExecution.kernels, "loops": LoopsExecution.kernels}[kernels]
+    return called(kinds)

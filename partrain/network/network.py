@@ -30,8 +30,8 @@ class Network:
     tile_sums : the convolutions' parameters, whose gradients travel as one sum a tile. They are the beginning
         of `parameters`, since only a convolution gives a convolution its input.
     trained_layers : the layers that have parameters.
+    kinds : the kinds of its layers, each once.
     dense_layers : those of them whose gradients travel as factors (network.execution.Factors).
-    drops : whether it has dropout.
     """
 
     def __init__(self, descriptions: Sequence[Section], input_shape: Shape, num_classes: int) -> None:
@@ -45,9 +45,9 @@ class Network:
         self.layers: tuple[Layer, ...] = build_layers(descriptions, input_shape)
         self.input_shape = input_shape
         self.parameters = ParameterLayout(p for layer in self.layers for p in layer.parameters)
+        self.kinds = tuple(dict.fromkeys(type(layer) for layer in self.layers))
         self.trained_layers = tuple(layer for layer in self.layers if layer.parameters)
         self.dense_layers = tuple(layer for layer in self.layers if isinstance(layer, Dense))
-        self.drops = any(isinstance(layer, Dropout) for layer in self.layers)
         self.tile_sums = ParameterLayout(
             p for layer in self.layers if not isinstance(layer, Dense) for p in layer.parameters
         )

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 from partrain.data.dataset import Split
 from partrain.data.split_name import SplitName
-from partrain.kernels.compiler.kernel_set import Kernel, kernel_set
-from partrain.kernels.compiler.options import are_cached, load
+from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.compiler.loading import load
 from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.memory_plan import check_memory
 from partrain.parallel.mpi.ranked_group import RankedGroup, Ranks
+from partrain.parallel.required_kernels import required_kernels
 from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.workers.fork_server import end_fork_server
 from partrain.parallel.workers.pool import ComputeGroup, start_group
@@ -119,7 +120,7 @@ def compute_resources(
     plan : what is computed. Its data is released once it is shared; no caller should keep another reference.
     num_workers : the largest number of workers; 0: this process computes.
     messages : receives what takes time.
-    computes_here : whether this process computes tiles besides its workers, and so needs all kernels.
+    computes_here : whether this process computes tiles besides its workers, and so calls their kernels.
     more_kernels : further kernels that the caller needs.
 
     Raises
@@ -128,19 +129,13 @@ def compute_resources(
         There is too little memory.
     """
     check_memory(plan.memory(num_workers), plan.purpose)
-    _load_kernels(plan, messages, more_kernels, only_coordinator=num_workers > 0 and not computes_here)
+    kernels = (*required_kernels(plan, num_workers, computes_here=computes_here), *more_kernels)
+    if load(kernels, plan.training.dtype, announce=messages.say, warn=messages.warn):
+        end_fork_server()  # it started before these kernels were compiled, and so has not loaded them
     with interruption.deferred(), contextlib.closing(SharedArrays(*plan.arrays())) as arrays:
         shared = share_splits(plan.splits, arrays)
         plan = replace(plan, splits=shared)  # releases the copy that was read: memory would hold the data twice
         yield ComputeResources(_computation_of(plan, arrays), arrays, shared)
-
-
-def _kernels_of(plan: ComputePlan) -> tuple[Kernel, ...]:
-    """Return the kernels that a process must load before it computes tiles."""
-    kernels = kernel_set(plan.training.kernels)
-    if not plan.trains:
-        return kernels.all
-    return kernels.for_training(augments=plan.training.augment is not None, drops=plan.network.drops)
 
 
 def _computation_of(plan: ComputePlan, arrays: SharedArrays) -> Computation:
@@ -158,12 +153,3 @@ def _computation_of(plan: ComputePlan, arrays: SharedArrays) -> Computation:
         seed=plan.seed,
         augment=training.augment,
     )
-
-
-def _load_kernels(plan: ComputePlan, messages: Messages, more: Sequence[Kernel], *, only_coordinator: bool) -> None:
-    """Load what this process calls; compile whatever is not in the cache."""
-    kernels, dtype = (*_kernels_of(plan), *more), plan.training.dtype
-    if only_coordinator and are_cached(kernels, dtype):
-        kernels = (*kernel_set(plan.training.kernels).for_coordinator, *more)
-    if load(kernels, dtype, announce=messages.say, warn=messages.warn):
-        end_fork_server()  # it started before these kernels were compiled, and so has not loaded them

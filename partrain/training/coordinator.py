@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from partrain.analysis.privacy_record import describe_privacy
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError, FailedRun
-from partrain.kernels import loops
 from partrain.network.adam import Adam
 from partrain.network.clipping import gradient_norms
 from partrain.network.parameters import digest
@@ -87,7 +86,7 @@ class Coordinator:
         self._num_train = plan.dataset.train.size
         self._parameters = arrays["parameters"]
         self._parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
-        self._adam = Adam(self._parameters, training.optimizer, training.schedule, loops.adam_update)
+        self._adam = Adam(self._parameters, training.optimizer, training.schedule)
         self._steps = TrainingSteps(plan, group, arrays, self._adam)
         self._budget_steps = plan.budget_steps()
         self._saved_step: int | None = None

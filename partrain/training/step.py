@@ -14,7 +14,6 @@ from typing import NoReturn
 from partrain.data.batches import epoch_order
 from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
-from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.network.adam import Adam
 from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
 from partrain.parallel.workers.commands import Command, Operation
@@ -57,7 +56,7 @@ class TrainingSteps:
         training, num_train = config.training, plan.dataset.train.size
         self._preparation, self._training, self._network = plan, training, network
         self._group, self._arrays, self._adam, self._tiling = group, arrays, adam, plan.tiling
-        self.update = ParameterUpdate(network, kernel_set(training.kernels), arrays, plan.tiling, training.dtype, adam)
+        self.update = ParameterUpdate(network, training.kernels, arrays, plan.tiling, training.dtype, adam)
         self.has_spoilt_parameters = False
         self._order = functools.lru_cache(maxsize=1)(functools.partial(epoch_order, num_train, seed=config.seed))
         self._commands = functools.lru_cache(maxsize=4)(self._cut_batch)

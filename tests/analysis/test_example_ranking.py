@@ -64,15 +64,17 @@ def test_norms_of_examples_are_those_of_their_gradients_by_the_loops(
 ) -> None:
     from partrain.analysis.trained_run import load_trained_run
     from partrain.data.loading import load_dataset
-    from partrain.kernels.compiler.kernel_set import kernel_set
-    from partrain.kernels.compiler.options import load
+    from partrain.kernels.compiler.loading import load
+    from partrain.parallel.update.reduction import GradientReduction
+    from partrain.parallel.workers.tile_computer import tile_kernels
     from tests.network.test_execution import Batch
 
     facts = json.loads(call_partrain("examples", noisy_run, "--split", "test", "--top", 3, "--json", "-q").stdout)
     trained = load_trained_run(noisy_run, "last", print)
     config = trained.config
     dataset = load_dataset(config.data, config.seed, say=print, warn=print)
-    load(kernel_set("loops").all, "float64")
+    kernels = tile_kernels("loops", trained.network.kinds, augments=False)
+    load((*kernels, *GradientReduction.kernels("loops")), "float64")
     normalisation = trained.normalisation
     for example in facts["largest_gradient"]:
         assert "flipped" not in example

@@ -8,7 +8,7 @@ from partrain.config.schema.training import Augment, Elastic
 from partrain.data.augmentation import Augmentation, require_in_sight, spline_of
 from partrain.errors import ConfigError
 from partrain.kernels.augmentation import augment
-from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.loading import load
 
 
 def displacements(elastic: Elastic, size: int, num_images: int) -> np.ndarray:

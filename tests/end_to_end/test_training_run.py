@@ -69,18 +69,18 @@ def test_fork_server_that_started_before_kernels_were_compiled_is_replaced(
     assert fork_server_pid() != before
 
 
-# A training in which a coordinator computes all that it may compute; then it is seen which kernels it has.
+# A training in which the coordinator calls every kernel that it may call; a call of one that is not loaded is an error.
 WITH_PARTS_OF_THE_KERNELS = """
 import sys
 from partrain.interface.command_line import main
-from partrain.kernels import update
-from partrain.kernels.compiler.kernel_set import kernel_set
+from partrain.kernels import convolution, dense, update
+from partrain.kernels.compiler.cache import is_loaded
 if sys.argv.pop(1) == "plainly":
     update.update_parameters = lambda *arguments: update.UNPROVEN
 assert main() == 0
-kernels = kernel_set("fast").all
-assert not [k for k in kernels if k.signatures and not hasattr(k, "partrain_loaded")]
-assert [k for k in kernels if not k.signatures], "it has loaded those of the workers, too"
+assert is_loaded(update.begin_update, "float32")
+for kernel in (convolution.conv2d_forward, dense.dense_forward, update.update_units_ahead):
+    assert not is_loaded(kernel, "float32"), "it has loaded a kernel that only workers call"
 """
 
 

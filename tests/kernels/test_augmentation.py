@@ -7,7 +7,7 @@ import pytest
 from scipy import interpolate, ndimage
 
 from partrain.kernels.augmentation import augment, augment_by_formula
-from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.loading import load
 from tests.kernels.test_philox import philox_by_the_paper
 
 KEY = np.uint64(0x0123456789ABCDEF)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.loading import load
 from partrain.kernels.dropout import draw_factors, scale_by_factors
 from tests.kernels.test_philox import philox_by_the_paper
 

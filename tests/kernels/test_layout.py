@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from partrain.kernels import layout, loops
-from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.loading import load
 from tests.kernels.channels_last import assert_nothing_was_written_around, channels_first, placed, spoilt
 
 SHAPES_CHW = pytest.mark.parametrize("shape_CHW", [(1, 28, 28), (3, 5, 7), (2, 1, 1), (17, 4, 3)])

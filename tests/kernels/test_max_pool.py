@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partrain.kernels import loops, max_pool
-from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.loading import load
 from tests.kernels import channels_last, oracles
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.loading import load
 from partrain.kernels.philox import philox
 
 ONES = 2**32 - 1

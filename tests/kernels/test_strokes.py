@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.loading import load
 from partrain.kernels.strokes import draw_strokes
 
 

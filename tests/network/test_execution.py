@@ -13,16 +13,16 @@ import pytest
 
 from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.kernels import loops
-from partrain.kernels.compiler.kernel_set import kernel_set
-from partrain.kernels.compiler.options import load
-from partrain.network.execution import Factors, LoopsExecution, TrainingExamples
+from partrain.network.execution import Factors, TrainingExamples
 from partrain.network.fast_execution import FastExecution
+from partrain.network.loops_execution import LoopsExecution
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.parallel.array_plan import exchange_specs
 from partrain.parallel.update.reduction import GradientReduction
 from partrain.parallel.workers.tiles import Tiling
 from tests.kernels import oracles
+from tests.loaded_kernels import load_all_kernels
 
 BOTH = pytest.mark.parametrize("kernels", ["fast", "loops"])
 
@@ -30,7 +30,7 @@ BOTH = pytest.mark.parametrize("kernels", ["fast", "loops"])
 @pytest.fixture(scope="session", autouse=True)
 def _loaded_kernels():
     for kernels, dtype in (("fast", "float32"), ("loops", "float32"), ("loops", "float64")):
-        load(kernel_set(kernels).for_training(augments=False, drops=True), dtype)
+        load_all_kernels(kernels, dtype)
 
 
 def build(*descriptions, shape=(2, 9, 8), num_classes=5):
@@ -151,7 +151,7 @@ class Batch:
             self.execution = FastExecution(network, parameters, as_they_are, tile)
         else:
             self.execution = LoopsExecution(network, parameters, as_they_are, tile, str(self.dtype))
-        self.reduction = GradientReduction(network, kernel_set(kernels), self.arrays, tile, str(self.dtype))
+        self.reduction = GradientReduction(network, kernels, self.arrays, Tiling(tile), str(self.dtype))
 
     def forward(self, x, first, last, *, trains):
         """Return the logits of the examples `first` … `last`-1, and keep them."""
@@ -584,11 +584,10 @@ GUARD_PAGES = """
 import ctypes, math, mmap
 import numpy as np
 from partrain.network.normalisation import Normalisation
-from partrain.kernels.compiler.options import load
-from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.kernels.simd.vectors import LANES
-from partrain.network import fast_execution
+from partrain.network import fast_execution, fast_stages
 from partrain.network.execution import Factors
+from tests.loaded_kernels import load_all_kernels
 from tests.network.test_execution import NETWORKS, NUM_RANDOM_NETWORKS, random_network
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -613,8 +612,10 @@ class Guarded:
         return getattr(np, name)
 
 fast_execution.np = Guarded()
-fast_execution._zeros_with_slack = lambda shape, dtype=np.float32: guarded(shape, dtype, LANES)
-load(kernel_set("fast").for_training(augments=False, drops=True), "float32")
+fast_stages.np = Guarded()
+fast_stages.zeros_with_slack = lambda shape, dtype=np.float32: guarded(shape, dtype, LANES)
+fast_execution.zeros_with_slack = fast_stages.zeros_with_slack
+load_all_kernels("fast", "float32")
 networks = NETWORKS | {f"network {seed}": random_network(seed) for seed in range(0, NUM_RANDOM_NETWORKS, 2)}
 rng = np.random.default_rng(0)
 

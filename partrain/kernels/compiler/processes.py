@@ -1,8 +1,8 @@
-"""Compiling kernels in several processes: LLVM takes one processor, and a first run waits for it.
+"""Compiles kernels in several processes: LLVM uses one processor, and a first run waits for it.
 
-Each process takes from a list what nobody has taken yet, this one from its front, the others from its end. What they
-compile goes into the cache, where this one finds it afterwards. Nothing depends on them: what one that failed or died
-has left is compiled by this process.
+Each process claims kernels of a list, this one from its front, the others from its end. They compile into the cache,
+where this process finds the machine code afterwards. It depends on none of them: it compiles itself whatever a failed
+or killed process has left.
 """
 
 from __future__ import annotations
@@ -19,48 +19,51 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# More would wait for the few kernels that take longest.
-MOST_PROCESSES = 4
-# For each process. One that is started imports Numba first, and with fewer it would come when all is done.
-LEAST_KERNELS = 4
+from partrain.kernels.compiler.cache import compile_into_cache
+from partrain.system.machine import available_processors
 
-# How long the others may take when this process has nothing left to compile; some kernels take seconds.
+# More processes would wait for the few kernels that take longest.
+MAX_PROCESSES = 4
+# For each process. A process imports Numba first; with fewer kernels it would start when all are compiled.
+MIN_KERNELS = 4
+
+# How long the other processes may take when this one has nothing left to compile; some kernels take seconds.
 PATIENCE_SECONDS = 120.0
 
-# What the other processes run: they find modules where this one does.
+# The program of the other processes: they find modules where this one does.
 PROGRAM = """
 import json, sys
 job = json.loads(sys.argv[1])
 sys.path[:] = job["path"]
-from partrain.kernels.compiler.options import compile_into_cache
-from partrain.kernels.compiler.processes import help_to_compile
-help_to_compile(job, compile_into_cache)
+from partrain.kernels.compiler.processes import compile_claimed
+compile_claimed(job)
 """
 
 
 @contextlib.contextmanager
-def claims_among_compilers(kernels: Sequence[Any], float_type: str, folder: Path) -> Iterator[Callable[[int], bool]]:
-    """Have other processes compile kernels, too, while the body does; on leaving it they have ended.
+def claims_among_compilers(kernels: Sequence[Any], float_type: str, directory: Path) -> Iterator[Callable[[int], bool]]:
+    """Let other processes compile kernels, too, while the body runs; they have ended when it is left.
 
     Parameters
     ----------
-    kernels : what is to be compiled.
-    float_type, folder : see `options.load`; the folder is that of the cache, whose lock this process holds.
+    kernels : the kernels to compile.
+    float_type : see `loading.load`.
+    directory : of the cache, whose lock this process holds.
 
-    Provides
-    --------
-    A function that says whether the kernel at a place in the list is this process's to compile; each is asked for once.
+    Yields
+    ------
+    A function that returns whether this process must compile the kernel at an index of the list; call it once for each.
     """
-    num_others = min(_num_processors(), MOST_PROCESSES, len(kernels) // LEAST_KERNELS) - 1
+    num_others = min(available_processors(), MAX_PROCESSES, len(kernels) // MIN_KERNELS) - 1
     if num_others < 1:
         yield lambda place: True
         return
-    with _claims_folder(folder) as claims:
+    with _claims_directory(directory) as claims:
         job = {
             "path": sys.path,
             "kernels": [f"{k.py_func.__module__}:{k.py_func.__name__}" for k in kernels],
             "float_type": float_type,
-            "folder": str(folder),
+            "directory": str(directory),
             "claims": str(claims),
         }
         command = [sys.executable, "-c", PROGRAM, json.dumps(job)]
@@ -83,25 +86,29 @@ def claims_among_compilers(kernels: Sequence[Any], float_type: str, folder: Path
                 other.communicate()
 
 
-def help_to_compile(job: dict[str, Any], compile_into_cache: Callable[[Any, str, Path], object]) -> None:
-    """Compile what nobody else has taken, from the end of the list on; end when the process that asked for it does.
+def compile_claimed(job: dict[str, Any]) -> None:
+    """Claim kernels from the end of the list on, and compile them into the cache.
 
     Parameters
     ----------
-    job : what `claims_among_compilers` has written.
-    compile_into_cache : compiles a kernel for a floating-point type into a folder.
+    job : as `claims_among_compilers` writes it.
+
+    Side effects
+    ------------
+    Ends this process when the process that started it ends.
     """
     threading.Thread(target=_end_with_input, daemon=True).start()
     for place in reversed(range(len(job["kernels"]))):
         if _claim(Path(job["claims"]), place):
             module, _, name = job["kernels"][place].partition(":")
-            compile_into_cache(getattr(importlib.import_module(module), name), job["float_type"], Path(job["folder"]))
+            kernel = getattr(importlib.import_module(module), name)
+            compile_into_cache(kernel, job["float_type"], Path(job["directory"]))
 
 
 @contextlib.contextmanager
-def _claims_folder(folder: Path) -> Iterator[Path]:
-    """Provide an empty folder: one that was left by a process that was killed is emptied."""
-    claims = folder / "claims"
+def _claims_directory(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory for the claims; what a killed process has left in it is deleted."""
+    claims = directory / "claims"
     shutil.rmtree(claims, ignore_errors=True)
     claims.mkdir()
     try:
@@ -121,7 +128,3 @@ def _claim(claims: Path, place: int) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _num_processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,7 +12,7 @@ Source: Dijkstra, "Cooperating sequential processes", EWD 123, 1965.
 
 from __future__ import annotations
 
-from partrain.kernels.compiler.options import inlined, kernel
+from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.ipc.atomics import atomic_load, atomic_store, relax_processor, yield_processor
 from partrain.kernels.ipc.signal_words import LINE
 

@@ -11,6 +11,9 @@ LINE = 8
 CALL, CALL_EXAMPLES, READY = (LINE * k for k in range(3))
 OWNER = READY + 1
 
+# Adam's coefficients of a step, as `loops.adam_update` takes them.
+NUM_COEFFICIENTS = 9
+
 
 def calls_size(num_pieces: int) -> int:
     """Return how many int64 `calls` holds."""

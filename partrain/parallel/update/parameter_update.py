@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.kernels import loops, norms, update
-from partrain.kernels.compiler.kernel_set import KernelSet
-from partrain.kernels.ipc.signal_words import LINE, OWNER, homes_at
-from partrain.network.adam import NUM_COEFFICIENTS, Adam
+from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.ipc.signal_words import LINE, NUM_COEFFICIENTS, OWNER, homes_at
+from partrain.network.adam import Adam
 from partrain.network.network import Network
 from partrain.parallel.update import piece_plan
 from partrain.parallel.update.piece_plan import cut_update, ranges, useful_threads
@@ -46,7 +46,7 @@ class ParameterUpdate:
     Parameters
     ----------
     network : its shapes.
-    kernels : loaded for `dtype`.
+    kernels : "fast" or "loops"; those of `kernels` must be loaded for `dtype`.
     arrays : as exchange.exchange_specs plans them; read. With those of `help_specs` among them, helpers are called.
     tiling : cuts the batch.
     dtype : "float32" or "float64".
@@ -59,10 +59,12 @@ class ParameterUpdate:
     The first update starts threads; `close` ends them.
     """
 
+    KERNELS = (*Adam.KERNELS, loops.first_not_finite, norms.slot_squared_norms)
+
     def __init__(
         self,
         network: Network,
-        kernels: KernelSet,
+        kernels: str,
         arrays: Mapping[str, Array],
         tiling: Tiling,
         dtype: str,
@@ -72,8 +74,14 @@ class ParameterUpdate:
         self._network, self._adam = network, adam
         self._reduction = GradientReduction(network, kernels, arrays, tiling, dtype)
         self._threads: _UpdateThreads | None = None
-        if kernels.in_pieces:
+        if kernels == "fast":
             self._threads = _UpdateThreads(network, arrays, tiling, adam, num_threads)
+
+    @staticmethod
+    def kernels(kernels: str) -> tuple[Kernel, ...]:
+        """Return the kernels that updates call."""
+        of_threads = _UpdateThreads.KERNELS if kernels == "fast" else ()
+        return (*of_threads, *GradientReduction.kernels(kernels), *ParameterUpdate.KERNELS)
 
     @property
     def num_threads(self) -> int:
@@ -161,6 +169,11 @@ class UpdateHelper:
             self._arguments = (pieces, helper, num_helpers, *shared, arrays["parameters"])
         self._arrays = arrays  # the kernel has their addresses
 
+    @staticmethod
+    def kernels(kernels: str) -> tuple[Kernel, ...]:
+        """Return the kernels that a helper calls."""
+        return (update.update_units_ahead,) if kernels == "fast" else ()
+
     def help(self, step: int) -> None:
         """Make pieces of the update of `step`, until it is over or nothing is left."""
         kill_point("helper: in an update")
@@ -169,6 +182,8 @@ class UpdateHelper:
 
 class _UpdateThreads:
     """The calling thread, and others that sleep between updates, in `kernels.update.update_parameters`."""
+
+    KERNELS = (update.begin_update, update.update_parameters, update.call_helpers)
 
     def __init__(
         self, network: Network, arrays: Mapping[str, Array], tiling: Tiling, adam: Adam, num_threads: int | None

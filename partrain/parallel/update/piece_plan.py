@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from partrain.kernels.ipc.signal_words import calls_size
-from partrain.network.adam import NUM_COEFFICIENTS
+from partrain.kernels.ipc.signal_words import NUM_COEFFICIENTS, calls_size
 from partrain.network.layers import Dense
 from partrain.network.network import Network
 from partrain.system.shared_arrays import ArraySpec

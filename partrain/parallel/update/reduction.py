@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.kernels import loops
-from partrain.kernels.compiler.kernel_set import KernelSet
+from partrain.kernels import dense, loops
+from partrain.kernels.compiler.flags import Kernel
 from partrain.network.network import Network
 from partrain.parallel.workers.tiles import Tiling
 
 Array = NDArray[Any]
+
+
+_DENSE_BACKWARD_WEIGHTS = {"fast": dense.dense_backward_weights, "loops": loops.dense_backward_weights}
 
 
 class GradientReduction:
@@ -26,18 +29,22 @@ class GradientReduction:
     Parameters
     ----------
     network : its shapes.
-    kernels : loaded for `dtype`.
+    kernels : "fast" or "loops"; those of `kernels` must be loaded for `dtype`.
     arrays : as parallel.array_plan.exchange_specs plans them; read.
     tiling : cuts the batch.
     dtype : "float32" or "float64".
     """
 
-    def __init__(
-        self, network: Network, kernels: KernelSet, arrays: Mapping[str, Array], tiling: Tiling, dtype: str
-    ) -> None:
-        self._network, self._kernels, self._arrays, self._tiling = network, kernels, arrays, tiling
+    def __init__(self, network: Network, kernels: str, arrays: Mapping[str, Array], tiling: Tiling, dtype: str) -> None:
+        self._network, self._arrays, self._tiling = network, arrays, tiling
+        self._dense_backward_weights = _DENSE_BACKWARD_WEIGHTS[kernels]
         self._gradient_sum = np.zeros(network.parameters.size, dtype)
         self._views = network.parameters.views(self._gradient_sum)
+
+    @staticmethod
+    def kernels(kernels: str) -> tuple[Kernel, ...]:
+        """Return the kernels that a reduction calls."""
+        return (loops.sum_slots, _DENSE_BACKWARD_WEIGHTS[kernels])
 
     def reduce(self, num_examples: int) -> Array:
         """Return the sum of the gradients of the batch's first `num_examples` examples.
@@ -52,5 +59,5 @@ class GradientReduction:
             dw_ED, db_E = (self._views[p.name] for p in layer.parameters)
             inputs_BD = self._arrays[f"{layer.name}.inputs"][:num_examples]
             deltas_BE = self._arrays[f"{layer.name}.deltas"][:num_examples]
-            self._kernels.dense_backward_weights(inputs_BD, deltas_BE, dw_ED, db_E)
+            self._dense_backward_weights(inputs_BD, deltas_BE, dw_ED, db_E)
         return self._gradient_sum

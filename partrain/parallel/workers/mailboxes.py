@@ -37,6 +37,8 @@ class Mailboxes:
         The memory cannot be had.
     """
 
+    KERNELS = (mailbox.post, mailbox.await_answer, mailbox.say)
+
     def __init__(self, num_workers: int) -> None:
         self._num_workers = num_workers
         self.arrays = SharedArrays({"boxes": ArraySpec((mailbox.size(num_workers),), "int64")}, {})
@@ -87,6 +89,8 @@ class Mailbox:
     ----------
     more_follows : what was said with the last command.
     """
+
+    KERNELS = (mailbox.await_news, mailbox.answer, mailbox.say)
 
     def __init__(self, arrays: SharedArrays, worker: int, calls: NDArray[np.int64]) -> None:
         self._boxes, self._box, self._calls = arrays["boxes"], mailbox.box_of(worker), calls

@@ -12,12 +12,13 @@ from partrain.system.parent_death import PARENT_VARIABLE, end_with_parent
 
 end_with_parent(int(os.environ[PARENT_VARIABLE]))
 
-from partrain.kernels.compiler.kernel_set import kernel_set  # noqa: E402
-from partrain.kernels.compiler.options import are_cached, load  # noqa: E402
+from partrain.kernels.compiler.loading import load_cached  # noqa: E402
+from partrain.network.layers import Conv2d, Dense, Flatten, MaxPool2d, Relu  # noqa: E402
 from partrain.parallel.workers import worker  # noqa: E402
 from partrain.parallel.workers.fork_server import PRELOAD_VARIABLE  # noqa: E402
 
 worker.ignore_signals()
-_set_name, _, _dtype = os.environ.get(PRELOAD_VARIABLE, "").partition(":")
-if _dtype and are_cached(kernel_set(_set_name).all, _dtype):
-    load(kernel_set(_set_name).all, _dtype)
+_kernels, _, _dtype = os.environ.get(PRELOAD_VARIABLE, "").partition(":")
+if _dtype:
+    # The network is not known yet. Few networks have dropout or augmentation: their workers load those kernels.
+    load_cached(worker.worker_kernels(_kernels, (Conv2d, MaxPool2d, Relu, Flatten, Dense), augments=False), _dtype)

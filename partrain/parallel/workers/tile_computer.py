@@ -6,7 +6,7 @@ computes it, nor how often.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,11 +18,12 @@ from partrain.config.schema.training import Augment
 from partrain.data.augmentation import Augmentation
 from partrain.data.split_name import SplitName
 from partrain.kernels import loops
-from partrain.kernels.compiler.kernel_set import kernel_set
-from partrain.kernels.compiler.options import load
+from partrain.kernels.augmentation import AUGMENT
+from partrain.kernels.compiler.flags import Kernel
 from partrain.network.clipping import clipping_scales, gradient_norms
 from partrain.network.execution import Factors, TrainingExamples
-from partrain.network.execution_choice import make_execution
+from partrain.network.execution_choice import execution_kernels, make_execution
+from partrain.network.layers import Layer
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.network.softmax import softmax
@@ -59,13 +60,16 @@ class Computation:
 
 
 class TileComputer:
-    """Carries out commands on the shared arrays; in a worker, or in the coordinator itself."""
+    """Carries out commands on the shared arrays; in a worker, or in the coordinator itself.
+
+    The kernels of `tile_kernels` must be loaded before.
+    """
+
+    KERNELS = (loops.softmax_cross_entropy,)
 
     def __init__(self, computation: Computation) -> None:
         network, arrays, dtype = computation.network, computation.arrays, computation.dtype
         normalisation, tiling = computation.normalisation, computation.tiling
-        kernels = kernel_set(computation.kernels)
-        load(kernels.for_training(augments=computation.augment is not None, drops=network.drops), dtype)
         self._arrays, self._tiling, self._dense_layers = arrays, tiling, network.dense_layers
         self._clip, self._dtype = computation.clip, dtype
         self._execution = make_execution(
@@ -80,7 +84,7 @@ class TileComputer:
         self._augmentation: Augmentation | None = None
         if computation.augment is not None:
             self._augmentation = Augmentation(
-                computation.augment, network.input_shape, self._execution.capacity, kernels.augment
+                computation.augment, network.input_shape, self._execution.capacity, AUGMENT[computation.kernels]
             )
 
     def carry_out(self, command: Command, is_wanted: Callable[[], bool] = lambda: True) -> None:
@@ -170,3 +174,16 @@ class TileComputer:
                                 np.empty((num, *layer.output_shape), self._dtype))
             for layer in self._dense_layers
         }  # fmt: skip
+
+
+def tile_kernels(kernels: str, kinds: Iterable[type[Layer]], *, augments: bool) -> tuple[Kernel, ...]:
+    """Return the kernels that a `TileComputer` calls.
+
+    Parameters
+    ----------
+    kernels : "fast" or "loops".
+    kinds : of the network's layers.
+    augments : whether the images of a step are augmented.
+    """
+    augment = (AUGMENT[kernels],) if augments else ()
+    return (*execution_kernels(kernels, kinds), *augment, *TileComputer.KERNELS)

@@ -12,12 +12,16 @@ import select
 import signal
 import sys
 import traceback
+from collections.abc import Iterable
 from multiprocessing.connection import Connection
 
+from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.compiler.loading import load
+from partrain.network.layers import Layer
 from partrain.parallel.update.parameter_update import UpdateHelper
 from partrain.parallel.workers.commands import Command
 from partrain.parallel.workers.mailboxes import WAKE, Mailbox
-from partrain.parallel.workers.tile_computer import Computation, TileComputer
+from partrain.parallel.workers.tile_computer import Computation, TileComputer, tile_kernels
 from partrain.parallel.workers.waiting import SPIN_SECONDS, spin
 from partrain.system.fault_injection import kill_point
 from partrain.system.parent_death import continue_after_parent
@@ -29,6 +33,11 @@ from partrain.system.signals import SIGNALS_OF_RANKS
 HELLO, ERROR = b"H", b"E"
 # No message through a pipe is longer.
 REPLY_BYTES = 8192
+
+
+def worker_kernels(kernels: str, kinds: Iterable[type[Layer]], *, augments: bool) -> tuple[Kernel, ...]:
+    """Return the kernels that a worker process calls; the parameters are those of `tile_kernels`."""
+    return (*tile_kernels(kernels, kinds, augments=augments), *UpdateHelper.kernels(kernels), *Mailbox.KERNELS)
 
 
 def work(
@@ -66,8 +75,10 @@ def work(
             ignore_signals()
             continue_after_parent()
             kill_point("worker: start-up")
+            network, augments = computation.network, computation.augment is not None
+            load(worker_kernels(computation.kernels, network.kinds, augments=augments), computation.dtype)
             computer = TileComputer(computation)
-            helper = UpdateHelper(computation.network, computation.arrays, number, num_workers)
+            helper = UpdateHelper(network, computation.arrays, number, num_workers)
             mailbox = Mailbox(boxes, number, helper.calls)
             os.write(target, HELLO + (b"1" if was_preloaded else b"0"))
             while command := _receive(mailbox, source, helper):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from partrain.kernels.compiler.options import CACHE_VARIABLE
+from partrain.kernels.compiler.cache import CACHE_VARIABLE
 
 # The kernels take the width of their vectors, and how many registers there are, from what llvmlite says of the
 # processor; then it says the truth again.
@@ -28,7 +28,7 @@ if lanes > vectors._lanes_of_this_processor():
     vectors._REGISTER_CLASS = None  # no register holds such a vector: LLVM may cut it up, an inline assembly may not
 
 from partrain.kernels import convolution, convolution_backward, dense
-from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.loading import load
 from tests.kernels import channels_last, oracles
 
 load(

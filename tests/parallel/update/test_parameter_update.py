@@ -10,8 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from partrain.config.schema.training import Optimizer, Schedule
-from partrain.kernels import loops, update
-from partrain.kernels.compiler.kernel_set import kernel_set
+from partrain.kernels import update
 from partrain.kernels.ipc.signal_words import homes_at
 from partrain.network.adam import Adam
 from partrain.network.network import Network
@@ -44,11 +43,11 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
             if name == "tile_sums" or name.startswith("dense"):
                 array[...] = rng.standard_normal(array.shape) * (rng.random(array.shape) < 0.6)
         optimizer = Optimizer(lr=0.01, weight_decay=weight_decay)
-        adam = Adam(computation.arrays["parameters"], optimizer, Schedule(), loops.adam_update)
+        adam = Adam(computation.arrays["parameters"], optimizer, Schedule())
         made.append(
             ParameterUpdate(
                 computation.network,
-                kernel_set(computation.kernels),
+                computation.kernels,
                 arrays,
                 computation.tiling,
                 computation.dtype,

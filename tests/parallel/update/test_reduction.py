@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from partrain.data.split_name import SplitName
-from partrain.kernels.compiler.kernel_set import kernel_set
 from partrain.parallel.update.reduction import GradientReduction
 from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.tile_computer import Computation, TileComputer
@@ -16,8 +15,8 @@ KINDS = [("fast", "float32"), ("loops", "float32"), ("loops", "float64")]
 
 
 def reduction_of(computation: Computation) -> GradientReduction:
-    kernels = kernel_set(computation.kernels)
-    return GradientReduction(computation.network, kernels, computation.arrays, computation.tiling, computation.dtype)
+    network, kernels, arrays = computation.network, computation.kernels, computation.arrays
+    return GradientReduction(network, kernels, arrays, computation.tiling, computation.dtype)
 
 
 def fill_with_noise(computation: Computation) -> None:

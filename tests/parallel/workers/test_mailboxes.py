@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partrain.kernels.compiler.kernel_set import kernel_set
-from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.loading import load
 from partrain.kernels.ipc.mailbox import FIELDS
 from partrain.parallel.workers.mailboxes import TURNS, WAKE, Mailbox, Mailboxes
 
@@ -22,7 +21,7 @@ NO_CALLS = np.zeros(1, np.int64)
 
 @pytest.fixture(autouse=True, scope="module")
 def kernels() -> None:
-    load(kernel_set("loops").all, "float32")
+    load((*Mailboxes.KERNELS, *Mailbox.KERNELS), "float32")
 
 
 @pytest.fixture

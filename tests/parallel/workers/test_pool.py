@@ -341,9 +341,9 @@ def test_worker_that_cannot_begin_ends_the_run_with_its_traceback(
     make_computation: Callable[..., Computation], pools: Pools, tmp_path: Path
 ) -> None:
     computation = make_computation()
-    object.__setattr__(computation, "kernels", "no such set")
+    object.__setattr__(computation, "normalisation", None)
     pool = pools.start(2, computation)
-    with pytest.raises(FailedRun, match="KeyError: 'no such set'"):
+    with pytest.raises(FailedRun, match="AttributeError: 'NoneType'"):
         pool.run(batch(2))
 
 

@@ -13,14 +13,15 @@ import pytest
 
 import partrain
 from partrain.kernels import dense, loops
-from partrain.kernels.compiler.kernel_set import kernel_set
-from partrain.kernels.compiler.options import CACHE_VARIABLE, kernel, load
+from partrain.kernels.compiler.cache import CACHE_VARIABLE
+from partrain.kernels.compiler.flags import kernel
+from partrain.kernels.compiler.loading import load
 from tests.processes import descendants_of, is_running, wait_until
 
 ROOT = Path(partrain.__file__).parents[1]
 
 TINY_KERNEL = """
-from partrain.kernels.compiler.options import kernel
+from partrain.kernels.compiler.flags import kernel
 
 @kernel("void({float}[::1])")
 def double(values):
@@ -32,7 +33,7 @@ def double(values):
 USE_TINY_KERNEL = """
 import sys
 import numpy as np
-from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.loading import load
 from tiny import double
 
 def say(kind):
@@ -156,7 +157,7 @@ def test_the_cache_is_for_its_owner_alone(good_folder):
 def test_the_folder_is_named_by_a_digest_of_all_kernel_sources(tmp_path):
     shutil.copytree(ROOT / "partrain", tmp_path / "partrain", ignore=shutil.ignore_patterns("__pycache__"))
     kernels = tmp_path / "partrain" / "kernels"
-    code = "from partrain.kernels.compiler.options import sources_digest; print(sources_digest())"
+    code = "from partrain.kernels.compiler.cache import sources_digest; print(sources_digest())"
 
     def digest():
         return run(code, sources=tmp_path, folder=tmp_path, root=tmp_path).strip()
@@ -299,10 +300,10 @@ def add_{number}(values):
 USE_MANY_KERNELS = """
 import numpy as np
 from partrain.kernels.compiler import processes
-from partrain.kernels.compiler.options import load
+from partrain.kernels.compiler.loading import load
 import many
 
-processes._num_processors = lambda: 3
+processes.available_processors = lambda: 3
 processes.PROGRAM = {others}
 kernels = [getattr(many, f"add_{{number}}") for number in range(8)]
 assert load(kernels, "float32")
@@ -338,9 +339,9 @@ import sys, time
 from pathlib import Path
 import many
 from partrain.kernels.compiler import processes
-from partrain.kernels.compiler.options import compile_into_cache
+from partrain.kernels.compiler.cache import compile_into_cache
 
-processes._num_processors = lambda: 3
+processes.available_processors = lambda: 3
 kernels = [getattr(many, f"add_{number}") for number in range(8)]
 folder = Path("kernels")
 folder.mkdir(exist_ok=True)
@@ -383,7 +384,7 @@ def test_a_kernel_that_does_not_compile_is_an_error_and_no_fault_of_the_cache():
 
 @pytest.fixture(scope="session")
 def loaded_fast():
-    fast = kernel_set("fast").all
+    fast = (dense.dense_forward, loops.relu_forward, loops.gather_normalised)
     load(fast, "float32")
     return fast
 

@@ -1,0 +1,65 @@
+"""Declares kernels: the only file that sets Numba's flags.
+
+`@kernel(signature)` compiles nothing. A kernel must be loaded (kernels.compiler.loading) before Python calls it; an
+earlier call is an error, not a compilation for the types of its arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+Kernel = Callable[..., Any]
+
+# LLVM may reorder sums and contract them to fused multiply-adds. It does so when it compiles, and so alike in every
+# process. "nnan" and "ninf" stay off: values that are not finite must be seen.
+FAST_MATH = {"reassoc", "contract", "nsz"}
+
+_signatures: dict[Kernel, tuple[str, ...]] = {}
+
+
+def kernel(*signatures: str, fast_math: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Declare a compiled kernel.
+
+    Parameters
+    ----------
+    signatures : Numba signatures. `{float}` stands for the floating-point type that the kernel is loaded for.
+    fast_math : allow LLVM to reorder sums (see FAST_MATH).
+    """
+
+    def declare(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=FAST_MATH if fast_math else False)(function)
+        _signatures[dispatcher] = signatures
+        if is_compiled(dispatcher):
+            # Numba calls this for argument types that it has no machine code for, until `disable_compile`.
+            dispatcher._compile_for_args = _Unloaded(function)
+        return dispatcher
+
+    return declare
+
+
+# Declares a function that kernels call: it is compiled into each of them, with the caller's types. It gets no wrappers
+# for calls from Python and C, which take a third of the time of compiling.
+inlined = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def is_compiled(kernel: Kernel) -> bool:
+    """Return whether Numba compiles the kernel: not with NUMBA_DISABLE_JIT=1, which leaves a Python function."""
+    return hasattr(kernel, "compile")
+
+
+def signatures_of(kernel: Kernel, float_type: str) -> list[str]:
+    """Return the signatures that the kernel is compiled for, with "float32" or "float64" for `{float}`."""
+    return [signature.format(float=float_type) for signature in _signatures[kernel]]
+
+
+class _Unloaded:
+    """Raises an error when a kernel is called that was not loaded."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._name = f"{function.__module__}.{function.__name__}"
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        raise RuntimeError(f"{self._name} was called before it was loaded; name it in the KERNELS of the calling class")

@@ -1,0 +1,352 @@
+"""The stages of the fast execution: layers that are computed together, with activations that have channels last.
+
+Layers form a stage if one kernel computes them, or if one saves work for the other: a convolution with ReLU and max
+pooling (its backward pass goes over the list of pooling's winners), and a dense layer with its ReLU.
+
+Gradients between stages are rows D of numbers with two steps: the number of position (i, j) and channel c is at
+(i·J + j)·place_step + c·channel_step of its row. So neither side depends on whether a `flatten` is between them.
+
+Shapes: N examples, T tiles of them; H, W, C input rows, columns (with the border), channels; F filters; P, Q output
+rows, columns; I, J rows, columns after pooling; D, E dense inputs, outputs; K parameters whose gradients are summed by
+tile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from partrain.kernels import convolution, convolution_backward, dense, layout, loops, max_pool
+from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.simd.vectors import LANES
+from partrain.network.execution import Array, DropoutFactors, Factors, Views, scale_rows
+from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
+from partrain.network.network import Network
+
+
+class Gradient(NamedTuple):
+    """The gradient at a stage's output: rows, and the steps from position to position and from channel to channel."""
+
+    rows_ND: Array
+    place_step: int
+    channel_step: int
+
+
+class Stage(Protocol):
+    """Layers that are computed together, with buffers for `num` examples.
+
+    Attributes
+    ----------
+    layers : that it computes.
+    border : rows and columns of zeros that it needs at each side of its input.
+    """
+
+    border: tuple[int, int]
+    layers: tuple[Layer, ...]
+
+    def forward(self, x: Array) -> Array:
+        """Return the output; keep what `backward` needs."""
+
+    def backward(
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+    ) -> Gradient | None:
+        """Write the gradients of the parameters, in slots for tiles of `tile` examples, or as factors.
+
+        Returns
+        -------
+        The gradient at the input if `needs_dx`; the first stage with parameters does not compute it.
+        """
+
+
+class TrainedStage(Stage, Protocol):
+    """A stage with parameters."""
+
+    def sum_tiles(self, scales_N: Array | None, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:
+        """Write the gradients of the last `backward`'s examples again, scaled; see `Execution.sum_tiles`."""
+
+
+def zeros_with_slack(shape: Sequence[int], dtype: Any = np.float32) -> Array:
+    """Return zeros on cache lines of their own, followed by LANES numbers that a vector may read."""
+    size = math.prod(shape)
+    numbers = np.zeros(size + LANES + 16, dtype)
+    first = -numbers.ctypes.data % 64 // numbers.itemsize
+    return numbers[first : first + size].reshape(shape)
+
+
+def _rows_of(x_NHWC: Array) -> Gradient:
+    channels = x_NHWC.shape[3]
+    return Gradient(x_NHWC.reshape(len(x_NHWC), -1), channels, 1)
+
+
+class _ConvStage:
+    """A convolution, with a ReLU and a max pooling if they follow it."""
+
+    KERNELS = (
+        convolution.pack_filters,
+        convolution.conv2d_forward,
+        max_pool.max_pool_forward,
+        convolution_backward.pack_patch_vectors,
+        convolution_backward.conv2d_backward_winners,
+        convolution_backward.conv2d_backward_weights,
+    )
+    followers = (Relu, MaxPool2d)
+
+    def __init__(self, layers: tuple[Layer, ...], network: Network, views: Views, num: int) -> None:
+        conv, *following = self.layers = layers
+        assert isinstance(conv, Conv2d)
+        pool = next((layer for layer in following if isinstance(layer, MaxPool2d)), None)
+        self._conv, self._pool = conv, pool
+        self._rectified = any(isinstance(layer, Relu) for layer in following)
+        self.border = conv.padding
+        self._weight, self._bias = (views[p.name] for p in conv.parameters)
+        self._weight_start, self._bias_start = (network.tile_sums.start(p.name) for p in conv.parameters)
+        self._packed_weight = np.zeros(convolution.packed_shape(self._weight.shape), np.float32)
+        self._packed_bias = np.zeros(self._packed_weight.shape[2], np.float32)
+        self._patch_vectors = np.zeros(convolution_backward.patch_vectors_shape(self._weight.shape), np.float32)
+        F, P, Q = conv.output_shape
+        self._y = zeros_with_slack((num, P, Q, F))
+        self._pooled, self._winner = self._y, np.empty((num, P, Q, F), np.int32)
+        self._winner[:] = np.arange(P * Q, dtype=np.int32).reshape(P, Q, 1)
+        if pool is not None:
+            _, I, J = pool.output_shape
+            self._pooled, self._winner = zeros_with_slack((num, I, J, F)), np.empty((num, I, J, F), np.int32)
+        C, H, W = conv.input_shape
+        self._dx = zeros_with_slack((num, H, W, C))
+        self._x: Array
+        self._dy: Gradient
+        self._is_first: bool
+
+    def forward(self, x: Array) -> Array:
+        N = len(x)
+        self._x, y, pooled = x, self._y[:N], self._pooled[:N]
+        convolution.pack_filters(self._weight, self._bias, self._packed_weight, self._packed_bias)
+        convolution.conv2d_forward(x, self._packed_weight, self._packed_bias, self._conv.stride, self._rectified, y)
+        if self._pool is not None:
+            max_pool.max_pool_forward(y, self._pool.window, self._pool.stride, pooled, self._winner[:N])
+        return pooled
+
+    def backward(
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+    ) -> Gradient | None:
+        self._dy, self._is_first = dy, not needs_dx
+        return self._sum(slots_TK, tile, needs_dx)
+
+    def sum_tiles(self, scales_N: Array | None, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:
+        if scales_N is not None:
+            scale_rows(self._dy.rows_ND, scales_N)
+        self._sum(slots_TK, tile, wants_dx=False)
+
+    def _sum(self, slots_TK: Array, tile: int, wants_dx: bool) -> Gradient | None:
+        """Write the gradients of the last `backward`'s examples, by the same kernel with and without `wants_dx`."""
+        dy = self._dy
+        N, (_, P, Q) = len(dy.rows_ND), self._conv.output_shape
+        kernel_size, stride = self._weight.shape[2:], self._conv.stride
+        # The gradient of a single position may come from a dense layer, whose rows are not followed by LANES numbers.
+        if self._is_first and self._pool is None and dy.channel_step == 1 and P * Q > 1:
+            y = self._y[:N]
+            convolution_backward.conv2d_backward_weights(
+                self._x, y, self._rectified, dy.rows_ND.reshape(y.shape), kernel_size, stride,
+                tile, slots_TK, self._weight_start, self._bias_start,
+            )  # fmt: skip
+            return None
+        dx = self._dx[: N if wants_dx else 0]
+        if wants_dx:
+            convolution_backward.pack_patch_vectors(self._weight, self._patch_vectors)
+        convolution_backward.conv2d_backward_winners(
+            self._x, self._patch_vectors, dy.rows_ND, dy.place_step, dy.channel_step, self._pooled[:N],
+            self._rectified, self._winner[:N], kernel_size, stride, self.border, (P, Q),
+            tile, slots_TK, self._weight_start, self._bias_start, dx,
+        )  # fmt: skip
+        return _rows_of(dx) if wants_dx else None
+
+
+class _PoolStage:
+    """A max pooling that does not follow a convolution."""
+
+    KERNELS = (max_pool.max_pool_forward, max_pool.max_pool_backward_input)
+    followers = ()
+    border = (0, 0)
+
+    def __init__(self, layers: tuple[Layer, ...], network: Network, views: Views, num: int) -> None:
+        (pool,) = self.layers = layers
+        assert isinstance(pool, MaxPool2d)
+        self._pool = pool
+        (C, I, J), (_, H, W) = pool.output_shape, pool.input_shape
+        self._y, self._winner = zeros_with_slack((num, I, J, C)), np.empty((num, I, J, C), np.int32)
+        self._dx = zeros_with_slack((num, H, W, C))
+
+    def forward(self, x: Array) -> Array:
+        y = self._y[: len(x)]
+        max_pool.max_pool_forward(x, self._pool.window, self._pool.stride, y, self._winner[: len(x)])
+        return y
+
+    def backward(
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+    ) -> Gradient | None:
+        N = len(dy.rows_ND)
+        dx = self._dx[:N]
+        max_pool.max_pool_backward_input(*dy, self._winner[:N], dx)
+        return _rows_of(dx)
+
+
+class _ReluStage:
+    """A ReLU that follows neither a convolution nor a dense layer."""
+
+    KERNELS = (loops.relu_forward, loops.relu_backward_input, layout.flatten_backward_input)
+    followers = ()
+    border = (0, 0)
+
+    def __init__(self, layers: tuple[Layer, ...], network: Network, views: Views, num: int) -> None:
+        self.layers = layers
+        shape = layers[0].output_shape
+        self._y = zeros_with_slack((num, *(shape[1:] + shape[:1])))
+        self._is_image = len(shape) == 3
+        self._dy = zeros_with_slack(self._y.shape)
+
+    def forward(self, x: Array) -> Array:
+        y = self._y[: len(x)]
+        loops.relu_forward(x.reshape(-1), y.reshape(-1))
+        return y
+
+    def backward(
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+    ) -> Gradient | None:
+        N = len(dy.rows_ND)
+        rows, dx = dy.rows_ND, self._dy[:N]
+        if self._is_image and dy.channel_step != 1:
+            layout.flatten_backward_input(rows, dx)
+            rows = dx
+        loops.relu_backward_input(rows.reshape(-1), self._y[:N].reshape(-1), dx.reshape(-1))
+        return _rows_of(dx) if self._is_image else Gradient(dx, 1, 1)
+
+
+class _FlattenStage:
+    """Images with channels last to rows in the order (channels, rows, columns)."""
+
+    KERNELS = (layout.flatten_forward,)
+    followers = ()
+    border = (0, 0)
+
+    def __init__(self, layers: tuple[Layer, ...], network: Network, views: Views, num: int) -> None:
+        self.layers = layers
+        _, H, W = layers[0].input_shape
+        self._num_places = H * W
+        self._y = np.zeros((num, *layers[0].output_shape), np.float32)
+
+    def forward(self, x: Array) -> Array:
+        y = self._y[: len(x)]
+        layout.flatten_forward(x, y)
+        return y
+
+    def backward(
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+    ) -> Gradient | None:
+        return Gradient(dy.rows_ND, 1, self._num_places)
+
+
+class _DenseStage:
+    """A dense layer, with a ReLU if one follows it."""
+
+    KERNELS = (dense.dense_forward, dense.dense_backward_input, loops.relu_backward_input)
+    followers = (Relu,)
+    border = (0, 0)
+
+    def __init__(self, layers: tuple[Layer, ...], network: Network, views: Views, num: int) -> None:
+        self.layers = layers
+        layer = layers[0]
+        self._name, self._rectified = layer.name, len(layers) > 1
+        self._weight, self._bias = (views[p.name] for p in layer.parameters)
+        self._y = np.zeros((num, *layer.output_shape), np.float32)
+        self._dx = np.zeros((num, *layer.input_shape), np.float32)
+        self._x: Array
+
+    def forward(self, x: Array) -> Array:
+        self._x, y = x, self._y[: len(x)]
+        dense.dense_forward(x, self._weight, self._bias, self._rectified, y)
+        return y
+
+    def backward(
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+    ) -> Gradient | None:
+        rows_NE = dy.rows_ND
+        N = len(rows_NE)
+        if self._rectified:
+            flat = rows_NE.reshape(-1)
+            loops.relu_backward_input(flat, self._y[:N].reshape(-1), flat)
+        factors[self._name].inputs_ND[:] = self._x
+        factors[self._name].deltas_NE[:] = rows_NE
+        if not needs_dx:
+            return None
+        dx = self._dx[:N]
+        dense.dense_backward_input(rows_NE, self._weight, dx)
+        return Gradient(dx, 1, 1)
+
+    def sum_tiles(self, scales_N: Array | None, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:
+        if scales_N is not None:
+            scale_rows(factors[self._name].deltas_NE, scales_N)
+
+
+class DropoutStage:
+    """Dropout, in place: the stage before it only needs to know where its own output is above 0."""
+
+    KERNELS = DropoutFactors.KERNELS
+    followers = ()
+    border = (0, 0)
+
+    def __init__(self, layers: tuple[Layer, ...], network: Network, views: Views, num: int) -> None:
+        (layer,) = self.layers = layers
+        assert isinstance(layer, Dropout)
+        self.factors = DropoutFactors(layer, num, "float32")
+
+    def forward(self, x: Array) -> Array:
+        # Images have channels last; rows behind a `flatten` have the order of the factors.
+        self.factors.scale(x.reshape(len(x), -1), x.shape[3] if x.ndim == 4 else 1, 1)
+        return x
+
+    def backward(
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+    ) -> Gradient | None:
+        self.factors.scale(*dy)
+        return dy
+
+
+# By the layer that begins the stage. A class has `KERNELS`, the kernels that it calls, and `followers`, the kinds of
+# layers that become part of the stage if they follow, in this order.
+_STAGES: dict[type[Layer], Any] = {
+    Conv2d: _ConvStage,
+    MaxPool2d: _PoolStage,
+    Relu: _ReluStage,
+    Flatten: _FlattenStage,
+    Dense: _DenseStage,
+    Dropout: DropoutStage,
+}
+
+
+def stage_kernels(kinds: Iterable[type[Layer]]) -> Iterator[Kernel]:
+    """Yield the kernels that the stages call which begin with a layer of these kinds."""
+    for kind in kinds:
+        yield from _STAGES[kind].KERNELS
+
+
+def make_stages(network: Network, views: Views, num: int) -> list[Stage]:
+    """Group the layers of a network into stages.
+
+    Parameters
+    ----------
+    network : its shapes.
+    views : of the parameters, by name.
+    num : the largest number of examples in a call.
+    """
+    waiting = list(network.layers)
+    stages: list[Stage] = []
+    while waiting:
+        layers = [waiting.pop(0)]
+        kind = _STAGES[type(layers[0])]
+        for follower in kind.followers:
+            if waiting and isinstance(waiting[0], follower):
+                layers.append(waiting.pop(0))
+        stages.append(kind(tuple(layers), network, views, num))
+    return stages

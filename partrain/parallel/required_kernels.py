@@ -1,0 +1,35 @@
+"""Finds the kernels that this process must load, from the components that a computation uses."""
+
+from __future__ import annotations
+
+from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.compiler.loading import are_cached
+from partrain.parallel.compute_plan import ComputePlan
+from partrain.parallel.update.parameter_update import ParameterUpdate
+from partrain.parallel.workers.mailboxes import Mailboxes
+from partrain.parallel.workers.tile_computer import tile_kernels
+from partrain.parallel.workers.worker import worker_kernels
+
+
+def required_kernels(plan: ComputePlan, num_workers: int, *, computes_here: bool = False) -> tuple[Kernel, ...]:
+    """Return the kernels that the coordinator must load before it computes or starts workers.
+
+    It loads the kernels that it calls. It also loads those of its workers if the cache does not have them all: so they
+    are compiled once, before the workers start. Otherwise loading them would only make its own start longer.
+
+    Parameters
+    ----------
+    plan : what is computed.
+    num_workers : 0: this process computes the tiles.
+    computes_here : whether it computes tiles besides its workers.
+    """
+    kernels, kinds = plan.training.kernels, plan.network.kinds
+    augments = plan.trains and plan.training.augment is not None
+    updates = ParameterUpdate.kernels(kernels) if plan.trains else ()
+    if not num_workers:
+        return (*tile_kernels(kernels, kinds, augments=augments), *updates)
+    of_coordinator = (*updates, *Mailboxes.KERNELS)
+    of_workers = worker_kernels(kernels, kinds, augments=augments)
+    if computes_here or not are_cached(of_workers, plan.training.dtype):
+        return (*of_workers, *of_coordinator)
+    return of_coordinator
