@@ -1,4 +1,4 @@
-"""The figures of an evaluation: of all examples, of each class, and of the examples one should look at.
+"""The report of an evaluation: totals, figures per class, and the examples worth looking at.
 
 Shapes: N examples; E classes.
 """
@@ -16,46 +16,47 @@ from partrain.analysis.privacy_record import describe_privacy
 from partrain.parallel.split_evaluation import Evaluation
 from partrain.system.terminal_text import printable, table
 
-# How many examples a list of them holds, and how many of these are printed.
-LISTED, PRINTED = 25, 5
-# A confusion matrix of more classes is wider than a terminal: then its largest errors are printed.
-MOST_PRINTED_CLASSES = 20
-# A confusion matrix of more classes is nothing to look at, and its size grows with their square.
-MOST_CLASSES = 1000
+# The length of the lists of examples, and how many of each are printed.
+MAX_LISTED, MAX_PRINTED = 25, 5
+# A confusion matrix of more classes is wider than a terminal; then only the most frequent confusions are printed.
+MAX_PRINTED_CLASSES = 20
+# The size of the confusion matrix grows with the square of the number of classes.
+MAX_CLASSES = 1000
 
 
 def classification_report(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, Any]:
-    """Return the figures of an evaluation, as they go into JSON.
+    """Return the figures of an evaluation, ready for JSON.
 
     Parameters
     ----------
     evaluation : of N examples.
-    class_names : of all E outputs of the network.
+    class_names : the names of the E outputs of the network.
 
     Returns
     -------
     num_examples, accuracy, loss;
     classes : the names;
-    support : of each class, the number of its examples;
-    recall : of each class, the share of its examples that were predicted to be of it; null without examples;
-    precision : of each class, the share of its predictions that were right; null without predictions;
-    confusion : E rows for the true classes, E columns for the predicted ones, of numbers of examples; null for
-        more than MOST_CLASSES;
-    least_certain : examples whose predicted class has the lowest probability: index, label, prediction, probability;
-    most_confidently_wrong : wrongly classified examples whose predicted class has the highest probability;
-    labels, predictions : of every example, in order.
+    support : the number of examples of each class;
+    recall : the share of the examples of each class that were predicted correctly; null without examples;
+    precision : the share of the predictions of each class that were correct; null without predictions;
+    confusion : numbers of examples, E rows for the true classes, E columns for the predicted classes; null for more
+        than MAX_CLASSES classes;
+    least_certain : the examples whose predicted class has the lowest probability: index, label, prediction and
+        probability;
+    most_confidently_wrong : the misclassified examples whose predicted class has the highest probability;
+    labels, predictions : of all examples, in order.
     """
     E, labels_N, predictions_N = len(class_names), evaluation.labels_N, evaluation.predictions_N
-    right_N = predictions_N == labels_N
-    support_E, predicted_E, right_E = (
-        np.bincount(classes, minlength=E) for classes in (labels_N, predictions_N, labels_N[right_N])
+    correct_N = predictions_N == labels_N
+    support_E, predicted_E, correct_E = (
+        np.bincount(classes, minlength=E) for classes in (labels_N, predictions_N, labels_N[correct_N])
     )
     confusion = None
-    if E <= MOST_CLASSES:
+    if E <= MAX_CLASSES:
         confusion_EE = confusion_matrix(labels_N, predictions_N, E)
         assert confusion_EE.sum() == evaluation.num_examples, "an example was counted twice, or not at all"
         confusion = confusion_EE.tolist()
-    # What is no number is the least certain, and no certainty at all.
+    # NaN counts as the lowest certainty.
     certainty_N = np.where(np.isnan(evaluation.confidences_N), -1, evaluation.confidences_N)
     uncertain_first_N = np.argsort(certainty_N, kind="stable")
     certain_first_N = np.argsort(-certainty_N, kind="stable")
@@ -65,11 +66,11 @@ def classification_report(evaluation: Evaluation, class_names: Sequence[str]) ->
         "loss": evaluation.loss,
         "classes": list(class_names),
         "support": support_E.tolist(),
-        "recall": _shares(right_E, support_E),
-        "precision": _shares(right_E, predicted_E),
+        "recall": _shares(correct_E, support_E),
+        "precision": _shares(correct_E, predicted_E),
         "confusion": confusion,
         "least_certain": _list_examples(evaluation, uncertain_first_N),
-        "most_confidently_wrong": _list_examples(evaluation, certain_first_N[~right_N[certain_first_N]]),
+        "most_confidently_wrong": _list_examples(evaluation, certain_first_N[~correct_N[certain_first_N]]),
         "labels": labels_N.tolist(),
         "predictions": predictions_N.tolist(),
     }
@@ -84,7 +85,7 @@ def confusion_matrix(
 
 
 def describe(report: Mapping[str, Any]) -> str:
-    """Return a report as tables for a terminal."""
+    """Return a report as text for a terminal."""
     names = [printable(name) for name in report["classes"]]
     counts = [f"{count:,}" for count in report["support"]]
     recall, precision = ([_percent(share) for share in report[key]] for key in ("recall", "precision"))
@@ -94,15 +95,15 @@ def describe(report: Mapping[str, Any]) -> str:
         "",
         *table(("class", "examples", "recall", "precision"), list(zip(names, counts, recall, precision, strict=True))),
     ]
-    if len(names) <= MOST_PRINTED_CLASSES:
-        lines += ["", "confusion: a row for each true class, a column for each predicted one", ""]
+    if len(names) <= MAX_PRINTED_CLASSES:
+        lines += ["", "confusion matrix (rows: true class, columns: predicted class)", ""]
         rows = [(name, *map(str, row)) for name, row in zip(names, report["confusion"], strict=True)]
         lines += table(("", *names), rows)
     elif report["accuracy"] < 1:
         lines += ["", "most frequent confusions", "", *_table_of_confusions(names, report)]
     for key in ("least_certain", "most_confidently_wrong"):
         if report[key]:
-            lines += ["", key.replace("_", " "), "", *_table_of_examples(names, report[key][:PRINTED])]
+            lines += ["", key.replace("_", " "), "", *_table_of_examples(names, report[key][:MAX_PRINTED])]
     return "\n".join(lines)
 
 
@@ -119,7 +120,7 @@ def _list_examples(evaluation: Evaluation, indices: NDArray[np.int64]) -> list[d
             "prediction": int(evaluation.predictions_N[index]),
             "probability": float(evaluation.confidences_N[index]),
         }
-        for index in indices[:LISTED].tolist()
+        for index in indices[:MAX_LISTED].tolist()
     ]
 
 
@@ -129,11 +130,11 @@ def _percent(share: float | None) -> str:
 
 def _table_of_confusions(names: Sequence[str], report: Mapping[str, Any]) -> list[str]:
     pairs = zip(report["labels"], report["predictions"], strict=True)
-    frequent = Counter(pair for pair in pairs if pair[0] != pair[1]).most_common(PRINTED)
+    frequent = Counter(pair for pair in pairs if pair[0] != pair[1]).most_common(MAX_PRINTED)
     rows = [(names[label], names[prediction], f"{count:,}") for (label, prediction), count in frequent]
-    return table(("truth", "prediction", "examples"), rows)
+    return table(("true class", "prediction", "examples"), rows)
 
 
 def _table_of_examples(names: Sequence[str], examples: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [(str(e["index"]), names[e["label"]], names[e["prediction"]], f"{e['probability']:.2%}") for e in examples]
-    return table(("index", "truth", "prediction", "probability"), rows)
+    return table(("index", "true class", "prediction", "probability"), rows)

@@ -1,4 +1,4 @@
-"""What is in a data set: how much of each class, and which images stand in more than one split.
+"""Describes a data set: examples per class, balance, and images that appear in more than one split.
 
 Shapes: N examples; E classes.
 """
@@ -18,26 +18,27 @@ from partrain.data.dataset import Dataset, let_go
 from partrain.errors import MissingPackage
 from partrain.system.terminal_text import printable, table
 
-# How many duplicates are named, how many classes are printed, and how many examples of a class the sheet has.
-LISTED = 5
-MOST_PRINTED_CLASSES = 60
+# How many duplicates are listed, how many classes are printed, and how many classes and examples the sheet shows.
+MAX_LISTED = 5
+MAX_PRINTED_CLASSES = 60
 SHEET_CLASSES, SHEET_EXAMPLES = 20, 10
-# After how many images the pages of a file are let go.
-_IMAGES_A_PIECE = 4096
+# After so many images the memory of a mapped file is released.
+_IMAGES_PER_PIECE = 4096
 
 
 def inspect(dataset: Dataset) -> dict[str, Any]:
-    """Return the facts of a data set, as they go into JSON.
+    """Return the facts of a data set, ready for JSON.
 
     Returns
     -------
-    name, source, digest; shape (C,H,W) and dtype of the images; skipped, how many pictures cannot be used;
-    examples : of each split how many;
+    name, source, digest; shape (C,H,W) and dtype of the images; skipped, the number of unusable image files;
+    examples : the number of examples of each split;
     classes : the names;
-    counts : of each split, how many examples of each class;
-    balance : how many times as many training examples the most frequent class has as the least frequent one; null
-        where one has none;
-    duplicates : for two splits how many images of the later one stand also in the earlier one, and the first of them.
+    counts : for each split, the number of examples of each class;
+    balance : the number of training examples of the most frequent class, divided by that of the least frequent class;
+        null if a class has none;
+    duplicates : for each pair of splits, how many images of the later split also appear in the earlier one, and the
+        indices of the first of them.
     """
     E = len(dataset.class_names)
     splits = {name.value: split for name, split in dataset.splits.items()}
@@ -63,17 +64,17 @@ def _duplicates(images: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
     found = []
     for earlier, later in itertools.combinations(digests, 2):
         places = np.flatnonzero(np.isin(digests[later], digests[earlier]))
-        found.append({"of": later, "in": earlier, "count": len(places), "first": places[:LISTED].tolist()})
+        found.append({"of": later, "in": earlier, "count": len(places), "first": places[:MAX_LISTED].tolist()})
     return found
 
 
 def _digests_of_images(images_NCHW: NDArray[Any]) -> NDArray[np.uint64]:
-    """Return 8 bytes of BLAKE2 for each image: of ten million images two are alike by chance once in 400,000 times."""
+    """Return 8 bytes of BLAKE2 per image; among ten million images, the chance of a collision is 1 in 400,000."""
     digests = np.empty(len(images_NCHW), np.uint64)
-    for place, image_CHW in enumerate(images_NCHW):
+    for index, image_CHW in enumerate(images_NCHW):
         content = np.ascontiguousarray(image_CHW).data
-        digests[place] = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
-        if place % _IMAGES_A_PIECE == 0:
+        digests[index] = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+        if index % _IMAGES_PER_PIECE == 0:
             let_go(images_NCHW)
     return digests
 
@@ -89,32 +90,31 @@ def describe(facts: Mapping[str, Any]) -> str:
         ", ".join(f"{count:,} {name}" for name, count in facts["examples"].items()),
     ]
     if facts["skipped"]:
-        lines.append(f"{facts['skipped']:,} pictures that cannot be used are left out")
+        lines.append(f"unusable image files, skipped: {facts['skipped']:,}")
     num_train = max(1, facts["examples"]["train"])
     rows = [
         (printable(name), *(f"{facts['counts'][split][k]:,}" for split in splits), f"{count / num_train:.1%}")
         for k, (name, count) in enumerate(zip(facts["classes"], facts["counts"]["train"], strict=True))
     ]
-    more = len(rows) - MOST_PRINTED_CLASSES
-    lines += ["", *table(("class", *splits, "of train"), rows[:MOST_PRINTED_CLASSES])]
-    lines += [f"… and {more:,} more classes"] if more > 0 else []
+    num_more = len(rows) - MAX_PRINTED_CLASSES
+    lines += ["", *table(("class", *splits, "of train"), rows[:MAX_PRINTED_CLASSES])]
+    lines += [f"… and {num_more:,} more classes"] if num_more > 0 else []
     lines += ["", _describe_balance(facts["balance"])]
     for pair in facts["duplicates"]:
-        named = f": {', '.join(map(str, pair['first']))}" if pair["first"] else ""
-        named += ", …" if pair["count"] > len(pair["first"]) else ""
-        verb = "stands" if pair["count"] == 1 else "stand"
-        lines.append(f"{pair['count']:,} of {pair['of']} {verb} also in {pair['in']}{named}")
+        indices = f", at index {', '.join(map(str, pair['first']))}" if pair["first"] else ""
+        more = ", …" if pair["count"] > len(pair["first"]) else ""
+        lines.append(f"images of {pair['of']} that also appear in {pair['in']}: {pair['count']:,}{indices}{more}")
     return "\n".join(lines)
 
 
 def _describe_balance(balance: float | None) -> str:
     if balance is None:
         return "balance: a class has no training examples"
-    return f"balance: the most frequent class has {balance:.2f} times the training examples of the least frequent one"
+    return f"balance: the most frequent class has {balance:.2f} times as many training examples as the least frequent"
 
 
 def write_sheet(dataset: Dataset, path: Path) -> None:
-    """Draw the first training examples of each class, and write them as a PNG.
+    """Draw the first training examples of each class into a PNG file.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def write_sheet(dataset: Dataset, path: Path) -> None:
     try:
         from partrain.analysis.plots import canvas
     except ModuleNotFoundError:
-        raise MissingPackage("matplotlib", "plots", "the sheet of examples") from None
+        raise MissingPackage("matplotlib", "plots", "drawing examples") from None
     from partrain.analysis.plots.class_labels import ClassLabels
     from partrain.analysis.plots.image_sheets import draw_examples
     from partrain.system.durable_files import write_durably

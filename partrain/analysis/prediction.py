@@ -1,4 +1,4 @@
-"""What a trained network says of single images: arrays in, arrays out, in this process.
+"""Classifies images with a trained network, in this process.
 
 Shapes: N images; C, H, W channels, rows, columns; E classes.
 """
@@ -24,7 +24,7 @@ from partrain.network.softmax import softmax
 from partrain.system.messages import Messages
 from partrain.system.terminal_text import printable
 
-# How many classes after the most probable one are named.
+# The number of classes that are named after the most probable one.
 NUM_NEXT = 2
 
 
@@ -34,7 +34,7 @@ class Classifier:
     Parameters
     ----------
     trained : the network.
-    announce, warn : told that kernels are compiled, which takes seconds; and what that ran into.
+    announce, warn : receive the messages and warnings of compiling the kernels, which can take seconds.
     """
 
     def __init__(self, trained: TrainedRun, announce: Callable[[str], None], warn: Callable[[str], None]) -> None:
@@ -47,7 +47,7 @@ class Classifier:
         self._num_outputs = trained.network.num_outputs
 
     def probabilities(self, images_NCHW: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the probability of each class, (N, E).
+        """Return the probability of each class, float64 (N,E).
 
         Parameters
         ----------
@@ -56,7 +56,7 @@ class Classifier:
         probabilities_NE = np.empty((len(images_NCHW), self._num_outputs))
         capacity = self._execution.capacity
         for first in range(0, len(images_NCHW), capacity):
-            # A copy, since kernels take arrays of one kind: in C order, and writable.
+            # A copy, because kernels only take writable arrays in C order.
             piece_NCHW = np.array(images_NCHW[first : first + capacity], order="C")
             logits_NE = self._execution.forward(piece_NCHW, np.arange(len(piece_NCHW)))
             probabilities_NE[first : first + capacity] = softmax(logits_NE)
@@ -64,58 +64,65 @@ class Classifier:
 
 
 def predict_files(
-    path: Path, which: str, images: Sequence[Path], *, invert: bool, messages: Messages
+    path: Path, checkpoint: str, images: Sequence[Path], *, invert: bool, messages: Messages
 ) -> list[dict[str, Any]]:
     """Classify image files.
 
     Parameters
     ----------
-    path, which : the run and its checkpoint, see `load_trained_run`.
-    images : see `read_image`.
-    invert : dark on light becomes light on dark.
+    path, checkpoint : the run and the checkpoint, see `load_trained_run`.
+    images : image files, see `read_image`.
+    invert : invert the images, e.g. dark on light to light on dark.
+    messages : messages to the user.
 
     Returns
     -------
-    For each image what goes into JSON: "image", and what `_outcome` says.
+    For each image a dictionary, ready for JSON: `image` (the path), `prediction` (class index), `class` (its name),
+    `probability`, `next` (the same of the next classes), and `probabilities` of all classes.
 
     Raises
     ------
     UserError
-        The run or one of the images cannot be used; then nothing is computed.
+        The run or one of the images cannot be used. Nothing is computed then.
     """
-    trained = load_trained_run(path, which, messages.warn)
+    trained = load_trained_run(path, checkpoint, messages.warn)
     shape, dtype = trained.network.input_shape, trained.image_dtype
     arrays = [read_image(image, shape, dtype, invert=invert) for image in images]
     classifier = Classifier(trained, messages.say, messages.warn)
-    # One by one, as pictures and arrays differ in dtype.
+    # One by one, because images and arrays can differ in dtype.
     return [
-        {"image": str(image)} | _outcome(classifier, trained, array)
+        {"image": str(image)} | _predict(classifier, trained, array)
         for image, array in zip(images, arrays, strict=True)
     ]
 
 
 def predict_example(
-    path: Path, which: str, split: SplitName, index: int, *, invert: bool, messages: Messages
+    path: Path, checkpoint: str, split: SplitName, index: int, *, invert: bool, messages: Messages
 ) -> dict[str, Any]:
-    """Classify an example of the data set.
+    """Classify an example of the run's data set.
+
+    Parameters
+    ----------
+    split, index : the split, and the index of the example in it.
+    path, checkpoint, invert, messages : as for `predict_files`.
 
     Returns
     -------
-    What goes into JSON: "image", "split", "index", "label", "truth" (the label's name), and what `_outcome` says.
+    As an entry of `predict_files`, and `split`, `index`, `label` and `truth` (the name of the label).
 
     Raises
     ------
     UserError
-        The run or its data cannot be used, or there is no such example.
+        The run or its data cannot be used, or the example does not exist.
     """
-    trained = load_trained_run(path, which, messages.warn)
+    trained = load_trained_run(path, checkpoint, messages.warn)
     config = trained.config
     dataset = load_dataset(config.data, config.seed, say=messages.say, warn=messages.warn)
     require_fitting_data(trained, dataset, messages.warn)
     examples = dataset.splits[split]
     if index >= examples.size:
-        there = f"0 to {examples.size - 1}" if examples.size else "none"
-        raise ConfigError(f"--index {index}: the {split} examples are {there}")
+        available = f"has the examples 0 to {examples.size - 1}" if examples.size else "is empty"
+        raise ConfigError(f"--index {index}: the {split} split {available}")
     image, label = np.array(examples.images[index]), int(examples.labels[index])
     if invert:
         image = invert_image(image, trained.image_dtype, f"{split} example {index}")
@@ -126,15 +133,15 @@ def predict_example(
         "index": index,
         "label": label,
         "truth": trained.class_names[label],
-    } | _outcome(classifier, trained, image)
+    } | _predict(classifier, trained, image)
 
 
-def describe(outcome: dict[str, Any]) -> str:
-    """Return the line that says what came of an image."""
-    following = ", ".join(_describe_class(entry) for entry in outcome["next"])
-    truth = f"; truth: {printable(outcome['truth'])}" if "truth" in outcome else ""
+def describe(prediction: dict[str, Any]) -> str:
+    """Return a prediction as one line of text."""
+    following = ", ".join(_describe_class(entry) for entry in prediction["next"])
+    truth = f"; true class: {printable(prediction['truth'])}" if "truth" in prediction else ""
     return (
-        f"{printable(outcome['image'])}: {_describe_class(outcome)}"
+        f"{printable(prediction['image'])}: {_describe_class(prediction)}"
         + (f", then {following}" if following else "")
         + truth
     )
@@ -144,8 +151,8 @@ def _describe_class(entry: dict[str, Any]) -> str:
     return f"{printable(entry['class'])} ({entry['probability']:.2%})"
 
 
-def _outcome(classifier: Classifier, trained: TrainedRun, image_CHW: NDArray[Any]) -> dict[str, Any]:
-    """Return "prediction" (a number), "class" (its name), "probability", "next" (as many again), "probabilities"."""
+def _predict(classifier: Classifier, trained: TrainedRun, image_CHW: NDArray[Any]) -> dict[str, Any]:
+    """Return the part of an entry of `predict_files` that does not depend on where the image is from."""
     probabilities_E = classifier.probabilities(image_CHW[np.newaxis])[0]
     first, *following = (
         {"prediction": k, "class": trained.class_names[k], "probability": float(probabilities_E[k])}

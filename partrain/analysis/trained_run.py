@@ -1,7 +1,7 @@
-"""A trained run as something to compute with: a checkpoint's parameters in the configuration's network.
+"""A trained run, ready to compute with: the network of its configuration with the parameters of a checkpoint.
 
-Nothing is computed here, and no kernel is loaded. All that is read may have been changed by hand, or come from
-another program: it is checked against each other, and what does not fit is a message.
+This module computes nothing and loads no kernels. Files may have been edited by hand or written by another program, so
+configuration and checkpoint are checked against each other; if they do not fit, the user gets a message.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from partrain.store import checkpoint
 from partrain.store.checkpoint import Checkpoint, is_parameter
 from partrain.store.run_directory import RunDirectory
 
-# How often the best checkpoint is looked for, where a training that goes on may just have replaced it.
+# Attempts to open the best checkpoint: a training in progress may replace it at any moment.
 MAX_ATTEMPTS = 3
-# What a message lists of a longer list.
-LISTED = 3
+# The maximum number of items that a message lists.
+MAX_LISTED = 3
 
-# Earlier checkpoints do not describe the images; those of the data sets with a name are all alike.
+# Old checkpoints do not describe their images, but those of the built-in data sets all have the same form.
 _NAMED_DATA = ("mnist", "fashion-mnist", "synthetic-digits")
 _NAMED_IMAGES = {"image_shape": [1, 28, 28], "image_dtype": "uint8"}
 
@@ -48,7 +48,7 @@ class _Normalisation(BaseModel):
 
 
 class _Metadata(BaseModel):
-    """What is needed of a checkpoint's metadata."""
+    """The part of a checkpoint's metadata that is used here."""
 
     model_config = ConfigDict(strict=True)
     normalisation: _Normalisation
@@ -61,19 +61,19 @@ class _Metadata(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class TrainedRun:
-    """A network with the parameters of a checkpoint, and what its images and classes are.
+    """A network with the parameters of a checkpoint, and a description of its images and classes.
 
     Attributes
     ----------
     run, config : the run's directory and its configuration.
     network, parameters : the network, and its vector of parameters in the configuration's dtype.
     normalisation : of the images.
-    class_names : of all outputs; one that no class of the data belongs to is called by its number.
-    image_dtype : of the images it was trained on: "uint8" (0 to 255), or "float32" in units of the data's own.
-    data_digest : of the data set it was trained on, where that is known.
-    checkpoint : the file.
-    step : after how many steps.
-    privacy : what those can have told of a single example, where the training was private.
+    class_names : of all outputs; an output without a class in the data is named by its number.
+    image_dtype : of the images: "uint8" (0 to 255), or "float32" in the data set's own units.
+    data_digest : the digest of the data set that the run was trained on; None if unknown.
+    checkpoint : the checkpoint file.
+    step : the number of training steps at the checkpoint.
+    privacy : the privacy spent up to the checkpoint; None unless the training was private.
     """
 
     run: RunDirectory
@@ -89,36 +89,36 @@ class TrainedRun:
     privacy: dict[str, Any] | None = None
 
 
-def load_trained_run(path: Path, which: str, warn: Callable[[str], None]) -> TrainedRun:
-    """Load a run; a training that writes into it at this moment is not disturbed.
+def load_trained_run(path: Path, checkpoint_name: str, warn: Callable[[str], None]) -> TrainedRun:
+    """Load a run. A training that is writing into it is not disturbed.
 
     Parameters
     ----------
     path : the run's directory.
-    which : the checkpoint: "last" (the newest good one), "best" (by validation accuracy), or a file: its path, or
-        its name among the run's checkpoints.
-    warn : told of damaged checkpoints that are passed over.
+    checkpoint_name : "last" (the newest good checkpoint), "best" (by validation accuracy), the path of a file, or the
+        name of a file among the run's checkpoints.
+    warn : receives warnings about damaged checkpoints, which are skipped.
 
     Raises
     ------
     UserError
-        There is no such run or checkpoint, or what is there does not fit together.
+        There is no such run or checkpoint, or its files do not fit together.
     """
     run = RunDirectory.open(path)
     config = read_config(run.config_path)
     _require_unchanged_network(run, config)
-    state, file = _find_checkpoint(run, which, warn)
+    state, file = _find_checkpoint(run, checkpoint_name, warn)
     known = _NAMED_IMAGES if config.data.name in _NAMED_DATA else {}
     try:
         metadata = _Metadata.model_validate(known | state.metadata)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RunError(f"{file}: its metadata cannot be used: {where}: {first['msg']}.") from error
+        raise RunError(f"{file}: its metadata is invalid: {where}: {first['msg']}.") from error
     channels, rows, columns = metadata.image_shape
     normalisation = Normalisation(tuple(metadata.normalisation.mean), tuple(metadata.normalisation.std))
     if not len(normalisation.mean) == len(normalisation.std) == channels:
-        raise RunError(f"{file}: its normalisation is not one of images with {channels} channels.")
+        raise RunError(f"{file}: its normalisation is not for images with {channels} channels.")
     try:
         network = Network(config.network, (channels, rows, columns), len(metadata.class_names))
     except ConfigError as error:
@@ -139,36 +139,36 @@ def load_trained_run(path: Path, which: str, warn: Callable[[str], None]) -> Tra
 
 
 def padded_names(class_names: Sequence[str], num_outputs: int) -> tuple[str, ...]:
-    """Return a name for each output: an output more than there are classes is called by its number."""
+    """Return a name for each output; outputs without a class are named by their number."""
     return (*class_names, *map(str, range(len(class_names), num_outputs)))
 
 
 def _require_unchanged_network(run: RunDirectory, config: Config) -> None:
-    """Compare the configuration's network with the one that the run began with.
+    """Check that the configuration's network is the one that the run was started with.
 
-    A changed stride would fit the parameters, and be another network all the same. Both are read by today's rules:
-    a field that has come since is no difference.
+    A changed stride, for example, fits the parameters but gives a different network. Both are parsed with the current
+    schema, so that keys added since then make no difference.
     """
     identity = run.read_run_json().get("identity")
     with contextlib.suppress(ConfigError):
         if isinstance(identity, dict) and parse_config(identity, source="run.json").network != config.network:
             raise RunError(
-                f"{run.config_path}: its network was changed since the run began: {run.run_json_path} has another "
-                "one. Undo the change."
+                f"{run.config_path}: its network was changed after the start of the run (compare {run.run_json_path}). "
+                "Undo the change."
             )
 
 
-def _find_checkpoint(run: RunDirectory, which: str, warn: Callable[[str], None]) -> tuple[Checkpoint, Path]:
-    if which == "last":
+def _find_checkpoint(run: RunDirectory, checkpoint_name: str, warn: Callable[[str], None]) -> tuple[Checkpoint, Path]:
+    if checkpoint_name == "last":
         return newest_checkpoint(run, warn)
-    if which == "best":
+    if checkpoint_name == "best":
         return _best(run, warn)
-    for path in (Path(which), run.checkpoints_path / which):
+    for path in (Path(checkpoint_name), run.checkpoints_path / checkpoint_name):
         if path.is_file():
             return _load(path), path
     names = [path.name for path in run.checkpoints.files()]
-    there = f"{run.path} has {', '.join(names[-LISTED:])}" if names else f"{run.path} has no checkpoint"
-    raise RunError(f"--checkpoint {which}: there is no such file; {there}. Give last, best, or a file.")
+    available = f"{run.path} has {', '.join(names[-MAX_LISTED:])}" if names else f"{run.path} has no checkpoint"
+    raise RunError(f"--checkpoint {checkpoint_name}: there is no such file; {available}. Give last, best, or a file.")
 
 
 def newest_checkpoint(run: RunDirectory, warn: Callable[[str], None]) -> tuple[Checkpoint, Path]:
@@ -181,9 +181,9 @@ def newest_checkpoint(run: RunDirectory, warn: Callable[[str], None]) -> tuple[C
     """
     found = run.checkpoints.newest_good(warn)
     if found is None and run.checkpoints.files():
-        raise RunError(f"{run.path}: none of its checkpoints is good. Train it anew.")
+        raise RunError(f"{run.path}: all of its checkpoints are damaged. Train it again.")
     if found is None:
-        raise RunError(f"{run.path}: has no checkpoint (yet). One is saved at the end of each epoch at the latest.")
+        raise RunError(f"{run.path}: has no checkpoint yet. One is saved at the end of each epoch.")
     return found
 
 
@@ -193,14 +193,16 @@ def _best(run: RunDirectory, warn: Callable[[str], None]) -> tuple[Checkpoint, P
         best = state.metadata.get("best")
         step = best.get("step") if isinstance(best, dict) else None
         if not isinstance(step, int):
-            raise RunError(f"{run.path}: has no best checkpoint: nothing was validated. Choose --checkpoint last.")
+            raise RunError(
+                f"{run.path}: has no best checkpoint, because it was never validated. Use --checkpoint last."
+            )
         path = run.checkpoints.path_of(step)
         if path == file:
             return state, file
         if path.is_file():
             return _load(path), path
     raise RunError(
-        f"{path}: the best checkpoint, of step {step}, was not kept (checkpoints.keep_best). Choose --checkpoint last."
+        f"{path}: the best checkpoint, of step {step}, was not kept (see checkpoints.keep_best). Use --checkpoint last."
     )
 
 
@@ -212,18 +214,18 @@ def _load(path: Path) -> Checkpoint:
 
 
 def parameters_in(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the parameters among a checkpoint's tensors, without the optimizer's moments."""
+    """Return the parameters among a checkpoint's tensors, without the moments of the optimizer."""
     return {name: tensor for name, tensor in tensors.items() if is_parameter(name)}
 
 
 def _fill(
     network: Network, tensors: Mapping[str, NDArray[Any]], dtype: str, file: Path, run: RunDirectory
 ) -> NDArray[Any]:
-    """Return the vector of the network's parameters, filled from a checkpoint's tensors."""
+    """Return the network's vector of parameters, filled from a checkpoint's tensors."""
     vector = np.empty(network.parameters.size, dtype)
     views = network.parameters.views(vector)
     found = parameters_in(tensors)
-    problems = [f"{name} is no parameter of the network" for name in found if name not in views]
+    problems = [f"{name} is not a parameter of the network" for name in found if name not in views]
     for name, view in views.items():
         if name not in found:
             problems.append(f"{name} is missing")
@@ -232,9 +234,9 @@ def _fill(
         else:
             view[:] = found[name]
     if problems:
-        more = f", and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        more = f", and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
         raise RunError(
-            f"{file}: does not fit the configuration {run.config_path}: {'; '.join(problems[:LISTED])}{more}. "
-            "Give a checkpoint of this run."
+            f"{file}: does not fit the configuration {run.config_path}: {'; '.join(problems[:MAX_LISTED])}{more}. "
+            "Use a checkpoint of this run."
         )
     return vector

@@ -31,14 +31,14 @@ Call = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures have tests of their own; drawing them takes seconds."""
+def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots have their own tests, and drawing them takes seconds."""
     monkeypatch.setattr(run_plots, "write_plots", lambda *given: None)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A completed run of two epochs, as a folder that a test copies."""
+    """A completed run of two epochs; tests copy its directory."""
     from partrain.interface.command_line import main
 
     folder = tmp_path_factory.mktemp("trained")
@@ -49,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A run of the test's own."""
+    """A copy of the run for one test."""
     path = tmp_path / "run"
     shutil.copytree(trained, path)
     return path
@@ -67,7 +67,7 @@ def refuse(result: Result) -> str:
     return result.stderr[result.stderr.index("error: ") :]
 
 
-def test_evaluation_has_every_field_and_the_figures_of_the_summary(call_partrain: Call, run: Path) -> None:
+def test_evaluation_has_every_field_and_agrees_with_the_summary(call_partrain: Call, run: Path) -> None:
     result = call_partrain("evaluate", run, "--workers", 0, "--json", "-q")
     assert (result.exit_code, result.stderr) == (0, "")
     report = json.loads(result.stdout)
@@ -133,7 +133,7 @@ def test_checkpoint_is_chosen_by_name_and_by_path(call_partrain: Call, run: Path
         assert json.loads(result.stdout)["step"] == 10
 
 
-def test_damaged_newest_checkpoint_is_passed_over_with_a_warning(call_partrain: Call, run: Path) -> None:
+def test_damaged_newest_checkpoint_is_skipped_with_a_warning(call_partrain: Call, run: Path) -> None:
     path = run / "checkpoints/step-00000020.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     result = call_partrain("evaluate", run, "--workers", 0, "--json", "-q")
@@ -153,7 +153,7 @@ def test_network_with_more_outputs_than_classes_is_evaluated(
     assert report["support"][11] == 0
 
 
-def test_training_under_way_is_not_disturbed(
+def test_evaluation_does_not_disturb_a_training_in_progress(
     start_partrain: Callable[..., PartrainProcess], call_partrain: Call, small_config: Callable[..., Path]
 ) -> None:
     training = start_partrain("--config", small_config(ENDLESS | {"checkpoints.every_steps": 1}), "--workers", 1)
@@ -166,7 +166,7 @@ def test_training_under_way_is_not_disturbed(
     assert training.wait().exit_code == 143
 
 
-def test_run_that_cannot_be_written_is_evaluated_all_the_same(
+def test_run_that_cannot_be_written_is_still_evaluated(
     call_partrain: Call, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_only(*args: object, **options: object) -> None:
@@ -179,7 +179,7 @@ def test_run_that_cannot_be_written_is_evaluated_all_the_same(
     assert f"warning: {run / 'evaluation-test.json'}: cannot be written: Read-only file system" in result.stderr
 
 
-def test_long_evaluation_says_how_far_it_is(call_partrain: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_evaluation_reports_progress(call_partrain: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(evaluation, "COMMANDS_A_LOOK", 1)
     monkeypatch.setattr(split_evaluation, "TILES_A_COMMAND", 30)
@@ -203,7 +203,7 @@ def test_signal_ends_an_evaluation(call_partrain: Call, run: Path, monkeypatch: 
     assert not (run / "evaluation-test.json").exists()
 
 
-def test_reader_of_the_figures_that_has_seen_enough_is_no_error(run: Path) -> None:
+def test_reader_that_closes_the_pipe_early_is_not_an_error(run: Path) -> None:
     program = (
         "import sys; sys.stdin.read(); from partrain.interface.command_line import main; sys.exit(main(sys.argv[1:]))"
     )
@@ -243,7 +243,7 @@ def test_run_without_a_checkpoint(call_partrain: Call, run: Path) -> None:
 def test_run_of_which_no_checkpoint_is_good(call_partrain: Call, run: Path) -> None:
     for path in (run / "checkpoints").iterdir():
         path.write_bytes(b"")
-    assert "none of its checkpoints is good" in call_partrain("evaluate", run).stderr
+    assert "all of its checkpoints are damaged" in call_partrain("evaluate", run).stderr
 
 
 def test_best_checkpoint_of_a_run_without_one(
@@ -251,7 +251,7 @@ def test_best_checkpoint_of_a_run_without_one(
 ) -> None:
     config = small_config({"data.validation_examples": 0})
     assert call_partrain("--config", config, "--workers", 0, "-q", "--run-dir", tmp_path / "plain").exit_code == 0
-    assert "nothing was validated" in refuse(call_partrain("evaluate", tmp_path / "plain", "--checkpoint", "best"))
+    assert "it was never validated" in refuse(call_partrain("evaluate", tmp_path / "plain", "--checkpoint", "best"))
     message = refuse(call_partrain("evaluate", tmp_path / "plain", "--split", "validation", "-q"))
     assert "no validation examples" in message
 
@@ -277,7 +277,7 @@ def rewrite(run: Path, change: Callable[[Checkpoint], object]) -> None:
         (lambda s: s.tensors.pop("conv1.bias"), "conv1.bias is missing"),
         (lambda s: s.tensors.update({"conv1.bias": np.zeros(3)}), "conv1.bias is float64[3], not float32[2]"),
         (lambda s: s.tensors.update({"conv1.bias": np.zeros(2, int)}), "conv1.bias is int64[2], not float32[2]"),
-        (lambda s: s.tensors.update(other=np.zeros(2)), "other is no parameter of the network"),
+        (lambda s: s.tensors.update(other=np.zeros(2)), "other is not a parameter of the network"),
         (lambda s: s.metadata.pop("normalisation"), "normalisation: Field required"),
         (lambda s: s.metadata.update(normalisation={"mean": [0], "std": [0]}), "normalisation.std.0: "),
         (lambda s: s.metadata.update(normalisation={"mean": [0, 1], "std": [1, 1]}), "images with 1 channels"),
@@ -301,7 +301,7 @@ def test_configuration_whose_network_was_changed(call_partrain: Call, run: Path)
     mapping = yaml.safe_load((run / "config.yaml").read_text())
     mapping["network"][2]["max_pool"]["stride"] = 5
     (run / "config.yaml").write_text(yaml.safe_dump(mapping))
-    assert "its network was changed since the run began" in refuse(call_partrain("evaluate", run))
+    assert "its network was changed after the start of the run" in refuse(call_partrain("evaluate", run))
 
 
 def test_checkpoint_that_does_not_describe_the_images_of_a_named_data_set(call_partrain: Call, run: Path) -> None:

@@ -111,7 +111,7 @@ def test_each_image_is_a_line_wherever_it_stands_on_the_command_line(
 def test_example_is_a_line_with_the_truth(call_partrain: Call, trained: Path) -> None:
     result = call_partrain("predict", trained, "--index", 3, "-q")
     assert result.stdout.startswith("test[3]: ")
-    assert "; truth: " in result.stdout
+    assert "; true class: " in result.stdout
 
 
 def test_example_can_be_inverted(call_partrain: Call, trained: Path) -> None:
@@ -161,7 +161,7 @@ def refuse(result: Result) -> str:
         (("x.png", "--index", "3"), "give image files, or --index I"),
         (("x.png", "--split", "test"), "--split goes with --index"),
         (("--index", "-1"), "not a whole number"),
-        (("--index", "240"), "--index 240: the test examples are 0 to 239"),
+        (("--index", "240"), "--index 240: the test split has the examples 0 to 239"),
         (("--index", "0", "--split", "all"), "invalid choice"),
         (("x.png", "--nonsense", "y.png"), "unrecognized arguments: --nonsense"),
         (("missing.png",), "missing.png: cannot be read: No such file"),

@@ -52,11 +52,11 @@ def test_facts_of_pictures(call_partrain: Call, pictures: Path, tmp_path: Path) 
     for fragment in (
         f"folder from {pictures}",
         "images uint8, 1 x 6 x 5",
-        "1 pictures that cannot be used are left out",
+        "unusable image files, skipped: 1",
         "odd one",
         "даже",
         "balance: the most frequent class has",
-        "1 of test stands also in train: 2",
+        "images of test that also appear in train: 1, at index 2",
     ):
         assert fragment in result.stdout
     assert (tmp_path / "folder-examples.png").read_bytes().startswith(b"\x89PNG")

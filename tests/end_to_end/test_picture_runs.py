@@ -81,7 +81,7 @@ def test_own_pictures_train_evaluate_and_predict_by_the_names_of_their_classes(
     predicted = json.loads(call_partrain("predict", "run", *some, "--json", "-q").stdout)
     right = [entry["class"] == path.parent.name for entry, path in zip(predicted, some, strict=True)]
     assert np.mean(right) > 0.6
-    assert "truth: " in call_partrain("predict", "run", "--index", 0, "-q").stdout
+    assert "true class: " in call_partrain("predict", "run", "--index", 0, "-q").stdout
 
     # C1: the same images, however they are brought.
     digests = {"folder, 0 workers": train(call_partrain, "again", "--workers", 0)}

@@ -1,1 +1,1 @@
-"""A run in the formats of other programs. Nothing here computes: parameters and metrics are read and written anew."""
+"""Export of parameters and metrics to the formats of other programs."""

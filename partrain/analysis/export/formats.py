@@ -1,4 +1,4 @@
-"""The formats that a run can be exported to, and how one is chosen."""
+"""The export formats, and how one is chosen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from partrain.analysis.trained_run import TrainedRun, load_trained_run
 from partrain.errors import ConfigError
 from partrain.store.run_directory import RunDirectory
 
-# Of the trained network, and of what was measured on the way.
+# Formats of parameters, and formats of metrics.
 _PARAMETERS: dict[str, Callable[[TrainedRun], bytes]] = {
     "safetensors": encode_safetensors,
     "npz": encode_npz,
@@ -24,23 +24,23 @@ _METRICS = ("csv", "tensorboard")
 FORMATS = (*_PARAMETERS, *_METRICS)
 
 
-def choose_format(to: str, asked: str | None) -> str:
-    """Return the format to export to: the one that was asked for, else the one that the file's ending names.
+def choose_format(to: str, format_name: str | None) -> str:
+    """Return the format to export to: `format_name` if given, otherwise the one that the suffix of the file selects.
 
     Raises
     ------
     ConfigError
-        There is no such format, or the ending names none.
+        There is no such format, or the suffix does not select one.
     """
-    if asked is not None:
-        if asked not in FORMATS:
-            raise ConfigError(f"--format {asked}: there is no such format; the formats are {', '.join(FORMATS)}")
-        return asked
-    ending = os.path.splitext(to)[1].lower().removeprefix(".")
-    if ending in FORMATS and ending != "tensorboard":
-        return ending
+    if format_name is not None:
+        if format_name not in FORMATS:
+            raise ConfigError(f"--format {format_name}: there is no such format; the formats are {', '.join(FORMATS)}")
+        return format_name
+    suffix = os.path.splitext(to)[1].lower().removeprefix(".")
+    if suffix in FORMATS and suffix != "tensorboard":
+        return suffix
     raise ConfigError(
-        f"--to {to}: its ending does not say which format to write. End it with .safetensors, .npz, .onnx or .csv, "
+        f"--to {to}: its suffix does not select a format. Use .safetensors, .npz, .onnx or .csv, "
         f"or give --format: {', '.join(FORMATS)}"
     )
 
@@ -53,13 +53,13 @@ def export_run(
     Parameters
     ----------
     path : the run's directory.
-    to : the file to write; replaced if it exists. For "tensorboard" the folder that the file goes into.
+    to : the file to write; replaced if it exists. For "tensorboard" the directory to write the file into.
     format_name : one of `FORMATS`.
-    say, warn : told what was written; told of damaged checkpoints that were passed over.
+    say, warn : receive messages about the export, and warnings about damaged checkpoints.
 
     Returns
     -------
-    The file that was written.
+    The file.
 
     Raises
     ------
@@ -83,12 +83,12 @@ def export_run(
 
 
 def _require_no_other_events(file: Path) -> None:
-    folder = file.parent
-    if os.path.exists(folder) and not os.path.isdir(folder):
-        raise ConfigError(f"--to {folder}: is no folder; TensorBoard's events go into one")
-    others = [name for name in os.listdir(folder) if "tfevents" in name] if os.path.isdir(folder) else []
+    directory = file.parent
+    if os.path.exists(directory) and not os.path.isdir(directory):
+        raise ConfigError(f"--to {directory}: is not a directory; TensorBoard events are written into a directory")
+    others = [name for name in os.listdir(directory) if "tfevents" in name] if os.path.isdir(directory) else []
     if any(name != file.name for name in others):
         raise ConfigError(
-            f"--to {folder}: holds the events of another run, and TensorBoard would show both as one; "
-            "name a folder of its own for each run"
+            f"--to {directory}: contains the events of another run, and TensorBoard would show both as one run; "
+            "use a separate directory for each run"
         )

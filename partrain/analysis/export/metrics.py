@@ -1,4 +1,4 @@
-"""Metrics as a table (.csv), and as events that TensorBoard shows."""
+"""Metrics as a CSV table, and as TensorBoard events."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from partrain.errors import MissingPackage, RunError
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
 
-# What places a row, and is no metric.
-_PLACES = ("step", "epoch", "examples", "time_s")
+# Columns that locate a row; they are not metrics.
+_LOCATIONS = ("step", "epoch", "examples", "time_s")
 
 
 def metrics_csv(run: RunDirectory) -> tuple[bytes, int]:
-    """Return the metrics as a CSV table: a row for each line, a column for each name, empty where there is none.
+    """Return the metrics as a CSV table with one row per line of metrics.jsonl and one column per name.
 
     Returns
     -------
-    The table in UTF-8 with a header; and the number of rows below it.
+    The table in UTF-8, with a header; missing values are empty. And the number of its rows.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def metrics_csv(run: RunDirectory) -> tuple[bytes, int]:
     """
     rows = _rows(run)
     table = io.StringIO()
-    columns = list(dict.fromkeys([*_PLACES, *(name for row in rows for name in row)]))
+    columns = list(dict.fromkeys([*_LOCATIONS, *(name for row in rows for name in row)]))
     writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -41,11 +41,11 @@ def metrics_csv(run: RunDirectory) -> tuple[bytes, int]:
 
 
 def metrics_events(run: RunDirectory) -> tuple[bytes, int]:
-    """Return the metrics as a file of TensorBoard events, a scalar for each; `time_s` counts from the run's start.
+    """Return the metrics as a file of TensorBoard events, with one scalar per metric.
 
     Returns
     -------
-    The file; and the number of rows of metrics in it.
+    The content of the file, and the number of rows of metrics in it. Times are the run's start plus `time_s`.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def metrics_events(run: RunDirectory) -> tuple[bytes, int]:
         raise MissingPackage("tensorboardX", "export", "export to TensorBoard") from error
     rows = _rows(run)
     started = _started(run)
-    # Its writer of records, and not its SummaryWriter: that one has a thread, and stamps events with the time of now.
+    # Not SummaryWriter, which starts a thread and stamps events with the current time.
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "events")
         writer = RecordWriter(path)
@@ -71,7 +71,7 @@ def metrics_events(run: RunDirectory) -> tuple[bytes, int]:
             scalars = [
                 Summary.Value(tag=name, simple_value=value)
                 for name, value in row.items()
-                if name not in _PLACES and isinstance(value, int | float)
+                if name not in _LOCATIONS and isinstance(value, int | float)
             ]
             wall_time = started + float(row.get("time_s", 0.0))
             event = Event(wall_time=wall_time, step=row["step"], summary=Summary(value=scalars))
@@ -81,9 +81,9 @@ def metrics_events(run: RunDirectory) -> tuple[bytes, int]:
 
 
 def events_name(run: RunDirectory) -> str:
-    """Return the name of a run's file of events: the same each time, so that a later export replaces it.
+    """Return the name of a run's event file. It is always the same, so that a later export replaces the file.
 
-    TensorBoard reads files with "tfevents" in their names, and takes all in a folder for one run.
+    TensorBoard reads files with "tfevents" in their names, and treats all files in a directory as one run.
     """
     return f"events.out.tfevents.{math.floor(_started(run))}.{run.path.resolve().name}"
 
@@ -99,8 +99,8 @@ def _rows(run: RunDirectory) -> list[dict[str, Any]]:
 
 
 def _started(run: RunDirectory) -> float:
-    """Return when the run began, in seconds since 1970."""
+    """Return the start of the run in seconds since 1970."""
     try:
         return datetime.fromisoformat(run.read_run_json()["started"]).timestamp()
     except (LookupError, TypeError, ValueError, OverflowError) as error:
-        raise RunError(f"{run.run_json_path}: is damaged: it does not say when the run started.") from error
+        raise RunError(f"{run.run_json_path}: is damaged: the start time of the run is missing.") from error

@@ -19,18 +19,18 @@ from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxP
 if TYPE_CHECKING:  # a package of the extra `export`
     import onnx
 
-# Of 2021: old enough for every runtime, new enough for all that is used here.
+# Versions from 2021, which every runtime supports.
 _OPSET, _IR_VERSION = 15, 8
-# A model is one message of Protocol Buffers, which has at most 2 GiB.
-_MAX_BYTES = 2**31 - 2**20
+# A model is one Protocol Buffers message, which is limited to 2 GiB.
+MAX_BYTES = 2**31 - 2**20
 
 
 def encode_onnx(trained: TrainedRun) -> bytes:
     """Return the network as an ONNX model.
 
-    Its input `pixels` (N,C,H,W), N free, has the type of the data set's images: uint8 as a rule, so that images
-    which somebody has scaled already are refused, and not misread. Normalisation is part of the graph. Its outputs
-    are `logits` and `probabilities` (N,E). It computes in float32, whatever the network was trained in.
+    The input `pixels` (N,C,H,W) has a variable N and the dtype of the data set's images, usually uint8; images that
+    were already scaled to floats are then rejected rather than misinterpreted. Normalisation is part of the graph. The
+    outputs are `logits` and `probabilities` (N,E). The model computes in float32, whatever dtype was trained.
 
     Raises
     ------
@@ -45,9 +45,9 @@ def encode_onnx(trained: TrainedRun) -> bytes:
     except ImportError as error:
         raise MissingPackage("onnx", "export", "export to .onnx") from error
     num_bytes = trained.network.parameters.size * 4
-    if num_bytes > _MAX_BYTES:
+    if num_bytes > MAX_BYTES:
         raise ConfigError(
-            f"--to: {num_bytes:,} bytes of parameters are more than an .onnx file can hold; export to .safetensors"
+            f"--to: {num_bytes:,} bytes of parameters exceed the limit of an .onnx file; export to .safetensors"
         )
     graph = _graph(trained)
     model = helper.make_model(
@@ -71,7 +71,7 @@ def encode_onnx(trained: TrainedRun) -> bytes:
 
 
 def _graph(trained: TrainedRun) -> onnx.GraphProto:
-    """Return the graph: normalisation, the layers, softmax."""
+    """Return the graph: normalisation, layers, softmax."""
     import onnx
     from onnx import helper, numpy_helper
 
@@ -91,7 +91,7 @@ def _graph(trained: TrainedRun) -> onnx.GraphProto:
         helper.make_node("Div", ["centred", std], ["normalised"]),
     ]
     x = "normalised"
-    layers = [layer for layer in trained.network.layers if not isinstance(layer, Dropout)]  # for training alone
+    layers = [layer for layer in trained.network.layers if not isinstance(layer, Dropout)]  # only active in training
     last = layers[-1]
     for layer in layers:
         operator, attributes = _operator(layer)
@@ -112,7 +112,7 @@ def _graph(trained: TrainedRun) -> onnx.GraphProto:
 
 
 def _operator(layer: Layer) -> tuple[str, dict[str, Any]]:
-    """Return a layer's operator of ONNX, and its attributes."""
+    """Return the ONNX operator of a layer, and its attributes."""
     match layer:
         case Conv2d(stride=stride, padding=(rows, columns)):
             return "Conv", {"strides": stride, "pads": (rows, columns, rows, columns)}

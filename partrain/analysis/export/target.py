@@ -1,4 +1,4 @@
-"""Where an export goes: a file that appears whole, and replaces nothing that a run needs."""
+"""Writes exported files: atomically, and never over a file that belongs to a run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from partrain.system.durable_files import make_folders, write_durably
 
 
 def write_target(to: Path, data: bytes) -> Path:
-    """Write an exported file, in place of one that is there already.
+    """Write an exported file; an existing file is replaced atomically.
 
     Parameters
     ----------
-    to : the file. A link is followed. Folders that are missing are made.
-    data : the whole content.
+    to : the file. Links are followed. Missing directories are created.
+    data : the content.
 
     Returns
     -------
@@ -25,18 +25,18 @@ def write_target(to: Path, data: bytes) -> Path:
     Raises
     ------
     ConfigError
-        It is a folder, a device, or a file that a run consists of.
+        `to` is a directory, a device, or a file that belongs to a run.
     ResourceError
-        It cannot be written; what was there stays.
+        The file cannot be written; an existing file is unchanged.
     """
     path = Path(os.path.realpath(to))  # renaming over a link would replace the link
     if os.path.isdir(path):
-        raise ConfigError(f"--to {to}: is a folder; name the file to write in it")
+        raise ConfigError(f"--to {to}: is a directory; name a file")
     if os.path.exists(path) and not os.path.isfile(path):
-        raise ConfigError(f"--to {to}: is no ordinary file; name a file")
+        raise ConfigError(f"--to {to}: is not a regular file; name a file")
     owner = run_that_needs(path)
     if owner is not None:
-        raise ConfigError(f"--to {to}: is a file of the run {owner}, and is not replaced; choose another name")
+        raise ConfigError(f"--to {to}: is a file of the run {owner} and cannot be replaced; choose another name")
     try:
         make_folders(path.parent)
         write_durably(path, data)

@@ -23,14 +23,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(context: CommandContext) -> None:
     path = context.find_run()
-    from partrain.analysis.example_ranking import describe, rank_examples
+    from partrain.analysis.hardest_examples import describe, find_hardest_examples
     from partrain.analysis.plots.example_sheets import write_example_sheets
 
     options, messages = context.options, context.messages
     split, num_workers = SplitName(options.split), available_processors()
-    ranking = rank_examples(path, split, options.top, num_workers, messages, context.interruption)
-    print_data(json_text(ranking.facts) if options.json else describe(ranking.facts))
-    write_example_sheets(ranking.trained.run, ranking.examples.images, ranking.facts, messages)
+    hardest = find_hardest_examples(path, split, options.top, num_workers, messages, context.interruption)
+    print_data(json_text(hardest.facts) if options.json else describe(hardest.facts))
+    write_example_sheets(hardest.trained.run, hardest.examples.images, hardest.facts, messages)
 
 
 COMMAND = Command(

@@ -63,22 +63,22 @@ def test_events_of_two_runs_are_not_mixed(call_partrain: Call) -> None:
     write_saved_run(Path("runs/other"))
     assert call_partrain("export", "run", "--to", "board", "--format", "tensorboard").exit_code == 0
     said = refused(call_partrain, "other", "--to", "board", "--format", "tensorboard")
-    assert "holds the events of another run" in said
+    assert "contains the events of another run" in said
 
 
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        (["--to", "model.pt"], ["model.pt", "ending", ".safetensors", "--format"]),
-        (["--to", "model"], ["ending"]),
-        (["--to", "events.tensorboard"], ["ending"]),
+        (["--to", "model.pt"], ["model.pt", "suffix", ".safetensors", "--format"]),
+        (["--to", "model"], ["suffix"]),
+        (["--to", "events.tensorboard"], ["suffix"]),
         (["--to", "model.npz", "--format", "torch"], ["--format torch", "no such format", "safetensors, npz, onnx"]),
-        (["--to", ".", "--format", "csv"], ["is a folder"]),
-        (["--to", "/dev/null", "--format", "csv"], ["/dev/null", "no ordinary file"]),
+        (["--to", ".", "--format", "csv"], ["is a directory"]),
+        (["--to", "/dev/null", "--format", "csv"], ["/dev/null", "not a regular file"]),
         (["--to", "runs/run/run.json/m.csv"], ["cannot be written", "Not a directory"]),
-        (["--to", "runs/run/metrics.jsonl", "--format", "csv"], ["is a file of the run", "not replaced"]),
+        (["--to", "runs/run/metrics.jsonl", "--format", "csv"], ["is a file of the run", "cannot be replaced"]),
         (["--to", "runs/run/checkpoints/step-00000002.safetensors"], ["is a file of the run"]),
-        (["--to", "runs/run/run.json", "--format", "tensorboard"], ["is no folder"]),
+        (["--to", "runs/run/run.json", "--format", "tensorboard"], ["is not a directory"]),
         (["--to", "x" * 300 + ".csv"], ["cannot be written", "too long"]),
     ],
 )

@@ -116,6 +116,6 @@ def test_missing_package_is_said_in_one_line_that_names_the_extra(
 def test_network_that_is_too_large_for_the_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_saved_run(tmp_path / "run")
     saved = load_trained_run(tmp_path / "run", "last", pytest.fail)
-    monkeypatch.setattr(onnx_model, "_MAX_BYTES", 1000)
-    with pytest.raises(ConfigError, match=r"more than an \.onnx file can hold; export to \.safetensors"):
+    monkeypatch.setattr(onnx_model, "MAX_BYTES", 1000)
+    with pytest.raises(ConfigError, match=r"exceed the limit of an \.onnx file; export to \.safetensors"):
         encode_onnx(saved)

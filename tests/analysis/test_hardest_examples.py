@@ -1,4 +1,4 @@
-"""`partrain examples`: what comes out on top, and that wrong labels do."""
+"""`partrain examples` finds the examples with the largest losses and gradient norms; wrong labels come first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.program import ROOT, Result
 
 @pytest.fixture(scope="module")
 def noisy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two epochs of the article's network, 2 % of its labels wrong: on MNIST where it is here, else on drawn digits."""
+    """Two epochs of the article's network with 2 % wrong labels: on MNIST if available, else on synthetic digits."""
     from partrain.interface.command_line import main
 
     has_mnist = (Path(os.environ.get("PARTRAIN_DATA_DIR", "/nowhere")) / "mnist").is_dir()
@@ -37,7 +37,7 @@ def noisy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_most_of_the_top_hundredth_by_loss_have_a_wrong_label(
+def test_most_of_the_hundred_largest_losses_belong_to_wrong_labels(
     noisy_run: Path, call_partrain: Callable[..., Result]
 ) -> None:
     result = call_partrain("examples", noisy_run, "--top", 100, "--json", "-q")
@@ -59,9 +59,7 @@ def test_most_of_the_top_hundredth_by_loss_have_a_wrong_label(
     }
 
 
-def test_norms_of_examples_are_those_of_their_gradients_by_the_loops(
-    noisy_run: Path, call_partrain: Callable[..., Result]
-) -> None:
+def test_gradient_norms_agree_with_the_loops(noisy_run: Path, call_partrain: Callable[..., Result]) -> None:
     from partrain.analysis.trained_run import load_trained_run
     from partrain.data.loading import load_dataset
     from partrain.kernels.compiler.loading import load
@@ -86,7 +84,7 @@ def test_norms_of_examples_are_those_of_their_gradients_by_the_loops(
         assert example["loss"] == pytest.approx(float(losses[0]), rel=1e-3)
 
 
-def test_table_says_what_is_on_top(noisy_run: Path, call_partrain: Callable[..., Result]) -> None:
+def test_table_names_the_measure_and_the_label_noise(noisy_run: Path, call_partrain: Callable[..., Result]) -> None:
     result = call_partrain("examples", noisy_run, "--top", 5)
     assert "largest loss of 10,000 train examples" in result.stdout
-    assert "data.label_noise made wrong" in result.stdout
+    assert "data.label_noise changed" in result.stdout

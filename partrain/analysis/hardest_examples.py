@@ -1,6 +1,6 @@
-"""Which examples a trained network finds hardest: by their loss, and by the norm of their gradients.
+"""The hardest examples of a trained network: those with the largest loss, and with the largest gradient norm.
 
-An example whose label is wrong contradicts all others, so it comes out on top; so does one that no one could read.
+Examples with wrong labels contradict the others, so they tend to come first; so do illegible ones.
 """
 
 from __future__ import annotations
@@ -24,36 +24,44 @@ from partrain.system.messages import Messages
 from partrain.system.signals import Interruption
 from partrain.system.terminal_text import printable, table
 
-# What the lists are sorted by, and what a person calls it.
+# The lists, and the value that each is sorted by.
 MEASURES = {"largest_loss": "loss", "largest_gradient": "gradient norm"}
 
 
-# Without eq: comparing arrays gives arrays, so a generated == would only raise.
 @dataclass(frozen=True, eq=False)
-class Ranking:
-    """The examples of a split with the largest losses and gradients: the facts, and what they are of."""
+class HardestExamples:
+    """The hardest examples of a split.
+
+    Attributes
+    ----------
+    trained : the run and its network.
+    examples : the evaluated split.
+    facts : the lists, ready for JSON: `split`, `checkpoint`, `step`, `num_examples`, `classes`, `largest_loss` and
+        `largest_gradient`. Each entry of a list has `index`, `label`, `prediction`, `probability`, `loss` and
+        `gradient_norm`; with label noise also `flipped`.
+    """
 
     trained: TrainedRun
     examples: Split
     facts: dict[str, Any]
 
 
-def rank_examples(
+def find_hardest_examples(
     path: Path, split: SplitName, top: int, num_workers: int, messages: Messages, interruption: Interruption
-) -> Ranking:
-    """Evaluate a run's newest checkpoint on a split, and find the examples at the top.
+) -> HardestExamples:
+    """Evaluate a run's newest checkpoint on a split, and find the hardest examples.
 
     Parameters
     ----------
     path : the run's directory; another process may be writing into it.
-    split : which examples.
-    top : how many examples a list holds, at most.
-    num_workers, messages, interruption, and what is raised : as in `evaluation.evaluate_run`.
+    split : the split.
+    top : the maximum length of each list.
+    num_workers, messages, interruption : as in `evaluate_run`, which also lists the exceptions.
     """
     trained, dataset, num_workers = prepare_evaluation(path, split, "last", num_workers, messages)
     examples = dataset.splits[split]
     messages.say(
-        f"{path}: examples of step {trained.step:,} ({trained.checkpoint.name}), {examples.size:,} {split} examples"
+        f"{path}: evaluating step {trained.step:,} ({trained.checkpoint.name}) on {examples.size:,} {split} examples"
     )
     evaluation, _ = compute_evaluation(trained, dataset, split, num_workers, messages, interruption, with_norms=True)
     facts = {
@@ -64,11 +72,11 @@ def rank_examples(
         "classes": list(trained.class_names),
         **_lists(evaluation, top, _flipped(trained, split, examples.size)),
     }
-    return Ranking(trained, examples, facts)
+    return HardestExamples(trained, examples, facts)
 
 
 def _flipped(trained: TrainedRun, split: SplitName, num_examples: int) -> NDArray[np.bool_] | None:
-    """Return which examples have a label that was made wrong on purpose; None where none has."""
+    """Return which examples have a label that data.label_noise changed; None without label noise."""
     share = trained.config.data.label_noise
     if share == 0 or split != SplitName.TRAIN:
         return None
@@ -82,7 +90,7 @@ def _lists(evaluation: Evaluation, top: int, flipped_N: NDArray[np.bool_] | None
     norms_N = gradient_norms(evaluation.squared_norms_NL)
     lists = {}
     for key, values_N in zip(MEASURES, (evaluation.losses_N, norms_N), strict=True):
-        # What is no number comes first: nothing is wrong with an example more than that.
+        # NaN comes first.
         order = np.argsort(-np.where(np.isnan(values_N), np.inf, values_N), kind="stable")[:top]
         lists[key] = [
             {
@@ -100,7 +108,7 @@ def _lists(evaluation: Evaluation, top: int, flipped_N: NDArray[np.bool_] | None
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """Return the lists as tables for a terminal."""
+    """Return the lists as text for a terminal."""
     names = [printable(name) for name in facts["classes"]]
     lines: list[str] = []
     for key, measure in MEASURES.items():
@@ -109,7 +117,7 @@ def describe(facts: Mapping[str, Any]) -> str:
         lines += _table(examples, names)
         if examples and "flipped" in examples[0]:
             num = sum(example["flipped"] for example in examples)
-            lines += ["", f"{num:,} of these {len(examples):,} have a label that data.label_noise made wrong"]
+            lines += ["", f"{num:,} of these {len(examples):,} have a label that data.label_noise changed"]
     return "\n".join(lines[1:])
 
 
