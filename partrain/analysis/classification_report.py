@@ -132,9 +132,9 @@ def _table_of_confusions(names: Sequence[str], report: Mapping[str, Any]) -> lis
     pairs = zip(report["labels"], report["predictions"], strict=True)
     frequent = Counter(pair for pair in pairs if pair[0] != pair[1]).most_common(MAX_PRINTED)
     rows = [(names[label], names[prediction], f"{count:,}") for (label, prediction), count in frequent]
-    return table(("true class", "prediction", "examples"), rows)
+    return table(("label", "prediction", "examples"), rows)
 
 
 def _table_of_examples(names: Sequence[str], examples: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [(str(e["index"]), names[e["label"]], names[e["prediction"]], f"{e['probability']:.2%}") for e in examples]
-    return table(("index", "true class", "prediction", "probability"), rows)
+    return table(("index", "label", "prediction", "probability"), rows)

@@ -1,12 +1,11 @@
-"""partrain for Python programs and notebooks: arrays in, arrays out.
+"""The Python API: train on arrays, open runs, evaluate, predict.
 
     run = partrain.train("configs/mnist.yaml", workers=8, data=(images, labels))
     run.evaluate().accuracy
     run.predict(new_images)
 
-What is wrong with what is given is raised as an exception of `partrain.errors`, with the message that the command line
-would print. Processes are started without running the calling program's file again, so that a script needs no guard
-for partrain's sake; it does for other libraries'.
+Invalid arguments raise an exception of `partrain.errors` with the message that the command line would print. Worker
+processes do not import the calling program, so a script needs no `if __name__ == "__main__"` guard for partrain.
 """
 
 from __future__ import annotations
@@ -29,12 +28,11 @@ from partrain.analysis.prediction import Classifier
 from partrain.analysis.trained_run import TrainedRun, load_trained_run
 from partrain.config.reader import parse_config, read_config, read_mapping
 from partrain.config.schema.config import Config
-from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION, dataset_of_arrays, split_of_arrays
-from partrain.data.dataset import Dataset, build_dataset
+from partrain.data.dataset import Dataset
 from partrain.data.image_files import pixel_values
-from partrain.data.picture_folder import split_by_name
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError, DataError, RunError
+from partrain.interface.memory_data import IN_MEMORY, Examples, evaluation_data, training_data
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
 from partrain.store.run_location import RunLocation, check_writable
@@ -46,23 +44,18 @@ from partrain.system.signals import Interrupted, Interruption
 from partrain.training.session import Session
 from partrain.training.training_run import train_new_run
 
-Examples = tuple[ArrayLike, ArrayLike]
-
-# The name of data sets that are in no file.
-IN_MEMORY = "memory"
-
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What came of an evaluation of N examples of E classes.
+    """The outcome of an evaluation on N examples of E classes.
 
     Attributes
     ----------
-    accuracy : the share of examples that were classified rightly, 0 to 1.
+    accuracy : the share of examples that were classified correctly, 0 to 1.
     loss : the mean cross-entropy, in nats.
-    class_names : the E names.
+    class_names : the names of the E classes.
     recall, precision : of each class, float64 (E,); NaN for a class without examples, or without predictions.
-    confusion : int64 (E,E), a row for each true class, a column for each predicted one; None for very many classes.
+    confusion : int64 (E,E), rows for true classes, columns for predicted classes; None with more than 1,000 classes.
     labels, predictions : int64 (N,).
     """
 
@@ -77,9 +70,9 @@ class Report:
 
 
 class Run:
-    """A run: its directory, and what can be computed with what it has learnt.
+    """A run: its configuration, its metrics, and the network that it trained.
 
-    Made by `train` and `open_run`. Several may be there of one directory, also while it is trained.
+    `train` and `open_run` return runs. The same directory may be opened several times, also during its training.
 
     Attributes
     ----------
@@ -88,30 +81,31 @@ class Run:
 
     def __init__(self, path: Path, dataset: Dataset | None = None, *, quiet: bool = False) -> None:
         self.path = path
-        self._dataset, self._quiet = dataset, quiet
+        self._dataset = dataset
+        self._quiet = quiet
 
     def __repr__(self) -> str:
         return f"partrain.open_run({str(self.path)!r})"
 
     @property
     def config(self) -> Config:
-        """The configuration, as it was resolved."""
+        """The resolved configuration."""
         return read_config(RunDirectory.open(self.path).config_path)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl: one for each logged step, and one for each evaluation on the way."""
+        """The rows of metrics.jsonl: one per logged step, and one per evaluation during training."""
         return read_metrics(RunDirectory.open(self.path).metrics_path)
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The content of summary.json: times, final, best and test metrics, and the parameters' digest."""
+        """The content of summary.json: times; final, best and test metrics; the digest of the parameters."""
         return RunDirectory.open(self.path).read_summary()
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the network's outputs."""
-        return self._trained("last").class_names
+        """The names of the classes, one per output of the network."""
+        return self._load("last").class_names
 
     def evaluate(
         self,
@@ -121,70 +115,78 @@ class Run:
         checkpoint: str = "last",
         workers: int | None = None,
     ) -> Report:
-        """Evaluate the run on a split of its own data, or on other examples.
+        """Evaluate the network on a split of the run's data, or on other examples.
 
         Parameters
         ----------
-        split : "train", "validation" or "test" (the default) of the data that it was trained on.
-        data : images and labels instead, as `train` takes them; nothing is then written into the run.
-        checkpoint : "last", "best" (by validation accuracy), or the name of a file.
-        workers : processes that compute; default: as many as processors may be used. 0: this one.
+        split : "train", "validation" or "test" (default).
+        data : evaluate these images and labels instead; as for `train`.
+        checkpoint : "last", "best" (by validation accuracy), or a checkpoint file.
+        workers : number of worker processes; default: the number of usable processors. 0: compute in this process.
 
         Raises
         ------
         partrain.errors.PartrainError
-            Something that was given is wrong, or the run cannot be used. A run on arrays in memory has no data any
-            more when it is opened again: then `data` is needed.
+            An argument is invalid, or the run cannot be used. A run that was trained on arrays in memory and opened
+            again no longer has its data; pass `data`.
         KeyboardInterrupt
-            By Ctrl-C.
+            The user pressed Ctrl-C.
 
         Side effects
         ------------
-        Writes `evaluation-<split>.json` into the run.
+        Writes `evaluation-<split>.json` into the run, unless `data` is given.
         """
         messages = Messages(quiet=self._quiet)
-        num_workers = available_processors() if workers is None else workers
+        num_workers = _worker_count(workers)
+        if data is not None and split is not None:
+            raise ConfigError("evaluate: give split or data, not both")
+        if split is not None and split not in tuple(SplitName):
+            raise ConfigError(f"split: {split!r} is none of {', '.join(SplitName)}")
         with _interruptible() as interruption:
             if data is None:
-                chosen = SplitName(_choice("split", split or "test", tuple(SplitName)))
                 evaluated = evaluate_run(
-                    self.path, chosen, checkpoint, num_workers, messages, interruption, self._dataset
+                    self.path,
+                    SplitName(split or "test"),
+                    checkpoint,
+                    num_workers,
+                    messages,
+                    interruption,
+                    self._dataset,
                 )
                 return _report(evaluated.report)
-            if split is not None:
-                raise ConfigError("evaluate: give a split of the run's own data, or other data, not both")
-            trained = self._trained(checkpoint)
-            dataset = _dataset_to_evaluate(data, trained)
+            trained = self._load(checkpoint)
+            dataset = evaluation_data(data, trained.class_names)
+            require_fitting_images(trained, dataset)
             evaluation, _ = compute_evaluation(trained, dataset, SplitName.TEST, num_workers, messages, interruption)
         return _report(classification_report(evaluation, trained.class_names))
 
     def predict(self, images: ArrayLike, *, checkpoint: str = "last") -> NDArray[np.int64]:
-        """Return the most probable class of each image, int64 (N,); `class_names` are their names.
+        """Return the index of the most probable class of each image, int64 (N,); see `class_names`.
 
-        The parameters are those of `predict_proba`.
+        Parameters and exceptions are those of `predict_proba`.
         """
         classes: NDArray[np.int64] = self.predict_proba(images, checkpoint=checkpoint).argmax(axis=1)
         return classes
 
     def predict_proba(self, images: ArrayLike, *, checkpoint: str = "last") -> NDArray[np.float64]:
-        """Return the probability of each class, float64 (N,E), computed in this process.
+        """Return the probability of each class for each image, float64 (N,E). Computes in this process.
 
         Parameters
         ----------
-        images : (N,C,H,W), or (N,H,W) for one channel, in the units of the images that the run was trained on.
+        images : (N,C,H,W), or (N,H,W) with one channel; with the same range of values as the training images.
         checkpoint : as in `evaluate`.
 
         Raises
         ------
         partrain.errors.PartrainError
-            The images are not as the network takes them, or the run cannot be used.
+            The images do not fit the network, or the run cannot be used.
         """
-        trained = self._trained(checkpoint)
+        trained = self._load(checkpoint)
         array = np.asarray(images)
         shape = trained.network.input_shape
-        fitting = [shape, shape[1:]] if shape[0] == 1 else [shape]
-        if array.ndim == 0 or array.shape[1:] not in fitting:
-            expected = " or ".join(f"(N, {', '.join(map(str, s))})" for s in fitting)
+        accepted_shapes = [shape, shape[1:]] if shape[0] == 1 else [shape]
+        if array.ndim == 0 or array.shape[1:] not in accepted_shapes:
+            expected = " or ".join(f"(N, {', '.join(map(str, accepted))})" for accepted in accepted_shapes)
             raise DataError(f"images: have shape {array.shape}, expected {expected}.")
         array = array.reshape(len(array), *shape)
         if array.dtype != np.uint8 and array.size:
@@ -192,7 +194,7 @@ class Run:
         messages = Messages(quiet=self._quiet)
         return Classifier(trained, messages.say, messages.warn).probabilities(array)
 
-    def _trained(self, checkpoint: str) -> TrainedRun:
+    def _load(self, checkpoint: str) -> TrainedRun:
         return load_trained_run(self.path, checkpoint, Messages(quiet=self._quiet).warn)
 
 
@@ -207,52 +209,55 @@ def train(
     runs_dir: str | os.PathLike[str] = "runs",
     quiet: bool = False,
 ) -> Run:
-    """Train a new run, as the command `partrain train` does.
+    """Train into a new run directory, like the command `partrain train`.
 
     Parameters
     ----------
-    config : the path of a YAML file, or what would stand in one, or a configuration.
-    data : images and labels to train on, in place of the configuration's `data`. Images are uint8 or float32,
-        (N,H,W) or (N,C,H,W), in an order of your choice; labels are whole numbers from 0 on, (N,).
-    test : images and labels to test on. Without it the test examples are about a tenth of `data`, and another tenth is
-        for validation, chosen by a hash of an example's place. With it, the configuration's `data: {name: memory,
-        train_examples: …, validation_examples: …}` may divide `data`; else its last sixth is for validation.
-    class_names : a name for each label; "0", "1" … without them.
-    workers : processes that compute; default: as many as processors may be used. 0: this one. The result is the same.
-    run_dir : the run's own directory, which must not exist.
-    runs_dir : else the folder in which one is made.
-    quiet : say only warnings and errors on stderr.
+    config : the path of a YAML file, a mapping with the same content, or a `Config`.
+    data : images and labels to train on, instead of the configuration's `data`. Images are uint8 or float32, (N,H,W) or
+        (N,C,H,W); labels are integers from 0, (N,).
+    test : images and labels to test on. Without it, about a tenth of `data` is held out for testing and another tenth
+        for validation, chosen by a hash of an example's index. With it, the last sixth of `data` is for validation,
+        unless the configuration's `data: {name: memory, train_examples: …, validation_examples: …}` says otherwise.
+    class_names : the name of each class; default: "0", "1" …
+    workers : number of worker processes; default: the number of usable processors. 0: compute in this process. The
+        result does not depend on it.
+    run_dir : the run's directory, which must not exist.
+    runs_dir : without `run_dir`, the directory in which the run's directory is created.
+    quiet : print only warnings and errors.
 
     Returns
     -------
-    The run, complete; its data stays in memory with it.
+    The completed run. It keeps a reference to `data`.
 
     Raises
     ------
     partrain.errors.UserError
-        Something that was given is wrong; nothing was made.
+        An argument is invalid. No run was created.
     partrain.errors.FailedRun
-        The run began and failed.
+        The training failed.
     KeyboardInterrupt
-        By Ctrl-C (SIGINT), after the step was finished and saved; `partrain resume` goes on, where the data is in
-        files. By SIGTERM and SIGHUP: SystemExit, likewise. In other threads than the main one signals are not seen.
+        The user pressed Ctrl-C (SIGINT). The run is saved; if its data is in files, `partrain resume` continues it.
+    SystemExit
+        SIGTERM or SIGHUP was received; as for SIGINT. Signals are only noticed in the main thread.
 
     Side effects
     ------------
-    Makes the run's directory and, while it trains, processes and shared memory. Handlers of signals are put back.
+    Creates the run's directory; while it trains, processes and shared memory. Messages go to stderr. Signal handlers
+    are restored.
     """
     dataset = None
     if data is not None:
-        dataset = _dataset_in_memory(data, test, class_names)
+        dataset = training_data(data, test, class_names)
     elif test is not None or class_names is not None:
-        raise ConfigError("train: test and class_names go with data")
-    resolved = _read(config, in_memory=dataset is not None)
+        raise ConfigError("train: test and class_names require data")
+    resolved = _resolve(config, in_memory=dataset is not None)
     validate_run_name(resolved.name)
     place = RunLocation(Path(runs_dir), None if run_dir is None else Path(run_dir))
     if place.run_dir is not None and os.path.lexists(place.run_dir):
         raise RunError(f"{place.run_dir}: exists already. Choose another run_dir.")
     check_writable(place.parent)
-    num_workers = available_processors() if workers is None else _number_of_workers(workers)
+    num_workers = _worker_count(workers)
     with _interruptible() as interruption:
         session = Session(num_workers, ["partrain.train", *sys.argv], Messages(quiet=quiet), interruption)
         path = train_new_run(resolved, place, session, dataset=dataset).path
@@ -260,26 +265,26 @@ def train(
 
 
 def open_run(path: str | os.PathLike[str], *, runs_dir: str | os.PathLike[str] = "runs", quiet: bool = False) -> Run:
-    """Open a run that is there.
+    """Open an existing run.
 
     Parameters
     ----------
-    path : its directory, or its name in `runs_dir`, or "last" or "last~1" for the newest ones there.
-    runs_dir : the folder of runs.
-    quiet : say only warnings and errors on stderr.
+    path : the run's directory, its name in `runs_dir`, "last" (the newest run) or "last~1" (the one before it).
+    runs_dir : the directory of runs.
+    quiet : print only warnings and errors.
 
     Raises
     ------
     partrain.errors.RunError
         There is no such run.
     """
-    found = find_run(os.fspath(path), Path(runs_dir))
-    return Run(RunDirectory.open(found).path, quiet=quiet)
+    run = RunDirectory.open(find_run(os.fspath(path), Path(runs_dir)))
+    return Run(run.path, quiet=quiet)
 
 
 @contextmanager
 def _interruptible() -> Iterator[Interruption]:
-    """Listen to signals; what they end is raised as Python programs expect it."""
+    """Handle signals within the context, and raise the exceptions that Python programs expect."""
     interruption = Interruption(second_exits=False)
     try:
         with interruption.watching():
@@ -290,7 +295,7 @@ def _interruptible() -> Iterator[Interruption]:
         raise SystemExit(interrupted.exit_code) from None
 
 
-def _read(config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, in_memory: bool) -> Config:
+def _resolve(config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, in_memory: bool) -> Config:
     if isinstance(config, str | os.PathLike):
         source, mapping = os.fspath(config), read_mapping(os.fspath(config))
     elif isinstance(config, Config):
@@ -300,68 +305,18 @@ def _read(config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, in_mem
     else:
         raise ConfigError(f"config: is a {type(config).__name__}, expected a path, a mapping, or a configuration")
     if in_memory:
-        asked = mapping.get("data")
-        if not (isinstance(asked, Mapping) and asked.get("name") == IN_MEMORY):
+        section = mapping.get("data")
+        if not (isinstance(section, Mapping) and section.get("name") == IN_MEMORY):
             mapping["data"] = {"name": IN_MEMORY}
     return parse_config(mapping, source=source)
 
 
-def _dataset_in_memory(data: Examples, test: Examples | None, class_names: Sequence[str] | None) -> Dataset:
-    images, labels = _pair(data, "data")
-    num_validation = None
-    names = ("data", "data") if test is None else ("data", "test")
-    if test is not None:
-        train_images, train_labels, (test_images, test_labels) = images, labels, _pair(test, "test")
-    else:
-        if images.ndim == 0 or labels.ndim == 0 or len(images) != len(labels):
-            raise DataError(f"data: there are images of shape {images.shape}, and labels of shape {labels.shape}.")
-        splits = np.array([split_by_name(str(place)) for place in range(len(images))])
-        places = {split: np.flatnonzero(splits == split) for split in ("train", "validation", "test")}
-        if not places["train"].size or not places["test"].size:
-            raise DataError(f"data: {len(images)} examples are too few to take test examples out of them. Give test=…")
-        for_training = np.concatenate([places["train"], places["validation"]])
-        train_images, train_labels = images[for_training], labels[for_training]
-        test_images, test_labels = images[places["test"]], labels[places["test"]]
-        num_validation = len(places["validation"])
-    arrays = {
-        "train_images": (f"the images of {names[0]}", train_images),
-        "train_labels": (f"the labels of {names[0]}", train_labels),
-        "test_images": (f"the images of {names[1]}", test_images),
-        "test_labels": (f"the labels of {names[1]}", test_labels),
-    }
-    if class_names is not None:
-        arrays[CLASS_NAMES] = ("class_names", np.array(class_names))
-    if num_validation is not None:
-        arrays[NUM_VALIDATION] = ("data", np.array(num_validation))
-    return dataset_of_arrays(IN_MEMORY, "arrays in memory", arrays)
-
-
-def _dataset_to_evaluate(data: Examples, trained: TrainedRun) -> Dataset:
-    images, labels = _pair(data, "data")
-    split = split_of_arrays(("the images of data", images), ("the labels of data", labels))
-    dataset = build_dataset(IN_MEMORY, "arrays in memory", {SplitName.TEST: split}, trained.class_names)
-    require_fitting_images(trained, dataset)
-    return dataset
-
-
-def _pair(examples: Examples, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    if not isinstance(examples, tuple | list) or len(examples) != 2:
-        raise DataError(f"{name}: expected a pair of arrays, (images, labels).")
-    # Not as a mapped file, of which a part would be taken for the whole.
-    images, labels = (np.ascontiguousarray(array).view(np.ndarray) for array in examples)
-    return images, labels
-
-
-def _number_of_workers(workers: int) -> int:
+def _worker_count(workers: int | None) -> int:
+    if workers is None:
+        return available_processors()
     if isinstance(workers, bool) or not isinstance(workers, int) or not 0 <= workers <= 4096:
         raise ConfigError(f"workers: {workers!r} is not a whole number from 0 to 4096")
     return workers
-
-
-def _choice(name: str, value: str, known: Sequence[str]) -> str:
-    if value not in known:
-        raise ConfigError(f"{name}: {value!r} is none of {', '.join(known)}")
-    return value
 
 
 def _report(figures: Mapping[str, Any]) -> Report:

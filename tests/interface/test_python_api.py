@@ -28,7 +28,7 @@ TRAIN, TEST = noise_examples(60), noise_examples(20, seed=1)
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_its_own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> partrain.Run:
     return partrain.train(CONFIG, data=TRAIN, test=TEST, workers=0, run_dir=folder, quiet=True)
 
 
-def test_arrays_in_memory_train_to_the_bits_of_the_same_files(tmp_path: Path) -> None:
+def test_training_on_arrays_is_bit_for_bit_that_on_files_with_the_same_content(tmp_path: Path) -> None:
     write_idx_folder(tmp_path / "idx", TRAIN, TEST)
     digests = {}
     for workers in (0, 2):
@@ -52,7 +52,7 @@ def test_arrays_in_memory_train_to_the_bits_of_the_same_files(tmp_path: Path) ->
     assert len(set(digests.values())) == 1, digests
 
 
-def test_metrics_summary_and_configuration_are_the_runs(run: partrain.Run) -> None:
+def test_metrics_summary_and_configuration_are_read_from_the_run(run: partrain.Run) -> None:
     assert [row["step"] for row in run.metrics if "train/loss" in row] == [3]
     assert run.summary["steps"] == 3
     assert run.config.data.name == "memory"
@@ -60,7 +60,7 @@ def test_metrics_summary_and_configuration_are_the_runs(run: partrain.Run) -> No
     assert repr(run) == f"partrain.open_run({str(run.path)!r})"
 
 
-def test_evaluation_is_the_one_of_the_training(run: partrain.Run) -> None:
+def test_evaluation_agrees_with_the_one_of_the_training(run: partrain.Run) -> None:
     report = run.evaluate(workers=0)
     assert report.accuracy == run.summary["test"]["accuracy"] == (report.labels == report.predictions).mean()
     assert report.loss == run.summary["test"]["loss"]
@@ -70,7 +70,7 @@ def test_evaluation_is_the_one_of_the_training(run: partrain.Run) -> None:
     assert run.evaluate("validation", workers=0).labels.tolist() == TRAIN[1][50:].tolist()
 
 
-def test_opened_run_evaluates_what_it_is_given_and_says_that_its_own_data_is_gone(run: partrain.Run) -> None:
+def test_opened_run_evaluates_other_data_but_no_longer_has_its_own(run: partrain.Run) -> None:
     before = sorted(path.name for path in run.path.iterdir())
     opened = partrain.open_run(run.path, quiet=True)
     report = opened.evaluate(data=TEST, workers=0)
@@ -81,7 +81,7 @@ def test_opened_run_evaluates_what_it_is_given_and_says_that_its_own_data_is_gon
         opened.evaluate(workers=0)
 
 
-def test_predictions_are_those_of_the_evaluation(run: partrain.Run) -> None:
+def test_predictions_agree_with_the_evaluation(run: partrain.Run) -> None:
     report = run.evaluate(workers=0)
     np.testing.assert_array_equal(run.predict(TEST[0]), report.predictions)
     np.testing.assert_array_equal(run.predict(TEST[0][:, None].astype(np.float32)), report.predictions)
@@ -91,13 +91,13 @@ def test_predictions_are_those_of_the_evaluation(run: partrain.Run) -> None:
     assert run.predict(TEST[0][:0]).shape == (0,)
 
 
-def test_class_names_go_with_the_run(tmp_path: Path) -> None:
+def test_class_names_are_kept_in_the_run(tmp_path: Path) -> None:
     names = [f"class {k}" for k in range(10)]
     run = partrain.train(CONFIG, data=TRAIN, class_names=names, workers=0, run_dir=tmp_path / "r", quiet=True)
     assert partrain.open_run(tmp_path / "r").class_names == tuple(names) == run.evaluate(workers=0).class_names
 
 
-def test_without_test_examples_some_are_taken_out_whatever_comes_after_them(tmp_path: Path) -> None:
+def test_held_out_examples_do_not_depend_on_examples_appended_later(tmp_path: Path) -> None:
     images, labels = noise_examples(200)
     sets = []
     for num in (150, 200):
@@ -131,23 +131,23 @@ def test_without_test_examples_some_are_taken_out_whatever_comes_after_them(tmp_
         ({"data": TRAIN, "class_names": ["a", "a"]}, "the name 'a' stands twice"),
         ({"data": TRAIN, "workers": -1}, "workers: -1 is not a whole number"),
         ({"data": TRAIN, "run_dir": "."}, "exists already"),
-        ({"test": TEST}, "test and class_names go with data"),
+        ({"test": TEST}, "test and class_names require data"),
         ({}, "data: this key is needed"),
     ],
 )
-def test_what_cannot_be_used_is_one_message(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_invalid_argument_is_one_message(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises((DataError, ConfigError, RunError), match=message):
         partrain.train(CONFIG, quiet=True, **arguments)
     assert not list(tmp_path.rglob("run.json"))
 
 
 @pytest.mark.parametrize("config", ["missing.yaml", {"network": 3}, 7])
-def test_configuration_that_is_none(config: Any) -> None:
+def test_invalid_configuration_is_an_error(config: Any) -> None:
     with pytest.raises(ConfigError):
         partrain.train(config, data=TRAIN)
 
 
-def test_images_that_do_not_fit(run: partrain.Run) -> None:
+def test_images_that_do_not_fit_the_network_are_an_error(run: partrain.Run) -> None:
     for images, message in (
         (TEST[0][0], r"have shape \(28, 28\), expected \(N, 1, 28, 28\) or \(N, 28, 28\)"),
         (TEST[0] / 255, "Multiply it by 255"),
@@ -175,7 +175,7 @@ def test_command_line_says_that_the_data_was_in_memory(call_partrain: Any, run: 
         assert "were arrays of the Python program that trained" in result.stderr
 
 
-def test_ctrl_c_saves_the_run_and_is_raised_and_handlers_are_put_back(tmp_path: Path) -> None:
+def test_ctrl_c_saves_the_run_and_raises_and_handlers_are_restored(tmp_path: Path) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     config = CONFIG | {"training": CONFIG["training"] | {"epochs": 100_000}, "logging": {"every_steps": 1}}
 
@@ -205,8 +205,8 @@ print(run.predict(images[:3]).shape)
 
 
 @pytest.mark.parametrize("how", ["a script without a guard", "standard input"])
-def test_program_is_not_run_again_by_the_workers(tmp_path: Path, how: str) -> None:
-    """An interpreter that reads its program from a terminal has no file that could be run again, nor has a notebook."""
+def test_workers_do_not_run_the_calling_program(tmp_path: Path, how: str) -> None:
+    """A notebook, or a program from standard input, has no file that workers could import."""
     program = PROGRAM.replace("{config}", repr(CONFIG))
     (tmp_path / "script.py").write_text(program)
     command = [sys.executable, "script.py"] if how.startswith("a script") else [sys.executable, "-"]
@@ -223,7 +223,7 @@ def test_program_is_not_run_again_by_the_workers(tmp_path: Path, how: str) -> No
     assert ended.stdout == "once\n(3,)\n"
 
 
-def test_importing_partrain_imports_nothing_more() -> None:
+def test_import_of_partrain_imports_no_dependency() -> None:
     program = (
         "import sys, partrain; before = set(sys.modules); dir(partrain); partrain.__version__; "
         "assert not {'numpy', 'pydantic', 'numba'} & set(sys.modules); partrain.train; assert 'numpy' in sys.modules; "
@@ -232,7 +232,7 @@ def test_importing_partrain_imports_nothing_more() -> None:
     subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=60)
 
 
-def test_what_is_not_there_is_an_attribute_error() -> None:
+def test_unknown_name_is_an_attribute_error() -> None:
     assert {"train", "open_run", "Run", "Report"} <= set(dir(partrain))
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         partrain.trian  # type: ignore[attr-defined]  # noqa: B018

@@ -1,0 +1,105 @@
+"""Data sets made from arrays in memory, for the Python API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION, dataset_of_arrays, split_of_arrays
+from partrain.data.dataset import Dataset, build_dataset
+from partrain.data.picture_folder import split_by_name
+from partrain.data.split_name import SplitName
+from partrain.errors import DataError
+
+# Images and labels.
+Examples = tuple[ArrayLike, ArrayLike]
+
+# The name of data sets in memory, in the configuration and in messages.
+IN_MEMORY = "memory"
+
+
+def training_data(data: Examples, test: Examples | None, class_names: Sequence[str] | None) -> Dataset:
+    """Return a data set to train on.
+
+    Parameters
+    ----------
+    data : images and labels to train on and to validate with; without `test`, also to test with.
+    test : images and labels to test with.
+    class_names : the name of each class; by default its number.
+
+    Raises
+    ------
+    DataError
+        The arrays cannot be used.
+    """
+    images, labels = _as_arrays(data, "data")
+    if test is not None:
+        test_images, test_labels = _as_arrays(test, "test")
+        arrays = _named_arrays(images, labels, "data", test_images, test_labels, "test")
+    else:
+        indices = _split_indices(images, labels)
+        # Validation examples come after the training examples.
+        train = np.concatenate([indices["train"], indices["validation"]])
+        held_out = indices["test"]
+        arrays = _named_arrays(images[train], labels[train], "data", images[held_out], labels[held_out], "data")
+        arrays[NUM_VALIDATION] = ("data", np.array(len(indices["validation"])))
+    if class_names is not None:
+        arrays[CLASS_NAMES] = ("class_names", np.array(class_names))
+    return dataset_of_arrays(IN_MEMORY, "arrays in memory", arrays)
+
+
+def evaluation_data(data: Examples, class_names: Sequence[str]) -> Dataset:
+    """Return a data set to evaluate: all examples are its test split.
+
+    Parameters
+    ----------
+    data : images and labels.
+    class_names : the names of the classes that the network was trained on.
+
+    Raises
+    ------
+    DataError
+        The arrays cannot be used.
+    """
+    images, labels = _as_arrays(data, "data")
+    split = split_of_arrays(("the images of data", images), ("the labels of data", labels))
+    return build_dataset(IN_MEMORY, "arrays in memory", {SplitName.TEST: split}, tuple(class_names))
+
+
+def _split_indices(images: NDArray[Any], labels: NDArray[Any]) -> dict[str, NDArray[np.int64]]:
+    """Divide examples into splits by a hash of their index, so that appended examples move no other."""
+    if images.ndim == 0 or labels.ndim == 0 or len(images) != len(labels):
+        raise DataError(f"data: there are images of shape {images.shape}, and labels of shape {labels.shape}.")
+    splits = np.array([split_by_name(str(index)) for index in range(len(images))])
+    indices = {split: np.flatnonzero(splits == split) for split in ("train", "validation", "test")}
+    if not indices["train"].size or not indices["test"].size:
+        raise DataError(f"data: {len(images)} examples are too few to hold some out for testing. Give test=…")
+    return indices
+
+
+def _named_arrays(
+    train_images: NDArray[Any],
+    train_labels: NDArray[Any],
+    train_name: str,
+    test_images: NDArray[Any],
+    test_labels: NDArray[Any],
+    test_name: str,
+) -> dict[str, tuple[str, NDArray[Any]]]:
+    """Return arrays as `dataset_of_arrays` takes them, with the name of each in messages."""
+    return {
+        "train_images": (f"the images of {train_name}", train_images),
+        "train_labels": (f"the labels of {train_name}", train_labels),
+        "test_images": (f"the images of {test_name}", test_images),
+        "test_labels": (f"the labels of {test_name}", test_labels),
+    }
+
+
+def _as_arrays(examples: Examples, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    if not isinstance(examples, tuple | list) or len(examples) != 2:
+        raise DataError(f"{name}: expected a pair of arrays, (images, labels).")
+    # Views as plain arrays: a memory-mapped array could be a part of its file, and would be taken for the whole file.
+    images, labels = (np.ascontiguousarray(array).view(np.ndarray) for array in examples)
+    return images, labels
