@@ -41,7 +41,7 @@ try:
     from partrain.parallel.workers import timeouts
 except KeyboardInterrupt:
     sys.exit(130)
-timeouts.LEAST_SECONDS, timeouts.GENEROSITY = 3.0, 10.0
+timeouts.MIN_SECONDS, timeouts.SAFETY_FACTOR = 3.0, 10.0
 sys.exit(main())
 """
 # How often a program is left alone after some faults, and how long it may then take: many times what is expected.

@@ -12,7 +12,8 @@ from typing import Any
 from partrain.bench.trial import LEAST_CALLS, Trial
 from partrain.data.split_name import SplitName
 from partrain.parallel.workers.commands import Command, Operation
-from partrain.parallel.workers.pool import ComputeGroup, WorkerPool
+from partrain.parallel.workers.compute_group import ComputeGroup
+from partrain.parallel.workers.pool import WorkerPool
 
 # In the order of a step. What `wait` is: see `measure_phases`.
 PHASES = ("prepare", "dispatch", "compute", "wait", "update", "logging")

@@ -20,7 +20,7 @@ from partrain.parallel.compute_resources import RankConnection, compute_resource
 from partrain.parallel.mpi.exchange import Message
 from partrain.parallel.mpi.ranked_group import RankedGroup
 from partrain.parallel.workers.commands import Command, Operation
-from partrain.parallel.workers.pool import ComputeGroup
+from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.store.metrics_log import MetricsLog
 from partrain.store.run_paths import RunPaths
 from partrain.system.messages import Messages

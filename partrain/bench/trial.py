@@ -19,7 +19,9 @@ from partrain.network.adam import Adam
 from partrain.parallel.compute_resources import ComputeResources
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.commands import Command, Operation
-from partrain.parallel.workers.pool import ComputeGroup, Inline, WorkerPool
+from partrain.parallel.workers.compute_group import ComputeGroup
+from partrain.parallel.workers.in_process_group import InProcessGroup
+from partrain.parallel.workers.pool import WorkerPool
 from partrain.store.metrics_log import MetricsLog
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
@@ -137,7 +139,7 @@ class Trial:
         self.resources = resources
         self.plan, self.arrays, self.training, self.messages = plan, arrays, training, messages
         self._interruption = interruption
-        self.inline = Inline(resources.computation)
+        self.inline = InProcessGroup(resources.computation)
         self.trainer = Trainer(plan, arrays, log)
         self.num_tiles = plan.tiling.num_tiles(self.trainer.num_examples)
         self.warm_up()

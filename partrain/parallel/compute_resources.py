@@ -19,8 +19,8 @@ from partrain.parallel.memory_plan import check_memory
 from partrain.parallel.mpi.ranked_group import RankedGroup, Ranks
 from partrain.parallel.required_kernels import required_kernels
 from partrain.parallel.shared_splits import share_splits
+from partrain.parallel.workers.compute_group import ComputeGroup, start_group
 from partrain.parallel.workers.fork_server import end_fork_server
-from partrain.parallel.workers.pool import ComputeGroup, start_group
 from partrain.parallel.workers.tile_computer import Computation
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.messages import Messages

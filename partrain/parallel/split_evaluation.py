@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
 from partrain.parallel.workers.commands import Command, Operation
-from partrain.parallel.workers.pool import ComputeGroup
+from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.parallel.workers.tiles import Tiling
 
 # Tiles a command: few enough that workers end at about the same time, enough that commands cost nothing.

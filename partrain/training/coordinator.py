@@ -19,7 +19,7 @@ from partrain.network.adam import Adam
 from partrain.network.clipping import gradient_norms
 from partrain.network.parameters import digest
 from partrain.parallel.split_evaluation import Evaluation, evaluate_split
-from partrain.parallel.workers.pool import ComputeGroup
+from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.store.checkpoint import FIRST_MOMENT_PREFIX, SECOND_MOMENT_PREFIX, Checkpoint
 from partrain.store.metrics_log import MetricsLog
 from partrain.store.run_directory import RunDirectory

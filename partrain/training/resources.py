@@ -15,8 +15,8 @@ from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.errors import ConfigError
 from partrain.parallel.compute_resources import RankConnection, compute_resources
+from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.parallel.workers.fork_server import start_fork_server
-from partrain.parallel.workers.pool import ComputeGroup
 from partrain.parallel.workers.tiles import Tiling
 from partrain.store.run_directory import RunDirectory
 from partrain.system.detached_work import finish_apart

@@ -17,7 +17,7 @@ from partrain.errors import FailedRun
 from partrain.network.adam import Adam
 from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
 from partrain.parallel.workers.commands import Command, Operation
-from partrain.parallel.workers.pool import ComputeGroup
+from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.system.fault_injection import kill_point
 from partrain.system.shared_arrays import SharedArrays
 from partrain.training.plan import TrainingPlan

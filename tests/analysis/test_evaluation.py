@@ -191,13 +191,13 @@ def test_long_evaluation_reports_progress(call_partrain: Call, run: Path, monkey
 
 
 def test_signal_ends_an_evaluation(call_partrain: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class SignallingGroup(pool.Inline):
+    class SignallingGroup(pool.InProcessGroup):
         def run(self, commands: Any) -> None:
             super().run(commands)
             signal.raise_signal(signal.SIGINT)
 
     (run / "evaluation-test.json").unlink()
-    monkeypatch.setattr(pool, "Inline", SignallingGroup)
+    monkeypatch.setattr(pool, "InProcessGroup", SignallingGroup)
     result = call_partrain("evaluate", run, "--workers", 0)
     assert (result.exit_code, result.stdout) == (130, "")
     assert not (run / "evaluation-test.json").exists()

@@ -29,7 +29,7 @@ IMPATIENT = """
 import sys
 from partrain.interface.command_line import main
 from partrain.parallel.workers import timeouts
-timeouts.LEAST_SECONDS, timeouts.GENEROSITY = 1.0, 1.0
+timeouts.MIN_SECONDS, timeouts.SAFETY_FACTOR = 1.0, 1.0
 sys.exit(main())
 """
 
@@ -224,7 +224,7 @@ def test_killed_fork_server_changes_no_bit(start_partrain: Start, tmp_path: Path
     assert kill(*process.fork_servers()) == 1
     assert kill(workers[0]) == 1
     result = process.wait()
-    assert "worker 0 died, it is not known of what" in result.stderr
+    assert "worker 0 died of an unknown cause" in result.stderr
     assert outcome(tmp_path / result.run) == outcome(undisturbed_long)
 
 

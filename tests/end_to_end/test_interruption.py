@@ -225,21 +225,14 @@ def test_signal_while_the_workers_are_being_ended_does_not_hang(
     program = """
 import signal, sys
 from partrain.interface.command_line import main
-from partrain.parallel.workers.pool import WorkerPool
+from partrain.parallel.workers.worker_handle import WorkerHandle
 
-class SignallingPipe:
-    def __init__(self, pipe):
-        self.pipe = pipe
-    def close(self):
-        self.pipe.close()
+def close_and_signal(worker):
+    close_pipes(worker)
+    if worker.number == 0:
         signal.raise_signal(signal.SIGTERM)
 
-def close(pool):
-    first = next(iter(pool._workers.values()))
-    first.commands = SignallingPipe(first.commands)
-    close_pool(pool)
-
-close_pool, WorkerPool.close = WorkerPool.close, close
+close_pipes, WorkerHandle.close_pipes = WorkerHandle.close_pipes, close_and_signal
 sys.exit(main(sys.argv[1:]))
 """
     arguments = ("--config", small_config(), "--workers", 3, "--runs-dir", "runs")

@@ -22,7 +22,7 @@ from partrain.errors import FailedRun
 from partrain.parallel import compute_resources
 from partrain.parallel.workers import pool
 from partrain.parallel.workers.fork_server import fork_server_pid
-from partrain.parallel.workers.pool import Inline
+from partrain.parallel.workers.in_process_group import InProcessGroup
 from partrain.store import checkpoint
 from partrain.store.checkpoint_directory import CheckpointDirectory
 from partrain.store.metrics_log import MetricsLog
@@ -339,12 +339,12 @@ def test_value_that_is_not_finite_is_named_with_its_layer(
     place: Any,
     named: str,
 ) -> None:
-    class SpoilingGroup(Inline):
+    class SpoilingGroup(InProcessGroup):
         def run(self, commands: Any) -> None:
             super().run(commands)
             self._computer._arrays[array][place] = np.inf
 
-    monkeypatch.setattr(pool, "Inline", SpoilingGroup)
+    monkeypatch.setattr(pool, "InProcessGroup", SpoilingGroup)
     _, message = failed_run(call_partrain, tmp_path, "--config", small_config(), "--workers", 0)
     assert re.match(f"step 1: {named} is not finite", message)
 
@@ -355,11 +355,11 @@ def test_failed_run_says_why_in_its_log(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class FailingGroup(Inline):
+    class FailingGroup(InProcessGroup):
         def run(self, commands: Any) -> None:
             raise FailedRun("the group failed")
 
-    monkeypatch.setattr(pool, "Inline", FailingGroup)
+    monkeypatch.setattr(pool, "InProcessGroup", FailingGroup)
     run, message = failed_run(call_partrain, tmp_path, "--config", small_config(), "--workers", 0)
     assert message == "the group failed"
     assert "error: the group failed" in (run / "train.log").read_text()
@@ -371,11 +371,11 @@ def test_defect_of_the_program_keeps_its_traceback_and_the_run_its_checkpoint(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class DefectiveGroup(Inline):
+    class DefectiveGroup(InProcessGroup):
         def run(self, commands: Any) -> None:
             raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(pool, "Inline", DefectiveGroup)
+    monkeypatch.setattr(pool, "InProcessGroup", DefectiveGroup)
     with pytest.raises(ZeroDivisionError):
         call_partrain("--config", small_config(), "--workers", 0, "--runs-dir", tmp_path / "runs")
     (run,) = (tmp_path / "runs").iterdir()

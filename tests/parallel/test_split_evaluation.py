@@ -11,7 +11,8 @@ from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
 from partrain.parallel.split_evaluation import Evaluation, evaluate_split
 from partrain.parallel.workers.commands import Command, Operation
-from partrain.parallel.workers.pool import Inline, WorkerPool
+from partrain.parallel.workers.in_process_group import InProcessGroup
+from partrain.parallel.workers.pool import WorkerPool
 from partrain.parallel.workers.tile_computer import Computation
 from partrain.parallel.workers.tiles import Tiling
 
@@ -82,7 +83,7 @@ def test_who_follows_an_evaluation_hears_of_each_round_and_can_stop_it() -> None
 
 def test_confidence_is_the_probability_of_the_predicted_class(make_computation: Callable[..., Computation]) -> None:
     computation = make_computation(kernels="loops", dtype="float64", tile=60)
-    result = evaluate_split(Inline(computation), computation.arrays, SplitName.TRAIN, Tiling(60))
+    result = evaluate_split(InProcessGroup(computation), computation.arrays, SplitName.TRAIN, Tiling(60))
     right = result.predictions_N == result.labels_N
     assert 0 < right.sum() < 60
     np.testing.assert_allclose(result.confidences_N[right], np.exp(-result.losses_N[right]), rtol=1e-12)
@@ -102,7 +103,7 @@ def test_workers_evaluate_to_the_bits_of_the_coordinator(
 ) -> None:
     computation = make_computation(num_test=1000)
     split = SplitName.TEST
-    expected = evaluate_split(Inline(computation), computation.arrays, split, computation.tiling)
+    expected = evaluate_split(InProcessGroup(computation), computation.arrays, split, computation.tiling)
     computation.arrays["losses"][:] = computation.arrays["confidences"][:] = -1
     pool = WorkerPool(num_workers, computation, max_restarts=0, log=pytest.fail)
     try:
@@ -119,7 +120,7 @@ def test_evaluation_does_not_depend_on_the_tile_but_for_rounding(
     evaluations = []
     for kernels, dtype, tile in (("loops", "float64", 1), ("fast", "float32", 3), ("fast", "float32", 16)):
         computation = make_computation(kernels=kernels, dtype=dtype, tile=tile)
-        evaluations.append(evaluate_split(Inline(computation), computation.arrays, split, Tiling(tile)))
+        evaluations.append(evaluate_split(InProcessGroup(computation), computation.arrays, split, Tiling(tile)))
     for result in evaluations[1:]:
         assert result.loss == pytest.approx(evaluations[0].loss, rel=1e-5)
         assert result.accuracy == evaluations[0].accuracy
@@ -130,7 +131,7 @@ def test_loss_is_the_mean_cross_entropy_of_the_softmax(make_computation: Callabl
     computation.arrays["parameters"][:] = 0
     bias = np.linspace(-1, 1, 10)
     computation.network.parameters.views(computation.arrays["parameters"])["dense2.bias"][:] = bias
-    result = evaluate_split(Inline(computation), computation.arrays, SplitName.TRAIN, Tiling(60))
+    result = evaluate_split(InProcessGroup(computation), computation.arrays, SplitName.TRAIN, Tiling(60))
     labels = computation.arrays["train.labels"]
     expected = np.log(np.exp(bias).sum()) - bias[labels].mean()
     assert result.loss == pytest.approx(expected, rel=1e-12)

@@ -16,7 +16,7 @@ from partrain.errors import FailedRun
 from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import CHECK, SEQUENCE, SIGNAL, Message, exchanged_arrays, lay_out
 from partrain.parallel.workers.commands import Command, Operation
-from partrain.parallel.workers.pool import ComputeGroup
+from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.signals import Interruption
 

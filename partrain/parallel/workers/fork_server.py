@@ -1,6 +1,6 @@
-"""The fork server of `multiprocessing`: it has loaded modules and kernels once, and every worker has them from birth.
+"""The fork server of `multiprocessing`: it loads modules and kernels once, and every worker inherits them.
 
-It takes a second to start, and nothing here needs Numba: so it can be started before this process loads Numba itself.
+It takes a second to start. Nothing here needs Numba, so it can be started before this process loads Numba itself.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from partrain.parallel.mpi.launcher import launcher_variables
 from partrain.system.parent_death import PARENT_VARIABLE
 from partrain.system.signals import SIGNALS_OF_RANKS
 
-# How long a process may take to be gone after it was killed. It takes milliseconds, unless a disk or a file system
-# that does not answer holds it in the kernel.
+# How long a killed process may take to disappear. It takes milliseconds, unless the kernel holds the process because a
+# disk or a file system does not answer.
 KILLED_SECONDS = 60.0
 
-# Tells the fork server which kernels to load (parallel.workers.preload), as "set:dtype".
+# Tells the fork server which kernels to load, as "set:dtype" (see parallel.workers.preload).
 PRELOAD_VARIABLE = "PARTRAIN_PRELOAD_KERNELS"
 
-# By its name, for importing it here would do to the coordinator what it does to the fork server. The fork server
-# passes over a name that it cannot import, without a word: so a worker says whether it found the module.
+# A name and not the module: importing it here would change the coordinator. The fork server silently ignores a module
+# that it cannot import, so each worker reports whether the module was loaded.
 PRELOAD_MODULE = "partrain.parallel.workers.preload"
 
 THREAD_VARIABLES = (
@@ -41,16 +41,17 @@ THREAD_VARIABLES = (
 
 
 def start_fork_server(kernels: str, dtype: str) -> None:
-    """Start the fork server, if it does not run yet; it loads its modules and kernels while the caller goes on.
+    """Start the fork server if it does not run; it loads its modules and kernels in the background.
 
-    Kernels that are not in the cache yet it does not load. Who compiles them ends it by `end_fork_server`.
+    It loads only kernels that are in the cache. A caller that compiles kernels afterwards must end the fork server
+    with `end_fork_server`.
 
     Parameters
     ----------
-    kernels, dtype : the kernel set, and the floating-point type, that the workers will need.
+    kernels, dtype : the kernel set and the floating-point type that the workers will need.
     """
     if "forkserver" in multiprocessing.get_all_start_methods():
-        with conditions_for_children(kernels, dtype):
+        with child_environment(kernels, dtype):
             forkserver.set_forkserver_preload([PRELOAD_MODULE])
             forkserver.ensure_running()
 
@@ -62,20 +63,20 @@ def fork_server_pid() -> int | None:
 
 
 def kill_fork_server() -> None:
-    """Kill the fork server, if there is one; its children live on, and the next start of a worker makes another."""
+    """Kill the fork server, if there is one. Its children survive; the next start of a worker starts a new one."""
     if (pid := fork_server_pid()) is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def end_fork_server() -> None:
-    """Kill the fork server, and return when `multiprocessing` can see that it is dead: only then it makes another.
+    """Kill the fork server, and return when `multiprocessing` can see that it is dead; only then it starts a new one.
 
-    A killed process loses its files some time before; on a busy machine that can be a second.
+    A killed process closes its files some time before it can be waited for; on a busy machine that can be a second.
     """
     kill_fork_server()
     deadline = time.monotonic() + KILLED_SECONDS
-    # Seen, and left for `multiprocessing` to see.
+    # WNOWAIT leaves the exit status for `multiprocessing` to collect.
     with contextlib.suppress(ChildProcessError):
         while (pid := fork_server_pid()) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             if time.monotonic() > deadline:
@@ -84,18 +85,18 @@ def end_fork_server() -> None:
 
 
 @contextlib.contextmanager
-def conditions_for_children(kernels: str, dtype: str) -> Iterator[None]:
-    """What the fork server and its workers find at birth, and the coordinator only while it starts them."""
+def child_environment(kernels: str, dtype: str) -> Iterator[None]:
+    """Change this process, for as long as it starts children, to what the fork server and workers should inherit."""
     environment = dict.fromkeys(THREAD_VARIABLES, "1")
     environment[PRELOAD_VARIABLE] = f"{kernels}:{dtype}"
     environment[PARENT_VARIABLE] = str(os.getpid())
     not_inherited = launcher_variables(os.environ)
     before = {name: os.environ.get(name) for name in (*environment, *not_inherited)}
-    # The resource tracker is started first: its start unblocks signals.
+    # The resource tracker must run before signals are blocked: its start unblocks them.
     multiprocessing.resource_tracker.ensure_running()
-    # A signal to the process group must not kill a child before it can ignore it.
+    # A signal to the process group must not kill a child before the child can ignore it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_OF_RANKS)
-    # Workers need nothing of the main program; `multiprocessing` would run its file once more in each.
+    # Workers need nothing of the main program, but `multiprocessing` would run its file once more in each of them.
     main_program = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:

@@ -1,7 +1,7 @@
-"""What coordinator and workers tell each other in shared memory: commands, and that they have been carried out.
+"""Mailboxes in shared memory: the coordinator posts commands, and workers answer when they have carried them out.
 
-kernels.ipc.mailbox defines the protocol. A sleeping process is woken through its pipe; the end of the pipe also shows
-that the other process is gone.
+The module kernels.ipc.mailbox defines the protocol. Pipes wake sleeping processes, and their end of file shows that the
+other process has died.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from numpy.typing import NDArray
 from partrain.kernels.ipc import mailbox
 from partrain.system.shared_arrays import ArraySpec, SharedArrays
 
-# What goes through a pipe to wake somebody.
+# The message through a pipe that wakes a process.
 WAKE = b"W"
-# How often one gives way before one asks what time it is: not much longer than 50 microseconds, if nobody comes.
+# How often a spinning process yields between two looks at the clock: about 50 microseconds, if no other process runs.
 TURNS = 16
 
 
 class Mailboxes:
-    """The coordinator's side.
+    """The coordinator's side of all mailboxes.
 
     Parameters
     ----------
-    num_workers : how many boxes there are; workers are counted from 0.
+    num_workers : the number of boxes; workers are counted from 0.
 
     Attributes
     ----------
-    arrays : for the workers' `Mailbox`.
+    arrays : what each worker's `Mailbox` is made of.
 
     Raises
     ------
     ResourceError
-        The memory cannot be had.
+        There is too little memory.
     """
 
     KERNELS = (mailbox.post, mailbox.await_answer, mailbox.say)
@@ -45,49 +45,49 @@ class Mailboxes:
         self._boxes = self.arrays["boxes"]
 
     def clear(self, worker: int) -> None:
-        """Forget a command that has not been answered. There is no process that could still answer."""
+        """Discard an unanswered command. The worker that had it must be dead."""
         box = mailbox.box_of(worker)
         self._boxes[[box + mailbox.DONE, box + mailbox.TAKEN]] = self._boxes[box + mailbox.POSTED]
         self._boxes[box + mailbox.ASLEEP] = False
 
     def post(self, worker: int, command: Sequence[int], *, more_follows: bool = False) -> bool:
-        """Give a worker, which has no command, its next one; return whether it is to be woken.
+        """Give a worker its next command; return whether the worker sleeps and must be woken.
 
         Parameters
         ----------
-        worker : its number.
-        command : what the worker gets: `kernels.ipc.mailbox.FIELDS` numbers.
-        more_follows : whether it shall stay awake for a moment after this one.
+        worker : its number; it has no command.
+        command : `kernels.ipc.mailbox.FIELDS` numbers.
+        more_follows : whether the worker should spin for a moment after this command.
         """
-        must_wake: bool = mailbox.post(self._boxes, mailbox.box_of(worker), more_follows, tuple(map(int, command)))
+        must_wake: bool = mailbox.post(self._boxes, mailbox.box_of(worker), more_follows, tuple(command))
         return must_wake
 
     def take_answer(self, turns: int = 0) -> int | None:
-        """Take an answer, if there is one or if one comes in a moment of TURNS; return whose it is."""
+        """Take an answer; return the number of its worker, or None if no answer comes within `turns` yields."""
         worker: int = mailbox.await_answer(self._boxes, self._num_workers, turns)
         return None if worker < 0 else worker
 
-    def say_asleep(self, asleep: bool) -> None:
-        """Say whether who answers must wake the coordinator. Before it sleeps, it looks for answers once more."""
+    def set_asleep(self, asleep: bool) -> None:
+        """Tell workers whether an answer must wake the coordinator. After True, look for answers before sleeping."""
         mailbox.say(self._boxes, mailbox.COORDINATOR_ASLEEP, asleep)
 
     def close(self) -> None:
-        """Close what workers are given at their start."""
+        """Close the arrays; no further worker can be given them."""
         self.arrays.close()
 
 
 class Mailbox:
-    """A worker's side.
+    """A worker's side of its mailbox.
 
     Parameters
     ----------
     arrays : those of the coordinator's `Mailboxes`.
     worker : its number.
-    calls : in whose first element something else may be announced, which is no command.
+    calls : calls for help with an update are announced in its first element (see `UpdateHelper`).
 
     Attributes
     ----------
-    more_follows : what was said with the last command.
+    more_follows : what the last command said about spinning.
     """
 
     KERNELS = (mailbox.await_news, mailbox.answer, mailbox.say)
@@ -102,7 +102,7 @@ class Mailbox:
         return self._look(0) == mailbox.COMMAND
 
     def await_command(self, answer_call: Callable[[int], object]) -> bool:
-        """Return whether there is a command, or one comes in a moment of TURNS; answer a call that comes meanwhile."""
+        """Return whether a command comes within TURNS yields. If a call for help comes first, answer it."""
         found = self._look(TURNS)
         if found == mailbox.CALL:
             self._call = int(self._calls[0])
@@ -113,12 +113,12 @@ class Mailbox:
         found: int = mailbox.await_news(self._boxes, self._box, self._number, self._calls, self._call, turns)
         return found
 
-    def say_asleep(self, asleep: bool) -> None:
-        """Say whether who posts must wake the worker. Before it sleeps, it looks for a command once more."""
+    def set_asleep(self, asleep: bool) -> None:
+        """Tell the coordinator whether a command must wake the worker. After True, look for one before sleeping."""
         mailbox.say(self._boxes, self._box + mailbox.ASLEEP, asleep)
 
     def take_command(self) -> list[int]:
-        """Return the command that is there. What was called before is over."""
+        """Return the command that has been posted. Earlier calls for help are over."""
         self._number += 1
         self._call = int(self._calls[0])
         first = self._box + mailbox.POSTED + 1
@@ -127,6 +127,6 @@ class Mailbox:
         return fields
 
     def answer(self) -> bool:
-        """Say that the command has been carried out; return whether the coordinator is to be woken."""
+        """Report that the command has been carried out; return whether the coordinator must be woken."""
         must_wake: bool = mailbox.answer(self._boxes, self._box, self._number)
         return must_wake

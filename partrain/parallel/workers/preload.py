@@ -1,7 +1,7 @@
-"""Imported by the fork server when it starts: what it has loaded, every worker has from birth.
+"""Imported by the fork server alone: every worker is born with the modules and kernels that are loaded here.
 
-For the fork server alone: it makes the process that imports it deaf to signals, and end with the coordinator. That
-comes first, for the rest takes a second, in which the fork server does not look whether it is an orphan.
+The import also makes the importing process ignore signals and end with the coordinator. That comes first, because the
+rest takes a second, in which the fork server does not notice that it is an orphan.
 """
 
 from __future__ import annotations

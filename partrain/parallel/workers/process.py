@@ -1,8 +1,8 @@
-"""A worker's process, and the certainty of its end.
+"""A worker's process, and proof of its end.
 
-`multiprocessing` hears of the end of a fork server's child from the fork server. If that was killed, it takes the
-child for dead while it lives, and may write into a later step. So an end is confirmed by the child's own process
-descriptor, where the system has them (Linux).
+`multiprocessing` learns from the fork server that a child has ended. If the fork server was killed, it reports the
+child as dead although the child may be alive, and may write into a later step. So an end is confirmed through the
+child's own process descriptor (pidfd), where the system has them (Linux).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from partrain.errors import FailedRun
 from partrain.parallel.workers.fork_server import KILLED_SECONDS, kill_fork_server
 from partrain.system.machine import num_oom_kills
 
-# How long the fork server may take to tell how its child ended; without it, the end is still certain.
+# How long the fork server may take to report the exit code of its child. The end itself is certain without it.
 EXIT_CODE_SECONDS = 1.0
 
-# What `multiprocessing` says when the fork server did not live to tell.
+# The exit code that `multiprocessing` reports if the fork server has died.
 _EXIT_CODE_UNKNOWN = 255
 
 
@@ -30,7 +30,7 @@ class WorkerProcess:
 
     Parameters
     ----------
-    process : started; it is this object's from now on.
+    process : started; this object owns it from now on.
     """
 
     def __init__(self, process: BaseProcess) -> None:
@@ -40,16 +40,16 @@ class WorkerProcess:
         self._num_oom_kills = num_oom_kills()
         self._cause: str | None = None
         self._descriptor: int | None = None
-        # Without descriptors, or if it is dead already: `_wait` then asks for the number.
+        # Fails if the system has no process descriptors, or the process is dead already; `_wait` then uses the pid.
         with contextlib.suppress(OSError, AttributeError):
             self._descriptor = os.pidfd_open(self.pid)
 
-    def end(self, patience_s: float) -> str:
-        """Return what the process died of; its pipe is closed, and if it does not end by that, it is killed.
+    def end(self, timeout_s: float) -> str:
+        """Wait for the end of the process, whose pipe is closed, and kill it after `timeout_s`; return the cause.
 
         Parameters
         ----------
-        patience_s : how long it may take to end by itself; 0: it is killed at once.
+        timeout_s : how long it may take to end by itself; 0: kill it at once.
 
         Raises
         ------
@@ -57,7 +57,7 @@ class WorkerProcess:
             It cannot be killed.
         """
         if self._cause is None:
-            was_killed = not self._wait(patience_s)
+            was_killed = not self._wait(timeout_s)
             if was_killed:
                 self._kill()
                 if not self._wait(KILLED_SECONDS):
@@ -71,7 +71,7 @@ class WorkerProcess:
 
     def _describe(self, exit_code: int | None) -> str:
         if exit_code is None:
-            return "died, it is not known of what, for the fork server did not live to tell"
+            return "died of an unknown cause, because the fork server died before it could report it"
         if exit_code < 0:
             name = signal.Signals(-exit_code).name
             out_of_memory = name == "SIGKILL" and num_oom_kills() > self._num_oom_kills
@@ -86,31 +86,31 @@ class WorkerProcess:
                 signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def _wait(self, seconds: float) -> bool:
-        """Wait for the end of the process; return whether it came."""
+        """Wait for the end of the process; return whether it has ended."""
         if self._descriptor is not None:
             return bool(wait([self._descriptor], seconds))
         deadline = time.monotonic() + seconds
         self._process.join(seconds)
-        while not self._number_is_free():
+        while not self._pid_is_free():
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.01)
         return True
 
-    def _number_is_free(self) -> bool:
+    def _pid_is_free(self) -> bool:
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return True
-        except PermissionError:  # it is another's process by now
+        except PermissionError:  # the pid belongs to a process of another user by now
             return True
         return False
 
     def _exit_code(self) -> int | None:
-        """Return the exit code of the ended process, or None if nobody knows it."""
+        """Return the exit code of the ended process, or None if it is unknown."""
         self._process.join(EXIT_CODE_SECONDS)
         if self._process.exitcode is None:
-            # The fork server is stopped, and `multiprocessing` would wait for it when this program ends.
+            # The fork server is stopped, and `multiprocessing` would wait for it at the end of this program.
             kill_fork_server()
             self._process.join()
         exit_code = self._process.exitcode

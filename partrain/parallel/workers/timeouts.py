@@ -1,32 +1,35 @@
-"""How long a worker may be silent before it counts as hung: by what such commands took so far, and generously."""
+"""How long a worker may be silent before it counts as hung."""
 
 from __future__ import annotations
 
-# A worker that has not said hello: it may have to compile the kernels, with all the others, on one processor.
+# For a worker that has not said hello. It may have to compile the kernels, together with all others on one processor.
 START_UP_SECONDS = 300.0
-# The least that is granted to a command: a machine that swaps, or serves somebody else, is slow for seconds.
-LEAST_SECONDS = 30.0
-# How many times as long as such commands took on average.
-GENEROSITY = 100.0
+# The minimum for a command. A machine that swaps, or runs other programs, is slow for seconds.
+MIN_SECONDS = 30.0
+# The limit is so many times the average duration of such a command.
+SAFETY_FACTOR = 100.0
 # The weight of the newest measurement in the running mean.
 WEIGHT = 0.1
 
 
-class Patience:
-    """The running mean of the seconds that an example takes, by operation, and what follows from it."""
+class CommandTimeouts:
+    """Derives the timeout of a command from how long such commands took so far.
+
+    It keeps the running mean of the seconds per example, for each operation.
+    """
 
     def __init__(self) -> None:
         self._mean_s: dict[int, float] = {}
 
-    def learn(self, operation: int, num_examples: int, seconds: float) -> None:
-        """Take into account that a worker took `seconds` for `num_examples`."""
+    def record(self, operation: int, num_examples: int, seconds: float) -> None:
+        """Record that a worker took `seconds` for `num_examples`."""
         measured = seconds / max(1, num_examples)
         mean = self._mean_s.get(operation, measured)
         self._mean_s[operation] = mean + WEIGHT * (measured - mean)
 
-    def limit(self, operation: int, num_examples: int) -> float:
+    def limit_s(self, operation: int, num_examples: int) -> float:
         """Return after how many seconds of silence a worker with such a command counts as hung."""
         mean = self._mean_s.get(operation)
         if mean is None:
             return START_UP_SECONDS
-        return max(LEAST_SECONDS, GENEROSITY * mean * num_examples)
+        return max(MIN_SECONDS, SAFETY_FACTOR * mean * num_examples)

@@ -1,13 +1,13 @@
-"""Waiting without falling asleep, for a moment.
+"""Spinning: waiting for a moment without going to sleep.
 
-A process that sleeps is woken by another processor, which on a virtual machine takes as long as a tenth of a small
-step, and comes back with cold caches. One that asks again and again is there at once, but takes its processor from
-whoever needs it. So no more workers compute or spin than there are processors, and the coordinator does while one of
-them waits. And who spins gives way to others: the coordinator, woken by the first worker that has finished, is let in
-by that one.
+Waking a sleeping process takes another processor; on a virtual machine that costs as much as a tenth of a small step,
+and the process comes back with cold caches. A process that spins continues at once, but occupies its processor. So at
+most as many processes compute or spin as there are processors: the coordinator spins only while a worker waits. And a
+spinning process yields the processor again and again: if two workers share one, the first that finishes lets the
+coordinator in.
 
-Where other programs want the processors, who gives way may have to wait for milliseconds until it is let in again, and
-whoever sleeps and is woken comes before them. So it is tried now and then which is faster.
+When other programs use the processors, a process that yields may wait for milliseconds until it runs again, while a
+process that sleeps is given priority when it wakes. So `SpinPolicy` measures now and then which of the two is faster.
 """
 
 from __future__ import annotations
@@ -19,57 +19,52 @@ from typing import TypeVar
 
 Answer = TypeVar("Answer")
 
-# Out of so many runs, how many are made in the one way and in the other to see which is faster.
+# Every PERIOD_RUNS runs, TRIAL_RUNS are made spinning and as many sleeping, to see which is faster.
 PERIOD_RUNS, TRIAL_RUNS = 256, 6
-# What sleeping must take of the time of spinning to be chosen: less than this, or a disturbance could decide.
-CLEARLY_LESS = 0.9
+# Sleeping is chosen if it takes less than this share of the time of spinning. Without a margin, noise would decide.
+SLEEP_MARGIN = 0.9
 
-# Longer than a worker waits for its next command where steps are short, and than a coordinator then waits for an
-# answer. Where they take longer, what a waking costs does not matter.
+# Longer than a worker waits for its next command, and the coordinator for an answer, when steps are short. When steps
+# are long, the cost of waking does not matter.
 SPIN_SECONDS = 0.002
 
 
-def spin(ask: Callable[[], Answer], seconds: float) -> Answer:
-    """Ask until there is an answer, but no longer than a moment.
+def spin(poll: Callable[[], Answer], seconds: float) -> Answer:
+    """Call `poll` until it returns something true, for at most `seconds`; return its last result.
 
     Parameters
     ----------
-    ask : returns soon, with something false if there is no answer yet; it gives way to others meanwhile.
-    seconds : the moment.
-
-    Returns
-    -------
-    What was answered at last.
+    poll : returns within microseconds, and yields the processor meanwhile.
     """
     end = time.monotonic() + seconds
-    while not (answer := ask()) and time.monotonic() < end:
+    while not (answer := poll()) and time.monotonic() < end:
         pass
     return answer
 
 
-class SpinChoice:
-    """Chooses by trial whether processes that do the same again and again wait without sleeping.
+class SpinPolicy:
+    """Decides by measurement whether processes spin or sleep during runs of the same kind.
 
     Attributes
     ----------
-    spins : whether they shall in the next run.
+    spins : whether they spin in the next run.
     """
 
     def __init__(self) -> None:
         self._seconds: list[float] = []
-        self._is_better = self.spins = True
+        self._spinning_is_faster = self.spins = True
 
-    def learn(self, seconds: float) -> None:
-        """Take into account how long the run took for which `spins` said so."""
+    def record(self, seconds: float) -> None:
+        """Record the duration of a run that followed `spins`."""
         self._seconds.append(seconds)
         num_runs = len(self._seconds)
         if num_runs == 2 * TRIAL_RUNS:
-            # Without the first of each: others still waited for it in the other way.
+            # Without the first run of each kind: in it, some processes still waited in the other way.
             spinning, sleeping = self._seconds[1:TRIAL_RUNS], self._seconds[TRIAL_RUNS + 1 :]
-            self._is_better = statistics.median(sleeping) > CLEARLY_LESS * statistics.median(spinning)
+            self._spinning_is_faster = statistics.median(sleeping) > SLEEP_MARGIN * statistics.median(spinning)
         elif num_runs == PERIOD_RUNS:
             self._seconds.clear()
         if len(self._seconds) < TRIAL_RUNS:
             self.spins = True
         else:
-            self.spins = self._is_better and num_runs >= 2 * TRIAL_RUNS
+            self.spins = self._spinning_is_faster and num_runs >= 2 * TRIAL_RUNS

@@ -1,8 +1,4 @@
-"""What a worker does: it computes tiles of the network, at the coordinator's command, until its pipe ends.
-
-A tile is a pure function of the parameters and of the indices of its examples. So it does not matter which
-worker computes it, nor how often.
-"""
+"""The main loop of a worker process: it carries out the coordinator's commands until its pipe ends."""
 
 from __future__ import annotations
 
@@ -28,10 +24,10 @@ from partrain.system.parent_death import continue_after_parent
 from partrain.system.shared_arrays import SharedArrays
 from partrain.system.signals import SIGNALS_OF_RANKS
 
-# The first byte of a reply, which one more byte, or a text, follows. There is none to a command that was carried out
-# (see `parallel.workers.mailboxes`).
+# The first byte of a reply. HELLO is followed by one more byte, ERROR by a traceback. A command that was carried out is
+# answered through the mailbox.
 HELLO, ERROR = b"H", b"E"
-# No message through a pipe is longer.
+# The maximum length of a message through a pipe.
 REPLY_BYTES = 8192
 
 
@@ -49,27 +45,27 @@ def work(
     computation: Computation,
     preload_module: str,
 ) -> None:
-    """Run a worker process: say hello, then carry out commands until their pipe ends.
+    """Run a worker process: say hello, then carry out commands until the pipe `commands` ends.
 
-    Through the pipe of replies go HELLO with whether the kernels were preloaded by the fork server, ERROR with a
-    traceback (after which the worker goes on), and what wakes the coordinator.
+    Through the pipe `replies` it sends HELLO and whether the fork server had preloaded the kernels; ERROR and a
+    traceback, after which the worker goes on; and WAKE, which wakes the coordinator.
 
     Parameters
     ----------
-    commands, replies : the worker's ends of its pipes.
-    boxes, number : those of its `Mailbox`.
-    num_workers : how many there are.
-    computation : what it computes on.
-    preload_module : by its presence is seen that the fork server has loaded the kernels.
+    commands, replies : the worker's ends of its two pipes.
+    boxes, number : the arrays of the mailboxes, and the worker's number.
+    num_workers : the number of workers in the pool.
+    computation : what the worker computes on.
+    preload_module : if this module is loaded, the fork server had preloaded the kernels.
     """
-    # Read and written as they are, for a message is never longer than one write: without the framing of `Connection`,
-    # which reads each message in two calls.
+    # No message is longer than one write, so plain reads and writes do. `Connection` would frame each message and read
+    # it in two calls.
     source, target = commands.fileno(), replies.fileno()
-    # A command may take a minute, and the coordinator may be killed meanwhile: an end of the pipe is looked for
-    # between the calls that a command consists of, too.
+    # A command may take a minute, and the coordinator may be killed meanwhile. So the worker looks for the end of the
+    # pipe also between the parts of a command.
     hang_up = select.poll()
     hang_up.register(source, 0)
-    with contextlib.suppress(ConnectionError):  # the coordinator is gone
+    with contextlib.suppress(ConnectionError):  # the coordinator has died
         try:
             was_preloaded = preload_module in sys.modules
             ignore_signals()
@@ -81,12 +77,12 @@ def work(
             helper = UpdateHelper(network, computation.arrays, number, num_workers)
             mailbox = Mailbox(boxes, number, helper.calls)
             os.write(target, HELLO + (b"1" if was_preloaded else b"0"))
-            while command := _receive(mailbox, source, helper):
+            while command := _next_command(mailbox, source, helper):
                 kill_point("worker: before computing")
                 try:
                     computer.carry_out(command, is_wanted=lambda: not hang_up.poll(0))
                 except Exception:
-                    os.write(target, _report())
+                    os.write(target, _error_message())
                 else:
                     kill_point("worker: before answering")
                     if mailbox.answer():
@@ -95,30 +91,33 @@ def work(
         except ConnectionError:
             raise
         except Exception:
-            os.write(target, _report())
+            os.write(target, _error_message())
     kill_point("worker: shutting down")
 
 
-def _receive(mailbox: Mailbox, source: int, helper: UpdateHelper) -> Command | None:
-    """Return the next command, or None at the end of the pipe that wakes the worker. Help with updates meanwhile."""
+def _next_command(mailbox: Mailbox, source: int, helper: UpdateHelper) -> Command | None:
+    """Return the next command, or None at the end of the pipe; while spinning, help with parameter updates."""
     if not (mailbox.more_follows and spin(lambda: mailbox.await_command(helper.help), SPIN_SECONDS)):
-        mailbox.say_asleep(True)
+        mailbox.set_asleep(True)
         while not mailbox.has_command():
             if not os.read(source, REPLY_BYTES):
                 return None
-        mailbox.say_asleep(False)
+        mailbox.set_asleep(False)
     return Command.decode(mailbox.take_command())
 
 
-def _report() -> bytes:
-    """Return the message that tells of the exception being handled; short enough to go out in one write.
+def _error_message() -> bytes:
+    """Return the message that reports the exception being handled, short enough for one write.
 
-    The coordinator would wait for the rest of a longer one, if the worker were stopped between two writes.
+    If a longer one took two writes and the worker were stopped between them, the coordinator would wait for the rest.
     """
     return ERROR + traceback.format_exc()[-4000:].encode()[: REPLY_BYTES - 1]
 
 
 def ignore_signals() -> None:
-    """Leave to the coordinator what reaches the whole process group: from a terminal, or from mpiexec (SIGUSR1)."""
+    """Ignore the signals that reach the whole process group, from a terminal or from mpiexec (SIGUSR1).
+
+    The coordinator handles them.
+    """
     for number in SIGNALS_OF_RANKS:
         signal.signal(number, signal.SIG_IGN)

@@ -30,7 +30,7 @@ from partrain.config.schema.training import Training
 from partrain.kernels.randomness import normals_of_words, philox_words
 from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
 from partrain.parallel.workers.commands import Command
-from partrain.parallel.workers.pool import ComputeGroup
+from partrain.parallel.workers.compute_group import ComputeGroup
 
 Array = NDArray[Any]
 Words = NDArray[np.uint64]

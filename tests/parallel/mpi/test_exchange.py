@@ -15,7 +15,7 @@ from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import exchanged_arrays, step_bytes
 from partrain.parallel.mpi.ranked_group import RankedGroup
 from partrain.parallel.workers.commands import Command, Operation
-from partrain.parallel.workers.pool import Inline
+from partrain.parallel.workers.in_process_group import InProcessGroup
 from partrain.parallel.workers.tile_computer import Computation
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.signals import Interruption
@@ -70,7 +70,7 @@ class RankThreads:
         self.ranks = [FakeRanks(rank, buffers, barrier) for rank in range(size)]
         self.received, self.agreed = ([Interruption() for _ in range(size)] for _ in range(2))
         self.groups = [
-            RankedGroup(Inline(c), ranks, c.network, c.arrays, c.tiling, received, agreed)
+            RankedGroup(InProcessGroup(c), ranks, c.network, c.arrays, c.tiling, received, agreed)
             for c, ranks, received, agreed in zip(computations, self.ranks, self.received, self.agreed, strict=True)
         ]
 
@@ -100,7 +100,7 @@ def test_every_rank_gets_what_one_process_computes(
     last = 20 if operation == Operation.GRADIENTS else 50
     split = SplitName.TRAIN if operation.is_step else SplitName.TEST
     commands = [Command(operation, split, first, min(first + 30, last)) for first in range(0, last, 30)]
-    Inline(alone).run(commands)
+    InProcessGroup(alone).run(commands)
     threads = RankThreads([make_computation() for _ in range(num_ranks)])
     assert threads.run(commands) == [None] * num_ranks
     for computation in threads.computations:

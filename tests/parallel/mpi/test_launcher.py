@@ -16,7 +16,7 @@ from partrain.parallel.mpi.launcher import (
     remove_segments,
     undo_binding,
 )
-from partrain.parallel.workers.fork_server import conditions_for_children
+from partrain.parallel.workers.fork_server import child_environment
 
 
 def test_variables_of_the_launcher_are_told_from_others() -> None:
@@ -26,7 +26,7 @@ def test_variables_of_the_launcher_are_told_from_others() -> None:
 
 def test_children_do_not_find_the_variables_of_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PMIX_RANK", "1")
-    with conditions_for_children("fast", "float32"):
+    with child_environment("fast", "float32"):
         assert "PMIX_RANK" not in os.environ
     assert os.environ["PMIX_RANK"] == "1"
 

@@ -62,20 +62,20 @@ def test_each_answer_is_taken_once(boxes: Mailboxes) -> None:
 
 def test_who_sleeps_is_to_be_woken(boxes: Mailboxes) -> None:
     mailbox = Mailbox(boxes.arrays, 0, NO_CALLS)
-    mailbox.say_asleep(True)
-    boxes.say_asleep(True)
+    mailbox.set_asleep(True)
+    boxes.set_asleep(True)
     assert boxes.post(0, command_of(5))
     mailbox.take_command()
     assert mailbox.answer()
-    mailbox.say_asleep(False)
-    boxes.say_asleep(False)
+    mailbox.set_asleep(False)
+    boxes.set_asleep(False)
     assert not boxes.post(0, command_of(5))
     assert not mailbox.answer()
 
 
 def test_successor_knows_nothing_of_what_it_was_not_told(boxes: Mailboxes) -> None:
     boxes.post(1, command_of(5))
-    Mailbox(boxes.arrays, 1, NO_CALLS).say_asleep(True)
+    Mailbox(boxes.arrays, 1, NO_CALLS).set_asleep(True)
     boxes.clear(1)
     successor = Mailbox(boxes.arrays, 1, NO_CALLS)
     assert boxes.take_answer() is None
@@ -124,10 +124,10 @@ def test_nobody_sleeps_through_a_command_or_an_answer() -> None:
     def work() -> None:
         for _ in range(num_commands):
             dawdle()
-            mailbox.say_asleep(True)
+            mailbox.set_asleep(True)
             while not mailbox.has_command():
                 os.read(commands[0], 64)
-            mailbox.say_asleep(False)
+            mailbox.set_asleep(False)
             seen.append(mailbox.take_command()[0])
             dawdle()
             if mailbox.answer():
@@ -139,13 +139,13 @@ def test_nobody_sleeps_through_a_command_or_an_answer() -> None:
         dawdle()
         if boxes.post(0, command_of(number)):
             os.write(commands[1], WAKE)
-        boxes.say_asleep(True)
+        boxes.set_asleep(True)
         while boxes.take_answer(TURNS if number % 2 else 0) is None:
             ready, _, _ = select.select([replies[0]], [], [], 60)
             assert ready, f"command {number}: nobody answers"
             os.read(replies[0], 64)
             num_sleeps += 1
-        boxes.say_asleep(False)
+        boxes.set_asleep(False)
     worker.join(60)
     assert seen == list(range(num_commands))
     assert num_sleeps > 100

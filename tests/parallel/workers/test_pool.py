@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 import re
+import selectors
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,15 @@ import pytest
 
 from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
-from partrain.parallel.workers import pool as worker_pool
-from partrain.parallel.workers import timeouts
+from partrain.parallel.workers import timeouts, turns
 from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.fork_server import THREAD_VARIABLES
-from partrain.parallel.workers.mailboxes import WAKE
-from partrain.parallel.workers.pool import Inline, WorkerPool
+from partrain.parallel.workers.in_process_group import InProcessGroup
+from partrain.parallel.workers.mailboxes import Mailboxes
+from partrain.parallel.workers.pool import WorkerPool
 from partrain.parallel.workers.tile_computer import Computation
 from partrain.parallel.workers.tiles import Tiling
+from partrain.parallel.workers.worker_start import WorkerStarter
 from tests.processes import is_running, list_processes, wait_until
 from tests.program import PartrainProcess
 from tests.small_run import ENDLESS
@@ -104,7 +107,7 @@ def test_pool_computes_the_bits_of_the_coordinator(
     make_computation: Callable[..., Computation], pools: Pools, num_workers: int, kernels: str, dtype: str
 ) -> None:
     computation = make_computation(kernels=kernels, dtype=dtype)
-    expected = results(Inline(computation), computation, batch(1))
+    expected = results(InProcessGroup(computation), computation, batch(1))
     pool = pools.start(num_workers, computation)
     for num_shards in (num_workers, 7):
         assert results(pool, computation, batch(num_shards)) == expected
@@ -128,9 +131,9 @@ def test_each_worker_is_a_process_that_computes_and_is_counted(
 def test_more_workers_than_processors_take_turns(
     make_computation: Callable[..., Computation], pools: Pools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_pool, "TURN_RUNS", 2)
+    monkeypatch.setattr(turns, "TURN_RUNS", 2)
     computation = make_computation()
-    expected = results(Inline(computation), computation, batch(1))
+    expected = results(InProcessGroup(computation), computation, batch(1))
     pool = pools.start(5, computation, num_processors=2)
     assert pool.num_at_once == 2
     for _ in range(20):
@@ -146,7 +149,7 @@ def test_with_a_processor_for_each_all_workers_compute_at_once(
 
 def test_evaluation_counts_as_no_tile(make_computation: Callable[..., Computation], pools: Pools) -> None:
     computation = make_computation()
-    inline = Inline(computation)
+    inline = InProcessGroup(computation)
     for group in (inline, pools.start(1, computation)):
         group.run([Command(Operation.EVALUATION, TEST, 0, 50)])
         assert set(group.num_tiles_computed.values()) == {0}
@@ -184,7 +187,7 @@ def test_worker_has_one_thread_and_ignores_the_signals_of_the_group_from_birth(
     make_computation: Callable[..., Computation], pools: Pools
 ) -> None:
     computation = make_computation()
-    expected = results(Inline(computation), computation, batch(2))
+    expected = results(InProcessGroup(computation), computation, batch(2))
     pool = pools.start(2, computation)
     pids = worker_pids(pool)
     for pid in pool.pids:  # the fork server, too
@@ -205,7 +208,7 @@ def test_worker_that_dies_while_idle_gets_a_successor(
     make_computation: Callable[..., Computation], pools: Pools, number: signal.Signals
 ) -> None:
     computation = make_computation()
-    expected = results(Inline(computation), computation, batch(3))
+    expected = results(InProcessGroup(computation), computation, batch(3))
     pool = pools.start(3, computation)
     pool.run(batch(3))
     dead = worker_pids(pool)[1]
@@ -224,7 +227,7 @@ def test_worker_that_dies_while_it_computes_has_its_tiles_computed_again(
 ) -> None:
     computation = make_computation(kernels="loops", num_test=60_000)
     commands = [Command(Operation.EVALUATION, TEST, first, first + 30_000) for first in (0, 30_000)]
-    expected = results(Inline(computation), computation, commands)
+    expected = results(InProcessGroup(computation), computation, commands)
     pool = pools.start(2, computation)
     pool.run(batch(2))
     victim = worker_pids(pool)[0]
@@ -248,7 +251,7 @@ def test_worker_that_dies_with_an_unread_command_has_it_done_by_another(
     make_computation: Callable[..., Computation], pools: Pools
 ) -> None:
     computation = make_computation()
-    expected = results(Inline(computation), computation, batch(2))
+    expected = results(InProcessGroup(computation), computation, batch(2))
     pool = pools.start(2, computation)
     pool.run(batch(2))
     victim = worker_pids(pool)[1]
@@ -267,7 +270,7 @@ def test_worker_that_dies_at_start_up_gets_a_successor(
     make_computation: Callable[..., Computation], pools: Pools
 ) -> None:
     computation = make_computation()
-    expected = results(Inline(computation), computation, batch(2))
+    expected = results(InProcessGroup(computation), computation, batch(2))
     pool = pools.start(2, computation)
     os.kill(worker_pids(pool)[0], signal.SIGKILL)
     assert results(pool, computation, batch(2)) == expected
@@ -278,7 +281,7 @@ def test_worker_that_dies_at_start_up_gets_a_successor(
 
 def test_all_workers_may_die_at_once(make_computation: Callable[..., Computation], pools: Pools) -> None:
     computation = make_computation()
-    expected = results(Inline(computation), computation, batch(3))
+    expected = results(InProcessGroup(computation), computation, batch(3))
     pool = pools.start(3, computation)
     pool.run(batch(3))
     kill(*worker_pids(pool))
@@ -351,7 +354,7 @@ def test_killed_fork_server_is_started_anew_with_the_next_worker(
     make_computation: Callable[..., Computation], pools: Pools
 ) -> None:
     computation = make_computation()
-    expected = results(Inline(computation), computation, batch(2))
+    expected = results(InProcessGroup(computation), computation, batch(2))
     pool = pools.start(2, computation)
     pool.run(batch(2))
     first_server, first_workers = server_pid(), worker_pids(pool)
@@ -372,8 +375,8 @@ def test_killed_fork_server_is_started_anew_with_the_next_worker(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have workers count as hung soon."""
-    monkeypatch.setattr(timeouts, "LEAST_SECONDS", 0.3)
-    monkeypatch.setattr(timeouts, "GENEROSITY", 1.0)
+    monkeypatch.setattr(timeouts, "MIN_SECONDS", 0.3)
+    monkeypatch.setattr(timeouts, "SAFETY_FACTOR", 1.0)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -382,7 +385,7 @@ def test_worker_that_hangs_is_killed_and_its_tiles_are_computed_again(
     make_computation: Callable[..., Computation], pools: Pools, num_workers: int
 ) -> None:
     computation = make_computation()
-    expected = results(Inline(computation), computation, batch(3))
+    expected = results(InProcessGroup(computation), computation, batch(3))
     pool = pools.start(num_workers, computation)
     for _ in range(3):
         pool.run(batch(3))
@@ -400,7 +403,7 @@ def test_worker_that_hangs_at_its_start_is_replaced(
 ) -> None:
     monkeypatch.setattr(timeouts, "START_UP_SECONDS", 2.0)
     computation = make_computation()
-    expected = results(Inline(computation), computation, batch(2))
+    expected = results(InProcessGroup(computation), computation, batch(2))
     pool = pools.start(2, computation)
     os.kill(worker_pids(pool)[0], signal.SIGSTOP)
     assert results(pool, computation, batch(2)) == expected
@@ -422,17 +425,17 @@ def test_silence_that_the_coordinator_slept_through_does_not_count(
     make_computation: Callable[..., Computation], pools: Pools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computation = make_computation()
-    expected = results(Inline(computation), computation, batch(2))
+    expected = results(InProcessGroup(computation), computation, batch(2))
     pool = pools.start(2, computation)
     for _ in range(3):
         pool.run(batch(2))
     victim = worker_pids(pool)[0]
     os.kill(victim, signal.SIGSTOP)
-    select, num_slices = pool._selector.select, 0
+    select, num_slices = selectors.DefaultSelector.select, 0
 
-    def sleeping(seconds: float) -> Any:
+    def sleeping(selector: selectors.DefaultSelector, seconds: float) -> Any:
         nonlocal num_slices
-        answers = select(seconds)
+        answers = select(selector, seconds)
         num_slices += 1
         if num_slices < 4:  # as if the coordinator had been stopped: the time goes on and nobody looks
             time.sleep(0.5)
@@ -440,7 +443,7 @@ def test_silence_that_the_coordinator_slept_through_does_not_count(
             os.kill(victim, signal.SIGCONT)
         return answers
 
-    monkeypatch.setattr(pool._selector, "select", sleeping)
+    monkeypatch.setattr(selectors.DefaultSelector, "select", sleeping)
     assert results(pool, computation, batch(2)) == expected
     assert num_slices >= 4
     assert pools.log == []
@@ -460,25 +463,6 @@ def test_out_of_memory_is_suspected_only_where_the_system_counted_it(
     assert pools.log == [f"worker 0 was killed by SIGKILL{suspicion}; a successor takes its place"]
 
 
-def test_end_of_a_worker_is_certain_though_the_fork_server_is_dead(
-    make_computation: Callable[..., Computation], pools: Pools
-) -> None:
-    """`multiprocessing` takes a child for dead when its fork server is."""
-    computation = make_computation()
-    expected = results(Inline(computation), computation, batch(2))
-    pool = pools.start(2, computation)
-    pool.run(batch(2))
-    kill(server_pid())
-    victim = worker_pids(pool)[0]
-    process = pool._workers["worker 0"].process
-    assert process._process.exitcode == 255
-    assert is_running(victim)
-    assert not process._wait(0.05)
-    assert process.end(0.0) == "did not end with its pipe and was killed"
-    assert not is_running(victim)
-    assert results(pool, computation, batch(2)) == expected
-
-
 @pytest.mark.parametrize("exception", [EOFError, ConnectionRefusedError, BrokenPipeError])
 def test_fork_server_that_dies_while_it_starts_a_worker_is_started_anew(
     make_computation: Callable[..., Computation],
@@ -486,14 +470,14 @@ def test_fork_server_that_dies_while_it_starts_a_worker_is_started_anew(
     monkeypatch: pytest.MonkeyPatch,
     exception: type[Exception],
 ) -> None:
-    start, failures = WorkerPool._start_process, [exception(), exception()]
+    start, failures = ForkServerProcess.start, [exception(), exception()]
 
-    def failing(pool: WorkerPool, name: str, number: int) -> Any:
+    def failing(process: ForkServerProcess) -> None:
         if failures:
             raise failures.pop()
-        return start(pool, name, number)
+        start(process)
 
-    monkeypatch.setattr(WorkerPool, "_start_process", failing)
+    monkeypatch.setattr(ForkServerProcess, "start", failing)
     pools.start(1, make_computation()).run(batch(1))
     assert pools.log == ["the fork server died while it started worker 0; another takes its place"] * 2
     failures += [exception() for _ in range(5)]
@@ -505,7 +489,7 @@ def test_fork_server_killed_just_before_a_start_is_started_anew(
     make_computation: Callable[..., Computation], pools: Pools
 ) -> None:
     computation = make_computation()
-    expected = results(Inline(computation), computation, batch(2))
+    expected = results(InProcessGroup(computation), computation, batch(2))
     pools.start(1, computation).run(batch(2))
     for _ in range(3):
         os.kill(server_pid(), signal.SIGKILL)  # and not waited for
@@ -516,7 +500,7 @@ def test_stopped_fork_server_holds_up_neither_a_start_nor_an_end(
     make_computation: Callable[..., Computation], pools: Pools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computation = make_computation()
-    expected = results(Inline(computation), computation, batch(2))
+    expected = results(InProcessGroup(computation), computation, batch(2))
     pool = pools.start(2, computation)
     pool.run(batch(2))
     monkeypatch.setattr(timeouts, "START_UP_SECONDS", 0.5)
@@ -537,7 +521,7 @@ def test_pool_of_other_kernels_after_a_pool_has_the_right_ones(
 ) -> None:
     for kernels, dtype in (("fast", "float32"), ("loops", "float64"), ("fast", "float32")):
         computation = make_computation(kernels=kernels, dtype=dtype)
-        expected = results(Inline(computation), computation, batch(2))
+        expected = results(InProcessGroup(computation), computation, batch(2))
         pool = pools.start(2, computation)
         assert results(pool, computation, batch(2)) == expected
         pool.close()
@@ -562,14 +546,16 @@ def test_worker_looks_for_the_end_of_its_pipe_in_the_middle_of_a_command(
     make_computation: Callable[..., Computation], pools: Pools
 ) -> None:
     computation = make_computation(kernels="loops", dtype="float64", num_test=200_000)
-    pool = pools.start(1, computation)
-    pool.run(batch(1))
     predictions = computation.arrays["predictions"]
     predictions[:] = -1
-    (pid,), (worker,) = worker_pids(pool), pool._workers.values()
-    pool._mailboxes.post(0, Command(Operation.EVALUATION, TEST, 0, len(predictions)).encode())
-    os.write(worker.commands.fileno(), WAKE)
+    boxes = Mailboxes(1)
+    worker = WorkerStarter(1, computation, boxes.arrays, pools.log.append).start("worker 0", 0)
+    boxes.post(0, Command(Operation.EVALUATION, TEST, 0, len(predictions)).encode())
+    worker.wake()
     wait_until(lambda: predictions[0] >= 0, "that it computes")
     worker.commands.close()
-    wait_until(lambda: not is_running(pid), "its end")
+    wait_until(lambda: not is_running(worker.process.pid), "its end")
     assert predictions[-1] == -1
+    assert worker.process.end(5.0) == "ended with exit code 0"
+    worker.close_pipes()
+    boxes.close()

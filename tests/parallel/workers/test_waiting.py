@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from partrain.parallel.workers.waiting import PERIOD_RUNS, TRIAL_RUNS, SpinChoice, spin
+from partrain.parallel.workers.waiting import PERIOD_RUNS, TRIAL_RUNS, SpinPolicy, spin
 
 
 def test_what_is_answered_ends_it() -> None:
@@ -23,22 +23,22 @@ def test_without_an_answer_it_ends_with_its_moment() -> None:
 
 @pytest.mark.parametrize(("spinning", "sleeping", "best"), [(1.0, 1.2, True), (1.0, 0.95, True), (2.0, 1.0, False)])
 def test_what_was_faster_in_a_trial_is_done_until_the_next_one(spinning: float, sleeping: float, best: bool) -> None:
-    choice = SpinChoice()
+    policy = SpinPolicy()
     for _ in range(3):
         spins = []
         for number in range(PERIOD_RUNS):
-            spins.append(choice.spins)
+            spins.append(policy.spins)
             was_disturbed = number % TRIAL_RUNS in (0, 3)
-            choice.learn(50.0 if was_disturbed else spinning if choice.spins else sleeping)
+            policy.record(50.0 if was_disturbed else spinning if policy.spins else sleeping)
         assert spins[:TRIAL_RUNS] == [True] * TRIAL_RUNS
         assert spins[TRIAL_RUNS : 2 * TRIAL_RUNS] == [False] * TRIAL_RUNS
         assert spins[2 * TRIAL_RUNS :] == [best] * (PERIOD_RUNS - 2 * TRIAL_RUNS)
 
 
 def test_what_is_faster_may_change() -> None:
-    choice = SpinChoice()
+    policy = SpinPolicy()
     for sleeping in (0.5, 2.0):
         for _ in range(PERIOD_RUNS):
-            last = choice.spins
-            choice.learn(1.0 if choice.spins else sleeping)
+            last = policy.spins
+            policy.record(1.0 if policy.spins else sleeping)
         assert last is (sleeping > 1)

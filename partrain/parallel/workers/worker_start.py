@@ -1,0 +1,98 @@
+"""Starts worker processes, also when the fork server dies or is stopped meanwhile."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+
+from partrain.errors import FailedRun
+from partrain.parallel.workers import timeouts
+from partrain.parallel.workers.fork_server import (
+    PRELOAD_MODULE,
+    child_environment,
+    end_fork_server,
+    kill_fork_server,
+    start_fork_server,
+)
+from partrain.parallel.workers.process import WorkerProcess
+from partrain.parallel.workers.tile_computer import Computation
+from partrain.parallel.workers.worker import work
+from partrain.parallel.workers.worker_handle import WorkerHandle
+from partrain.system.shared_arrays import SharedArrays
+
+# How often the start of a worker is tried if the fork server dies during it.
+MAX_STARTS = 5
+
+
+class WorkerStarter:
+    """Starts workers.
+
+    Parameters
+    ----------
+    num_workers : the number of workers of the pool.
+    computation : what they compute on.
+    boxes : the shared arrays of the pool's `Mailboxes`.
+    log : called with each line for the log.
+    """
+
+    def __init__(
+        self, num_workers: int, computation: Computation, boxes: SharedArrays, log: Callable[[str], None]
+    ) -> None:
+        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        self._context = multiprocessing.get_context(method)
+        self._num_workers, self._computation, self._boxes, self._log = num_workers, computation, boxes, log
+
+    def start(self, name: str, number: int) -> WorkerHandle:
+        """Start a worker, and the fork server if it does not run.
+
+        Raises
+        ------
+        FailedRun
+            The fork server died in each of MAX_STARTS attempts.
+        """
+        for attempt in range(1, MAX_STARTS + 1):
+            try:
+                return self._start_process(name, number)
+            except (EOFError, ConnectionError) as error:
+                # If the worker was forked nevertheless, its pipe has closed, and it ends.
+                if attempt == MAX_STARTS:
+                    raise FailedRun(f"{name} cannot be started: the fork server died {MAX_STARTS} times") from error
+                self._log(f"the fork server died while it started {name}; another takes its place")
+                end_fork_server()
+        raise AssertionError("unreachable")
+
+    def _start_process(self, name: str, number: int) -> WorkerHandle:
+        kernels, dtype = self._computation.kernels, self._computation.dtype
+        # One pipe per direction: a two-way pipe is a pair of sockets, and a message through it takes longer.
+        far_commands, commands = self._context.Pipe(duplex=False)
+        replies, far_replies = self._context.Pipe(duplex=False)
+        process = self._context.Process(  # type: ignore[attr-defined]
+            target=work,
+            args=(
+                far_commands,
+                far_replies,
+                self._boxes,
+                number,
+                self._num_workers,
+                self._computation,
+                PRELOAD_MODULE,
+            ),
+            name=f"partrain {name}",
+            daemon=True,
+        )
+        start_fork_server(kernels, dtype)
+        # A stopped fork server would block `start` for ever. Killed, it makes `start` fail.
+        watchdog = threading.Timer(timeouts.START_UP_SECONDS, kill_fork_server)
+        watchdog.start()
+        try:
+            with far_commands, far_replies, child_environment(kernels, dtype):
+                process.start()
+        except BaseException:
+            commands.close()
+            replies.close()
+            raise
+        finally:
+            watchdog.cancel()
+            watchdog.join()
+        return WorkerHandle(name, number, WorkerProcess(process), commands, replies)
