@@ -13,6 +13,7 @@ import pytest
 
 from partrain.network.parameters import digest
 from partrain.store import checkpoint
+from partrain.store.checkpoint_directory import CheckpointDirectory
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
 from tests.article_file import NAMES, article_logits, article_params
@@ -170,7 +171,7 @@ def test_failed_write_leaves_no_run(call_partrain: Call, monkeypatch: pytest.Mon
     def fail(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save", fail)
+    monkeypatch.setattr(CheckpointDirectory, "save", fail)
     assert "No space left on device" in refused(call_partrain, write_article())
 
 
