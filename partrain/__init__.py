@@ -1,4 +1,4 @@
-"""Trains convolutional networks on CPUs, data-parallel over processes, bit for bit the same every time."""
+"""Trains convolutional networks on CPUs, data-parallel over processes and bit-for-bit reproducible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Names of partrain.interface.python_api. They are imported on first use, because the command line does not need them.
+# The Python API. It is imported on first use, because it brings Numba and the command line starts without it.
 _PYTHON_API = ("Report", "Run", "open_run", "train")
 
 

@@ -1,4 +1,4 @@
-"""`python -m partrain`, and the console script `partrain`: the same program."""
+"""The entry point of `python -m partrain` and of the console script `partrain`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import sys
 
 
 def main() -> int:
-    """Run the program with the command line of this process; return its exit code."""
-    # NumPy's BLAS makes its threads when it is imported. Nothing here uses BLAS, so that one is enough.
+    """Run the command line of this process; return the exit code."""
+    # NumPy's BLAS creates its threads when NumPy is imported. partrain does not use BLAS, so one thread is enough.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from partrain.interface.command_line import main as run_command_line
 
         return run_command_line()
-    except KeyboardInterrupt:  # while the program was being imported; the command line handles later ones
+    except KeyboardInterrupt:  # during the imports; the command line handles later ones
         return 130
 
 

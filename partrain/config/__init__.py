@@ -1,1 +1,1 @@
-"""The configuration: its schema, and reading it from YAML."""
+"""The configuration: its schema, its identity, its reference, and reading it from YAML."""

@@ -1,1 +1,1 @@
-"""What a run leaves on disk. Sees plain arrays and dictionaries, never a network."""
+"""The directory of a run on disk: checkpoints, metrics, log, lock. Works on plain arrays and dictionaries."""

@@ -1,11 +1,11 @@
-"""`metrics.jsonl`: a line of strict JSON for each logged step and each evaluation.
+"""`metrics.jsonl`: one line of strict JSON per logged step and per evaluation.
 
-JSON has no NaN and no infinity, but a loss may be one: they are written as the strings "NaN", "Infinity"
-and "-Infinity", which `read_metrics` turns back into floats (the mapping of Protocol Buffers; `float()` and
-JavaScript's `Number()` take them too).
+JSON has no NaN and no infinity, but a loss may be either. They are written as the strings "NaN", "Infinity" and
+"-Infinity", and `read_metrics` turns them back into floats. Protocol Buffers use the same mapping; Python's `float()`
+and JavaScript's `Number()` accept the strings.
 
-A line is whole when its line feed is there. A process that is killed, or a power failure, can tear the last
-line; reading passes over it, and `cut_back` removes it before a resumed run appends.
+A line is complete when it ends with a line feed. A killed process or a power failure can leave an incomplete last line;
+reading skips it, and `cut_back` removes it before a resumed run appends.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 class MetricsLog:
     """The metrics of one run, open for appending until `close`.
 
-    Append the rows of a step before its checkpoint is saved: `cut_back` keeps them.
+    Append the rows of a step before its checkpoint is saved, so that `cut_back` keeps them.
 
     Parameters
     ----------
-    path : the file; made when missing, else continued. The run's lock is held.
+    path : the file; created if it is missing, otherwise continued. The caller holds the run's lock.
 
     Raises
     ------
-    OSError : the file cannot be opened.
+    OSError
+        The file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,7 +45,7 @@ class MetricsLog:
         sync_folder(path.parent)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Append one row, in one write; it is durable after the next `flush_durably`.
+        """Append one row with one write; it is durable after the next `flush_durably`.
 
         Parameters
         ----------
@@ -52,45 +53,50 @@ class MetricsLog:
 
         Raises
         ------
-        OSError : the disk is full, or an I/O error. No part of the row is left in the file.
-        TypeError : a value is not a plain one.
+        OSError
+            The disk is full, or an I/O error. No part of the row stays in the file.
+        TypeError
+            A value is not plain.
         """
         plain = replace_non_finite(row, _name_of)
         line = json.dumps(plain, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         written = os.write(self._file, line)
         if written < len(line):
-            # Half a line would spoil the next one as well.
+            # The next line would be appended to half a line.
             os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             reason = f"wrote {written} of {len(line)} bytes, the disk may be full"
             raise OSError(errno.ENOSPC, reason, str(self._path))
 
     def flush_durably(self) -> None:
-        """Make all rows so far survive a crash and a power failure; call it before each checkpoint's save.
+        """Make all rows so far survive a crash and a power failure; call it before each checkpoint is saved.
 
         Raises
         ------
-        OSError : an I/O error.
+        OSError
+            An I/O error.
         """
         os.fsync(self._file)
 
     def close(self) -> None:
-        """Close the file; no other method must be called any more."""
+        """Close the file; no other method must be called afterwards."""
         os.close(self._file)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a metrics file, without a torn last line; none if there is no file.
+    """Return the rows of a metrics file, without an incomplete last line; none if there is no file.
 
     Raises
     ------
-    RunError : a line before the last is damaged; names file and line.
-    OSError : the file cannot be read.
+    RunError
+        A line before the last is damaged; the message names file and line.
+    OSError
+        The file cannot be read.
     """
     rows, damaged = read_good_metrics(path)
     if damaged and damaged[0] < len(rows) + len(damaged):
         raise RunError(
             f"{path}: line {damaged[0]} is damaged. Delete the line to read the others; "
-            "`partrain resume` sets it aside."
+            "`partrain resume` moves it to another file."
         )
     return rows
 
@@ -98,11 +104,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def read_good_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """Return the rows of a metrics file that can be read, and the numbers of the lines that cannot.
 
-    A last line without line feed is in neither: it is torn, or being written at this moment.
+    A last line without a line feed is in neither: it is incomplete, or being written at this moment.
 
     Raises
     ------
-    OSError : the file cannot be read.
+    OSError
+        The file cannot be read.
     """
     parsed = [_parse(line) for line in _whole_lines(path)]
     good = [row for row in parsed if row is not None]
@@ -110,27 +117,28 @@ def read_good_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def cut_back(path: Path, step: int) -> int:
-    """Cut a metrics file back to the rows of a checkpoint's step and before, for a run that resumes there.
+    """Remove the rows after a checkpoint's step from a metrics file, for a run that resumes at the checkpoint.
 
-    A torn last line is dropped. The other lines that go, and damaged ones wherever they stand, are kept
-    beside the file in `metrics.cut-<n>.jsonl`, n counted up from 1. The bytes of what stays are not touched.
+    Removed rows, and damaged lines anywhere in the file, are moved to `metrics.cut-<n>.jsonl` in the same directory; n
+    counts up from 1. An incomplete last line is deleted. The bytes of the other lines do not change.
 
     Parameters
     ----------
-    path : the file; if there is none, there is nothing to cut. No `MetricsLog` has it open.
+    path : the file; it may be missing. No `MetricsLog` has it open.
     step : the checkpoint's step.
 
     Returns
     -------
-    The number of lines that were set aside.
+    The number of lines that were moved.
 
     Raises
     ------
-    OSError : a file cannot be read or written; the metrics are as before.
+    OSError
+        A file cannot be read or written; the metrics stay as they are.
 
     Side effects
     ------------
-    Replaces the file durably, after the lines that go are durable beside it.
+    Replaces the file durably, after the removed lines are durable in the other file.
     """
     kept: list[bytes] = []
     cut: list[bytes] = []
@@ -151,7 +159,7 @@ def _whole_lines(path: Path) -> list[bytes]:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    return [line + b"\n" for line in lines[:-1]]  # after the last line feed: nothing, or a torn line
+    return [line + b"\n" for line in lines[:-1]]  # after the last line feed: nothing, or an incomplete line
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

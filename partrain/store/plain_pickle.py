@@ -1,13 +1,13 @@
-"""Pickles from elsewhere, read without running anything that they name.
+"""Reads untrusted pickles without running any code that they name.
 
-A pickle is a program: it may name any function of any module, and have it called. Here the names in it stand for
-functions of this file, which make arrays and numbers of checked parts; every other name is refused. Of the
-instructions only those are admitted that lists, tuples, texts, numbers and arrays need.
+A pickle is a program: it can name any function of any module and call it. This reader maps the names of NumPy's own
+functions to functions of this file, which build arrays and numbers from checked parts, and refuses every other name. It
+allows only the instructions that lists, tuples, texts, numbers and arrays need.
 
-The whole program is looked through first: that all its parts are there, and that it does not ask for more memory
-than it fills. The unpickler itself would believe what it says.
+The whole program is scanned first. The scan checks that no part is missing and that the program does not ask for more
+memory than it fills, because Python's unpickler trusts the sizes in the file.
 
-Sources: the instructions, as CPython's `pickletools` describes them; PEP 574 for arrays in protocol 5.
+Sources: the instructions as CPython's `pickletools` describes them; PEP 574 for arrays in protocol 5.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from partrain.errors import RunError
 
-# An array of 100 MB, and a million steps' costs, which take 8 instructions each.
+# Room for an array of 100 MB, and for the costs of a million steps, which take 8 instructions each.
 MAX_BYTES = 128 * 1024**2
 MAX_INSTRUCTIONS = 10_000_000
 
-# No dictionaries and no sets: hashing a key that the file makes up can take for ever.
+# No dictionaries and no sets: the file could choose keys whose hashing never ends.
 _INSTRUCTIONS = re.compile(
     r"PROTO|FRAME|STOP|POP|POP_MARK|DUP|MARK|PUT|BINPUT|LONG_BINPUT|MEMOIZE|GET|BINGET|LONG_BINGET"
     r"|NONE|NEWTRUE|NEWFALSE|INT|BININT|BININT1|BININT2|LONG|LONG1|LONG4|FLOAT|BINFLOAT"
@@ -46,32 +46,32 @@ _MAX_DIMENSIONS = 32
 
 
 class RefusedPickle(RunError):
-    """The file asks for something that is no array, number, text, list or tuple."""
+    """The file contains something other than arrays, numbers, texts, lists and tuples."""
 
 
 def load_plain_pickle(data: bytes, name: str) -> Any:
-    """Return what a pickle of protocol 0 to 5 holds, if that is lists, tuples, texts, numbers and arrays of numbers.
+    """Return the content of a pickle of lists, tuples, texts, numbers and arrays of numbers.
 
     Parameters
     ----------
-    data : the whole file. What stands after the first pickle in it is not looked at.
+    data : the whole file, of protocol 0 to 5. Bytes after the first pickle are ignored.
     name : what messages call the file.
 
     Raises
     ------
     RefusedPickle
-        Something else is asked for; names it. Nothing of it was called.
+        The file contains something else; the message names it. No code from the file was run.
     RunError
-        The file is truncated, damaged, too large, or no pickle.
+        The file is truncated, damaged, too large, or not a pickle.
     """
     if len(data) > MAX_BYTES:
-        raise RunError(f"{name}: is larger than {MAX_BYTES:,} bytes, which no file of the article's network is.")
+        raise RunError(f"{name}: is larger than {MAX_BYTES:,} bytes; no file of the article's network is.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes in texts that Python would not write itself
-            _look_through(data, name)
+            warnings.simplefilter("ignore")  # about escapes in texts that Python itself would not write
+            _scan(data, name)
             return _Unpickler(data, name).load()
-    # Whatever the unpickler, and what it calls, makes of parts that do not belong together.
+    # The unpickler and the functions below raise these if the parts of the file do not fit together.
     except (
         pickle.UnpicklingError,
         EOFError,
@@ -84,66 +84,66 @@ def load_plain_pickle(data: bytes, name: str) -> Any:
         RecursionError,
     ) as error:
         cause = " ".join(str(error).split()) or type(error).__name__
-        raise RunError(f"{name}: is damaged, cut off, or no pickle: {cause:.200}.") from error
+        raise RunError(f"{name}: is damaged, truncated, or not a pickle: {cause:.200}.") from error
 
 
-def _look_through(data: bytes, name: str) -> None:
-    """Check instruction by instruction, and names with them: so that a name is told before what is done with it."""
+def _scan(data: bytes, name: str) -> None:
+    """Check every instruction, and every name before the instructions that use it."""
     argument: Any
-    texts: list[Any] = ["", ""]  # the last two that were put on the stack
+    texts: list[Any] = ["", ""]  # the last two texts on the stack
     memo: dict[int, Any] = {}
-    for count, (instruction, argument, place) in enumerate(pickletools.genops(data)):
-        what = instruction.name
-        if what in ("GLOBAL", "INST"):
+    for count, (instruction, argument, position) in enumerate(pickletools.genops(data)):
+        operation = instruction.name
+        if operation in ("GLOBAL", "INST"):
             module, _, attribute = argument.partition(" ")
-            _require_admitted(module, attribute, name)
-        elif what == "STACK_GLOBAL":
-            _require_admitted(texts[0], texts[1], name)
-        if not _INSTRUCTIONS.fullmatch(what):
+            _allowed_function(module, attribute, name)
+        elif operation == "STACK_GLOBAL":
+            _allowed_function(texts[0], texts[1], name)
+        if not _INSTRUCTIONS.fullmatch(operation):
             raise RefusedPickle(
-                f"{name}: is no pickle of lists, tuples, texts, numbers and arrays alone: the instruction {what} in it "
-                "is refused. Nothing of it was run."
+                f"{name}: does not contain only lists, tuples, texts, numbers and arrays: its instruction {operation} "
+                "is refused. No code from the file was run."
             )
         if count >= MAX_INSTRUCTIONS:
             raise RunError(f"{name}: has more than {MAX_INSTRUCTIONS:,} parts.")
-        if what in _TO_MEMO:
+        if operation in _TO_MEMO:
             if not 0 <= argument <= count:
-                raise ValueError(f"the place {argument} for part {count}")  # room would be made for all before it
+                raise ValueError(f"memo entry {argument} at part {count}")  # Python would allocate all before it
             memo[argument] = texts[1]
-        elif what == "MEMOIZE":
+        elif operation == "MEMOIZE":
             memo[len(memo)] = texts[1]
-        elif what == "FRAME" and argument > len(data) - (place or 0):
+        elif operation == "FRAME" and argument > len(data) - (position or 0):
             raise ValueError("a frame ends after the end of the file")
-        elif "UNICODE" in what:
+        elif "UNICODE" in operation:
             texts = [texts[1], argument]
-        elif what in _FROM_MEMO:
+        elif operation in _FROM_MEMO:
             texts = [texts[1], memo.get(argument, "")]
 
 
-def _require_admitted(module: str, attribute: str, name: str) -> Any:
-    """Return what stands for a name."""
-    admitted = _ADMITTED.get((module.replace("numpy.core.", "numpy._core."), attribute))
-    if admitted is None:
-        asked = f"{module}.{attribute}"
+def _allowed_function(module: str, attribute: str, name: str) -> Any:
+    """Return the function of this file that replaces a named function."""
+    function = _ALLOWED.get((module.replace("numpy.core.", "numpy._core."), attribute))
+    if function is None:
+        full_name = f"{module}.{attribute}"
         raise RefusedPickle(
-            f"{name}: asks for {asked[:100]!r}, which is no array, number, list or tuple; it is refused. "
-            "Nothing of it was run."
+            f"{name}: asks for {full_name[:100]!r}, which is not an array, number, list or tuple; it is refused. "
+            "No code from the file was run."
         )
-    return admitted
+    return function
 
 
 class _Unpickler(pickle.Unpickler):
     def __init__(self, data: bytes, name: str) -> None:
-        # latin1: what Python 2 wrote as text may be the bytes of an array.
+        # latin1, because Python 2 wrote the bytes of an array as text.
         super().__init__(io.BytesIO(data), encoding="latin1")
         self._name = name
 
     def find_class(self, module: str, attribute: str) -> Any:
-        return _require_admitted(module, attribute, self._name)
+        return _allowed_function(module, attribute, self._name)
 
 
 class _NumberType:
-    """What a pickle calls a NumPy dtype: a name, and the order of bytes, which comes afterwards."""
+    """A NumPy dtype in a pickle: created by its name; the byte order follows as its state."""
 
     __slots__ = ("_dtype",)
 
@@ -158,15 +158,15 @@ class _NumberType:
             case "<" | ">" | "=" | "|" as order:
                 self._dtype = self._dtype.newbyteorder(order)
             case _:
-                raise ValueError("an unknown order of bytes")
+                raise ValueError("an unknown byte order")
 
     def numpy(self) -> np.dtype[Any]:
-        """Return NumPy's."""
+        """Return the NumPy dtype."""
         return self._dtype
 
 
 class _Array(np.ndarray[Any, np.dtype[Any]]):
-    """An array that a pickle made empty, and fills afterwards."""
+    """An array that a pickle creates empty and fills afterwards."""
 
     __slots__ = ()
 
@@ -176,8 +176,8 @@ class _Array(np.ndarray[Any, np.dtype[Any]]):
         super().__setstate__((1, shape, dtype, bool(is_fortran), data))  # type: ignore[arg-type] # takes Python's bool
 
 
-class _Admitted:
-    """A function under a name that a pickle may use; it can be called, and nothing can be set on it."""
+class _AllowedFunction:
+    """A function that a pickle may call, but cannot change."""
 
     __slots__ = ("_function",)
 
@@ -188,14 +188,14 @@ class _Admitted:
         return self._function(*arguments)
 
     def __setstate__(self, state: object) -> None:
-        raise ValueError("a function is given a state")
+        raise ValueError("a function is assigned a state")
 
 
-def _make_nothing(*arguments: object) -> None:
-    raise ValueError("an array is made in an unknown way")
+def _refuse_call(*arguments: object) -> None:
+    raise ValueError("an array is created in an unknown way")
 
 
-_NDARRAY = _Admitted(_make_nothing)  # the class is named as what to make, and not called
+_NDARRAY = _AllowedFunction(_refuse_call)  # only an argument, the class of an array; never called
 
 
 def _reconstruct(kind: object, shape: object, number_type: object) -> _Array:
@@ -222,14 +222,14 @@ def _from_buffer(
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Undo how protocols 0 to 2 write bytes: as a text."""
+    """Return bytes, which protocols 0 to 2 write as text."""
     if encoding not in ("latin1", "latin-1"):
         raise ValueError("bytes in an unknown encoding")
     return text.encode("latin1")
 
 
 def _no_bytes() -> bytes:
-    """Return what protocols 0 to 2 write as a call: bytes without content."""
+    """Return no bytes, which protocols 0 to 2 write as a call."""
     return b""
 
 
@@ -242,12 +242,12 @@ def _sizes(shape: object) -> tuple[int, ...]:
 
 
 def _checked(number_type: object, content: object, shape: tuple[int, ...]) -> tuple[np.dtype[Any], bytes]:
-    """Return dtype and bytes of an array's content, once there are exactly as many as its shape needs."""
+    """Return dtype and bytes of an array's content, after checking that there are as many as its shape needs."""
     if not isinstance(number_type, _NumberType):
-        raise ValueError("an array says no type of its numbers")
+        raise ValueError("an array has no dtype")
     data = content.encode("latin1") if isinstance(content, str) else content
     if not isinstance(data, bytes | bytearray):
-        raise ValueError("an array's content is no bytes")
+        raise ValueError("the content of an array is not bytes")
     dtype = number_type.numpy()
     needed = math.prod(shape) * dtype.itemsize
     if len(data) != needed:
@@ -255,12 +255,12 @@ def _checked(number_type: object, content: object, shape: tuple[int, ...]) -> tu
     return dtype, bytes(data)
 
 
-_ADMITTED = {
-    ("numpy._core.multiarray", "_reconstruct"): _Admitted(_reconstruct),
-    ("numpy._core.multiarray", "scalar"): _Admitted(_scalar),
-    ("numpy._core.numeric", "_frombuffer"): _Admitted(_from_buffer),
+_ALLOWED = {
+    ("numpy._core.multiarray", "_reconstruct"): _AllowedFunction(_reconstruct),
+    ("numpy._core.multiarray", "scalar"): _AllowedFunction(_scalar),
+    ("numpy._core.numeric", "_frombuffer"): _AllowedFunction(_from_buffer),
     ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _Admitted(_NumberType),
-    ("_codecs", "encode"): _Admitted(_encode),
-    ("__builtin__", "bytes"): _Admitted(_no_bytes),
+    ("numpy", "dtype"): _AllowedFunction(_NumberType),
+    ("_codecs", "encode"): _AllowedFunction(_encode),
+    ("__builtin__", "bytes"): _AllowedFunction(_no_bytes),
 }

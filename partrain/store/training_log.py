@@ -1,4 +1,4 @@
-"""`train.log`: what was said during a run, line by line, with the time."""
+"""`train.log`: the messages of a run, one per line, with the time."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ class TrainingLog:
 
     Parameters
     ----------
-    path : the file; made when missing, else continued.
+    path : the file; created if it is missing, otherwise continued.
 
     Raises
     ------
-    OSError : the file cannot be opened.
+    OSError
+        The file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
     def write(self, line: str) -> None:
-        """Append `line` with the time in UTC before it.
+        """Append `line`, preceded by the time in UTC.
 
-        A disk that is full loses the line and nothing else: the log must not stop the training it tells of.
+        If the disk is full, the line is lost and training continues.
         """
         entry = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n"
         with contextlib.suppress(OSError):
             os.write(self._file, entry.encode("utf-8", errors="backslashreplace"))
 
     def close(self) -> None:
-        """Close the file; `write` must not be called any more."""
+        """Close the file; `write` must not be called afterwards."""
         os.close(self._file)

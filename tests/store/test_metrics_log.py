@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import contextlib
 import errno
 import json
@@ -31,14 +33,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "metrics.jsonl"
 
 
-def test_rows_come_back_and_a_reopened_log_continues(path: Path) -> None:
+def test_rows_are_read_back_and_a_reopened_log_continues(path: Path) -> None:
     rows = [{"step": 1, "train/loss": 2.3, "lr": 1e-3}, {"step": 1, "validation/accuracy": 0.5, "note": None}]
     write_rows(path, rows[0])
     write_rows(path, rows[1])
     assert read_metrics(path) == rows
 
 
-def test_row_is_one_write_and_not_synced_until_flushed(path: Path) -> None:
+def test_a_row_is_one_write_and_is_synced_by_flush(path: Path) -> None:
     log = MetricsLog(path)
     with recorded_calls() as calls:
         log.append({"step": 1})
@@ -49,7 +51,7 @@ def test_row_is_one_write_and_not_synced_until_flushed(path: Path) -> None:
     log.close()
 
 
-def test_non_finite_floats_are_strict_json_and_come_back_as_floats(path: Path) -> None:
+def test_non_finite_floats_are_strict_json_and_are_read_back_as_floats(path: Path) -> None:
     write_rows(path, {"step": 1, "loss": math.nan, "norms": [math.inf, -math.inf]})
 
     def refuse(token: str) -> None:
@@ -68,7 +70,7 @@ def test_non_finite_floats_are_strict_json_and_come_back_as_floats(path: Path) -
         st.text(), st.none() | st.integers() | st.floats(allow_nan=False) | st.text(), max_size=4
     ).filter(lambda row: not {"NaN", "Infinity", "-Infinity"} & set(row.values()))
 )
-def test_any_row_comes_back_exactly(tmp_path_factory: pytest.TempPathFactory, row: dict[str, Any]) -> None:
+def test_any_row_is_read_back_exactly(tmp_path_factory: pytest.TempPathFactory, row: dict[str, Any]) -> None:
     path = tmp_path_factory.getbasetemp() / "any-row.jsonl"
     path.unlink(missing_ok=True)
     write_rows(path, row)
@@ -91,7 +93,7 @@ def test_any_bytes_are_read_or_refused_and_can_be_cut_back(
     assert steps(path)[:1] == ([1] if step >= 1 else [])
 
 
-def test_torn_last_line_is_passed_over_at_every_length(path: Path) -> None:
+def test_an_incomplete_last_line_is_skipped_at_every_length(path: Path) -> None:
     write_rows(path, {"step": 1, "loss": 0.25}, {"step": 2, "loss": 0.125})
     data = path.read_bytes()
     first_length = data.index(b"\n") + 1
@@ -100,19 +102,19 @@ def test_torn_last_line_is_passed_over_at_every_length(path: Path) -> None:
         assert steps(path) == ([1] if length >= first_length else [])
 
 
-def test_missing_file_has_no_rows_and_nothing_to_cut(path: Path) -> None:
+def test_a_missing_file_has_no_rows_and_nothing_to_cut(path: Path) -> None:
     assert read_metrics(path) == []
     assert cut_back(path, 5) == 0
     assert not path.exists()
 
 
-def test_damaged_line_in_the_middle_is_named(path: Path) -> None:
+def test_a_damaged_line_in_the_middle_is_named(path: Path) -> None:
     path.write_bytes(b'{"step":1}\n{"st\n{"step":3}\n')
     with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 is damaged"):
         read_metrics(path)
 
 
-def test_failed_append_leaves_no_part_of_a_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_append_leaves_no_part_of_a_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = MetricsLog(path)
     log.append({"step": 1})
     write = os.write
@@ -126,7 +128,7 @@ def test_failed_append_leaves_no_part_of_a_line(path: Path, monkeypatch: pytest.
     assert steps(path) == [1, 3]
 
 
-def test_cut_back_keeps_the_bytes_up_to_the_step_and_the_cut_rows_beside_them(path: Path) -> None:
+def test_cut_back_keeps_the_bytes_up_to_the_step_and_moves_the_other_rows(path: Path) -> None:
     kept, cut = b'{"step": 1, "lr":1e-3}\n{"step":2}\n{"step":2,"loss":"NaN"}\n', b'{"step":3}\n{"step":4}\n'
     path.write_bytes(kept + cut + b'{"step":5,"lo')
     assert cut_back(path, 2) == 2
@@ -139,20 +141,20 @@ def test_cut_back_keeps_the_bytes_up_to_the_step_and_the_cut_rows_beside_them(pa
     assert steps(path.parent / "metrics.cut-2.jsonl") == [1, 2, 2, 3]
 
 
-def test_cut_back_with_only_a_torn_line_drops_it_and_keeps_no_file(path: Path) -> None:
+def test_cut_back_deletes_an_incomplete_line_and_writes_no_second_file(path: Path) -> None:
     path.write_bytes(b'{"step":1}\n{"step":2}')
     assert cut_back(path, 5) == 0
     assert path.read_bytes() == b'{"step":1}\n'
     assert os.listdir(path.parent) == ["metrics.jsonl"]
 
 
-def test_damaged_line_before_a_torn_one_is_named(path: Path) -> None:
+def test_a_damaged_line_before_an_incomplete_one_is_named(path: Path) -> None:
     path.write_bytes(b'{"step":1}\n{"st\n{"step\n')
     with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 is damaged"):
         read_metrics(path)
 
 
-def test_good_rows_are_read_past_damaged_lines(path: Path) -> None:
+def test_good_rows_are_read_around_damaged_lines(path: Path) -> None:
     path.write_bytes(b'{"step":1}\nnot JSON\n[3]\n{"step":4,"a":"NaN"}\n{"step":5')
     rows, damaged = read_good_metrics(path)
     assert [row["step"] for row in rows] == [1, 4]
@@ -160,7 +162,7 @@ def test_good_rows_are_read_past_damaged_lines(path: Path) -> None:
     assert damaged == [2, 3]
 
 
-def test_cut_back_sets_damaged_lines_aside(path: Path) -> None:
+def test_cut_back_moves_damaged_lines(path: Path) -> None:
     path.write_bytes(b'{"step":1}\n\0\0\0\n[2]\n{"loss":1}\n{"step":2}\n')
     assert cut_back(path, 2) == 3
     assert steps(path) == [1, 2]

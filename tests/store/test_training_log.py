@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import errno
 import os
 import re
@@ -8,7 +10,7 @@ import pytest
 from partrain.store.training_log import TrainingLog
 
 
-def test_lines_carry_the_time_and_are_appended(tmp_path: Path) -> None:
+def test_lines_are_appended_with_the_time(tmp_path: Path) -> None:
     path = tmp_path / "train.log"
     for line in ("first", "zweite \udc80"):
         log = TrainingLog(path)
@@ -19,7 +21,7 @@ def test_lines_carry_the_time_and_are_appended(tmp_path: Path) -> None:
     assert second.endswith("Z zweite \\udc80")
 
 
-def test_full_disk_does_not_stop_who_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_stop_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 

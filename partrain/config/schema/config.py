@@ -63,8 +63,8 @@ class Config(Section):
     )
     data: Data
     network: Annotated[list[LayerEntry], Field(min_length=1)] = Field(
-        description="The layers, in order, e.g. `[flatten, dense: {units: 10}]`. Softmax and cross-entropy follow by "
-        "themselves. `--set network.N…` changes the layer number N, counted from 0."
+        description="The layers, in order, e.g. `[flatten, dense: {units: 10}]`. Softmax and cross-entropy are added "
+        "automatically. `--set network.N…` changes the layer number N, counted from 0."
     )
     training: Training = Training()
     logging: Logging = Logging()
