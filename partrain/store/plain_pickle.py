@@ -101,8 +101,8 @@ def _scan(data: bytes, name: str) -> None:
             _allowed_function(texts[0], texts[1], name)
         if not _INSTRUCTIONS.fullmatch(operation):
             raise RefusedPickle(
-                f"{name}: does not contain only lists, tuples, texts, numbers and arrays: its instruction {operation} "
-                "is refused. No code from the file was run."
+                f"{name}: is not a pickle of lists, tuples, texts, numbers and arrays: its instruction {operation} is "
+                "refused. No code from the file was run."
             )
         if count >= MAX_INSTRUCTIONS:
             raise RunError(f"{name}: has more than {MAX_INSTRUCTIONS:,} parts.")

@@ -151,9 +151,9 @@ def test_file_that_is_none_is_refused(call_partrain: Call) -> None:
     os.mkfifo("pipe")
     assert "neither a file" in refused(call_partrain, "pipe")
     Path("empty.pkl").write_bytes(b"")
-    assert "no pickle" in refused(call_partrain, "empty.pkl")
+    assert "not a pickle" in refused(call_partrain, "empty.pkl")
     Path("text.pkl").write_text("hello, world")
-    assert "no pickle" in refused(call_partrain, "text.pkl")
+    assert "not a pickle" in refused(call_partrain, "text.pkl")
 
 
 @pytest.mark.parametrize("options", [["--std", "0"], ["--std", "nan"], ["--mean", "inf"], ["--mean", "x"]])
