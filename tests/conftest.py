@@ -8,6 +8,7 @@ import gc
 import multiprocessing.resource_tracker
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
@@ -17,8 +18,10 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from partrain.system.cache_directories import cache_home
+from partrain.system.machine import available_processors
 from tests.noise_data import noise_examples, write_idx_folder
-from tests.processes import ProcessEntry, descendants_of, wait_for_the_end_of
+from tests.processes import ProcessEntry, descendants_of, wait_for_the_end_of, wait_until
 from tests.program import RUN_SECONDS, PartrainProcess, Result
 from tests.program_server import program_server_pid
 from tests.small_run import write_small_config
@@ -33,6 +36,43 @@ SHARED_MEMORY = Path("/dev/shm")
 MEMORY_FILE = "memfd:partrain"
 # The names that multiprocessing and partrain give to segments and semaphores.
 SEGMENT_PREFIXES = ("psm_", "sem.mp-", "pym-", "partrain")
+
+
+# ---- how pytest runs
+
+# Directories and files with the longest tests. They run first, so that no worker waits for another one in the end.
+LONGEST = ("end_to_end", "bench", "test_page.py", "test_run_plots.py", "test_example_ranking.py", "test_options.py")
+# pytest-xdist starts at most this many processes; each takes 300 MB.
+MAX_PROCESSES = 8
+
+
+def pytest_configure() -> None:
+    """Receive SIGINT, which a shell ignores for commands in the background: tests raise it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run tests that are named one by one, or whose output is not captured, in pytest's own process."""
+    if config.option.capture == "no" or all("::" in argument for argument in config.args):
+        return 0
+    return min(MAX_PROCESSES, available_processors())
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile all kernels before the first test: pytest's processes would each compile them."""
+    if hasattr(session.config, "workerinput") or not session.config.option.numprocesses:
+        return
+    if not (cache_home() / "kernels").exists():
+        subprocess.run(
+            [sys.executable, "-c", "from tests.program_server import load_program; load_program()"], check=True
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest tests first."""
+    items.sort(key=lambda item: not set(LONGEST) & set(item.path.parts))
 
 
 # ---- nothing is left behind
@@ -57,7 +97,7 @@ def _nothing_left_behind(terminal_stderr: IO[str], request: pytest.FixtureReques
     yield
     faulthandler.cancel_dump_traceback_later()
     assert _state_of_this_process() == before
-    assert _segments() <= segments, "shared memory that has a name"
+    wait_until(lambda: _segments() <= segments, "that no shared memory has a name")
     wait_for_the_end_of(_processes_of_tests, "processes")
     assert not _open_files("run.lock"), "the lock of a run"
     if _open_files(MEMORY_FILE):

@@ -18,9 +18,13 @@ from tests.program import PartrainProcess
 _BESIDE_PYTHON = Path(sys.executable).with_name("mpiexec")
 MPIEXEC = str(_BESIDE_PYTHON) if _BESIDE_PYTHON.exists() else shutil.which("mpiexec")
 
-needs_mpi = pytest.mark.skipif(
-    MPIEXEC is None or importlib.util.find_spec("mpi4py") is None,
-    reason="mpiexec or mpi4py is missing: pip install 'partrain[mpi]'",
+# Tests of MPI run one after the other: they look for files that Open MPI leaves in shared memory.
+MPI_MARKS = (
+    pytest.mark.xdist_group("mpi"),
+    pytest.mark.skipif(
+        MPIEXEC is None or importlib.util.find_spec("mpi4py") is None,
+        reason="mpiexec or mpi4py is missing: pip install 'partrain[mpi]'",
+    ),
 )
 
 # Root is who runs tests in a container.
@@ -29,6 +33,13 @@ ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
 }
 SHARED_MEMORY = Path("/dev/shm")
+
+
+def needs_mpi(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that needs MPI."""
+    for mark in MPI_MARKS:
+        test = mark(test)
+    return test
 
 
 def mpiexec(num_ranks: int, *options: str) -> list[str]:

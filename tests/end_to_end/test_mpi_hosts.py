@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from partrain.store.run_directory import RunDirectory
-from tests.mpi_processes import ENVIRONMENT, MPIEXEC, SHARED_MEMORY, needs_mpi
+from tests.mpi_processes import ENVIRONMENT, MPI_MARKS, MPIEXEC, SHARED_MEMORY
 from tests.program import PartrainProcess
 from tests.small_run import ENDLESS
 from tests.whole_runs import Runs, outcome, write_config
 
 pytestmark = [
-    needs_mpi,
+    *MPI_MARKS,
+    pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root makes network namespaces"),
     pytest.mark.skipif(
         shutil.which("ip") is None or shutil.which("unshare") is None, reason="ip (package iproute2) is missing"

@@ -1,15 +1,15 @@
-"""Contract C1: the same bits, whatever the number of workers, whatever BLAS believes the processor to be."""
+"""Contract C1: the number of workers changes no bit."""
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from tests.noise_data import write_idx_folder
 from tests.processes import wait_until
-from tests.program import ROOT, PartrainProcess, Result
+from tests.program import ROOT, PartrainProcess
 from tests.small_run import ENDLESS
 
+MakeRun = Callable[..., Path]
 Split = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-HASWELL = {"OPENBLAS_CORETYPE": "Haswell"}
-HASWELL_RUNS = 2
 MNIST, LENET5 = ROOT / "configs/mnist.yaml", ROOT / "configs/lenet5.yaml"
 
 # Two epochs, each with images and masks of its own.
@@ -72,7 +71,7 @@ CASES: dict[str, tuple[Path, list[str], tuple[int, ...]]] = {
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Split, Split]:
-    """500 training and 100 test examples: of MNIST where it is on this machine, else drawn."""
+    """500 training and 100 test examples: of MNIST if this machine has it, else synthetic."""
     folder = Path(os.environ.get("PARTRAIN_DATA_DIR", "/nowhere")) / "mnist"
     if folder.is_dir():
 
@@ -105,32 +104,18 @@ def options(data: str, path: Path, *more: str) -> list[str]:
     return [word for value in values for word in ("--set", value)]
 
 
-class Runs:
-    """Runs the program several times, two at once, and reads what came of it."""
-
-    def __init__(self, start: Callable[..., PartrainProcess]) -> None:
-        self._start = start
-
-    def make(self, jobs: dict[Any, tuple[list[object], dict[str, str]]]) -> dict[Any, Path]:
-        """Return the runs' directories by job; a job is a command line and an environment."""
-        with ThreadPoolExecutor(2) as pool:
-            waits = {key: pool.submit(self._run, words, env) for key, (words, env) in jobs.items()}
-            return {key: wait.result().run for key, wait in waits.items()}
-
-    def _run(self, words: list[object], env: dict[str, str]) -> Result:
-        return self._start(*words, "-q", env=env).wait()
-
-
 @pytest.fixture
-def runs(tmp_path: Path) -> Runs:
-    def start(*words: object, env: dict[str, str]) -> PartrainProcess:
-        folder = tmp_path / f"run-{len(started)}"
-        started.append(folder)
-        folder.mkdir()
-        return PartrainProcess([str(word) for word in words], folder, env)
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """Train with these arguments, in a directory of its own; return the run's directory."""
 
-    started: list[Path] = []
-    return Runs(start)
+    def make(*arguments: object) -> Path:
+        folder = tmp_path / f"run-{next(numbers)}"
+        folder.mkdir()
+        words = [*map(str, arguments), "--run-dir", str(folder / "run"), "-q"]
+        return PartrainProcess(words, folder).wait().run
+
+    numbers = itertools.count()
+    return make
 
 
 def summary_of(run: Path) -> dict[str, Any]:
@@ -144,7 +129,7 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
 
 
 def digests(made: dict[Any, Path]) -> dict[str, list[Any]]:
-    """Return which runs came to which parameters: one entry, if all came to the same."""
+    """Return the runs by the digest of their parameters: one entry if all are equal."""
     by_digest: dict[str, list[Any]] = {}
     for key, run in made.items():
         by_digest.setdefault(summary_of(run)["parameters_sha256"], []).append(key)
@@ -158,31 +143,31 @@ def last_checkpoint(run: Path) -> bytes:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_number_of_workers_and_kind_of_blas_change_no_bit(
-    case: str, runs: Runs, idx_folder: Path, tmp_path: Path
-) -> None:
-    config, changes, all_numbers = CASES[case]
-    jobs: dict[Any, tuple[list[object], dict[str, str]]] = {}
-    # No kernel uses BLAS, so a few numbers of workers stand for all where BLAS sees another processor.
-    for blas, env, numbers in (("", {}, all_numbers), ("Haswell", HASWELL, all_numbers[-HASWELL_RUNS:])):
-        for n in numbers:
-            where = tmp_path / f"{blas}-{n}"
-            words = ["--config", config, "--workers", n, "--run-dir", where]
-            jobs[n, blas] = ([*words, *options("idx", idx_folder, *changes)], dict(env))
-    made = runs.make(jobs)
+def test_number_of_workers_changes_no_bit(case: str, make_run: MakeRun, idx_folder: Path) -> None:
+    config, changes, numbers = CASES[case]
+    words = options("idx", idx_folder, *changes)
+    made = {n: make_run("--config", config, "--workers", n, *words) for n in numbers}
     assert len(digests(made)) == 1, digests(made)
-    expected_metrics, expected_bytes = (f(made[0, ""]) for f in (metrics_of, last_checkpoint))
+    expected_metrics, expected_bytes = metrics_of(made[0]), last_checkpoint(made[0])
     assert [row["step"] for row in expected_metrics if "train/loss" in row] == [1, 2, 3, 4, 5, 6]
     for run in made.values():
         assert metrics_of(run) == expected_metrics
         assert last_checkpoint(run) == expected_bytes
-        summary = summary_of(run)
-        assert summary["test"] == summary_of(made[0, ""])["test"]
-        assert summary["best"] == summary_of(made[0, ""])["best"]
+        assert [summary_of(run)[kind] for kind in ("test", "best")] == [
+            summary_of(made[0])[k] for k in ("test", "best")
+        ]
+
+
+def test_fresh_interpreter_has_the_bits_of_a_forked_one(make_run: MakeRun, idx_folder: Path, tmp_path: Path) -> None:
+    forked = make_run("--config", MNIST, "--workers", 2, *options("idx", idx_folder))
+    words = ["--config", str(MNIST), "--workers", "3", "--run-dir", "fresh", "-q", *options("idx", idx_folder)]
+    fresh = tmp_path / PartrainProcess(words, tmp_path, fresh=True).wait().run
+    assert last_checkpoint(fresh) == last_checkpoint(forked)
+    assert metrics_of(fresh) == metrics_of(forked)
 
 
 def test_arrays_train_to_the_same_bits_from_an_archive_and_from_mapped_files(
-    runs: Runs, tmp_path: Path, digits: tuple[Split, Split]
+    make_run: MakeRun, tmp_path: Path, digits: tuple[Split, Split]
 ) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     for split, (images, labels) in zip(("train", "test"), digits, strict=True):
@@ -194,36 +179,31 @@ def test_arrays_train_to_the_same_bits_from_an_archive_and_from_mapped_files(
     (tmp_path / "data").mkdir()
     for name, array in arrays.items():
         np.save(tmp_path / "data" / f"{name}.npy", array)
-    jobs: dict[Any, tuple[list[object], dict[str, str]]] = {}
-    for source in ("data.npz", "data"):
-        for n, env in ((0, {}), (3, {}), (8, HASWELL)):
-            words = ["--config", LENET5, "--workers", n, "--run-dir", tmp_path / f"{source}-{n}-run"]
-            jobs[source, n] = ([*words, *options("arrays", tmp_path / source)], dict(env))
-    made = runs.make(jobs)
+    made = {
+        (source, n): make_run("--config", LENET5, "--workers", n, *options("arrays", tmp_path / source))
+        for source in ("data.npz", "data")
+        for n in (0, 3)
+    }
     assert len(digests(made)) == 1, digests(made)
     expected = metrics_of(made["data", 0])
     assert all(metrics_of(run) == expected for run in made.values())
 
 
-def test_training_again_from_a_runs_own_configuration_has_its_bits(
-    runs: Runs, idx_folder: Path, tmp_path: Path
-) -> None:
-    words: list[object] = ["--config", MNIST, "--workers", 3, "--run-dir", tmp_path / "first"]
-    words += options("idx", idx_folder, "training.schedule.warmup_steps=2", "seed=5")
-    first = runs.make({1: (words, {})})[1]
-    words = ["--config", first / "config.yaml", "--workers", 2, "--run-dir", tmp_path / "second"]
-    second = runs.make({2: (words, {})})[2]
+def test_training_again_from_a_runs_own_configuration_has_its_bits(make_run: MakeRun, idx_folder: Path) -> None:
+    changes = options("idx", idx_folder, "training.schedule.warmup_steps=2", "seed=5")
+    first = make_run("--config", MNIST, "--workers", 3, *changes)
+    second = make_run("--config", first / "config.yaml", "--workers", 2)
     assert summary_of(second)["parameters_sha256"] == summary_of(first)["parameters_sha256"]
     assert last_checkpoint(second) == last_checkpoint(first)
     assert (second / "config.yaml").read_bytes() == (first / "config.yaml").read_bytes()
 
 
-def test_another_seed_has_other_bits(runs: Runs, idx_folder: Path, tmp_path: Path) -> None:
-    jobs: dict[Any, tuple[list[object], dict[str, str]]] = {}
-    for seed in (0, 1):
-        words: list[object] = ["--config", MNIST, "--workers", 2, "--run-dir", tmp_path / f"{seed}"]
-        jobs[seed] = ([*words, *options("idx", idx_folder, f"seed={seed}")], {})
-    assert len(digests(runs.make(jobs))) == 2
+def test_another_seed_has_other_bits(make_run: MakeRun, idx_folder: Path) -> None:
+    runs = {
+        seed: make_run("--config", MNIST, "--workers", 2, *options("idx", idx_folder, f"seed={seed}"))
+        for seed in (0, 1)
+    }
+    assert len(digests(runs)) == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
