@@ -64,6 +64,12 @@ class TrainingPlan:
         """The last step."""
         return num_steps(self.config)
 
+    def num_examples_until(self, step: int) -> int:
+        """Return how many examples the first `step` steps see; of sampled batches, how many are expected."""
+        epochs, steps = divmod(step, self.steps_per_epoch)
+        num_train = self.dataset.train.size
+        return epochs * num_train + min(steps * self.config.training.batch_size, num_train)
+
     @property
     def max_batch_size(self) -> int:
         """How many examples are computed at once, at most."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,20 +16,13 @@ from partrain.parallel.compute_resources import RankConnection, compute_resource
 from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.parallel.workers.fork_server import start_fork_server
 from partrain.parallel.workers.tiles import Tiling
-from partrain.store.run_directory import RunDirectory
-from partrain.system.detached_work import finish_apart
-from partrain.system.machine import proportional_memory
 from partrain.system.shared_arrays import SharedArrays
-from partrain.training.coordinator import Coordinator
 from partrain.training.mpi.agreement import require_agreement
 from partrain.training.plan import TrainingPlan, check_disk, plan_training
 from partrain.training.session import Session
 
 if TYPE_CHECKING:  # its import starts MPI
     from partrain.parallel.mpi.group import MpiGroup
-
-# Open MPI's mpiexec answers these by sending the ranks SIGTERM, and a quarter of a second later SIGKILL.
-FOLLOWED_BY_DEATH = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -143,30 +134,3 @@ def _connection(session: Session) -> RankConnection | None:
     if ranks is None:
         return None
     return RankConnection(ranks.group, ranks.group.num_processors, ranks.received, session.interruption)
-
-
-def make_coordinator(run: RunDirectory | None, resources: TrainingResources, session: Session) -> Coordinator:
-    """Return who trains with these resources; without a run nothing is kept, for another rank does that."""
-    group = resources.group
-
-    def measure_memory() -> int:
-        own = proportional_memory([os.getpid(), *group.pids])
-        return own if session.ranks is None else sum(session.ranks.group.gather(own))
-
-    def secure(work: Callable[[], object]) -> None:
-        if session.ranks is not None and session.interruption.received in FOLLOWED_BY_DEATH:
-            finish_apart(work)
-        else:
-            work()
-
-    return Coordinator(
-        resources.plan,
-        run,
-        group,
-        resources.arrays,
-        messages=session.messages,
-        interruption=session.interruption,
-        clock=session.clock,
-        measure_memory=measure_memory,
-        secure=secure,
-    )

@@ -58,10 +58,11 @@ def summary(
     seconds : of each activity, over all sessions of the run.
     test : metrics of the test split, if it was evaluated.
     """
-    num_examples = coordinator.num_examples_until(coordinator.step)
+    plan, step = resources.plan, coordinator.step
+    num_examples, privacy = plan.num_examples_until(step), plan.privacy_after(step)
     return {
-        "steps": coordinator.step,
-        "epochs": coordinator.step / coordinator.steps_per_epoch,
+        "steps": step,
+        "epochs": step / plan.steps_per_epoch,
         "examples": num_examples,
         "train_seconds": round(seconds["train"], 4),
         "startup_seconds": round(seconds["startup"], 4),
@@ -72,12 +73,12 @@ def summary(
         "workers": resources.total_workers,
         **({} if resources.ranks is None else {"ranks": len(resources.ranks)}),
         "peak_memory_bytes": coordinator.peak_memory_bytes,
-        "final": coordinator.metrics,
-        "best": coordinator.best,
+        "final": coordinator.logger.latest,
+        "best": coordinator.validation.best,
         "test": test,
         "stopped_early": coordinator.stopped_early,
-        **({"privacy": coordinator.privacy} if coordinator.privacy else {}),
-        "parameters_sha256": coordinator.parameters_sha256(),
+        **({} if privacy is None else {"privacy": privacy}),
+        "parameters_sha256": coordinator.model.parameters_sha256(),
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from partrain.system.detached_work import finish_apart
 from partrain.system.messages import Messages
 from partrain.system.signals import Interruption
 from partrain.system.timer import Stopwatch
@@ -13,6 +15,10 @@ from partrain.training.mpi.assignment import Assignment
 
 if TYPE_CHECKING:  # its import starts MPI
     from partrain.parallel.mpi.group import MpiGroup
+
+
+# On these signals Open MPI's mpiexec sends the ranks SIGTERM, and SIGKILL a quarter of a second later.
+KILLED_AFTER = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,19 @@ class Session:
     def leads(self) -> bool:
         """Whether this process keeps the run, and speaks."""
         return self.ranks is None or self.ranks.group.rank == 0
+
+    def run_write(self, write: Callable[[], object]) -> None:
+        """Write files; if mpiexec is about to kill this process, do it in a child that survives.
+
+        Raises
+        ------
+        OSError
+            `write` raised it.
+        """
+        if self.ranks is not None and self.interruption.received in KILLED_AFTER:
+            finish_apart(write)
+        else:
+            write()
 
     def give_to_ranks(self, job: Assignment | None) -> None:
         """Tell the other ranks what to do; None: nothing."""

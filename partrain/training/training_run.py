@@ -28,7 +28,7 @@ from partrain.training.initial_parameters import InitialParameters
 from partrain.training.mpi.assignment import Assignment
 from partrain.training.plan import TrainingPlan, num_steps
 from partrain.training.privacy.settings import NOT_PRIVATE, private_greeting
-from partrain.training.resources import TrainingResources, make_coordinator, training_resources
+from partrain.training.resources import TrainingResources, training_resources
 from partrain.training.resume import (
     Horizon,
     config_to_resume,
@@ -90,7 +90,7 @@ def train_new_run(
         with run.lock(), _log_of(run, session.messages):
             try:
                 record = first_record(plan, session.command_line, resources.total_workers, resources.ranks)
-                coordinator = make_coordinator(run, resources, session)
+                coordinator = Coordinator(run, resources, session)
                 with reporting_write_errors(run):
                     write_durably(run.config_path, plan.config.to_yaml().encode())
                     if initial is not None:
@@ -184,7 +184,7 @@ def _go_on(
             run.write_run_json(record)  # first: what config.yaml says of the horizon does not count
             write_durably(run.config_path, plan.config.to_yaml().encode())
             rows = read_metrics(run.metrics_path)
-        coordinator = make_coordinator(run, resources, session)
+        coordinator = Coordinator(run, resources, session)
         earlier_seconds = seconds_until(run, step, rows)
         if state is not None:
             coordinator.restore(state, rows, sum(earlier_seconds.values()))
@@ -251,8 +251,8 @@ def _train(
                 evaluation = coordinator.evaluate(SplitName.TEST)
                 test = evaluation.metrics()
                 messages.say(f"test accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}")
-                if coordinator.noise_scale is not None:
-                    messages.say(coordinator.noise_scale.advice(plan.config.training.batch_size))
+                if (scale := coordinator.step_metrics.noise_scale) is not None:
+                    messages.say(scale.advice(plan.config.training.batch_size))
                 report = report_of(
                     evaluation,
                     padded_names(plan.dataset.class_names, plan.network.num_outputs),
@@ -260,7 +260,7 @@ def _train(
                     data_digest=plan.dataset.digest,
                     checkpoint=run.checkpoints.path_of(coordinator.step).name,
                     step=coordinator.step,
-                    privacy=coordinator.privacy,
+                    privacy=plan.privacy_after(coordinator.step),
                 )
                 write_report(run, report, messages.warn)
             if coordinator.stopped_early:

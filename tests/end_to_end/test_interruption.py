@@ -199,7 +199,7 @@ def test_signal_before_training_leaves_no_run(
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-@pytest.mark.parametrize("place", ["first_record", "make_coordinator", "RunDirectory.write_run_json"])
+@pytest.mark.parametrize("place", ["first_record", "Coordinator", "RunDirectory.write_run_json"])
 def test_signal_between_the_making_of_the_run_and_its_training_leaves_no_run(
     call_partrain: Callable[..., Result],
     small_config: Callable[..., Path],

@@ -15,7 +15,7 @@ import pytest
 
 from partrain.data import dataset as dataset_module
 from partrain.data.arrays import load_arrays
-from partrain.training.coordinator import Coordinator
+from partrain.training.step.training_step import StepResult, TrainingStep
 from tests.noise_data import noise_examples
 from tests.program import ROOT, Result
 from tests.small_run import write_small_config
@@ -100,10 +100,11 @@ def test_file_that_changes_during_training_ends_it_and_nothing_of_it_is_saved(
     call_partrain: Callable[..., Result], tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     path = folder / "train_images.npy"
-    follow_step = Coordinator._follow_step
+    make = TrainingStep.make
 
-    def change_then_follow(self: Coordinator, result: Any) -> None:
-        if self.step == 5:
+    def make_then_change(self: TrainingStep, step: int, **options: Any) -> StepResult:
+        result = make(self, step, **options)
+        if step == 5:
             status = path.stat()
             if change == "gone":
                 path.unlink()
@@ -115,9 +116,9 @@ def test_file_that_changes_during_training_ends_it_and_nothing_of_it_is_saved(
                 os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
             else:
                 os.utime(path)
-        follow_step(self, result)
+        return result
 
-    monkeypatch.setattr(Coordinator, "_follow_step", change_then_follow)
+    monkeypatch.setattr(TrainingStep, "make", make_then_change)
     config = write_config(tmp_path, folder, **{"checkpoints": {"every_steps": 4}})
     result = call_partrain("--config", config, "--workers", 0, "--run-dir", tmp_path / "run", "-q")
     assert result.exit_code == 1

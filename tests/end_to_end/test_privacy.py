@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from partrain.training.privacy.accounting import Accountant, least_noise
-from partrain.training.privacy.private_step import SecureSource, SeededSource, sample_batch
+from partrain.training.privacy.dp_sgd import sample_batch
+from partrain.training.privacy.random_source import SecureSource, SeededSource
 from partrain.training.privacy.settings import default_max_batch_size
 from tests.program import Result
 

@@ -104,7 +104,7 @@ class ParameterUpdate:
 
     def apply_sum(self, gradient_sum: Array, num_examples: int, step: int) -> NotFinite | None:
         """Make step `step` with a sum of gradients that stands for `num_examples`; returns as `apply` does."""
-        if (bad := self._first_not_finite(gradient_sum)) is not None:
+        if (bad := self.first_not_finite(gradient_sum)) is not None:
             return NotFinite(bad, is_gradient=True)
         self.collect_moments()
         self._adam.update(gradient_sum, num_examples, step)
@@ -120,9 +120,10 @@ class ParameterUpdate:
         norms.slot_squared_norms(gradient_sum.reshape(1, -1), 0, gradient_sum.size, result, 0)
         return float(result[0, 0])
 
-    def find_not_finite(self, num_examples: int) -> str | None:
-        """Return the parameter whose gradient is not finite (the first one), or None."""
-        return self._first_not_finite(self._reduction.reduce(num_examples))
+    def first_not_finite(self, vector: Array) -> str | None:
+        """Return the first parameter whose part of a flat vector of all parameters is not finite, or None."""
+        place = loops.first_not_finite(vector)
+        return None if place < 0 else self._network.parameters.name_at(place)
 
     def collect_moments(self) -> None:
         """Have the moments where `adam` says that they are, to be read or changed before the next update."""
@@ -135,12 +136,8 @@ class ParameterUpdate:
             self._threads.close()
 
     def _not_finite_parameter(self) -> NotFinite | None:
-        bad = self._first_not_finite(self._adam.parameters)
+        bad = self.first_not_finite(self._adam.parameters)
         return None if bad is None else NotFinite(bad, is_gradient=False)
-
-    def _first_not_finite(self, vector: Array) -> str | None:
-        place = loops.first_not_finite(vector)
-        return None if place < 0 else self._network.parameters.name_at(place)
 
 
 class UpdateHelper:

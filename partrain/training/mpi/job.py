@@ -16,9 +16,10 @@ from partrain.parallel.workers.fork_server import start_fork_server
 from partrain.store.checkpoint import Checkpoint
 from partrain.system.messages import Messages
 from partrain.system.signals import Interrupted, Interruption
+from partrain.training.coordinator import Coordinator
 from partrain.training.mpi.agreement import require_same_command
 from partrain.training.mpi.assignment import Assignment
-from partrain.training.resources import make_coordinator, training_resources
+from partrain.training.resources import training_resources
 from partrain.training.session import RankSession, Session
 
 if TYPE_CHECKING:  # its import starts MPI
@@ -163,7 +164,7 @@ def follow_training(session: Session) -> None:
         return
     with training_resources(job.config, None, session, lambda plan: None) as resources:
         plan = resources.plan
-        coordinator = make_coordinator(None, resources, session)
+        coordinator = Coordinator(None, resources, session)
         if job.metadata is not None:
             coordinator.restore(Checkpoint(job.tensors, job.metadata), [], 0.0)
         elif job.tensors:

@@ -275,7 +275,7 @@ def test_gradient_that_is_not_finite_is_named_and_nothing_is_written(
     computation.arrays["dense2.deltas"][19] = 1  # so that an input there counts
     computation.arrays[array][place] = bad
     assert made_update.apply(20, 2) == NotFinite(parameter, is_gradient=True)
-    assert made_update.find_not_finite(20) == parameter
+    assert made_update.first_not_finite(made_update.gradient_sum(20)) == parameter
     assert state_of(adam) == before
 
 

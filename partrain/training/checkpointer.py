@@ -1,0 +1,135 @@
+"""Saving: writes checkpoints, and deletes those that need not be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from partrain.config.schema.config import Checkpoints
+from partrain.errors import DataError, FailedRun
+from partrain.store.checkpoint import Checkpoint
+from partrain.store.checkpoint_directory import CheckpointDirectory
+from partrain.system.fault_injection import kill_point
+from partrain.system.timer import Stopwatch
+
+
+def _call(work: Callable[[], object]) -> None:
+    work()
+
+
+class Checkpointer:
+    """Saves the state of a run.
+
+    Parameters
+    ----------
+    checkpoints : the run's; None: nothing is saved, because another rank does it.
+    settings : how often to save, and what to keep.
+    steps_per_epoch : a checkpoint is also due at the end of each epoch.
+    clock : its activity "checkpoint" gets the time.
+    warn : receives warnings.
+    require_unchanged_data : raises DataError if the data has changed: parameters of other data are not saved.
+    flush_metrics : makes the metrics durable; called before each checkpoint is written. May raise OSError.
+    run_write : calls the function that writes a checkpoint, and raises the OSError that it raises.
+
+    Attributes
+    ----------
+    saved_step : the step of the newest checkpoint; None if there is none yet.
+    """
+
+    def __init__(
+        self,
+        checkpoints: CheckpointDirectory | None,
+        settings: Checkpoints,
+        steps_per_epoch: int,
+        *,
+        clock: Stopwatch,
+        warn: Callable[[str], None],
+        require_unchanged_data: Callable[[], None],
+        flush_metrics: Callable[[], None],
+        run_write: Callable[[Callable[[], object]], object] = _call,
+    ) -> None:
+        self._checkpoints, self._settings, self._steps_per_epoch = checkpoints, settings, steps_per_epoch
+        self._clock, self._warn = clock, warn
+        self._require_unchanged_data, self._flush_metrics, self._run_write = (
+            require_unchanged_data,
+            flush_metrics,
+            run_write,
+        )
+        self.saved_step: int | None = None
+
+    def is_due(self, step: int, *, is_best: bool) -> bool:
+        """Return whether to save after `step`."""
+        every_steps = self._settings.every_steps
+        return (
+            step % self._steps_per_epoch == 0
+            or (is_best and self._settings.keep_best)
+            or (every_steps is not None and step % every_steps == 0)
+        )
+
+    def save_first(self, state: Checkpoint) -> None:
+        """Save the state that a run begins with.
+
+        Raises
+        ------
+        OSError
+            It cannot be saved.
+        """
+        if self._checkpoints is not None:
+            self._checkpoints.save(state)
+        self.saved_step = state.step
+
+    def save(self, step: int, make_state: Callable[[], Checkpoint], *, best_step: int | None, is_last: bool) -> None:
+        """Save the state after `step` unless it has been saved, and delete the checkpoints that need not be kept.
+
+        Parameters
+        ----------
+        make_state : returns the state.
+        best_step : the step with the best validation so far.
+        is_last : whether no later save will follow.
+
+        Raises
+        ------
+        FailedRun
+            The data has changed, or the last save failed. If an earlier save fails, that is a warning.
+        """
+        checkpoints = self._checkpoints
+        if checkpoints is None or self.saved_step == step:
+            return
+        self._check_data()
+        kill_point("coordinator: before a save")
+        with self._clock.timing("checkpoint"):
+            try:
+                self._run_write(lambda: self._write(checkpoints, make_state))
+            except OSError as error:
+                message = f"step {step} could not be saved in {checkpoints.path}: {error.strerror}"
+                if is_last:
+                    raise FailedRun(f"{message}; the last good checkpoint is kept") from error
+                self._warn(f"{message}; training goes on, and the older checkpoint is kept")
+                return
+            self.saved_step = step
+            kill_point("coordinator: between a save and the deletion of older ones")
+            self._prune(checkpoints, step, best_step)
+        kill_point("coordinator: after a save")
+
+    def _write(self, checkpoints: CheckpointDirectory, make_state: Callable[[], Checkpoint]) -> None:
+        self._flush_metrics()
+        checkpoints.save(make_state())
+
+    def _prune(self, checkpoints: CheckpointDirectory, step: int, best_step: int | None) -> None:
+        settings = self._settings
+        try:
+            checkpoints.prune(
+                newest_step=step,
+                keep_last=settings.keep_last,
+                best_step=best_step if settings.keep_best else None,
+            )
+        except OSError as error:
+            self._warn(f"an old checkpoint in {checkpoints.path} could not be deleted: {error.strerror}")
+
+    def _check_data(self) -> None:
+        try:
+            self._require_unchanged_data()
+        except DataError as error:
+            raise FailedRun(
+                f"{error} The steps after the last checkpoint were not saved: restore the old file and resume the "
+                "run, or train a new one."
+            ) from error

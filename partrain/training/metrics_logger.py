@@ -1,0 +1,129 @@
+"""Logging: rows of metrics in `metrics.jsonl`, the latest value of each metric, and the training rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from partrain.errors import FailedRun
+from partrain.store.metrics_log import MetricsLog
+from partrain.system.fault_injection import kill_point
+from partrain.system.timer import Stopwatch
+from partrain.training.plan import TrainingPlan
+
+Metrics = dict[str, float]
+
+# Fields of a row that are not metrics.
+_POSITION = ("step", "epoch", "examples", "time_s")
+
+
+class MetricsLogger:
+    """Appends rows of metrics to the run's file.
+
+    A row that cannot be written is a warning: training goes on, and further lost rows are counted.
+
+    Parameters
+    ----------
+    path : the file; None: nothing is written, because another rank does it.
+    plan : gives the epoch and the number of examples of a step.
+    clock : measures the activities of the run; the rate is that of "train".
+    warn : receives warnings.
+
+    Attributes
+    ----------
+    latest : the latest value of each metric.
+    """
+
+    def __init__(self, path: Path | None, plan: TrainingPlan, clock: Stopwatch, warn: Callable[[str], None]) -> None:
+        self._path, self._plan, self._clock, self._warn = path, plan, clock, warn
+        self._log: MetricsLog | None = None
+        self._earlier_seconds = 0.0
+        self._rated_examples, self._rated_seconds = 0, 0.0
+        self._num_lost_rows, self._last_step = 0, 0
+        self.latest: Metrics = {}
+
+    def open(self) -> None:
+        """Open the file.
+
+        Raises
+        ------
+        FailedRun
+            It cannot be written.
+        """
+        if self._path is None:
+            return
+        try:
+            self._log = MetricsLog(self._path)
+        except OSError as error:
+            raise FailedRun(f"{self._path}: cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Report the rows that were lost, and close the file."""
+        self._report_lost_rows()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def resume(self, step: int, rows: Sequence[dict[str, Any]], earlier_seconds: float) -> None:
+        """Continue after `step`.
+
+        Parameters
+        ----------
+        step : the step of the checkpoint.
+        rows : the run's rows up to it.
+        earlier_seconds : how long the run took until then.
+        """
+        self._earlier_seconds = earlier_seconds
+        self._rated_examples = self._plan.num_examples_until(step)
+        for row in rows:
+            self.latest |= {k: v for k, v in row.items() if k not in _POSITION and isinstance(v, int | float)}
+
+    def flush_durably(self) -> None:
+        """Make all rows so far survive a crash.
+
+        Raises
+        ------
+        OSError
+            An I/O error.
+        """
+        if self._log is not None:
+            self._log.flush_durably()
+
+    def log_step(self, step: int, metrics: Metrics) -> None:
+        """Append a row about the batch of `step`, with the training rate since the previous such row."""
+        num_examples, seconds = self._plan.num_examples_until(step), self._clock.read()["train"]
+        rate = (num_examples - self._rated_examples) / max(seconds - self._rated_seconds, 1e-9)
+        self._rated_examples, self._rated_seconds = num_examples, seconds
+        self.log(step, metrics | {"examples_per_s": round(rate, 1)})
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        """Append a row."""
+        row = {
+            "step": step,
+            "epoch": round(step / self._plan.steps_per_epoch, 6),
+            "examples": self._plan.num_examples_until(step),
+            "time_s": round(self._earlier_seconds + sum(self._clock.read().values()), 3),
+        }
+        self.latest |= metrics
+        self._last_step = step
+        if self._log is None:
+            return
+        kill_point("coordinator: before a line of metrics")
+        try:
+            self._log.append(row | metrics)
+        except OSError as error:
+            if not self._num_lost_rows:
+                self._warn(
+                    f"the metrics of step {step} are lost: {error.strerror}; training goes on, and further lost lines "
+                    "are counted"
+                )
+            self._num_lost_rows += 1
+        else:
+            self._report_lost_rows()
+        kill_point("coordinator: after a line of metrics")
+
+    def _report_lost_rows(self) -> None:
+        if self._num_lost_rows > 1:
+            self._warn(f"{self._num_lost_rows} lines of metrics were lost up to step {self._last_step}")
+        self._num_lost_rows = 0

@@ -1,0 +1,80 @@
+"""The parts of a private step (DP-SGD): Poisson sampling and Gaussian noise.
+
+Each example is in a batch with the same small probability, independently of all others. Its gradient is clipped. The
+sum of the gradients gets Gaussian noise and is divided by the expected batch size, because the actual size is
+private. The optimizer sees nothing but that sum, so its result reveals no more than the sum does. An empty batch is a
+step of noise alone.
+
+The noise comes from random words by the Box-Muller transform, in float64; it is added in float64, and the result is
+rounded once. Floating-point numbers have gaps, through which an attacker who sees the sums exactly could learn more
+than epsilon allows (Mironov, "On significance of the least significant bits for differential privacy", CCS 2012).
+Here sums are visible only through many rounded steps of the optimizer; we do not claim a proof against such attacks.
+The tails end at 8.6 standard deviations, and the norm of a clipped gradient is `clip` up to the rounding of float32.
+
+Source: Abadi et al., "Deep learning with differential privacy", arXiv 1607.00133, algorithm 1.
+
+Shapes: N examples of a batch; K parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.kernels.randomness import normals_of_words
+from partrain.training.privacy.random_source import RandomSource, Words
+
+Array = NDArray[Any]
+
+
+def sample_batch(num_examples: int, batch_size: int, words_N: Words) -> NDArray[np.int64]:
+    """Return the examples in a batch, in ascending order; each is in it with probability batch_size / num_examples.
+
+    Computed in integers: the probability is rounded down to a multiple of 2**-64.
+    """
+    threshold = batch_size * 2**64 // num_examples
+    if threshold >= 2**64:
+        return np.arange(num_examples)
+    chosen: NDArray[np.int64] = np.flatnonzero(words_N < np.uint64(threshold))
+    return chosen
+
+
+class PoissonBatches:
+    """Samples each batch independently of the others; a batch may be empty.
+
+    Parameters
+    ----------
+    num_train : training examples.
+    batch_size : the expected number of examples in a batch.
+    source : of randomness.
+    """
+
+    def __init__(self, num_train: int, batch_size: int, source: RandomSource) -> None:
+        self._num_train, self._batch_size, self._source = num_train, batch_size, source
+
+    def select(self, step: int) -> NDArray[Any]:
+        """Return the indices (N,) of the examples in the batch of `step`."""
+        words_N = self._source.words(self._num_train, purpose="private sampling", step=step)
+        return sample_batch(self._num_train, self._batch_size, words_N)
+
+
+class GaussianNoise:
+    """Adds Gaussian noise to the sum of a batch's gradients.
+
+    Parameters
+    ----------
+    standard_deviation : of each number.
+    source : of randomness.
+    """
+
+    def __init__(self, standard_deviation: float, source: RandomSource) -> None:
+        self._standard_deviation, self._source = standard_deviation, source
+
+    def __call__(self, gradient_sum: Array, step: int) -> Array:
+        """Return the sum (K,) with the noise of `step`, in the dtype of the sum."""
+        size = gradient_sum.size
+        words = self._source.words(size + size % 2, purpose="private noise", step=step)
+        noisy = gradient_sum + self._standard_deviation * normals_of_words(words)[:size]
+        return noisy.astype(gradient_sum.dtype)

@@ -1,0 +1,1 @@
+"""One training step, composed of exchangeable parts: batch selection, batch gradient, update."""

@@ -1,0 +1,84 @@
+"""Composes a training step from a plan: the only code that knows which parts a configuration needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from partrain.config.schema.training import Privacy
+from partrain.network.adam import Adam
+from partrain.parallel.update.parameter_update import ParameterUpdate
+from partrain.parallel.workers.compute_group import ComputeGroup
+from partrain.training.plan import TrainingPlan
+from partrain.training.privacy.dp_sgd import GaussianNoise, PoissonBatches
+from partrain.training.privacy.random_source import RandomSource, SecureSource, SeededSource
+from partrain.training.step.batches import BatchSelection, ShuffledBatches
+from partrain.training.step.gradient import GradientComputation, GradientInRounds, TiledGradient
+from partrain.training.step.model_state import ModelState
+from partrain.training.step.training_step import TrainingStep
+from partrain.training.step.update import FusedUpdate, ModelUpdate, UpdateFromSum
+
+Array = NDArray[Any]
+
+
+def compose_step(plan: TrainingPlan, arrays: Mapping[str, Array], group: ComputeGroup) -> TrainingStep:
+    """Return the step that a plan asks for, with the model at its initial values.
+
+    Parameters
+    ----------
+    plan : what is trained.
+    arrays : the shared arrays of the plan, with the data in them; the kernels are loaded.
+    group : computes tiles.
+
+    Side effects
+    ------------
+    Writes the initial parameters into `arrays`. The first update may start threads; `close` ends them.
+    """
+    config, network = plan.config, plan.network
+    training, num_train = config.training, plan.dataset.train.size
+    arrays["parameters"][:] = network.parameters.initial_values(config.seed, training.dtype)
+    adam = Adam(arrays["parameters"], training.optimizer, training.schedule)
+    parameter_update = make_parameter_update(plan, arrays, adam)
+    one_round = TiledGradient(group, arrays, plan.tiling, parameter_update, clips=training.per_example.clips)
+    batches: BatchSelection
+    gradient: GradientComputation
+    if training.privacy is None:
+        batches = ShuffledBatches(num_train, training.batch_size, plan.steps_per_epoch, config.seed)
+        gradient = one_round
+    else:
+        batches = PoissonBatches(num_train, training.batch_size, _random_source(training.privacy, config.seed))
+        gradient = GradientInRounds(one_round, arrays)
+    return TrainingStep(
+        network,
+        plan.steps_per_epoch,
+        batches=batches,
+        gradient=gradient,
+        update=make_model_update(plan, parameter_update),
+        model=ModelState(network, adam, parameter_update),
+    )
+
+
+def make_parameter_update(
+    plan: TrainingPlan, arrays: Mapping[str, Array], adam: Adam, num_threads: int | None = None
+) -> ParameterUpdate:
+    """Return the update of `adam`'s parameters; see `ParameterUpdate`."""
+    training = plan.config.training
+    return ParameterUpdate(plan.network, training.kernels, arrays, plan.tiling, training.dtype, adam, num_threads)
+
+
+def make_model_update(plan: TrainingPlan, parameter_update: ParameterUpdate) -> ModelUpdate:
+    """Return the part of a step that turns a batch's gradient into new parameters."""
+    training = plan.config.training
+    privacy, clip = training.privacy, training.per_example.clip
+    if privacy is None:
+        return FusedUpdate(parameter_update)
+    assert privacy.noise_multiplier is not None
+    assert clip is not None
+    noise = GaussianNoise(privacy.noise_multiplier * clip, _random_source(privacy, plan.config.seed))
+    return UpdateFromSum(parameter_update, training.batch_size, [noise])
+
+
+def _random_source(privacy: Privacy, seed: int) -> RandomSource:
+    return SeededSource(seed) if privacy.source == "seeded" else SecureSource()

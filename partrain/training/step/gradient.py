@@ -1,0 +1,187 @@
+"""Batch gradient: workers compute the tiles of a batch, in one round or in several.
+
+Shapes: N examples of a batch; L layers with parameters; K parameters.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.data.split_name import SplitName
+from partrain.parallel.update.parameter_update import ParameterUpdate
+from partrain.parallel.workers.commands import Command, Operation
+from partrain.parallel.workers.compute_group import ComputeGroup
+from partrain.parallel.workers.tiles import Tiling
+from partrain.training.step.phase_timer import COMPUTE, PREPARE, UPDATE, PhaseTimer
+
+Array = NDArray[Any]
+
+
+# Without eq: comparing arrays gives arrays, so a generated == would only raise. Not frozen: that would double the time
+# that making one takes, once a step.
+@dataclass(eq=False, slots=True)
+class BatchGradient:
+    """The gradient of a batch, and the result of each of its examples; valid until the next step.
+
+    Attributes
+    ----------
+    indices_N : the examples.
+    loss : their mean loss; NaN for an empty batch.
+    has_norms : whether the norms of the examples' gradients were computed.
+    """
+
+    indices_N: Array
+    loss: float
+    has_norms: bool
+    _results: Mapping[str, Array]
+    _labels_M: Array
+    _update: ParameterUpdate
+    _sum: Array | None = None
+
+    @property
+    def num_examples(self) -> int:
+        """The number of examples."""
+        return len(self.indices_N)
+
+    @property
+    def num_correct(self) -> int:
+        """How many examples were classified correctly."""
+        return int((self.result("predictions") == self._labels_M[self.indices_N]).sum())
+
+    @property
+    def losses_N(self) -> Array:
+        """The loss of each example (N,), float64."""
+        return self.result("losses")
+
+    @property
+    def squared_norms_NL(self) -> Array:
+        """The squared norm of each example's gradient before clipping, by layer (N,L), float64; needs `has_norms`."""
+        assert self.has_norms
+        return self.result("squared_norms")
+
+    @property
+    def squared_norm_of_sum(self) -> float:
+        """The squared norm of `sum()`, in float64."""
+        return self._update.squared_norm_of(self.sum())
+
+    def result(self, name: str) -> Array:
+        """Return the rows of the batch in the array `name` of results."""
+        return self._results[name][: len(self.indices_N)]
+
+    def sum(self) -> Array:
+        """Return the sum of the examples' gradients, after clipping (K,)."""
+        return self._update.gradient_sum(len(self.indices_N)) if self._sum is None else self._sum
+
+
+class GradientComputation(Protocol):
+    """Computes the gradient of a batch."""
+
+    def compute(
+        self, indices_N: Array, epoch: int, *, with_norms: bool, timer: PhaseTimer | None = None
+    ) -> BatchGradient:
+        """Compute the gradient of a batch.
+
+        Parameters
+        ----------
+        indices_N : the examples.
+        epoch : counted from 0; augmentation and dropout depend on it.
+        with_norms : whether to compute the norms of the examples' gradients. Where they clip, they always are.
+        timer : told of the phases.
+        """
+
+
+class TiledGradient:
+    """Computes a batch in one round, and leaves its gradient in the shared arrays as tile sums and factors.
+
+    Parameters
+    ----------
+    group : computes tiles.
+    arrays : the shared arrays.
+    tiling : cuts the batch.
+    update : reduces what the tiles leave to one sum, where that is asked for.
+    clips : whether gradients are clipped per example.
+    """
+
+    def __init__(
+        self,
+        group: ComputeGroup,
+        arrays: Mapping[str, Array],
+        tiling: Tiling,
+        update: ParameterUpdate,
+        *,
+        clips: bool,
+    ) -> None:
+        self._group, self._arrays, self._tiling, self._clips = group, arrays, tiling, clips
+        self.update = update
+        self._indices, self._losses, self._labels_M = (
+            arrays["indices"],
+            arrays["losses"],
+            arrays[f"{SplitName.TRAIN}.labels"],
+        )
+        self._commands = functools.lru_cache(maxsize=4)(self._cut_batch)
+
+    @property
+    def capacity(self) -> int:
+        """How many examples a round holds at most."""
+        return len(self._indices)
+
+    def compute(
+        self, indices_N: Array, epoch: int, *, with_norms: bool, timer: PhaseTimer | None = None
+    ) -> BatchGradient:
+        """See `GradientComputation`."""
+        num_examples, has_norms = len(indices_N), with_norms or self._clips
+        self._indices[:num_examples] = indices_N
+        commands = self._commands(num_examples, has_norms, epoch)
+        if timer is not None:
+            timer.end(PREPARE)
+        self._group.run(commands)
+        if timer is not None:
+            timer.end(COMPUTE)
+        loss = float(self._losses[:num_examples].mean())
+        return BatchGradient(indices_N, loss, has_norms, self._arrays, self._labels_M, self.update)
+
+    def _cut_batch(self, num_examples: int, has_norms: bool, epoch: int) -> list[Command]:
+        operation = Operation.GRADIENTS_WITH_NORMS if has_norms else Operation.GRADIENTS
+        shards = self._tiling.shards(0, num_examples, self._group.num_at_once)
+        return [Command(operation, SplitName.TRAIN, first, last, epoch) for first, last in shards]
+
+
+class GradientInRounds:
+    """Computes a batch of any size, also an empty one, in rounds; adds the sums of the rounds in their order.
+
+    Parameters
+    ----------
+    one_round : computes each round.
+    arrays : the shared arrays.
+    """
+
+    def __init__(self, one_round: TiledGradient, arrays: Mapping[str, Array]) -> None:
+        self._round, self._labels_M = one_round, arrays[f"{SplitName.TRAIN}.labels"]
+        self._sum = np.zeros_like(arrays["parameters"])
+        names = ("losses", "predictions", "squared_norms")
+        self._nothing = {name: arrays[name][:0] for name in names}
+
+    def compute(
+        self, indices_N: Array, epoch: int, *, with_norms: bool, timer: PhaseTimer | None = None
+    ) -> BatchGradient:
+        """See `GradientComputation`."""
+        self._sum[:] = 0
+        results = {name: [nothing] for name, nothing in self._nothing.items()}
+        for first in range(0, len(indices_N), self._round.capacity):
+            part_N = indices_N[first : first + self._round.capacity]
+            part = self._round.compute(part_N, epoch, with_norms=True, timer=timer)
+            self._sum += part.sum()
+            for name, arrays in results.items():
+                arrays.append(part.result(name).copy())
+            if timer is not None:
+                timer.end(UPDATE)
+        joined = {name: np.concatenate(arrays) for name, arrays in results.items()}
+        loss = float(joined["losses"].mean()) if len(indices_N) else math.nan
+        return BatchGradient(indices_N, loss, True, joined, self._labels_M, self._round.update, self._sum)

@@ -1,0 +1,79 @@
+"""The vectors that training changes: parameters and Adam's moments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from partrain.network.adam import Adam
+from partrain.network.network import Network
+from partrain.network.parameters import digest
+from partrain.parallel.update.parameter_update import ParameterUpdate
+from partrain.store.checkpoint import FIRST_MOMENT_PREFIX, SECOND_MOMENT_PREFIX
+
+Array = NDArray[Any]
+
+
+class ModelState:
+    """Parameters and moments, and the step that they belong to.
+
+    Parameters
+    ----------
+    network : their shapes.
+    adam : over the shared parameters.
+    update : updates both.
+
+    Attributes
+    ----------
+    step : the number of steps that the vectors hold; None if an update did not succeed, so that they hold the state
+        after no step. A state is saved only if this is the step that everything else has reached.
+    """
+
+    def __init__(self, network: Network, adam: Adam, update: ParameterUpdate) -> None:
+        self._network, self._adam, self._update = network, adam, update
+        self.step: int | None = 0
+
+    def tensors(self) -> dict[str, Array]:
+        """Return views of what a checkpoint holds, by name; valid until the next update."""
+        return {
+            prefix + name: view
+            for prefix, vector in self._vectors().items()
+            for name, view in self._network.parameters.views(vector).items()
+        }
+
+    def restore(self, tensors: Mapping[str, Array], step: int) -> None:
+        """Copy the tensors of a checkpoint, which was saved after `step`."""
+        for name, view in self.tensors().items():
+            view[:] = tensors[name]
+        self.step = step
+
+    def set_parameters(self, vector: Array) -> None:
+        """Begin with these parameters (K,)."""
+        self._adam.parameters[:] = vector
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of `step`, counted from 1."""
+        return self._adam.learning_rate(step)
+
+    def parameters_sha256(self) -> str:
+        """Return the digest of the parameters."""
+        return digest(self._adam.parameters)
+
+    def first_not_finite(self, vector: Array) -> str | None:
+        """Return the first parameter whose part of `vector` (K,) is not finite, or None."""
+        return self._update.first_not_finite(vector)
+
+    def close(self) -> None:
+        """End the threads of the update."""
+        self._update.close()
+
+    def _vectors(self) -> dict[str, Array]:
+        """Return each vector, by the prefix of its tensors' names in a checkpoint."""
+        self._update.collect_moments()
+        return {
+            "": self._adam.parameters,
+            FIRST_MOMENT_PREFIX: self._adam.first_moment,
+            SECOND_MOMENT_PREFIX: self._adam.second_moment,
+        }

@@ -1,0 +1,69 @@
+"""Update: from the gradient of a batch to new parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
+from partrain.training.step.gradient import BatchGradient
+from partrain.training.step.phase_timer import NOISE, UPDATE, PhaseTimer
+
+Array = NDArray[Any]
+
+# Takes the sum of a batch's gradients (K,) and the step; returns another sum, and leaves the first as it is.
+SumTransform = Callable[[Array, int], Array]
+
+
+class ModelUpdate(Protocol):
+    """Updates the parameters with the gradient of a batch."""
+
+    def apply(self, batch: BatchGradient, step: int, timer: PhaseTimer | None = None) -> NotFinite | None:
+        """Make the update of `step`, counted from 1.
+
+        Returns
+        -------
+        None, or what is not finite. If that is a gradient, parameters and moments are unchanged.
+        """
+
+
+class FusedUpdate:
+    """Reduces the tiles of a batch and updates the parameters in one pass, piece by piece."""
+
+    def __init__(self, update: ParameterUpdate) -> None:
+        self._update = update
+
+    def apply(self, batch: BatchGradient, step: int, timer: PhaseTimer | None = None) -> NotFinite | None:
+        """See `ModelUpdate`."""
+        not_finite = self._update.apply(len(batch.indices_N), step)
+        if timer is not None:
+            timer.end(UPDATE)
+        return not_finite
+
+
+class UpdateFromSum:
+    """Transforms the sum of a batch's gradients, divides it by a fixed number, and updates the parameters.
+
+    Parameters
+    ----------
+    update : of the parameters.
+    divisor : the number of examples that the sum stands for.
+    transforms : applied to the sum, in their order.
+    """
+
+    def __init__(self, update: ParameterUpdate, divisor: int, transforms: Sequence[SumTransform] = ()) -> None:
+        self._update, self._divisor, self._transforms = update, divisor, transforms
+
+    def apply(self, batch: BatchGradient, step: int, timer: PhaseTimer | None = None) -> NotFinite | None:
+        """See `ModelUpdate`."""
+        total = batch.sum()
+        for transform in self._transforms:
+            total = transform(total, step)
+        if timer is not None:
+            timer.end(NOISE)
+        not_finite = self._update.apply_sum(total, self._divisor, step)
+        if timer is not None:
+            timer.end(UPDATE)
+        return not_finite

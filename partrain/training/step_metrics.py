@@ -1,0 +1,60 @@
+"""The metrics of a step's batch: loss, accuracy, and statistics of the norms of single examples' gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from partrain.config.schema.training import PerExample
+from partrain.network.clipping import gradient_norms
+from partrain.network.network import Network
+from partrain.training.gradient_statistics import GradientNoiseScale, norm_metrics
+from partrain.training.step.gradient import BatchGradient
+
+Metrics = dict[str, float]
+
+
+class StepMetrics:
+    """Computes the metrics of a batch.
+
+    Parameters
+    ----------
+    network : names its layers.
+    settings : which statistics are wanted, and how gradients are clipped.
+    log_every_steps : the noise scale is measured at these steps only, so that a longer run measures the same ones.
+
+    Attributes
+    ----------
+    noise_scale : of the gradient; None if it is not measured.
+    """
+
+    def __init__(self, network: Network, settings: PerExample, log_every_steps: int) -> None:
+        self._layer_names = [layer.name for layer in network.trained_layers]
+        self._settings, self._log_every_steps = settings, log_every_steps
+        self.noise_scale = GradientNoiseScale() if settings.statistics else None
+
+    def restore(self, noise_scale: dict[str, float] | None) -> None:
+        """Continue from the state of the noise scale in a checkpoint."""
+        if self.noise_scale is not None:
+            self.noise_scale = GradientNoiseScale(noise_scale)
+
+    def compute(self, step: int, batch: BatchGradient) -> Metrics:
+        """Return the metrics of a batch, and update the noise scale; an empty batch has none."""
+        n = batch.num_examples
+        if n == 0:
+            return {}
+        metrics = {"train/loss": batch.loss, "train/accuracy": batch.num_correct / n}
+        return metrics if self.noise_scale is None else metrics | self._statistics(step, batch, self.noise_scale)
+
+    def _statistics(self, step: int, batch: BatchGradient, noise_scale: GradientNoiseScale) -> Metrics:
+        """Return the statistics of the norms; clipping and the noise scale see the clipped gradients."""
+        squared_norms_NL, clip = batch.squared_norms_NL, self._settings.clip
+        metrics = norm_metrics(squared_norms_NL, self._layer_names, by_layer=self._settings.by_layer)
+        norms_N = gradient_norms(squared_norms_NL)
+        if clip is not None:
+            metrics["train/clipped"] = float((norms_N > clip).mean())
+            norms_N = np.minimum(norms_N, clip)
+        if step % self._log_every_steps == 0:
+            noise_scale.observe(norms_N, batch.squared_norm_of_sum)
+        if noise_scale.value is not None:
+            metrics["train/gradient_noise_scale"] = noise_scale.value
+        return metrics

@@ -1,0 +1,78 @@
+"""Validation during training: when it is due, the best result so far, and early stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from partrain.config.schema.config import Config
+from partrain.parallel.split_evaluation import Evaluation
+from partrain.training.early_stopping import EarlyStopping
+
+Metrics = dict[str, float]
+
+
+class Validation:
+    """Evaluates the validation split.
+
+    Parameters
+    ----------
+    config : says how often to evaluate, and when to stop early.
+    steps_per_epoch : steps per epoch.
+    evaluate : evaluates the split; None if it has no examples.
+
+    Attributes
+    ----------
+    best : metrics and step of the highest accuracy so far; the earliest of equal ones. None before the first
+        evaluation.
+    """
+
+    def __init__(self, config: Config, steps_per_epoch: int, evaluate: Callable[[], Evaluation] | None) -> None:
+        self._every_epochs = config.logging.evaluate_every_epochs
+        self._every_steps = config.logging.evaluate_every_steps
+        self._stop_early = config.training.stop_early
+        self._steps_per_epoch, self._evaluate = steps_per_epoch, evaluate
+        self._early_stopping = EarlyStopping(self._stop_early) if self._stop_early else None
+        self.best: Metrics | None = None
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why training should stop early; None while it should not."""
+        return None if self._early_stopping is None else self._early_stopping.reason
+
+    @property
+    def early_stopping_state(self) -> dict[str, Any] | None:
+        """The state of early stopping, as a checkpoint holds it; None if the run does not stop early."""
+        return None if self._early_stopping is None else self._early_stopping.state
+
+    def restore(self, best: Metrics | None, early_stopping_state: Mapping[str, Any] | None) -> None:
+        """Continue from the state in a checkpoint."""
+        self.best = best
+        if self._stop_early:
+            self._early_stopping = EarlyStopping(self._stop_early, early_stopping_state)
+
+    def run(self, step: int, *, is_last: bool) -> Metrics | None:
+        """Evaluate after `step`, if an evaluation is due or this is the last step.
+
+        Early stopping counts only the evaluations that are due: a longer run does not evaluate at the last step of a
+        shorter one.
+
+        Returns
+        -------
+        The metrics; None if nothing was evaluated. `best` is updated.
+        """
+        is_due = self._is_due(step)
+        if self._evaluate is None or not (is_due or is_last):
+            return None
+        metrics = {f"validation/{name}": value for name, value in self._evaluate().metrics().items()}
+        if self.best is None or metrics["validation/accuracy"] > self.best["validation/accuracy"]:
+            self.best = {"step": step, **metrics}
+        if self._early_stopping and is_due:
+            self._early_stopping.observe(step, metrics)
+        return metrics
+
+    def _is_due(self, step: int) -> bool:
+        epoch, steps_into_epoch = divmod(step, self._steps_per_epoch)
+        if steps_into_epoch == 0 and self._every_epochs and epoch % self._every_epochs == 0:
+            return True
+        return self._every_steps is not None and step % self._every_steps == 0
