@@ -496,7 +496,7 @@ def test_user_sees_one_message_and_no_traceback(
         "data": ("--config", small_config(), "--set", f"data={{name: idx, path: {noise_folder}}}"),
         "folder": ("--config", small_config(), "--runs-dir", noise_folder / LABELS),
     }
-    result = run_partrain(*arguments[mistake])
+    result = run_partrain(*arguments[mistake], fresh=mistake == "configuration")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Traceback" not in result.stderr
     assert result.stderr.count("error: ") == 1

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from partrain.store.checkpoint_directory import CheckpointDirectory
 from partrain.system.signals import SIGNALS, Interrupted, Interruption
 from partrain.training import training_run
 from tests.processes import wait_until
-from tests.program import ROOT, PartrainProcess, Result
+from tests.program import PartrainProcess, Result
 from tests.small_run import ENDLESS
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -94,7 +93,7 @@ def test_other_threads_change_no_handler() -> None:
 
 
 @pytest.mark.parametrize("second", SIGNALS)
-def test_second_signal_ends_the_process_at_once(second: signal.Signals) -> None:
+def test_second_signal_ends_the_process_at_once(run_partrain: Callable[..., Result], second: signal.Signals) -> None:
     program = f"""
 import os, signal
 from partrain.training import training_run
@@ -108,9 +107,8 @@ with interruption.watching(), interruption.deferred():
     finally:
         print("no longer here", flush=True)
 """
-    command = [sys.executable, "-c", program]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (result.returncode, result.stdout, result.stderr) == (EXIT_CODES[second], "still here\n", "")
+    result = run_partrain(code=program)
+    assert (result.exit_code, result.stdout, result.stderr) == (EXIT_CODES[second], "still here\n", "")
 
 
 # ---- whole runs
@@ -236,5 +234,5 @@ close_pipes, WorkerHandle.close_pipes = WorkerHandle.close_pipes, close_and_sign
 sys.exit(main(sys.argv[1:]))
 """
     arguments = ("--config", small_config(), "--workers", 3, "--runs-dir", "runs")
-    process = start_partrain(*arguments, program=[sys.executable, "-c", program])
+    process = start_partrain(*arguments, code=program)
     assert process.wait(timeout=40).exit_code in (0, 143)

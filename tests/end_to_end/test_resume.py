@@ -27,7 +27,7 @@ from partrain.system import durable_files
 from partrain.training.run_record import read_record
 from tests.noise_data import noise_examples, write_idx_folder
 from tests.processes import wait_until
-from tests.program import Result
+from tests.program import RUN_SECONDS, Result
 from tests.whole_runs import Runs, count_passings, outcome, points_of, read_json, rows_of, write_config
 
 IN_MID_EPOCH = "coordinator: before a step|16"  # step 15 is done; the newest checkpoint is that of step 12
@@ -125,7 +125,7 @@ def test_run_stopped_at_random_moments_has_the_bits_of_the_undisturbed_run(
     child = runs.start("--config", tmp_path / "small.yaml", "--run-dir", run)
     num_stops = 0
     while True:
-        wait_until(lambda child=child: "parameters" in child.stderr, "that it trains")
+        wait_until(lambda child=child: "parameters" in child.stderr, "that it trains", RUN_SECONDS)
         time.sleep(rng.uniform(0, 0.1))
         child.send(number)
         result = child.wait()
@@ -301,13 +301,11 @@ def test_completed_run_is_not_cut_short(completed: Path, runs: Runs) -> None:
 def test_of_two_resumes_at_once_one_is_told_the_others_process_id(runs: Runs, undisturbed: Path) -> None:
     run = runs.train({"training.epochs": 100_000}, kill_at=IN_MID_EPOCH)
     children = [runs.start("resume", run) for _ in range(2)]
-    loser = wait_until(lambda: [child for child in children if child.popen.poll() is not None], "that one is refused")[
-        0
-    ]
-    (winner,) = (child for child in children if child is not loser)
+    wait_until(lambda: any(child.popen.poll() is not None for child in children), "that one is refused", RUN_SECONDS)
+    winner, loser = sorted(children, key=lambda child: child.popen.poll() is not None)
     assert f"process {winner.popen.pid} on " in refusal(loser.wait())
     assert RunDirectory.open(run).status() == "running"
-    wait_until(lambda: "parameters" in winner.stderr, "that the other trains")
+    wait_until(lambda: "parameters" in winner.stderr, "that the other trains", RUN_SECONDS)
     winner.send(signal.SIGTERM)
     assert winner.wait().exit_code == 143
     assert RunDirectory.open(run).status() == "interrupted"

@@ -92,7 +92,7 @@ def test_console_script_is_the_same_program(
     wrapper = f"import sys; from {module} import {function}; sys.exit({function}())"
     script = [str(installed)] if installed.exists() else [sys.executable, "-c", wrapper]
     for arguments in (["--version"], ["--config", "missing.yaml"], ["--config", str(small_config()), "--dry-run"]):
-        as_module = run_partrain(*arguments)
+        as_module = run_partrain(*arguments, fresh=True)
         assert run_partrain(*arguments, program=script) == as_module
 
 
