@@ -22,6 +22,7 @@ from tests.whole_runs import LONG, outcome, points_of, write_config
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
 Start = Callable[..., PartrainProcess]
 
 # The program with timeouts that a test can wait for.
@@ -130,7 +131,7 @@ def test_worker_that_dies_again_and_again_ends_the_run_in_order(start_partrain: 
     assert start_partrain("resume", run, "--workers", 2).wait().exit_code == 0
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_workers_that_die_at_random_points_again_and_again_change_no_bit(
     start_partrain: Start, tmp_path: Path, undisturbed_long: Path, seed: int
 ) -> None:
@@ -236,7 +237,7 @@ def test_killed_fork_server_changes_no_bit(start_partrain: Start, tmp_path: Path
     assert outcome(tmp_path / result.run) == outcome(undisturbed_long)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_random_kills_of_workers_and_coordinators_change_no_bit(
     start_partrain: Start, tmp_path: Path, undisturbed_long: Path, seed: int
 ) -> None:

@@ -51,7 +51,9 @@ def without_mpi(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @needs_mpi
-@pytest.mark.parametrize(("num_ranks", "num_workers"), [(1, 2), (2, 1), (3, 2), (4, 0)])
+@pytest.mark.parametrize(
+    ("num_ranks", "num_workers"), [(1, 2), (2, 1), (3, 2), pytest.param(4, 0, marks=pytest.mark.slow)]
+)
 def test_number_of_ranks_changes_no_bit(
     num_ranks: int, num_workers: int, mpi_jobs: MpiJobs, tmp_path: Path, without_mpi: dict[str, Any]
 ) -> None:

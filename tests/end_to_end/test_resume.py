@@ -93,7 +93,7 @@ def test_run_killed_at_this_point_has_the_bits_of_the_undisturbed_run(
             assert outcome(run) == outcome(undisturbed)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 10))])
 def test_run_killed_at_random_points_again_and_again_has_the_bits_of_the_undisturbed_run(
     runs: Runs, undisturbed: Path, seed: int
 ) -> None:
@@ -115,11 +115,12 @@ def test_run_killed_at_random_points_again_and_again_has_the_bits_of_the_undistu
             shutil.rmtree(run)  # it has passed the point too seldom; another run takes the next kills
 
 
+@pytest.mark.parametrize("epochs", [8, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_run_stopped_at_random_moments_has_the_bits_of_the_undisturbed_run(
-    runs: Runs, tmp_path: Path, number: signal.Signals
+    runs: Runs, tmp_path: Path, number: signal.Signals, epochs: int
 ) -> None:
-    expected = outcome(runs.train({"training.epochs": 30}, name="undisturbed"))
+    expected = outcome(runs.train({"training.epochs": epochs}, name="undisturbed"))
     rng = random.Random(int(number))
     run = tmp_path / "stopped"
     child = runs.start("--config", tmp_path / "small.yaml", "--run-dir", run)

@@ -76,8 +76,8 @@ print("good")
     ("name", "lanes", "pairs", "features"),
     [
         ("neoverse-n1", 4, 12, []),
-        ("haswell", 8, 6, ["avx", "avx2"]),
-        ("znver4", 8, 12, ["avx", "avx2", "avx512f", "avx512vl"]),
+        pytest.param("haswell", 8, 6, ["avx", "avx2"], marks=pytest.mark.slow),
+        pytest.param("znver4", 8, 12, ["avx", "avx2", "avx512f", "avx512vl"], marks=pytest.mark.slow),
         ("sapphirerapids", 16, 12, ["avx", "avx2", "avx512f", "avx512vl"]),
     ],
 )
