@@ -1,4 +1,4 @@
-"""The evaluation of a trained run, from its directory to the figures; it takes no lock, and disturbs no training."""
+"""Evaluates a trained run. It takes no lock, so it does not disturb a training in progress."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from partrain.store.run_directory import RunDirectory
 from partrain.system.messages import Messages
 from partrain.system.signals import Interruption
 
-# Between two lines that say how far a long evaluation is.
+# The interval between two messages about the progress of a long evaluation.
 PROGRESS_SECONDS = 5.0
-# Commands of each worker between two looks at whether to say so, or to stop: few, for the loops take seconds for them.
-COMMANDS_A_LOOK = 8
+# Commands per worker between two checks for signals and progress: few, because the loops take seconds for them.
+COMMANDS_PER_CHECK = 8
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedRun:
-    """What came of an evaluation: the trained run, the examples, and the figures as they go into the run."""
+    """An evaluated run: the trained run, the examples, and the report as it is written into the run."""
 
     trained: TrainedRun
     examples: Split
@@ -44,7 +44,7 @@ class EvaluatedRun:
 def evaluate_run(
     path: Path,
     split: SplitName,
-    which: str,
+    checkpoint: str,
     num_workers: int,
     messages: Messages,
     interruption: Interruption,
@@ -55,10 +55,10 @@ def evaluate_run(
     Parameters
     ----------
     path : the run's directory; another process may be writing into it.
-    split : which examples.
-    which : the checkpoint, see `load_trained_run`.
-    num_workers : 0: this process computes.
-    messages, interruption : where to speak, and what to listen to.
+    split : the split to evaluate.
+    checkpoint : "last", "best" or a file, see `load_trained_run`.
+    num_workers : number of worker processes; 0: compute in this process.
+    messages, interruption : messages to the user, and the signals that end the evaluation.
     dataset : the run's data, if it is in memory.
 
     Raises
@@ -68,19 +68,19 @@ def evaluate_run(
     FailedRun
         The workers failed.
     Interrupted
-        A signal asked to stop.
+        A signal was received.
 
     Side effects
     ------------
-    Starts processes, and ends them. Writes the figures into the run (`write_report`).
+    Starts processes, and ends them. Writes the report into the run.
     """
-    trained, dataset, num_workers = prepare_evaluation(path, split, which, num_workers, messages, dataset)
+    trained, dataset, num_workers = prepare_evaluation(path, split, checkpoint, num_workers, messages, dataset)
     examples = dataset.splits[split]
     messages.say(
         f"{path}: evaluating step {trained.step:,} ({trained.checkpoint.name}) on {examples.size:,} {split} examples"
     )
     evaluation, seconds = compute_evaluation(trained, dataset, split, num_workers, messages, interruption)
-    messages.say(f"{examples.size:,} examples in {seconds:.2f} s, {examples.size / seconds:,.0f} a second")
+    messages.say(f"{examples.size:,} examples in {seconds:.2f} s ({examples.size / seconds:,.0f} examples/s)")
     report = report_of(
         evaluation,
         trained.class_names,
@@ -97,19 +97,23 @@ def evaluate_run(
 def prepare_evaluation(
     path: Path,
     split: SplitName,
-    which: str,
+    checkpoint: str,
     num_workers: int,
     messages: Messages,
     dataset: Dataset | None = None,
 ) -> tuple[TrainedRun, Dataset, int]:
-    """Load what is evaluated, and on what; return also how many workers are of use.
+    """Load the run and its data for an evaluation.
 
-    The parameters, and what is raised, are as in `evaluate_run`.
+    Parameters and exceptions are those of `evaluate_run`.
+
+    Returns
+    -------
+    The run, its data, and the number of workers: `num_workers`, or less if there are not enough examples for them.
     """
-    trained = load_trained_run(path, which, messages.warn)
+    trained = load_trained_run(path, checkpoint, messages.warn)
     training = trained.config.training
     if num_workers:
-        start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
+        start_fork_server(training.kernels, training.dtype)  # it starts while this process reads the data
     config = trained.config
     dataset = load_dataset(config.data, config.seed, say=messages.say, warn=messages.warn, dataset=dataset)
     require_fitting_data(trained, dataset, messages.warn)
@@ -129,7 +133,7 @@ def report_of(
     step: int,
     privacy: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the figures of an evaluation, and of what it is one."""
+    """Return the report of an evaluation: its figures, and the split, data, checkpoint and step that they belong to."""
     origin: dict[str, Any] = {"split": split, "data_digest": data_digest, "checkpoint": checkpoint, "step": step}
     if privacy is not None:
         origin["privacy"] = privacy
@@ -137,7 +141,7 @@ def report_of(
 
 
 def write_report(run: RunDirectory, report: dict[str, Any], warn: Callable[[str], None]) -> None:
-    """Write the figures into the run; where that cannot be done, say so: they are printed all the same."""
+    """Write the report into the run; a failure is only a warning, because the report is printed as well."""
     try:
         run.write_evaluation(report["split"], report)
     except OSError as error:
@@ -145,7 +149,7 @@ def write_report(run: RunDirectory, report: dict[str, Any], warn: Callable[[str]
 
 
 def require_fitting_data(trained: TrainedRun, dataset: Dataset, warn: Callable[[str], None]) -> None:
-    """Check that a data set is of the images and classes that a network was trained on; warn if it is another one.
+    """Check that a data set fits the network; warn if it is not the data set that the network was trained on.
 
     Raises
     ------
@@ -156,13 +160,13 @@ def require_fitting_data(trained: TrainedRun, dataset: Dataset, warn: Callable[[
     name = f"{dataset.name} from {dataset.source}"
     if trained.data_digest is not None and dataset.digest != trained.data_digest:
         warn(
-            f"the data changed since the run was trained: its digest was {trained.data_digest[:12]}…, that of {name} "
+            f"the data changed after the training: its digest was {trained.data_digest[:12]}…, that of {name} "
             f"is {dataset.digest[:12]}…"
         )
 
 
 def require_fitting_images(trained: TrainedRun, dataset: Dataset) -> None:
-    """Check that the images of a data set are as those that a network was trained on.
+    """Check that a data set has the images and classes that the network was trained on.
 
     Raises
     ------
@@ -173,12 +177,12 @@ def require_fitting_images(trained: TrainedRun, dataset: Dataset) -> None:
     if dataset.image_shape != trained.network.input_shape or dataset.image_dtype != trained.image_dtype:
         raise DataError(
             f"{name}: its images are {dataset.image_dtype}{list(dataset.image_shape)}, but the run was trained on "
-            f"{trained.image_dtype}{list(trained.network.input_shape)}. Put back the data that it was trained on."
+            f"{trained.image_dtype}{list(trained.network.input_shape)}. Restore the data that it was trained on."
         )
     if len(dataset.class_names) > trained.network.num_outputs:
         raise DataError(
             f"{name}: has {len(dataset.class_names)} classes, but the network has {trained.network.num_outputs} "
-            "outputs. Put back the data that it was trained on."
+            "outputs. Restore the data that it was trained on."
         )
 
 
@@ -191,7 +195,7 @@ def compute_evaluation(
     interruption: Interruption,
     with_norms: bool = False,
 ) -> tuple[Evaluation, float]:
-    """Evaluate a trained network on examples that fit it.
+    """Evaluate a trained network on a split of a data set that fits it.
 
     Parameters
     ----------
@@ -214,19 +218,19 @@ def compute_evaluation(
         resources.group(num_workers, max_restarts=max_restarts, log=messages.say) as group,
     ):
         resources.arrays["parameters"][:] = trained.parameters
-        began = said = time.monotonic()
+        started = reported = time.monotonic()
 
         def follow(num_done: int) -> None:
-            nonlocal said
+            nonlocal reported
             interruption.check()
-            if num_done < num_examples and time.monotonic() > said + PROGRESS_SECONDS:
-                said = time.monotonic()
+            if num_done < num_examples and time.monotonic() > reported + PROGRESS_SECONDS:
+                reported = time.monotonic()
                 messages.say(f"{num_done:,} of {num_examples:,} examples")
 
-        commands_a_round = COMMANDS_A_LOOK * max(1, num_workers)
+        commands_a_round = COMMANDS_PER_CHECK * max(1, num_workers)
         tiling = resources.computation.tiling
         evaluation = evaluate_split(group, resources.arrays, split, tiling, follow, commands_a_round, with_norms)
-        return evaluation, max(time.monotonic() - began, np.finfo(float).tiny)
+        return evaluation, max(time.monotonic() - started, np.finfo(float).tiny)
 
 
 def _plan_evaluation(trained: TrainedRun, dataset: Dataset, split: SplitName, *, with_norms: bool) -> ComputePlan:

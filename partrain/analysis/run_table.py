@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from partrain.system.terminal_text import printable, table
+from partrain.system.terminal_text import num_columns, printable, table
 
 STATUSES = ("running", "completed", "interrupted", "failed", "broken")
 
@@ -29,19 +29,34 @@ COLUMNS: Mapping[str, tuple[str, bool]] = {
 }
 
 
-def describe(entries: Sequence[Entry], now: datetime) -> str:
+# Columns that a narrow terminal does not show, in the order in which they are left out.
+OPTIONAL_COLUMNS = ("config", "examples/s", "epochs", "workers")
+
+
+def describe(entries: Sequence[Entry], now: datetime, *, width: int | None = None) -> str:
     """Return the entries as a table, followed by the problems of broken runs.
 
     Parameters
     ----------
     entries : as `list_runs` returns them.
     now : the time to compute ages from; timezone-aware.
+    width : columns of the terminal. A table that is wider is shown without some of OPTIONAL_COLUMNS.
     """
     # Most directories contain no private run.
-    cells = {name: show for name, show in _CELLS.items() if name != "epsilon" or any(e["privacy"] for e in entries)}
-    rows = [tuple(show(entry, now) for show in cells.values()) for entry in entries]
-    causes = [f"{printable(entry['name'])}: {printable(entry['problem'])}" for entry in entries if entry["problem"]]
-    return "\n".join([*table(tuple(cells), rows, num_words=3), *([""] if causes else []), *causes])
+    names = [name for name in _CELLS if name != "epsilon" or any(entry["privacy"] for entry in entries)]
+    lines = _lines(names, entries, now)
+    for name in OPTIONAL_COLUMNS:
+        if width is None or max(map(num_columns, lines)) <= width:
+            break
+        names.remove(name)
+        lines = _lines(names, entries, now)
+    problems = [f"{printable(entry['name'])}: {printable(entry['problem'])}" for entry in entries if entry["problem"]]
+    return "\n".join([*lines, *([""] if problems else []), *problems])
+
+
+def _lines(names: Sequence[str], entries: Sequence[Entry], now: datetime) -> list[str]:
+    num_words = sum(name in ("name", "status", "config") for name in names)
+    return table(names, [tuple(_CELLS[name](entry, now) for name in names) for entry in entries], num_words)
 
 
 def _number(field: str, layout: str) -> Callable[[Entry, datetime], str]:

@@ -181,7 +181,7 @@ def test_run_that_cannot_be_written_is_still_evaluated(
 
 def test_long_evaluation_reports_progress(call_partrain: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(evaluation, "COMMANDS_A_LOOK", 1)
+    monkeypatch.setattr(evaluation, "COMMANDS_PER_CHECK", 1)
     monkeypatch.setattr(split_evaluation, "TILES_A_COMMAND", 30)
     result = call_partrain("evaluate", run, "--workers", 0)
     assert [line for line in result.stderr.splitlines() if line.endswith("of 240 examples")] == [
@@ -321,7 +321,7 @@ def test_data_that_changed_is_evaluated_with_a_warning(
     write_idx(noise_folder / "t10k-labels-idx1-ubyte", noise_examples(20, seed=2)[1])
     result = call_partrain("evaluate", run_on_files, "--workers", 0, "--json", "-q")
     assert result.exit_code == 0
-    assert "warning: the data changed since the run was trained" in result.stderr
+    assert "warning: the data changed after the training" in result.stderr
     assert json.loads(result.stdout)["data_digest"] != read_json(run_on_files / "run.json")["data"]["digest"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from partrain.analysis.listing import list_runs
-from partrain.analysis.run_table import duration
+from partrain.analysis.run_table import describe, duration
 from partrain.store.run_directory import RunDirectory
 from tests.program import ROOT, Result
 from tests.sample_runs import rows_of_a_training, write_json, write_rows, write_run
@@ -142,3 +142,16 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
 )
 def test_times_are_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_narrow_terminal_shows_fewer_columns(tmp_path: Path) -> None:
+    write_run(tmp_path / "20261127-184804-small")
+    entries, now = list_runs(tmp_path), datetime.now(UTC)
+    wide, narrow = (describe(entries, now, width=width).splitlines() for width in (200, 80))
+    assert wide[0].split() == describe(entries, now).splitlines()[0].split()
+    assert max(map(len, narrow)) <= 80
+    assert (
+        {"name", "status", "steps", "validation", "test", "time", "age"}
+        <= set(narrow[0].split())
+        < set(wide[0].split())
+    )

@@ -14,7 +14,7 @@ from partrain.system.messages import Messages
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# More images per sheet would take long to lay out.
+# More images would make a sheet unwieldy.
 MAX_IMAGES = 50
 
 

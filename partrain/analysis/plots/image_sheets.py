@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from partrain.analysis.plots.canvas import GREY, VERMILION, new_figure
 from partrain.analysis.plots.class_labels import ClassLabels
+from partrain.system.terminal_text import num_columns
 
 IMAGES_PER_ROW = 5
+# Of a sheet of classified images, in inches: a cell has two lines of labels, an image and a caption.
+TITLE_HEIGHT, LABEL_HEIGHT, IMAGE_SIZE = 0.45, 0.45, 1.33
+CELL_WIDTH, CELL_HEIGHT = 1.7, 2.0
 
 
 def draw_misclassified(
@@ -69,29 +72,39 @@ def _draw_sheet(
     caption: Callable[[Mapping[str, Any]], str],
 ) -> Figure:
     """Draw images in rows, with true and predicted class above each, and a caption below."""
-    rows = max(1, -(-len(images) // IMAGES_PER_ROW))
-    figure = new_figure(8.5, 0.9 + (1.9 if images else 0.6) * rows)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
-    layout = figure.get_layout_engine()
-    assert isinstance(layout, ConstrainedLayoutEngine)
-    layout.set(h_pad=0.07)
-    grid = figure.subplots(rows, IMAGES_PER_ROW, squeeze=False)
-    for axes in grid.flat:
+    num_rows = max(1, -(-len(images) // IMAGES_PER_ROW))
+    width, height = IMAGES_PER_ROW * CELL_WIDTH, TITLE_HEIGHT + (CELL_HEIGHT if images else 0) * num_rows
+    figure = new_figure(width, height)
+    # Fixed positions: the constrained layout gives up if a label is wider than its image.
+    figure.set_layout_engine("none")
+    figure.text(0.01, 1 - 0.1 / height, title, ha="left", va="top", fontsize=13)
+    for index, (image, example) in enumerate(zip(images, examples, strict=True)):
+        row, column = divmod(index, IMAGES_PER_ROW)
+        left = (column + 0.5) * CELL_WIDTH - IMAGE_SIZE / 2
+        bottom = height - TITLE_HEIGHT - row * CELL_HEIGHT - LABEL_HEIGHT - IMAGE_SIZE
+        axes = figure.add_axes((left / width, bottom / height, IMAGE_SIZE / width, IMAGE_SIZE / height))
         axes.set_axis_off()
-    for axes, image, example in zip(grid.flat, images, examples, strict=False):
         axes.imshow(to_displayable(image), cmap="gray", interpolation="nearest")
         truth, prediction = labels.texts[example["label"]], labels.texts[example["prediction"]]
         predicted = f"predicted: {prediction} ({_percent(example['probability'])})"
-        for text, colour, size, position, points in (
+        colour = VERMILION if example["label"] != example["prediction"] else GREY
+        for text, text_colour, size, position, points in (
             (f"true: {truth}", GREY, 9, (0.5, 1), 17),
-            (predicted, VERMILION if example["label"] != example["prediction"] else GREY, 9, (0.5, 1), 4),
+            (predicted, colour, 9, (0.5, 1), 4),
             (caption(example), GREY, 7, (0.5, 0), -11),
         ):
             axes.annotate(
                 text, position, (0, points), xycoords="axes fraction", textcoords="offset points", ha="center",
-                color=colour, fontsize=size, fontfamily=list(labels.families), parse_math=False,
+                color=text_colour, fontsize=_fitting_size(text, size), fontfamily=list(labels.families),
+                parse_math=False,
             )  # fmt: skip
     return figure
+
+
+def _fitting_size(text: str, largest: float) -> float:
+    """Return the font size, in points, at which a text fits the width of a cell: `largest`, or less."""
+    width_per_point = 0.58 * num_columns(text)  # a typical character is 0.58 times as wide as the font size
+    return min(largest, 72 * CELL_WIDTH / max(1.0, width_per_point))
 
 
 def draw_examples(rows: Sequence[Sequence[NDArray[Any]]], labels: ClassLabels, name: str, num_more: int) -> Figure:

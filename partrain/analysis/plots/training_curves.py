@@ -88,6 +88,7 @@ def draw_accuracy(rows: Rows) -> Figure | None:
             textcoords="offset points",
             ha="right",
             color=VERMILION,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_ylim(top=1)

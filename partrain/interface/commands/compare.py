@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from partrain.errors import ConfigError
 from partrain.interface.arguments import RUN_HELP, add_json, add_quiet
-from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_data
+from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_data, terminal_width
 from partrain.store.run_lookup import find_run
 from partrain.system.durable_files import json_text
 
@@ -41,9 +39,8 @@ def _run(context: CommandContext) -> None:
     if options.json:
         print_data(json_text(facts))
     else:
-        on_terminal = sys.stdout.isatty()
-        width = shutil.get_terminal_size().columns if on_terminal else None
-        print_data(describe(facts, width=width, bold=on_terminal and not os.environ.get("NO_COLOR")))
+        width = terminal_width()
+        print_data(describe(facts, width=width, bold=width is not None and not os.environ.get("NO_COLOR")))
 
 
 def _find_runs(references: Sequence[str]) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from partrain.analysis.run_table import COLUMNS, STATUSES, describe
 from partrain.interface.arguments import add_json, add_quiet
-from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_data
+from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_data, terminal_width
 from partrain.system.durable_files import json_text
 
 
@@ -37,7 +37,7 @@ def _run(context: CommandContext) -> None:
     if options.json:
         print_data(json_text(entries))
     elif entries:
-        print_data(describe(entries, datetime.now(UTC)))
+        print_data(describe(entries, datetime.now(UTC), width=terminal_width()))
     else:
         context.messages.say(f"no {options.status + ' ' if options.status else ''}runs in {runs_dir}")
 

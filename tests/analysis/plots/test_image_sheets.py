@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,16 @@ def test_sheet_shows_truth_prediction_and_index_of_each_image() -> None:
     assert {"true: zero", "predicted: one (98.7%)", "predicted: one (?)", "index 99"} <= set(texts)
     assert "Most confident of 1,234 errors, 10,000 test examples" in texts
     assert sum(bool(axes.images) for axes in figure.axes) == 7
+
+
+def test_long_names_do_not_overlap() -> None:
+    labels = ClassLabels.of(["a class with a name of many words"] * 2)
+    images = [np.zeros((1, 4, 4), np.uint8)] * 12
+    figure = draw_misclassified(images, [example()] * 12, 12, "12 test examples", labels)
+    pixels_of(figure)
+    boxes = [text.get_window_extent() for axes in figure.axes for text in axes.texts]
+    assert len(boxes) == 36
+    assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
 
 
 def test_sheet_without_errors_says_so() -> None:
