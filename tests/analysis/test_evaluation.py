@@ -18,12 +18,13 @@ import yaml
 from partrain.analysis import evaluation
 from partrain.analysis.plots import run_plots
 from partrain.parallel import memory_plan, split_evaluation
-from partrain.parallel.workers import pool
+from partrain.parallel.workers import compute_group
 from partrain.store import checkpoint
 from partrain.store.checkpoint import Checkpoint
 from partrain.store.checkpoint_directory import CheckpointDirectory
 from partrain.store.run_directory import RunDirectory
 from tests.noise_data import noise_examples, write_idx
+from tests.processes import wait_until
 from tests.program import ROOT, PartrainProcess, Result
 from tests.small_run import ENDLESS, write_small_config
 
@@ -158,6 +159,7 @@ def test_evaluation_does_not_disturb_a_training_in_progress(
 ) -> None:
     training = start_partrain("--config", small_config(ENDLESS | {"checkpoints.every_steps": 1}), "--workers", 1)
     run = training.wait_for_training()
+    wait_until(lambda: list((run / "checkpoints").glob("*.safetensors")), "a checkpoint")  # saved after the metrics
     result = call_partrain("evaluate", run, "--workers", 0, "--json", "-q")
     assert (result.exit_code, result.stderr) == (0, "")
     assert json.loads(result.stdout)["step"] > 0
@@ -191,13 +193,13 @@ def test_long_evaluation_reports_progress(call_partrain: Call, run: Path, monkey
 
 
 def test_signal_ends_an_evaluation(call_partrain: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class SignallingGroup(pool.InProcessGroup):
+    class SignallingGroup(compute_group.InProcessGroup):
         def run(self, commands: Any) -> None:
             super().run(commands)
             signal.raise_signal(signal.SIGINT)
 
     (run / "evaluation-test.json").unlink()
-    monkeypatch.setattr(pool, "InProcessGroup", SignallingGroup)
+    monkeypatch.setattr(compute_group, "InProcessGroup", SignallingGroup)
     result = call_partrain("evaluate", run, "--workers", 0)
     assert (result.exit_code, result.stdout) == (130, "")
     assert not (run / "evaluation-test.json").exists()
