@@ -17,8 +17,8 @@ from partrain.config.schema.config import Config
 from partrain.data.split_name import SplitName
 from partrain.network.network import Network
 from partrain.parallel.compute_resources import RankConnection, compute_resources
+from partrain.parallel.mpi.compute_group import MpiComputeGroup
 from partrain.parallel.mpi.exchange import Message
-from partrain.parallel.mpi.ranked_group import RankedGroup
 from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.store.metrics_log import MetricsLog
@@ -26,12 +26,12 @@ from partrain.store.run_paths import RunPaths
 from partrain.system.messages import Messages
 from partrain.system.signals import Interruption
 from partrain.training.mpi.agreement import require_agreement
-from partrain.training.mpi.assignment import Assignment
+from partrain.training.mpi.initial_state import InitialState
 from partrain.training.plan import TrainingPlan, plan_training
 from partrain.training.session import Session
 
 if TYPE_CHECKING:  # its import starts MPI
-    from partrain.parallel.mpi.group import MpiGroup
+    from partrain.parallel.mpi.communicator import Communicator
 
 # Numbers of steps, and not seconds: all ranks must make as many.
 WARM_UP_STEPS, MEASURED_STEPS = 100, 400
@@ -46,13 +46,14 @@ def take_part_in_bench(session: Session, config: Config | None) -> dict[str, Any
     """Measure, on any rank; `config` is of rank 0 alone, which gives it to the others."""
     ranks = session.ranks
     assert ranks is not None
-    job = Assignment.decode(ranks.group.broadcast(None if config is None else Assignment.encode(Assignment(config))))
-    assert job is not None
-    return measure_ranks(job.config, session.num_workers, ranks.group, session.messages, ranks.received)
+    content = ranks.group.broadcast(None if config is None else InitialState(config).to_bytes())
+    return measure_ranks(
+        InitialState.from_bytes(content).config, session.num_workers, ranks.group, session.messages, ranks.received
+    )
 
 
 def measure_ranks(
-    config: Config, num_workers: int, ranks: MpiGroup, messages: Messages, interruption: Interruption
+    config: Config, num_workers: int, ranks: Communicator, messages: Messages, interruption: Interruption
 ) -> dict[str, Any]:
     """Measure a training on all ranks; each of them calls this.
 
@@ -88,7 +89,7 @@ def measure_ranks(
         group = at_end.enter_context(
             resources.group(num_workers, max_restarts=0, log=messages.say, connection=connection)
         )
-        assert isinstance(group, RankedGroup)
+        assert isinstance(group, MpiComputeGroup)
         folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
         log = MetricsLog(RunPaths(Path(folder)).metrics_path)
         at_end.callback(log.close)
@@ -100,7 +101,7 @@ def measure_ranks(
         exchange = _measure_exchange(trainer.num_examples, group, ranks)
         # The others sleep meanwhile.
         compute = _measure_compute(trainer, group.local) if ranks.rank == 0 else {}
-        everyone = ranks.gather({"host": socket.gethostname(), "workers": num_workers} | mine)
+        everyone = ranks.allgather({"host": socket.gethostname(), "workers": num_workers} | mine)
         return {
             "training": {"name": plan.config.name, "batch_size": trainer.num_examples, "tile": training.tile},
             "ranks": everyone,
@@ -109,7 +110,7 @@ def measure_ranks(
         }
 
 
-def _measure_steps(trainer: Trainer, group: RankedGroup, agreed: Interruption) -> dict[str, float]:
+def _measure_steps(trainer: Trainer, group: MpiComputeGroup, agreed: Interruption) -> dict[str, float]:
     """Make steps; return the medians of their phases in microseconds. `exchange` has the wait for the slowest rank."""
     commands = trainer.commands(group.num_at_once)
     samples: dict[str, list[float]] = {name: [] for name in ("prepare", *PHASES)}
@@ -125,13 +126,13 @@ def _measure_steps(trainer: Trainer, group: RankedGroup, agreed: Interruption) -
     return {f"{name}_us": 1e6 * statistics.median(values) for name, values in samples.items()}
 
 
-def _measure_exchange(num_examples: int, group: RankedGroup, ranks: MpiGroup) -> dict[str, Any]:
+def _measure_exchange(num_examples: int, group: MpiComputeGroup, ranks: Communicator) -> dict[str, Any]:
     """Measure the exchange of a step alone: from when all ranks are there until each has everything at its place."""
     command = Command(Operation.GRADIENTS, SplitName.TRAIN, 0, num_examples)
     message = group.step_message(num_examples)
     seconds, packing = [], []
     for _ in range(MEASURED_STEPS):
-        ranks.assemble()
+        ranks.barrier()
         seconds.append(seconds_of(lambda: group.exchange(command, num_examples)))
     for _ in range(MEASURED_STEPS):
         packing.append(seconds_of(lambda: _copy(message)))

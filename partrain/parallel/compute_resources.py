@@ -16,7 +16,7 @@ from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.compiler.loading import load
 from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.memory_plan import check_memory
-from partrain.parallel.mpi.ranked_group import RankedGroup, Ranks
+from partrain.parallel.mpi.compute_group import MpiComputeGroup, Ranks
 from partrain.parallel.required_kernels import required_kernels
 from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.workers.compute_group import ComputeGroup, start_group
@@ -90,7 +90,7 @@ class ComputeResources:
             if connection is None:
                 yield local
             else:
-                yield RankedGroup(
+                yield MpiComputeGroup(
                     local,
                     connection.ranks,
                     self.computation.network,

@@ -1,4 +1,4 @@
-"""Work that outlives this process, where somebody is about to kill it and all that belong to it."""
+"""Runs work in a detached child process that survives the killing of this one."""
 
 from __future__ import annotations
 
@@ -8,56 +8,56 @@ import time
 import warnings
 from collections.abc import Callable
 
-# A fork has one thread of many. Should another one have held a lock just then, the fork would wait for it for ever:
-# after this time it is given up, and the work is done here.
-PATIENCE_SECONDS = 60.0
-# After this time the fork ends, also if nobody is left to give it up.
+# A forked child has only the thread that forked. If another thread held a lock at that moment, the child waits for it
+# for ever. After this time the parent kills the child and does the work itself.
+TIMEOUT_SECONDS = 60.0
+# After this time the child ends itself, in case its parent has died.
 LIFETIME_SECONDS = 600.0
-LOOK_SECONDS = 0.005
+POLL_SECONDS = 0.005
 
 
-def fork_apart(work: Callable[[], object]) -> int:
-    """Begin some work in a fork of this process that a signal to this one, or to its group, does not reach.
+def fork_detached(work: Callable[[], object]) -> int:
+    """Start work in a forked child that signals to this process or its process group do not reach.
 
-    It has no input and no output: whoever waits for the end of this process's output does not wait for the fork.
+    The child has no standard input or output, so nothing that waits for the end of this process's output waits for it.
 
     Parameters
     ----------
-    work : is done in the fork. Its exit code is 0, or the number of the OSError that the work raised; by another
-        exception the fork is killed.
+    work : called in the child. The child's exit code is 0, or the errno of an OSError that the work raised. On any
+        other exception the child kills itself.
 
     Returns
     -------
-    The fork's process id.
+    The child's process id.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks of a process with threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking a process with threads
         child = os.fork()
     if child == 0:
-        _work_and_end(work)
+        _work_and_exit(work)
     return child
 
 
-def finish_apart(work: Callable[[], object]) -> None:
-    """Do some work, and return when it is done; should this process be killed meanwhile, it is done all the same.
+def run_detached(work: Callable[[], object]) -> None:
+    """Do some work and return when it is done; if this process is killed meanwhile, the work is still completed.
 
     Parameters
     ----------
-    work : writes files, and does nothing else that should be seen here.
+    work : writes files, and has no other effect that this process should see.
 
     Raises
     ------
-    OSError : the work raised it, with this number.
+    OSError : the work raised it, with this errno.
     """
-    child = fork_apart(work)
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    child = fork_detached(work)
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not (ended := os.waitpid(child, os.WNOHANG))[0]:
         if time.monotonic() > deadline:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             work()
             return
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     exit_code = os.waitstatus_to_exitcode(ended[1])
     if exit_code < 0:
         work()
@@ -65,18 +65,18 @@ def finish_apart(work: Callable[[], object]) -> None:
         raise OSError(exit_code, os.strerror(exit_code))
 
 
-def _work_and_end(work: Callable[[], object]) -> None:
+def _work_and_exit(work: Callable[[], object]) -> None:
     number = 0
     try:
         os.setsid()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, LIFETIME_SECONDS)
-        nowhere = os.open(os.devnull, os.O_RDWR)
+        null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
-            os.dup2(nowhere, descriptor)
+            os.dup2(null, descriptor)
         work()
     except OSError as error:
         number = error.errno or 1
     except BaseException:
-        os.kill(os.getpid(), signal.SIGKILL)  # it is done again where it can be seen
+        os.kill(os.getpid(), signal.SIGKILL)  # the parent repeats the work, so that the error is seen
     os._exit(number)

@@ -228,4 +228,4 @@ class Coordinator:
     def _measure_memory(self) -> int:
         """Return the memory of all processes in bytes, those of other ranks included."""
         own, ranks = proportional_memory([os.getpid(), *self._resources.group.pids]), self._session.ranks
-        return own if ranks is None else sum(ranks.group.gather(own))
+        return own if ranks is None else sum(ranks.group.allgather(own))

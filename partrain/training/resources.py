@@ -22,7 +22,7 @@ from partrain.training.plan import TrainingPlan, check_disk, plan_training
 from partrain.training.session import Session
 
 if TYPE_CHECKING:  # its import starts MPI
-    from partrain.parallel.mpi.group import MpiGroup
+    from partrain.parallel.mpi.communicator import Communicator
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _useful_workers(session: Session, plan: TrainingPlan) -> int:
     return tiles
 
 
-def _useful_workers_of_rank(session: Session, ranks: MpiGroup, batch_size: int, tiling: Tiling) -> int:
+def _useful_workers_of_rank(session: Session, ranks: Communicator, batch_size: int, tiling: Tiling) -> int:
     first, last = tiling.rank_share(0, batch_size, ranks.rank, ranks.size)
     tiles = tiling.num_tiles(batch_size)
     if session.leads and tiles < ranks.size:
@@ -114,7 +114,7 @@ def training_resources(
     num_workers = _useful_workers(session, plan)
     ranks = None
     if session.ranks is not None:
-        ranks = session.ranks.group.gather({"host": socket.gethostname(), "workers": num_workers})
+        ranks = session.ranks.group.allgather({"host": socket.gethostname(), "workers": num_workers})
     if folder is not None:
         check_disk(folder, plan.checkpoint_bytes, config.checkpoints.keep_last + 2)
     log = messages.say if session.leads else messages.warn  # rank 0 does not report the workers of other ranks

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from partrain.system.detached_work import finish_apart
+from partrain.system.detached_work import run_detached
 from partrain.system.messages import Messages
 from partrain.system.signals import Interruption
 from partrain.system.timer import Stopwatch
-from partrain.training.mpi.assignment import Assignment
+from partrain.training.mpi.initial_state import InitialState
 
 if TYPE_CHECKING:  # its import starts MPI
-    from partrain.parallel.mpi.group import MpiGroup
+    from partrain.parallel.mpi.communicator import Communicator
 
 
 # On these signals Open MPI's mpiexec sends the ranks SIGTERM, and SIGKILL a quarter of a second later.
@@ -25,7 +25,7 @@ KILLED_AFTER = (signal.SIGTERM, signal.SIGINT)
 class RankSession:
     """What a rank of an MPI job has besides: the others, and the signals that it receives itself."""
 
-    group: MpiGroup
+    group: Communicator
     received: Interruption
 
 
@@ -57,11 +57,11 @@ class Session:
             `write` raised it.
         """
         if self.ranks is not None and self.interruption.received in KILLED_AFTER:
-            finish_apart(write)
+            run_detached(write)
         else:
             write()
 
-    def give_to_ranks(self, job: Assignment | None) -> None:
+    def broadcast_state(self, state: InitialState | None) -> None:
         """Tell the other ranks what to do; None: nothing."""
         if self.ranks is not None:
-            self.ranks.group.broadcast(Assignment.encode(job))
+            self.ranks.group.broadcast(b"" if state is None else state.to_bytes())

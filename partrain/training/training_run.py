@@ -25,7 +25,7 @@ from partrain.system.messages import Messages
 from partrain.system.signals import Interrupted
 from partrain.training.coordinator import Coordinator
 from partrain.training.initial_parameters import InitialParameters
-from partrain.training.mpi.assignment import Assignment
+from partrain.training.mpi.initial_state import InitialState
 from partrain.training.plan import TrainingPlan, num_steps
 from partrain.training.privacy.settings import NOT_PRIVATE, private_greeting
 from partrain.training.resources import TrainingResources, training_resources
@@ -82,7 +82,7 @@ def train_new_run(
         if initial is not None:
             initial.require_fit(plan.network)
 
-    session.give_to_ranks(Assignment(config, tensors=initial.arrays if initial else {}))
+    session.broadcast_state(InitialState(config, tensors=initial.arrays if initial else {}))
     with training_resources(config, place.parent, session, check, dataset) as resources:
         plan = resources.plan
         kill_point("coordinator: before the run is made")
@@ -140,12 +140,12 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
         state = newest_state(run, config, before, messages.warn)
         if before["status"] == "completed" and state is not None and (end := _end_of(run, config, state, before)):
             messages.say(end)
-            session.give_to_ranks(None)
+            session.broadcast_state(None)
             return run
         if state is not None:
             require_steps_ahead(state, config, horizon, run.path)
-        job = Assignment(config) if state is None else Assignment(config, state.tensors, state.metadata)
-        session.give_to_ranks(job)
+        initial_state = InitialState(config) if state is None else InitialState(config, state.tensors, state.metadata)
+        session.broadcast_state(initial_state)
         with _log_of(run, messages):
             _go_on(run, before, config, state, session)
     return run

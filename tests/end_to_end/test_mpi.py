@@ -171,8 +171,8 @@ def test_ranks_whose_launcher_is_killed_save_and_end_and_clean_up(mpi_jobs: MpiJ
 
 # A rank that waits asks after 0.5 s, and not after 5, and so on.
 IMPATIENT = """
-from partrain.parallel.mpi import roll_call
-roll_call.ASK_SECONDS, roll_call.WARN_SECONDS, roll_call.SILENT_SECONDS = 0.5, 2.0, 4.0
+from partrain.parallel.mpi import liveness
+liveness.ASK_SECONDS, liveness.WARN_SECONDS, liveness.SILENT_SECONDS = 0.5, 2.0, 4.0
 from partrain.__main__ import main
 raise SystemExit(main())
 """

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from partrain.system import detached_work
-from partrain.system.detached_work import finish_apart
+from partrain.system.detached_work import run_detached
 from tests.processes import is_running, wait_until
 from tests.program import ROOT
 
 
 def test_work_is_done_when_it_returns(tmp_path: Path) -> None:
-    finish_apart(lambda: (tmp_path / "done").write_text(str(os.getpid())))
+    run_detached(lambda: (tmp_path / "done").write_text(str(os.getpid())))
     assert int((tmp_path / "done").read_text()) != os.getpid()
 
 
@@ -25,7 +25,7 @@ def test_error_of_the_system_is_raised_here() -> None:
         raise OSError(errno.ENOSPC, "full")
 
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as raised:
-        finish_apart(fail)
+        run_detached(fail)
     assert raised.value.errno == errno.ENOSPC
 
 
@@ -34,7 +34,7 @@ def test_work_that_its_process_does_not_finish_is_done_here(
     tmp_path: Path, fate: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = os.getpid()
-    monkeypatch.setattr(detached_work, "PATIENCE_SECONDS", 60.0 if fate == "it dies" else 0.2)
+    monkeypatch.setattr(detached_work, "TIMEOUT_SECONDS", 60.0 if fate == "it dies" else 0.2)
 
     def work() -> None:
         if os.getpid() != here:
@@ -43,7 +43,7 @@ def test_work_that_its_process_does_not_finish_is_done_here(
             signal.pause()
         (tmp_path / "done").touch()
 
-    finish_apart(work)
+    run_detached(work)
     assert (tmp_path / "done").exists()
 
 
@@ -51,14 +51,14 @@ def test_work_goes_on_when_the_whole_group_is_killed(tmp_path: Path) -> None:
     program = f"""
 import os, time
 from pathlib import Path
-from partrain.system.detached_work import finish_apart
+from partrain.system.detached_work import run_detached
 folder = Path({str(tmp_path)!r})
 def work():
     (folder / "begun").write_text(str(os.getpid()))
     while not (folder / "go on").exists():
         time.sleep(0.01)
     (folder / "done").touch()
-finish_apart(work)
+run_detached(work)
 """
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, start_new_session=True, stdout=-1)
     wait_until(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text(), "the beginning")

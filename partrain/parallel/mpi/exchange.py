@@ -1,8 +1,8 @@
-"""What ranks exchange in a step, and in an evaluation: who computes what, and where it lies in the message.
+"""The message that ranks exchange in a step or an evaluation: its content and its layout.
 
-Each rank computes a run of tiles, which follows from shapes and the number of ranks alone, and gets what the others
-computed at the same places of its own arrays. After that all ranks hold what one process would hold that computed
-everything. They make the same update of it, in the same order: so no gradient, and no parameter, ever travels.
+Each rank computes a range of tiles, which follows from the shapes and the number of ranks alone, and receives the
+results of the others at the same places of its own arrays. After that, every rank holds what a single process would
+have computed. All ranks then make the same update in the same order, so no summed gradient and no parameter is sent.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from partrain.parallel.workers.commands import Operation
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.shared_arrays import ArraySpec
 
-# Before each rank's piece: the number of the exchange, a signal that the rank received (0: none), and what must be
-# the same on all ranks.
+# The header of each rank's piece: the number of the exchange, the signal that the rank has received (0: none), and a
+# number that must be the same on all ranks.
 HEADER_WORDS = 3
 HEADER_BYTES = HEADER_WORDS * 8
 SEQUENCE, SIGNAL, CHECK = range(HEADER_WORDS)
@@ -31,7 +31,7 @@ EVALUATED = ("losses", "predictions", "confidences")
 
 
 def exchanged_arrays(network: Network, operation: Operation) -> list[str]:
-    """Return the names of the arrays that an operation's results lie in; those of 8 bytes a number come first."""
+    """Return the names of the arrays that hold an operation's results; those with 8 bytes per number come first."""
     norms = ["squared_norms"] if operation.has_norms else []
     if not operation.is_step:
         return [*norms, *EVALUATED]
@@ -45,7 +45,7 @@ def array_rows(name: str, first: int, last: int, tiling: Tiling) -> slice:
 
 
 def step_bytes(network: Network, batch_size: int, tiling: Tiling, dtype: str, num_ranks: int) -> list[int]:
-    """Return how many bytes each rank contributes to the exchange of a step."""
+    """Return the number of bytes that each rank contributes to the exchange of a step."""
     specs = exchange_specs(network, batch_size, tiling, dtype, batch_size)
     names = exchanged_arrays(network, Operation.GRADIENTS)
 
@@ -64,26 +64,26 @@ def _piece(name: str, spec: ArraySpec, first: int, last: int, tiling: Tiling) ->
 
 
 def _whole_words(num_bytes: int) -> int:
-    """Return a number of bytes after which the next header lies where whole words do."""
+    """Round up a number of bytes so that the next header is aligned to words."""
     return -(-num_bytes // 8) * 8
 
 
 @dataclass(frozen=True, eq=False)
 class Message:
-    """The one message of an exchange, laid out for all ranks.
+    """The message of an exchange, with its layout for all ranks.
 
     Attributes
     ----------
-    buffer : all pieces, rank by rank.
-    counts, places : each rank's bytes, and where they begin.
-    headers_RW : each rank's header, in the buffer.
-    outgoing : pairs of a piece in the buffer, and of the array that it is copied from.
-    incoming : pairs of an array, and of the piece in the buffer that it is copied from.
+    buffer : the pieces of all ranks, in order.
+    counts, offsets : the number of bytes of each rank, and where they begin.
+    headers_RW : the header of each rank, as a view of the buffer.
+    outgoing : pairs of a view of the buffer and the array that it is copied from.
+    incoming : pairs of an array and the view of the buffer that it is copied from.
     """
 
     buffer: NDArray[np.uint8]
     counts: Sequence[int]
-    places: Sequence[int]
+    offsets: Sequence[int]
     headers_RW: Sequence[NDArray[np.int64]]
     outgoing: Sequence[tuple[NDArray[Any], NDArray[Any]]]
     incoming: Sequence[tuple[NDArray[Any], NDArray[Any]]]
@@ -100,23 +100,23 @@ def lay_out(
 
     Parameters
     ----------
-    arrays : the shared arrays; the message refers to them.
-    names : of those that are exchanged.
-    shares : the examples (first, last) of each rank.
+    arrays : the shared arrays; the message keeps views of them.
+    names : the names of the arrays that are exchanged.
+    shares : the positions (first, last) of each rank.
     tiling : cuts the batch.
-    rank : whose message it is.
+    rank : the rank that sends the message.
     """
     regions = [
         [arrays[name][array_rows(name, first, last, tiling)] for name in names] if first < last else []
         for first, last in shares
     ]
     counts = [_whole_words(HEADER_BYTES + sum(region.nbytes for region in of_rank)) for of_rank in regions]
-    places = [sum(counts[:k]) for k in range(len(counts))]
+    offsets = [sum(counts[:k]) for k in range(len(counts))]
     buffer = np.zeros(sum(counts), np.uint8)
     headers, outgoing, incoming = [], [], []
-    for number, (place, of_rank) in enumerate(zip(places, regions, strict=True)):
-        headers.append(buffer[place : place + HEADER_BYTES].view(np.int64))
-        offset = place + HEADER_BYTES
+    for number, (start, of_rank) in enumerate(zip(offsets, regions, strict=True)):
+        headers.append(buffer[start : start + HEADER_BYTES].view(np.int64))
+        offset = start + HEADER_BYTES
         for region in of_rank:
             piece = np.frombuffer(buffer, region.dtype, math.prod(region.shape), offset).reshape(region.shape)
             offset += region.nbytes
@@ -124,4 +124,4 @@ def lay_out(
                 outgoing.append((piece, region))
             else:
                 incoming.append((region, piece))
-    return Message(buffer, counts, places, headers, outgoing, incoming)
+    return Message(buffer, counts, offsets, headers, outgoing, incoming)

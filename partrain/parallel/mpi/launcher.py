@@ -1,4 +1,4 @@
-"""What MPI's launcher (mpiexec, srun) does to a process that it starts, and what of it workers must not inherit."""
+"""What an MPI launcher (mpiexec, srun) does to the processes that it starts, and how to undo it for workers."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from collections.abc import Mapping
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from partrain.system.detached_work import fork_apart
+from partrain.system.detached_work import fork_detached
 
-# The launcher tells a rank who it is by variables with these beginnings. A worker that had them would take itself
-# for that rank, should any library in it look.
-PREFIXES = ("OMPI_", "OPAL_", "PMIX_", "PRTE_", "PMI_", "MPI_LOCAL", "MPIEXEC_", "HYDRA_", "I_MPI_")
+# The launcher identifies a rank by environment variables with these prefixes. If a worker inherited them, a library
+# that looks at them would take the worker for the rank.
+VARIABLE_PREFIXES = ("OMPI_", "OPAL_", "PMIX_", "PRTE_", "PMI_", "MPI_LOCAL", "MPIEXEC_", "HYDRA_", "I_MPI_")
 
-# What Open MPI's files in shared memory are called.
-SEGMENTS = "/dev/shm/sm_segment."
+# The prefix of Open MPI's files in shared memory.
+SEGMENT_PREFIX = "/dev/shm/sm_segment."
 
-# What Open MPI 5's mpiexec is called while it runs, and what makes it end where nothing else does: it takes the first
-# signal as an order that it has already, the second as a warning. Each is sent after so many seconds.
+# The process name of Open MPI 5's mpiexec, and how to end it when it hangs: it takes the first SIGTERM as an order that
+# it is carrying out already, and the second one as a warning. Each signal is sent after so many seconds.
 LAUNCHER = "prterun"
-LAST_WORDS = ((10.0, signal.SIGTERM), (1.0, signal.SIGTERM), (1.0, signal.SIGTERM), (5.0, signal.SIGKILL))
+KILL_SEQUENCE = ((10.0, signal.SIGTERM), (1.0, signal.SIGTERM), (1.0, signal.SIGTERM), (5.0, signal.SIGKILL))
 
-# How many processes were started, as Open MPI, MPICH's family, and Slurm say it.
+# The variables in which Open MPI, the MPICH family and Slurm give the number of processes.
 SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 def launcher_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return the names of the variables that are for the rank alone."""
-    return [name for name in environment if name.startswith(PREFIXES)]
+    """Return the names of the variables that are meant for the rank alone."""
+    return [name for name in environment if name.startswith(VARIABLE_PREFIXES)]
 
 
 def promised_ranks(environment: Mapping[str, str]) -> tuple[str, int] | None:
-    """Return the variable that says that more than one process was started, and its number; None if none does."""
+    """Return the variable that announces more than one process, and the number; None if there is none."""
     for name in SIZE_VARIABLES:
         value = environment.get(name, "")
         if value.isdecimal() and int(value) > 1:
@@ -42,57 +42,60 @@ def promised_ranks(environment: Mapping[str, str]) -> tuple[str, int] | None:
 
 
 def undo_binding(environment: Mapping[str, str]) -> None:
-    """Let this process use all processors that the host allows it, if Open MPI's launcher started it.
+    """Let this process use all processors that the host allows, if Open MPI's launcher started it.
 
-    Open MPI binds a rank to one core, or to a socket, and all that the rank starts inherits this: eight workers would
-    take turns on one core. What a control group or Slurm's allows stays the limit: the kernel sees to that.
+    Open MPI binds a rank to one core or socket, and the rank's children inherit the binding: eight workers would take
+    turns on one core. The kernel still enforces the limits of control groups, and so those of Slurm.
     """
     if hasattr(os, "sched_setaffinity") and "OMPI_COMM_WORLD_RANK" in environment:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
 
 
 def remove_segments(maps: Path = Path("/proc/self/maps")) -> None:
-    """Remove the files of Open MPI in shared memory that this process has mapped: those of its job, and no other's.
+    """Remove Open MPI's files in shared memory that this process has mapped, which are those of its own job.
 
-    That is mpiexec's to do. Where it was killed, nobody else does it, and no later start can tell whose they are.
+    Normally mpiexec removes them. If it was killed, they would stay, and no later process could tell which job they
+    belong to.
 
     Parameters
     ----------
-    maps : where the system says what is mapped.
+    maps : the kernel's list of mapped files.
     """
     with contextlib.suppress(OSError):
-        for path in {line[line.index(SEGMENTS) :] for line in maps.read_text().splitlines() if SEGMENTS in line}:
+        for path in {
+            line[line.index(SEGMENT_PREFIX) :] for line in maps.read_text().splitlines() if SEGMENT_PREFIX in line
+        }:
             with contextlib.suppress(FileNotFoundError):  # another rank was quicker
                 os.unlink(path)
 
 
 def end_launcher(pid: int) -> int | None:
-    """See to it that mpiexec ends, though a host does not answer; for a rank that is about to abort the job.
+    """Make sure that mpiexec ends although a host does not answer; for a rank that is about to abort the job.
 
-    Open MPI's waits for the daemon of each host, for ever if that one was stopped or is cut off, and has by then killed
-    the ranks that it reaches. So a process of a session of its own looks after it.
+    Open MPI's mpiexec waits for the daemon of each host, for ever if that daemon is stopped or unreachable. Before that
+    it has killed the ranks that it reaches, so a detached process ends it.
 
     Parameters
     ----------
-    pid : who started this rank. Only Open MPI's mpiexec is ended; a daemon may belong to other jobs.
+    pid : the parent of this rank. Only Open MPI's mpiexec is ended: a daemon may belong to other jobs.
 
     Returns
     -------
-    The process that sees to it; None where there is none.
+    The id of the detached process, or None if it is not needed or not possible.
     """
     try:
         if Path(f"/proc/{pid}/comm").read_text().strip() != LAUNCHER:
             return None
         launcher = os.pidfd_open(pid)
-    except (OSError, AttributeError):  # it has ended, or the system has no such thing
+    except (OSError, AttributeError):  # it has ended, or the system has no process descriptors
         return None
 
-    def look_after() -> None:
-        for seconds, number in LAST_WORDS:
+    def end_gradually() -> None:
+        for seconds, number in KILL_SEQUENCE:
             if wait([launcher], seconds):
                 return
             signal.pidfd_send_signal(launcher, number)
 
-    process = fork_apart(look_after)
+    process = fork_detached(end_gradually)
     os.close(launcher)
     return process

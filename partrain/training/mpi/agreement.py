@@ -15,10 +15,10 @@ LISTED = 3
 
 
 class Gathering(Protocol):
-    """What this file needs of `parallel.mpi.group.MpiGroup`."""
+    """What this file needs of `parallel.mpi.communicator.Communicator`."""
 
-    def gather(self, fact: Any) -> list[Any]:
-        """Return what each rank gave."""
+    def allgather(self, value: Any) -> list[Any]:
+        """Return the value that each rank passed."""
 
 
 class RanksDisagree(UserError):
@@ -38,7 +38,7 @@ def require_same_command(ranks: Gathering, options: dict[str, Any], host: str) -
     RanksDisagree
         On all ranks alike; names those that differ from rank 0, and what differs.
     """
-    _require_same(ranks.gather({"host": host, "facts": {_flag(name): value for name, value in options.items()}}))
+    _require_same(ranks.allgather({"host": host, "facts": {_flag(name): value for name, value in options.items()}}))
 
 
 def require_agreement(ranks: Gathering, plan: TrainingPlan) -> None:
@@ -51,7 +51,7 @@ def require_agreement(ranks: Gathering, plan: TrainingPlan) -> None:
     """
     origin, dataset = provenance(), plan.dataset
     facts = plan.config.to_mapping() | {"data digest": dataset.digest}
-    _require_same(ranks.gather({"host": origin["host"], "facts": facts, "origin": origin}))
+    _require_same(ranks.allgather({"host": origin["host"], "facts": facts, "origin": origin}))
 
 
 def _flag(name: str) -> str:

@@ -18,12 +18,12 @@ from partrain.system.messages import Messages
 from partrain.system.signals import Interrupted, Interruption
 from partrain.training.coordinator import Coordinator
 from partrain.training.mpi.agreement import require_same_command
-from partrain.training.mpi.assignment import Assignment
+from partrain.training.mpi.initial_state import InitialState
 from partrain.training.resources import training_resources
 from partrain.training.session import RankSession, Session
 
 if TYPE_CHECKING:  # its import starts MPI
-    from partrain.parallel.mpi.group import MpiGroup
+    from partrain.parallel.mpi.communicator import Communicator
 
 Result = TypeVar("Result")
 
@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 LIKELY_KERNELS = ("fast", "float32")
 
 
-def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> MpiGroup:
+def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> Communicator:
     """Start MPI.
 
     Parameters
@@ -53,7 +53,7 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> MpiGroup
     if num_workers != 0:
         start_fork_server(kernels, dtype)
     try:
-        from partrain.parallel.mpi.group import MpiGroup
+        from partrain.parallel.mpi.communicator import Communicator
     except ModuleNotFoundError as error:
         if error.name != "mpi4py":
             raise
@@ -62,7 +62,7 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> MpiGroup
         raise ConfigError(
             f"--engine mpi: mpi4py finds no MPI ({error}); pip install 'partrain[mpi]', or load the cluster's"
         ) from error
-    group, promised = MpiGroup(warn), promised_ranks(os.environ)
+    group, promised = Communicator(warn), promised_ranks(os.environ)
     if group.size == 1 and promised is not None:
         name, number = promised
         group.close()
@@ -115,7 +115,7 @@ def run_on_ranks(
         with interruption.deferred():
             try:
                 try:
-                    ranks.greet()
+                    ranks.exchange_names()
                     require_same_command(ranks, asked, socket.gethostname())
                     if ranks.rank == 0:
                         result = lead(session)
@@ -123,30 +123,30 @@ def run_on_ranks(
                         follow(session)
                 except Interrupted as ending:
                     interrupted = ending
-                ranks.meet()
+                ranks.finish()
             except BaseException as error:
                 _end_failed(ranks, error, messages)
         if interrupted is not None:
             if ranks.rank == 0:
                 messages.error(f"ended by {interrupted}")
-            ranks.leave(interrupted.exit_code)
+            ranks.abort_if_stuck(interrupted.exit_code)
             raise SystemExit(interrupted.exit_code)
         return result
 
 
-def _end_failed(ranks: MpiGroup, error: BaseException, messages: Messages) -> NoReturn:
+def _end_failed(ranks: Communicator, error: BaseException, messages: Messages) -> NoReturn:
     """Tell people and the other ranks why this one fails, give them time to save, and end."""
     exit_code = 1
     if isinstance(error, PartrainError | MemoryError):
         exit_code = getattr(error, "exit_code", 1)
-        if ranks.tell(error, exit_code):
+        if ranks.report_failure(error, exit_code):
             messages.error(str(error) or "there is not enough memory for this process")
     else:
         traceback.print_exception(error)
         messages.error(f"a defect of the program: {type(error).__name__}")
-        ranks.tell(error, exit_code)
-    ranks.part()
-    ranks.leave(exit_code)
+        ranks.report_failure(error, exit_code)
+    ranks.await_others()
+    ranks.abort_if_stuck(exit_code)
     raise SystemExit(exit_code) from error
 
 
@@ -159,16 +159,17 @@ def follow_training(session: Session) -> None:
         As for a new run.
     """
     assert session.ranks is not None
-    job = Assignment.decode(session.ranks.group.broadcast(None))
-    if job is None:
+    content = session.ranks.group.broadcast(None)
+    if not content:
         return
-    with training_resources(job.config, None, session, lambda plan: None) as resources:
+    state = InitialState.from_bytes(content)
+    with training_resources(state.config, None, session, lambda plan: None) as resources:
         plan = resources.plan
         coordinator = Coordinator(None, resources, session)
-        if job.metadata is not None:
-            coordinator.restore(Checkpoint(job.tensors, job.metadata), [], 0.0)
-        elif job.tensors:
-            begin = plan.network.parameters.join(job.tensors)
+        if state.metadata is not None:
+            coordinator.restore(Checkpoint(state.tensors, state.metadata), [], 0.0)
+        elif state.tensors:
+            begin = plan.network.parameters.join(state.tensors)
             coordinator.begin_with(begin.astype(plan.config.training.dtype))
         coordinator.train()
         if coordinator.completed:

@@ -12,8 +12,8 @@ from partrain.config.reader import read_config
 from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
 from partrain.network.network import Network
+from partrain.parallel.mpi.compute_group import MpiComputeGroup
 from partrain.parallel.mpi.exchange import exchanged_arrays, step_bytes
-from partrain.parallel.mpi.ranked_group import RankedGroup
 from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.in_process_group import InProcessGroup
 from partrain.parallel.workers.tile_computer import Computation
@@ -43,14 +43,14 @@ def test_step_of_mnist_contributes_less_than_200_kB(num_ranks: int) -> None:
 class FakeRanks:
     """A rank that is a thread, and meets the others at a barrier."""
 
-    launcher_is_gone = False
+    launcher_has_ended = False
 
     def __init__(self, rank: int, buffers: list[Any], barrier: threading.Barrier) -> None:
         self.rank, self.size = rank, len(buffers)
         self._buffers, self._barrier = buffers, barrier
         self.num_bytes = 0
 
-    def exchange(self, buffer: NDArray[np.uint8], counts: Sequence[int], places: Sequence[int]) -> None:
+    def allgatherv(self, buffer: NDArray[np.uint8], counts: Sequence[int], places: Sequence[int]) -> None:
         self._buffers[self.rank] = buffer
         self.num_bytes = counts[self.rank]
         self._barrier.wait(60)
@@ -70,7 +70,7 @@ class RankThreads:
         self.ranks = [FakeRanks(rank, buffers, barrier) for rank in range(size)]
         self.received, self.agreed = ([Interruption() for _ in range(size)] for _ in range(2))
         self.groups = [
-            RankedGroup(InProcessGroup(c), ranks, c.network, c.arrays, c.tiling, received, agreed)
+            MpiComputeGroup(InProcessGroup(c), ranks, c.network, c.arrays, c.tiling, received, agreed)
             for c, ranks, received, agreed in zip(computations, self.ranks, self.received, self.agreed, strict=True)
         ]
 
@@ -123,9 +123,9 @@ def test_signal_to_one_rank_is_known_to_all_after_the_same_exchange(
     assert [agreed.received for agreed in threads.agreed] == [15] * 3
 
 
-def test_rank_whose_launcher_is_gone_stops_all(make_computation: Callable[..., Computation]) -> None:
+def test_rank_whose_launcher_has_ended_stops_all(make_computation: Callable[..., Computation]) -> None:
     threads = RankThreads([make_computation() for _ in range(2)])
-    threads.ranks[1].launcher_is_gone = True
+    threads.ranks[1].launcher_has_ended = True
     threads.run([Command(Operation.GRADIENTS, SplitName.TRAIN, 0, 20)])
     assert [agreed.received for agreed in threads.agreed] == [15] * 2
 

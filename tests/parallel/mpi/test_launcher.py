@@ -60,7 +60,7 @@ print(sorted(os.sched_getaffinity(0)))
 def test_files_in_shared_memory_that_are_mapped_are_removed_and_others_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mpi_launcher, "SEGMENTS", f"{tmp_path}/sm_segment.")
+    monkeypatch.setattr(mpi_launcher, "SEGMENT_PREFIX", f"{tmp_path}/sm_segment.")
     mine, others = tmp_path / "sm_segment.host.0.1a.0", tmp_path / "sm_segment.host.0.2b.0"
     for path in (mine, others):
         path.touch()
@@ -98,7 +98,7 @@ def test_launcher_that_does_not_end_is_ended_by_a_process_that_its_own_end_ends(
         assert launcher.stdout.readline() == "ready\n"
         assert end_launcher(launcher.pid) is None, "it is not called as mpiexec is"
         monkeypatch.setattr(mpi_launcher, "LAUNCHER", Path(f"/proc/{launcher.pid}/comm").read_text().strip())
-        monkeypatch.setattr(mpi_launcher, "LAST_WORDS", [(0.1, number) for _, number in mpi_launcher.LAST_WORDS])
+        monkeypatch.setattr(mpi_launcher, "KILL_SEQUENCE", [(0.1, number) for _, number in mpi_launcher.KILL_SEQUENCE])
         process = end_launcher(launcher.pid)
         assert launcher.wait(60) == exit_code
     assert process is not None

@@ -19,7 +19,7 @@ class OtherRank:
     def __init__(self, change: Callable[[Any], object]) -> None:
         self._change = change
 
-    def gather(self, fact: Any) -> list[Any]:
+    def allgather(self, fact: Any) -> list[Any]:
         other = copy.deepcopy(fact)
         self._change(other)
         return [fact, other]

@@ -1,4 +1,4 @@
-"""Several ranks as one group that carries out commands: each computes its share, and all get all results."""
+"""A compute group that spans all ranks: each rank computes its share, and all ranks get all results."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ from partrain.system.signals import Interruption
 
 
 class Ranks(Protocol):
-    """What this file needs of `mpi_group.MpiGroup`."""
+    """What this module needs of `parallel.mpi.communicator.Communicator`."""
 
     rank: int
     size: int
 
     @property
-    def launcher_is_gone(self) -> bool:
-        """Whether who started this rank has ended."""
+    def launcher_has_ended(self) -> bool:
+        """Whether the launcher of this rank has ended."""
 
-    def exchange(self, buffer: NDArray[np.uint8], counts: Sequence[int], places: Sequence[int]) -> None:
+    def allgatherv(self, buffer: NDArray[np.uint8], counts: Sequence[int], offsets: Sequence[int]) -> None:
         """Fill the buffer with the pieces of all ranks."""
 
 
-class RankedGroup:
-    """Carries out commands together with the other ranks, which are given the same ones.
+class MpiComputeGroup:
+    """Carries out commands together with the other ranks, which run the same commands.
+
+    Each exchange carries its number, and that of an evaluation a checksum of the parameters. If the ranks disagree, the
+    run fails instead of going on with different bits.
 
     Parameters
     ----------
-    local : who computes this rank's share.
-    ranks : who exchanges bytes.
-    network, arrays, tiling : of the computation.
-    received : the signals that this rank received.
-    agreed : told of the signal that any rank received; all ranks are told after the same exchange.
-
-    With each exchange goes its number, and with those of evaluations a checksum of the parameters: where ranks
-    disagree, the run fails, and does not go on with differing bits.
+    local : computes this rank's share.
+    ranks : exchanges bytes with the other ranks.
+    network, arrays, tiling : those of the computation.
+    received : the signals that this rank has received.
+    agreed : is set to the signal that any rank has received, on all ranks after the same exchange.
 
     Attributes
     ----------
     local : computes this rank's share.
-    num_tiles_computed : by each worker of this rank.
-    computed_at, exchanged_at : when the last `run` had computed, and had everything, as `time.monotonic` counts.
+    num_tiles_computed : the tiles that each worker of this rank has computed.
+    computed_at, exchanged_at : when the last `run` had computed its share, and had all results; `time.monotonic`.
     """
 
-    num_at_once = 1  # a rank cuts its own share
+    num_at_once = 1  # each rank cuts its own share
 
     def __init__(
         self,
@@ -79,15 +79,15 @@ class RankedGroup:
 
     @property
     def pids(self) -> list[int]:
-        """The processes of this rank besides itself."""
+        """The process ids of this rank's group."""
         return self.local.pids
 
     def run(self, commands: Sequence[Command]) -> None:
-        """Return when all ranks have carried out their shares, and every result is here.
+        """Return when all ranks have carried out their shares and this rank has all results.
 
         Parameters
         ----------
-        commands : one after the other, without a gap between them; the same on all ranks.
+        commands : consecutive, without a gap between them; the same on all ranks.
         """
         last, piece = commands[-1].last, commands[0].last - commands[0].first
         self.local.run(self._share(commands[0], last, piece))
@@ -96,18 +96,18 @@ class RankedGroup:
         self.exchanged_at = time.monotonic()
 
     def exchange(self, like: Command, last: int) -> None:
-        """Give this rank's results to all, and take theirs, of the examples from `like.first` on to `last`-1."""
+        """Exchange the results of the positions `like.first` to `last` - 1 with all ranks."""
         message = self._message(like.operation, like.first, last)
         self._fill_header(message.headers_RW[self._ranks.rank], like.operation)
         for target, source in message.outgoing:
             target[...] = source
-        self._ranks.exchange(message.buffer, message.counts, message.places)
+        self._ranks.allgatherv(message.buffer, message.counts, message.offsets)
         for target, source in message.incoming:
             target[...] = source
         self._read_headers(message, like.operation)
 
     def step_message(self, num_examples: int) -> Message:
-        """Return the message of a step with so many examples."""
+        """Return the message of a step with `num_examples` examples."""
         return self._message(Operation.GRADIENTS, 0, num_examples)
 
     def close(self) -> None:
@@ -132,17 +132,19 @@ class RankedGroup:
 
     def _fill_header(self, header: NDArray[np.int64], operation: Operation) -> None:
         self._num_exchanges += 1
-        if self._received.received is None and self._ranks.launcher_is_gone:
-            self._received.received = signal.SIGTERM  # nobody is left to send it
+        if self._received.received is None and self._ranks.launcher_has_ended:
+            self._received.received = signal.SIGTERM  # the launcher cannot send it any more
         header[SEQUENCE] = self._num_exchanges
         header[SIGNAL] = self._received.received or 0
-        # In a step it would cost as much as the exchange itself.
+        # In a step, a checksum of the parameters would cost as much as the exchange itself.
         header[CHECK] = operation if operation.is_step else zlib.crc32(self._arrays["parameters"].data)
 
     def _read_headers(self, message: Message, operation: Operation) -> None:
         for rank, header in enumerate(message.headers_RW):
             for place, what in ((SEQUENCE, "exchange another message"), (CHECK, "have other parameters")):
                 if header[place] != message.headers_RW[0][place]:
-                    raise FailedRun(f"rank {rank} and rank 0 {what}; that must not be: their bits would differ")
+                    raise FailedRun(
+                        f"rank {rank} and rank 0 {what}; the run stops, because their parameters would differ"
+                    )
             if header[SIGNAL] and self._agreed.received is None:
                 self._agreed.received = int(header[SIGNAL])

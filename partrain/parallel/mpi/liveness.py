@@ -1,0 +1,99 @@
+"""Which ranks still answer: a waiting rank asks the others, so that no wait lasts for ever.
+
+A rank that computes, compiles, reads data or saves answers all the same. It is late, and the others wait for it. A rank
+that does not answer is stopped, or its host is down; the job then ends, and the message names that rank.
+
+Silence counts only while this rank listens. A rank that was itself stopped for a while, as a batch system stops a whole
+job, cannot know which of the others answered meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from partrain.errors import FailedRun
+
+# How long a rank waits before it asks the others, and between two questions. No step takes so long.
+ASK_SECONDS = 5.0
+# After how much silence a warning is printed, and after how much the job ends. Nothing that a rank does keeps it from
+# answering, but a machine that swaps or is migrated can be silent for seconds.
+WARN_SECONDS = 30.0
+SILENT_SECONDS = 60.0
+# How long to wait for ranks that answer. To read images for the first time can take most of an hour.
+LATE_SECONDS = 3600.0
+# While a rank listens, it looks at the clock more often than this. A longer interval means that it did not run.
+MOMENT_SECONDS = 1.0
+
+
+class LivenessCheck:
+    """What one rank knows of the others during one wait.
+
+    Parameters
+    ----------
+    rank : this rank.
+    names : the names of all ranks, for messages.
+    now : the time in seconds, as for the other methods.
+    """
+
+    def __init__(self, rank: int, names: Sequence[str], now: float) -> None:
+        self._rank, self._names = rank, names
+        self._others = [other for other in range(len(names)) if other != rank]
+        self._looked_at = now
+        self._listened_s = self._ask_at = 0.0
+        self._answered_at = dict.fromkeys(self._others, 0.0)
+        self._waiting: set[int] = set()
+        self._reported_silent: set[int] = set()
+        self._report_late_at = WARN_SECONDS
+
+    def must_ask(self, now: float) -> bool:
+        """Count the time since the last call as listened; return whether to ask the others again."""
+        moment, self._looked_at = now - self._looked_at, now
+        if moment < MOMENT_SECONDS:
+            self._listened_s += moment
+        if self._listened_s < self._ask_at:
+            return False
+        self._ask_at = self._listened_s + ASK_SECONDS
+        return True
+
+    def record_answer(self, other: int, is_waiting: bool) -> None:
+        """Record the answer of another rank, and whether that rank is waiting too."""
+        self._answered_at[other] = self._listened_s
+        (self._waiting.add if is_waiting else self._waiting.discard)(other)
+
+    def check(self, warn: Callable[[str], None]) -> None:
+        """Warn of the ranks that the job is waiting for; of several waiting ranks, only the first one warns.
+
+        Raises
+        ------
+        FailedRun
+            A rank has been silent or late for too long. All ranks that observe it raise the same message.
+        """
+        silent = self._silent_for(WARN_SECONDS)
+        late = [other for other in self._others if other not in silent and other not in self._waiting]
+        if dead := self._silent_for(SILENT_SECONDS):
+            raise FailedRun(
+                f"no answer from {self._list(dead)} for {SILENT_SECONDS:g} s: the process is stopped or hangs, or its "
+                "host is down; the job ends, and partrain resume continues it"
+            )
+        if self._listened_s > LATE_SECONDS:
+            raise FailedRun(
+                f"waited {LATE_SECONDS:g} s for {self._list(late) or 'each other'}: every process answers, but they do "
+                "not reach the same point; the job ends, and partrain resume continues it"
+            )
+        if any(other < self._rank for other in self._waiting.difference(silent)):
+            return
+        if new := [other for other in silent if other not in self._reported_silent]:
+            self._reported_silent.update(new)
+            warn(
+                f"no answer from {self._list(new)} for {WARN_SECONDS:g} s: the process is stopped or hangs, or its "
+                f"host is down; the job ends after {SILENT_SECONDS:g} s"
+            )
+        if late and self._listened_s > self._report_late_at:
+            warn(f"waiting for {self._list(late)} for {self._listened_s:.0f} s: the process answers, but is busy")
+            self._report_late_at *= 2
+
+    def _silent_for(self, seconds: float) -> list[int]:
+        return [other for other in self._others if self._listened_s - self._answered_at[other] > seconds]
+
+    def _list(self, ranks: Sequence[int]) -> str:
+        return ", ".join(self._names[rank] for rank in ranks)

@@ -1,0 +1,47 @@
+"""What every rank of an MPI job starts a training from: rank 0 reads it and broadcasts it.
+
+The other ranks read no file of the run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from partrain.config.schema.config import Config
+
+
+@dataclass(frozen=True, eq=False)
+class InitialState:
+    """A configuration, and the state of the run that training starts from.
+
+    Attributes
+    ----------
+    config : as rank 0 read it.
+    tensors : those of the checkpoint to resume from, or the parameters to start with; empty: they are drawn.
+    metadata : the checkpoint's, or None if there is no checkpoint.
+    """
+
+    config: Config
+    tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
+    metadata: dict[str, Any] | None = None
+
+    def to_bytes(self) -> bytes:
+        """Return the state in the safetensors format; configuration and metadata are JSON in its header."""
+        # safetensors reads raw memory, which must be in C order.
+        tensors = {name: np.asarray(tensor, order="C") for name, tensor in self.tensors.items()}
+        header = {"config": json.dumps(self.config.to_mapping()), "metadata": json.dumps(self.metadata)}
+        return safetensors.numpy.save(tensors, metadata=header)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> InitialState:
+        """Return the state that `to_bytes` wrote; its arrays are read-only."""
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])["__metadata__"]
+        config = Config.model_validate(json.loads(header["config"]))
+        return cls(config, safetensors.numpy.load(content), json.loads(header["metadata"]))
