@@ -1,27 +1,27 @@
-"""Training images shifted, turned, scaled and bent at random, each by one resampling of its raw pixels.
+"""Augments training images by random shifts, rotations, scales and elastic distortions, in one resampling.
 
-The pixel p = (i, j) of the new image is what the old one has at
+Pixel p = (i, j) of the augmented image is the value of the original image at
 
-    q = m + A · (p - m - t) + d(p),        m the image's centre,   A = (turn by -r) / s
+    q = m + A · (p - m - t) + d(p),        m the image's centre,   A = (rotation by -r) / s
 
-between pixels interpolated bilinearly, and 0 outside. The shift t, the angle r and the scale s are drawn for each
-example, evenly between their bounds; so are the numbers u of a coarse grid of knots, `spacing` pixels apart, of which
-the displacement d is made, for rows (f = 0) and columns (f = 1) alike:
+interpolated bilinearly between pixels, and 0 outside. The shift t, the angle r and the scale s are drawn uniformly
+between their bounds, for each example. So are the numbers u at the knots of a coarse grid, `spacing` pixels apart.
+The displacement d of rows (f = 0) and columns (f = 1) is computed from them:
 
     d_f(i, j) = amplitude · sum over knots a, b of  β(i/spacing - a) · β(j/spacing - b) · u[f, a, b]
 
-β is the cubic B-spline. That is a field of even noise smoothed by β, which is nearly a Gaussian of the standard
-deviation spacing / sqrt(3): the elastic distortion of Simard, Steinkraus, Platt, "Best practices for convolutional
+β is the cubic B-spline. This is uniform noise smoothed by β, which is close to a Gaussian of standard deviation
+spacing / sqrt(3): the elastic distortion of Simard, Steinkraus, Platt, "Best practices for convolutional
 neural networks applied to visual document analysis", ICDAR 2003, section 2, without a convolution. B-splines: Unser,
 "Splines: a perfect fit for signal and image processing", IEEE Signal Processing Magazine 1999.
 
 `bounds` are four numbers (largest shift in rows and columns, in pixels; largest angle, in radians; largest change of
 the scale, a fraction), `elastic` two (amplitude and spacing, in pixels). With an amplitude of 0, no u is drawn.
 
-Here are the definition and a faster form of it, which differ by rounding: the one computes each pixel by the formula in
-float64, the other one sums over rows of knots first, and computes in float32, without a branch.
+`augment_by_formula` is the definition: it computes each pixel by the formula, in float64. `augment` is faster, and
+differs by rounding: it sums over rows of knots first, and computes in float32, without branches.
 
-Shapes: M images of a file; N examples; C, H, W channels, rows, columns; A, B rows and columns of knots.
+Shapes: M images of a split; N examples; C, H, W channels, rows, columns; A, B rows and columns of knots.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import numpy as np
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.philox import draw_words, signed_uniform
 
-# Of an example's words: those of the affine map come first, the knots' after them.
+# The first words of an example are for the affine map, the others for the knots.
 _NUM_AFFINE = 4
 _ARGUMENTS = "int64[::1], int64[::1], uint64, UniTuple(float64, 4), UniTuple(float64, 2), float32[:,:,:,::1]"
 _SIGNATURES = (f"void(uint8[:,:,:,::1], {_ARGUMENTS})", f"void(float32[:,:,:,::1], {_ARGUMENTS})")
@@ -41,7 +41,7 @@ _SIGNATURES = (f"void(uint8[:,:,:,::1], {_ARGUMENTS})", f"void(float32[:,:,:,::1
 
 @inlined
 def _num_knots(size, elastic):
-    """Return how many knots there are along `size` pixels: one more on the left, and two on the right."""
+    """Return the number of knots along `size` pixels: one extra on the left, and two on the right."""
     return int((size - 1) / elastic[1]) + 4 if elastic[0] > 0 else 0
 
 
@@ -55,14 +55,14 @@ def _draw(key, example, words_4B, uniforms):
 
 @inlined
 def _affine_map(uniforms, bounds):
-    """Return t (rows, columns) and A, a turn by -r divided by s, as its numbers (cos(r)/s, sin(r)/s)."""
+    """Return t (rows, columns), and cos(r)/s and sin(r)/s, the numbers of the matrix A."""
     angle, scale = bounds[2] * uniforms[2], 1 + bounds[3] * uniforms[3]
     return bounds[0] * uniforms[0], bounds[1] * uniforms[1], math.cos(angle) / scale, math.sin(angle) / scale
 
 
 @inlined
 def _spline(t, k):
-    """Return β at the distance of a point to the knot k of the four around it; t is how far it is from knot 1 to 2."""
+    """Return β at a point's distance from knot k of the four around it; t is its position between knots 1 and 2."""
     if k == 0:
         return (1 - t) ** 3 / 6
     if k == 1:
@@ -80,14 +80,14 @@ def _pixel(image_HW, i, j):
 
 @kernel(*_SIGNATURES)
 def augment_by_formula(images_MCHW, places_N, examples_N, key, bounds, elastic, augmented_NCHW):
-    """Write the augmented images of N examples: the definition.
+    """Write the augmented images of N examples.
 
     Parameters
     ----------
     images_MCHW : raw pixels; read.
-    places_N : where among them the examples are; read.
-    examples_N : the examples' indices in the training set, by which is drawn; read.
-    key : of seed and epoch.
+    places_N : indices of the examples among them; read.
+    examples_N : indices of the examples in the training set; random numbers depend on them. Read.
+    key : of the random numbers; depends on seed and epoch.
     bounds, elastic : see the head of this file.
     augmented_NCHW : raw pixels; overwritten.
     """
@@ -126,7 +126,7 @@ def augment_by_formula(images_MCHW, places_N, examples_N, key, bounds, elastic, 
 
 @inlined
 def _spline_weights(size, spacing, weights_4L, knot_L):
-    """Write the four weights of each of `size` places, and the first knot that they belong to."""
+    """Write the four weights of each of `size` pixels, and the first knot that they belong to."""
     for place in range(size):
         knot_L[place] = int(place / spacing)
         for k in range(4):
@@ -135,9 +135,9 @@ def _spline_weights(size, spacing, weights_4L, knot_L):
 
 @inlined
 def _resample(bordered, source_i, source_j, y_W):
-    """Interpolate a row of pixels in an image with a border of zeros: one in front of it, two behind it.
+    """Interpolate a row of pixels in an image with a border of zeros: one row and column before it, two behind it.
 
-    `source_i` and `source_j` are places in the image with its border. One that is outside is moved to the border.
+    `source_i` and `source_j` are positions in the bordered image. Positions outside are moved to the border.
     """
     last_i, last_j = np.float32(bordered.shape[0] - 2), np.float32(bordered.shape[1] - 2)
     width, flat = bordered.shape[1], bordered.reshape(-1)
@@ -180,7 +180,7 @@ def augment(images_MCHW, places_N, examples_N, key, bounds, elastic, augmented_N
                     bordered_CHW[c, i + 1, j + 1] = images_MCHW[places_N[n], c, i, j]
         step_i, step_j = np.float32(-sin), np.float32(cos)
         for i in range(H):
-            # The place of the row's first pixel in the image with its border.
+            # Position of the row's first pixel in the bordered image.
             from_i, from_j = i - middle_i - shift_i, -middle_j - shift_j
             first_i = np.float32(1 + middle_i + cos * from_i - sin * from_j)
             first_j = np.float32(1 + middle_j + sin * from_i + cos * from_j)
@@ -201,5 +201,5 @@ def augment(images_MCHW, places_N, examples_N, key, bounds, elastic, augmented_N
                 _resample(bordered_CHW[c], source_i, source_j, augmented_NCHW[n, c, i])
 
 
-# By the choice in `training.kernels`.
+# By the value of `training.kernels`.
 AUGMENT = {"fast": augment, "loops": augment_by_formula}

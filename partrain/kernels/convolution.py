@@ -1,13 +1,13 @@
 """Convolution for float32, channels last, in explicit vectors.
 
-A patch (what one output place sees) is R runs of S·C consecutive numbers. The inner loop multiplies two vectors of
-filters with single numbers of PAIRS patches and keeps all their sums in registers. Where there are fewer filters
-than two vectors, the second vector is the same filters one output row further down: it shares R-1 rows of input.
+A patch, the input of one output position, is R runs of S·C consecutive numbers. The inner loop multiplies two vectors
+of filters with single numbers of PAIRS patches, and keeps all sums in registers. If fewer filters than fill two vectors
+are left, the second vector holds the same filters for the next output row, which shares R-1 rows of input.
 
-Output places are a flat list, so that blocks of places cross the rows: any stride, and no remainder code (the last
-place is repeated). The order of an output's sum is: bias, then r, then (s, c). It depends on nothing else.
+Output positions are a flat list, so that blocks of positions may cross rows. This works for any stride and needs no
+code for a remainder: the last position is repeated. The order of an output's sum is: bias, then r, then (s, c).
 
-Images carry their padding inside the array, as a border of zeros, and LANES readable numbers behind their end.
+Images contain their padding as a border of zeros, and are followed by LANES numbers that a vector may read.
 
 Shapes: N examples; C, H, W channels, rows, columns with the border; F filters; R, S filter rows, columns; P, Q
 output rows, columns.
@@ -23,14 +23,14 @@ from partrain.kernels.simd.vectors import LANES, PAIRS, element, load, store, st
 
 
 def packed_shape(filter_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return the shape of filters (F, C, R, S) as `pack_filters` lays them out for the forward pass."""
+    """Return the shape of filters (F, C, R, S) after `pack_filters`."""
     F, C, R, S = filter_shape
     return R, S * C, max(F, LANES)
 
 
 @kernel("void(float32[:,:,:,::1], float32[::1], float32[:,:,::1], float32[::1])")
 def pack_filters(w_FCRS, b_F, w_RKF, packed_b_F):
-    """Copy the filters to (R, S·C, F) and the biases, both at least LANES wide; more stays as it is, zero."""
+    """Copy the filters to (R, S·C, F), and the biases; both are at least LANES wide, with zeros that are kept."""
     F, C, R, S = w_FCRS.shape
     for f in range(F):
         packed_b_F[f] = b_F[f]
@@ -42,7 +42,7 @@ def pack_filters(w_FCRS, b_F, w_RKF, packed_b_F):
 
 @inlined
 def grid_offsets(rows, columns, row_step, column_step, padding):
-    """Return row*row_step + column*column_step of each place of a grid, row by row; the last one is repeated."""
+    """Return row*row_step + column*column_step of each position of a grid, by rows; the last one is repeated."""
     offsets = np.empty(rows * columns + padding, np.int64)
     t = 0
     for row in range(rows):
@@ -56,7 +56,7 @@ def grid_offsets(rows, columns, row_step, column_step, padding):
 
 @inlined
 def _row_pair_offsets(rows, columns, row_step, column_step, padding):
-    """Return the same for the upper rows of pairs of rows; of an odd number the last pair overlaps."""
+    """Return the same for the upper row of each pair of rows; the last pair may overlap the one before."""
     pairs = (rows + 1) // 2
     offsets = grid_offsets(pairs, columns, 2 * row_step, column_step, padding)
     for t in range((pairs - 1) * columns, offsets.size):
@@ -66,7 +66,7 @@ def _row_pair_offsets(rows, columns, row_step, column_step, padding):
 
 @inlined
 def _copy_narrow(source, width, target, start, count):
-    """Copy `count` groups of `width` numbers out of groups of LANES: each store is overlaid by the next."""
+    """Copy `count` groups of `width` numbers out of groups of LANES; each store overwrites the surplus of the last."""
     whole = max(0, count - LANES)
     for t in range(whole):
         store(target, start + t * width, load(source, t * LANES))
@@ -123,21 +123,21 @@ def conv2d_forward(x_NHWC, w_RKF, b_F, stride, rectified, y_NPQF):
     Parameters
     ----------
     x_NHWC : bordered images; read.
-    w_RKF, b_F : as `pack_filters` makes them; read.
+    w_RKF, b_F : from `pack_filters`; read.
     stride : rows, columns.
     y_NPQF : overwritten.
     """
     N, H, W, C = x_NHWC.shape
     R, run, w_step = w_RKF.shape
     _, P, Q, F = y_NPQF.shape
-    narrow = F < LANES  # through a buffer of whole vectors
+    narrow = F < LANES  # through a buffer of full vectors
     y = np.empty(P * Q * LANES, np.float32) if narrow else y_NPQF.reshape(-1)
     y_step = max(F, LANES)
     column_step, row_step = stride[1] * C, stride[0] * W * C
     patches = grid_offsets(P, Q, row_step, column_step, PAIRS)
     places = grid_offsets(P, Q, Q * y_step, y_step, PAIRS)
     taps = grid_offsets(R, run, W * C, 1, 0)
-    # The lower row of a pair begins `row_taps` taps later; of a single row there is no lower one.
+    # The lower row of a pair begins `row_taps` taps later; a single row has no lower one.
     paired = P > 1
     pair_patches = _row_pair_offsets(P, Q, row_step, column_step, PAIRS) if paired else patches
     pair_places = _row_pair_offsets(P, Q, Q * y_step, y_step, PAIRS) if paired else places

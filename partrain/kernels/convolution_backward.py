@@ -1,10 +1,10 @@
-"""The backward pass of a convolution for float32, over the list of its outputs that have a gradient.
+"""The backward pass of a convolution for float32, over a list of the outputs whose gradient is not zero.
 
-Behind ReLU and max pooling at most one output of a window has one, and about half of those are zero: a list of
-winners (filter, gradient, place) is much shorter than the output. Without pooling every place is a winner, and the
-same code is the general backward pass, for any stride and padding.
+Behind ReLU and max pooling at most one output of each window has a gradient, and about half of those are zero: a list
+of winners (filter, gradient, position) is much shorter than the output. Without pooling every output is a winner, and
+the same code is the general backward pass, for any stride and padding.
 
-Filters are in patch vectors here: for each row of a patch the vectors that its S·C numbers fill, the last one partly.
+Filters are stored as patch vectors: the S·C numbers of each row of a patch fill vectors, the last one in part.
 
 Shapes: N examples; T tiles; K parameters of a slot; C, H, W channels, rows, columns with the border; F filters; R, S
 filter rows, columns; P, Q output rows, columns; I, J the same after pooling.
@@ -17,7 +17,6 @@ import numpy as np
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.convolution import grid_offsets
 from partrain.kernels.simd.blocks import (
-    add_products,
     add_scaled,
     load_block,
     points_in_steps,
@@ -25,25 +24,25 @@ from partrain.kernels.simd.blocks import (
     scatter_add,
     store_block,
 )
-from partrain.kernels.simd.vectors import LANES, add, broadcast, element, less_equal, load, select, store, store_number
+from partrain.kernels.simd.vectors import LANES, broadcast, element, load, store, store_number
 
-# Vectors of a patch that are in registers at once: 10 and two for the factors fill the 16 of AVX2; the last block
-# of a patch may be smaller.
+# Vectors of a patch that stay in registers at once: 10 of them and two for the factors fit the 16 registers of AVX2.
+# The last block of a patch may be smaller.
 WIDE = 10
 SLIM = 6
-# The list goes through the places in this many interleaved passes, so that neighbours in the list do not write to
-# the same numbers at once.
+# The list visits the positions in this many interleaved passes, so that successive entries do not write to the same
+# numbers.
 PHASES = 4
-# From so many filters on, sorting the list by place pays.
+# With this many filters or more, sorting the list by position is faster.
 MANY = 12
 BAND_BYTES = 24576
 
 
 @inlined
 def _patch_vectors(R, run, row_step, spare, spare_step):
-    """Where in a patch its vectors start; the last of a row runs over its end (its lanes there count for nothing).
+    """Return where in a patch its vectors start; the lanes of a row's last vector beyond its end are not used.
 
-    WIDE more fill up the last block: from `spare` on, in steps of `spare_step`.
+    WIDE more vectors fill the last block: from `spare` on, in steps of `spare_step`.
     """
     per_row = (run + LANES - 1) // LANES
     offsets = np.empty(R * per_row + WIDE, np.int64)
@@ -56,14 +55,14 @@ def _patch_vectors(R, run, row_step, spare, spare_step):
 
 
 @inlined
-def _clear(array):
+def clear(array):
     for i in range(array.size):
         array[i] = 0
 
 
 @inlined
 def _copy_run(source, start, target, at, count):
-    """Copy `count` numbers; the last vector overlaps."""
+    """Copy `count` numbers; the last vector overlaps the one before it."""
     if count >= LANES:
         for part in range(0, count, LANES):
             i = min(part, count - LANES)
@@ -75,7 +74,7 @@ def _copy_run(source, start, target, at, count):
 
 @inlined
 def _num_vectors(R, run):
-    """Vectors of a patch, in blocks of WIDE and one of SLIM or WIDE."""
+    """Return the number of vectors of a patch: blocks of WIDE, and a last one of SLIM or WIDE."""
     count = R * ((run + LANES - 1) // LANES)
     rest = count % WIDE
     return count - rest + (0 if rest == 0 else SLIM if rest <= SLIM else WIDE)
@@ -102,7 +101,7 @@ def _list_winners(
     db,
     db_start,
 ):
-    """List, filter by filter, the gradients that are not zero and where their patches start."""
+    """List, filter by filter, the gradients that are not zero, and where their patches start."""
     count = 0
     for f in range(F):
         starts[f] = count
@@ -169,7 +168,7 @@ def _scatter_to_input(w, f_start, vectors, blocks, patches, first, last, places,
 
 @inlined
 def _sort_by_place(starts, F, places, place_starts, patch_size, deltas, sorted_filters, sorted_deltas):
-    """Bring the entries into the order of their places (a counting sort); filters ascend within a place."""
+    """Sort the entries by position (counting sort), and by filter within a position."""
     for t in range(place_starts.size):
         place_starts[t] = 0
     for i in range(starts[F]):
@@ -188,7 +187,7 @@ def _sort_by_place(starts, F, places, place_starts, patch_size, deltas, sorted_f
 
 @inlined
 def _gather_to_input(w, vectors, blocks, patches, place_starts, filters, deltas, dx):
-    """Add all filters' part to each place's patch at once, in registers."""
+    """Add the contributions of all filters to each position's patch, in registers."""
     v = 0
     while v < blocks:
         if blocks - v > SLIM:
@@ -221,7 +220,7 @@ def _gather_to_input(w, vectors, blocks, patches, place_starts, filters, deltas,
 
 @inlined
 def _filters_from_vectors(dw_vectors, patch_size, F, R, S, C, start, dw):
-    """Take (f, vector, lane) apart into (f, c, r, s)."""
+    """Copy from the layout (f, vector, lane) to (f, c, r, s)."""
     run = S * C
     lanes = np.empty(R * run, np.int64)
     per_row = (run + LANES - 1) // LANES
@@ -238,7 +237,7 @@ def _filters_from_vectors(dw_vectors, patch_size, F, R, S, C, start, dw):
 
 
 def patch_vectors_shape(filter_shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the shape of filters (F, C, R, S) as `pack_patch_vectors` lays them out for the backward pass."""
+    """Return the shape of filters (F, C, R, S) after `pack_patch_vectors`."""
     F, C, R, S = filter_shape
     per_row = -(-S * C // LANES)
     rest = R * per_row % WIDE
@@ -248,7 +247,7 @@ def patch_vectors_shape(filter_shape: tuple[int, ...]) -> tuple[int, int]:
 
 @kernel("void(float32[:,:,:,::1], float32[:,::1])")
 def pack_patch_vectors(w_FCRS, w_FV):
-    """Copy the filters into patch vectors; what is in none stays as it is, zero."""
+    """Copy the filters into patch vectors; the other numbers of `w_FV` keep their value, zero."""
     F, C, R, S = w_FCRS.shape
     row = (S * C + LANES - 1) // LANES * LANES
     for f in range(F):
@@ -288,14 +287,14 @@ def conv2d_backward_winners(
     ----------
     x_NHWC : the layer's input, with its border; read.
     w_FV : filters as `pack_patch_vectors` makes them; read.
-    d_ND : gradient at the pooled output; that of place (i, j) and filter f is at
+    d_ND : gradient at the pooled output; that of position (i, j) and filter f is at
         (i·J + j)·place_step + f·filter_step of its row. Read.
-    pooled_NIJF : the pooled output; with `rectified`, where it is not positive there is no gradient. Read.
-    winner_NIJF : place p·Q + q of the output that each pooled number is. Read.
+    pooled_NIJF : the pooled output; with `rectified`, the gradient is zero where it is not positive. Read.
+    winner_NIJF : position p·Q + q of the output that each pooled number is. Read.
     kernel_size, stride, border, output_size : (R, S), rows and columns of a step and of the border, (P, Q).
-    tile : examples a tile; the last tile may have fewer.
+    tile : examples in a tile; the last tile may have fewer.
     slots_TK : a row for each tile; its parts from `weight_start` (F, C, R, S) and `bias_start` (F,) are overwritten.
-    dx_NHWC : without the border; overwritten. Empty: not wanted.
+    dx_NHWC : without the border; overwritten. If it is empty, the gradient at the input is not computed.
     """
     N, H, W, C = x_NHWC.shape
     T, K = slots_TK.shape
@@ -307,7 +306,7 @@ def conv2d_backward_winners(
     patch_size = blocks * LANES
     vectors = _patch_vectors(R, run, W * C, 0, 0)
     patches = grid_offsets(P, Q, stride[0] * W * C, stride[1] * C, 0)
-    # The input's gradient is summed in rows that are longer by a vector, so that no two vectors of a patch overlap.
+    # The input's gradient is summed in rows that are a vector longer, so that no two vectors of a patch overlap.
     dx_row = W * C + LANES
     dx_vectors = _patch_vectors(R, run, dx_row, R * dx_row, LANES)
     dx_patches = grid_offsets(P, Q, stride[0] * dx_row, stride[1] * C, 0)
@@ -323,12 +322,12 @@ def conv2d_backward_winners(
     wants_dx = dx_NHWC.size > 0
     h, w_columns = H - 2 * border[0], W - 2 * border[1]
     for t in range(T):
-        _clear(dw)
+        clear(dw)
         for f in range(F):
             store_number(slots_TK, t * K + bias_start + f, np.float32(0))
         for n in range(t * tile, min(N, (t + 1) * tile)):
             if wants_dx:
-                _clear(dx)
+                clear(dx)
             for band in range(0, I, band_rows):
                 first, last = band * J, min(I, band + band_rows) * J
                 _list_winners(d_ND, pooled_NIJF, rectified, winner_NIJF, patches, n * d_ND.shape[1], place_step,
@@ -351,74 +350,3 @@ def conv2d_backward_winners(
                     _copy_run(dx, (row + border[0]) * dx_row + border[1] * C, dx_NHWC,
                               (n * h + row) * w_columns * C, w_columns * C)  # fmt: skip
         _filters_from_vectors(dw, patch_size, F, R, S, C, t * K + weight_start, slots_TK)
-
-
-@kernel(
-    "void(float32[:,:,:,::1], float32[:,:,:,::1], boolean, float32[:,:,:,::1], UniTuple(int64, 2),"
-    " UniTuple(int64, 2), int64, float32[:,::1], int64, int64)"
-)
-def conv2d_backward_weights(
-    x_NHWC, y_NPQF, rectified, dy_NPQF, kernel_size, stride, tile, slots_TK, weight_start, bias_start
-):
-    """Compute the filter gradients of tiles where most outputs have a gradient, as in a first layer without pooling.
-
-    The sums of up to WIDE taps, each of a vector of filters, stay in registers over all places: no sum over lanes.
-    The parameters are those of `conv2d_backward_winners`, `y_NPQF` the output and `dy_NPQF` the gradient there.
-    """
-    N, H, W, C = x_NHWC.shape
-    T, K = slots_TK.shape
-    _, P, Q, F = y_NPQF.shape
-    R, S = kernel_size
-    num_taps = R * S * C
-    taps = grid_offsets(R, S * C, W * C, 1, WIDE)
-    patches = grid_offsets(P, Q, stride[0] * W * C, stride[1] * C, 0)
-    masked = np.empty(P * Q * LANES, np.float32)
-    dw = np.zeros((num_taps + WIDE) * LANES, np.float32)
-    one = np.empty(LANES, np.float32)
-    zero = broadcast(np.float32(0))
-    for t in range(T):
-        for part in range(0, F, LANES):
-            f = max(0, min(part, F - LANES))
-            _clear(dw)
-            bias = zero
-            for n in range(t * tile, min(N, (t + 1) * tile)):
-                for place in range(P * Q):
-                    at = (n * P * Q + place) * F + f
-                    delta = load(dy_NPQF, at)
-                    if rectified:
-                        delta = select(less_equal(load(y_NPQF, at), zero), zero, delta)
-                    bias = add(bias, delta)
-                    store(masked, place * LANES, delta)
-                _add_to_taps(x_NHWC, n * H * W * C, taps, num_taps, patches, masked, dw)
-            store(one, 0, bias)
-            for lane in range(min(LANES, F)):
-                store_number(slots_TK, t * K + bias_start + f + lane, one[lane])
-                k = 0
-                for r_s in range(R * S):
-                    for c in range(C):
-                        at = t * K + weight_start + ((f + lane) * C + c) * R * S + r_s
-                        store_number(slots_TK, at, element(dw, k * LANES + lane))
-                        k += 1
-
-
-@inlined
-def _add_to_taps(x, x_start, taps, num_taps, patches, masked, dw):
-    """Add one example's part to the gradient of each tap (r, s, c) of a vector of filters."""
-    k = 0
-    while k < num_taps:
-        if num_taps - k > SLIM:
-            points = points_of(x, x_start, taps, k, WIDE)
-            targets = points_in_steps(dw, k * LANES, LANES, WIDE)
-            sums = load_block(targets, 0)
-            for place in range(patches.size):
-                sums = add_products(sums, load(masked, place * LANES), points, element(patches, place))
-            store_block(sums, targets, 0)
-            k += WIDE
-        else:
-            slim_points = points_of(x, x_start, taps, k, SLIM)
-            slim_targets = points_in_steps(dw, k * LANES, LANES, SLIM)
-            slim_sums = load_block(slim_targets, 0)
-            for place in range(patches.size):
-                slim_sums = add_products(slim_sums, load(masked, place * LANES), slim_points, element(patches, place))
-            store_block(slim_sums, slim_targets, 0)
-            k += SLIM

@@ -21,13 +21,13 @@ from partrain.kernels.simd.blocks import (
 )
 from partrain.kernels.simd.vectors import LANES, broadcast, element, load, store, store_number, sum_lanes
 
-# Rows of x times units in registers at once, and vectors of one row where there is only one factor.
+# Rows of x and units whose sums stay in registers at once, and their product.
 ROWS = 4
 UNITS = 3
 DOTS = 12
-# Columns at a time, so that a stretch of the rows stays in the first-level cache.
+# Columns in a block, so that this part of the rows stays in the first-level cache.
 STRETCH = 1024
-# The panel of weights that the backward pass copies together: rows, and strips of UNITS vectors of columns.
+# Size of the panel of weights that the backward pass copies: rows, and strips of UNITS vectors of columns.
 STREAMS = 32
 STRIPS = 4
 SPAN = 10
@@ -35,7 +35,7 @@ SPAN = 10
 
 @inlined
 def _row_offsets(N, step, padding):
-    """Return where each row starts; the last one is repeated."""
+    """Return the index at which each row starts; the last one is repeated."""
     offsets = np.empty(N + padding, np.int64)
     for n in range(N + padding):
         offsets[n] = min(n, N - 1) * step
@@ -46,7 +46,7 @@ def _row_offsets(N, step, padding):
 def dense_forward(x_ND, w_ED, b_E, rectified, y_NE):
     """y[n,e] = b[e] + sum over d of  x[n,d] · w[e,d]; if `rectified`, max(y, 0) of it. Overwrites `y_NE`.
 
-    Each lane sums every LANES-th d; the lanes are then added in a fixed order, stretch by stretch.
+    Each lane sums every LANES-th d; after each STRETCH of columns the lanes are added in a fixed order.
     """
     N, D = x_ND.shape
     E = w_ED.shape[0]
@@ -78,7 +78,7 @@ def dense_forward(x_ND, w_ED, b_E, rectified, y_NE):
 
 @inlined
 def _add_strip(dy, dy_rows, w, w_start, w_step, first, last, d, dx, dx_rows, N):
-    """Add the terms first..last-1 of the sums of UNITS vectors of columns from d on."""
+    """Add the terms first..last-1 to the sums of UNITS vectors of columns, from column d on."""
     for n in range(0, N, ROWS):
         points = points_of(dy, 0, dy_rows, n, ROWS)
         targets = points_of(dx, 0, dx_rows, n, ROWS)
@@ -94,9 +94,8 @@ def _add_strip(dy, dy_rows, w, w_start, w_step, first, last, d, dx, dx_rows, N):
 def dense_backward_input(dy_NE, w_ED, dx_ND):
     """dx[n,d] = sum over e of  dy[n,e] · w[e,d], in the order of e. Overwrites `dx_ND`.
 
-    A panel of weights is copied together first: read along its rows it comes quickly, and read down its columns from
-    where it was it would fall out of the cache between two groups of examples (rows whose length is a multiple of
-    4 KiB share their places there).
+    A panel of weights is copied first: reading along rows is fast. Read down its columns in place, the panel would be
+    evicted from the cache between two groups of examples (rows whose length is a multiple of 4 KiB share cache sets).
     """
     N, E = dy_NE.shape
     D = w_ED.shape[1]
@@ -119,7 +118,7 @@ def dense_backward_input(dy_NE, w_ED, dx_ND):
                 _add_strip(dy_NE, dy_rows, panel, strip * STREAMS * width, width, first, last,
                            start + strip * width, dx_ND, dx_rows, N)  # fmt: skip
     if 0 < whole < D:
-        # Overlaps the last strip, and finds the same sums there.
+        # Overlaps the last strip, and computes the same sums there.
         _add_strip(dy_NE, dy_rows, w, D - width, D, 0, E, D - width, dx_ND, dx_rows, N)
     elif whole < D:
         for n in range(N):
@@ -132,10 +131,10 @@ def dense_backward_input(dy_NE, w_ED, dx_ND):
 
 @inlined
 def list_deltas(dy, N, E, D, first, last, starts, rows, deltas, db):
-    """List the deltas of units first..last-1 that are not zero, and where the rows of x that they go with start.
+    """List the deltas of units first..last-1 that are not zero, and the starts of the rows of x to multiply them with.
 
-    Those of unit e are at starts[e-first]..starts[e-first+1]-1 of `rows` and `deltas`, in the order of n; their sums
-    go into `db`. Both lists have room for N·(last-first) + 1.
+    Those of unit e are at starts[e-first]..starts[e-first+1]-1 of `rows` and `deltas`, in the order of n; `db` gets
+    their sums. Both lists have at least N·(last-first) + 1 elements.
     """
     count = 0
     for e in range(first, last):
@@ -175,7 +174,7 @@ def sum_scaled_numbers(x, D, first, last, rows, deltas, sums, start):
 def dense_backward_weights(x_ND, dy_NE, dw_ED, db_E):
     """dw[e,d] = sum over n of  dy[n,e] · x[n,d];  db[e] = sum over n of  dy[n,e];  in the order of n. Overwrites both.
 
-    A zero of dy (behind ReLU: every other) costs nothing. The columns of x that one block covers stay in the cache
+    Zeros of dy cost nothing; behind ReLU about half are zero. The columns of x that a block covers stay in the cache
     for all units.
     """
     N, D = x_ND.shape

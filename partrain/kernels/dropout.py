@@ -1,6 +1,6 @@
-"""Dropout: factors that are 0 or 1/(1-rate), drawn for each example, and their product with activations.
+"""Dropout: draws factors of 0 or 1/(1-rate) for each example, and multiplies activations by them.
 
-Shapes: N examples; D numbers of one, in the order (channels, rows, columns) where it is an image.
+Shapes: N examples; D numbers of an example, those of an image in the order (channels, rows, columns).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from partrain.kernels.philox import draw_words
 def draw_factors(key, examples_N, rate, factors_ND):
     """Draw the factors of N examples: 0 where the example's word d is below rate · 2**32, else 1 / (1 - rate).
 
-    So the expectation of a product is the number itself, and nothing is to be scaled afterwards. Word d is number
-    d % B of word d // B of the B = ceil(D/4) blocks: the rows of `draw_words`, one after the other.
+    So the expectation of a product is the activation itself, and evaluation needs no scaling. Word d is number d % B of
+    row d // B of `draw_words`, for the B = ceil(D/4) blocks of an example.
 
     Parameters
     ----------
-    key : of seed, epoch and layer.
-    examples_N : the examples' indices in the training set; read.
+    key : of the random numbers; depends on seed, epoch and layer.
+    examples_N : indices of the examples in the training set; read.
     rate : 0 or more, below 1.
-    factors_ND : written.
+    factors_ND : overwritten.
 
     Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014, section
     4, and section 10 for scaling in training.
@@ -41,10 +41,11 @@ def draw_factors(key, examples_N, rate, factors_ND):
 
 @kernel("void({float}[:,::1], int64, int64, {float}[:,::1])")
 def scale_by_factors(factors_ND, place_step, channel_step, x_ND):
-    """Multiply N rows by their factors, in place. The product of 0 and NaN is NaN: it must be seen.
+    """Multiply N rows by their factors, in place. The product of 0 and NaN is NaN, so NaN is not hidden.
 
-    The number of place p (of P) and channel c is at p·place_step + c·channel_step of its row of `x_ND`, and its factor
-    at c·P + p of its row of `factors_ND`. One of the steps is 1: rows are channels last, or as the factors are.
+    The number of position p (of P) and channel c is at p·place_step + c·channel_step of its row of `x_ND`, and its
+    factor at c·P + p of its row of `factors_ND`. One of the steps is 1: rows have channels last, or the
+    order of the factors.
     """
     N, D = factors_ND.shape
     if place_step == 1:

@@ -1,6 +1,6 @@
-"""Between the layouts of arrays: images to channels last with a border, and channels last to rows of numbers.
+"""Converts layouts: images to channels last with a border, and channels last to rows.
 
-Shapes: M images of a file; N examples; C, H, W channels, rows, columns.
+Shapes: M images of a split; N examples; C, H, W channels, rows, columns.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _OUTPUT = "UniTuple(int64, 2), float32[:,:,:,::1]"
     f"void(float32[:,:,:,::1], int64[::1], float32[::1], float32[::1], {_OUTPUT})",
 )
 def gather_normalised(images_MCHW, indices_N, mean_C, inverse_std_C, border, x_NHWC):
-    """Copy examples out of all images, as (pixel - mean) · inverse_std, into arrays with a border.
+    """Copy the examples `indices_N` of all images, as (pixel - mean) · inverse_std, into arrays with a border.
 
-    The border's rows and columns at each side of `x_NHWC` stay as they are, zero.
+    The rows and columns of the border, at each side of `x_NHWC`, keep their value, zero.
     """
     _, C, H, W = images_MCHW.shape
     for n in range(indices_N.size):

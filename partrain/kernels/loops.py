@@ -1,12 +1,12 @@
-"""Every operation as the loops of its formula: the definition that the fast kernels are held against.
+"""Every operation as the loops of its formula: the definition that the fast kernels are tested against.
 
 Shapes: N examples; C, H, W input channels, rows, columns; F filters; R, S filter rows, columns; P, Q output
 rows, columns; D, E dense inputs, outputs; T tiles; K parameters. Arrays are C-contiguous, of one
 floating-point type; labels, predictions and positions are int64. Outputs come last, are owned by the caller,
 and are written in place. Shapes are checked once, in network.layers.
 
-A comparison with NaN is false. Where a value is selected by comparing, the comparison is written so that a NaN
-is kept, not dropped: a loss that is not finite must be seen.
+A comparison with NaN is false. Comparisons that select a value are written so that NaN is selected: a loss that is not
+finite must be seen.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def gather_normalised(images_MCHW, indices_N, mean_C, inverse_std_C, x_NCHW):
     " {float}[:,:,:,::1])"
 )
 def conv2d_forward(x_NCHW, w_FCRS, b_F, stride, padding, y_NFPQ):
-    """Convolve (in the sense of the field: without flipping the filter).
+    """Convolve, without flipping the filter.
 
     y[n,f,p,q] = b[f] + sum over c,r,s of  x[n, c, p·stride+r-padding, q·stride+s-padding] · w[f,c,r,s]
 
@@ -64,7 +64,7 @@ def conv2d_forward(x_NCHW, w_FCRS, b_F, stride, padding, y_NFPQ):
 
 @kernel("void({float}[:,:,:,::1], {float}[:,:,:,::1], UniTuple(int64, 2), UniTuple(int64, 2), {float}[:,:,:,::1])")
 def conv2d_backward_input(dy_NFPQ, w_FCRS, stride, padding, dx_NCHW):
-    """Take the gradient back through a convolution, to its input: overwrite `dx_NCHW`.
+    """Compute the gradient at a convolution's input. Overwrites `dx_NCHW`.
 
     dx[n,c,i,j] = sum over all f,p,q,r,s with i = p·stride+r-padding, j = q·stride+s-padding
                   of  dy[n,f,p,q] · w[f,c,r,s]
@@ -117,13 +117,13 @@ def conv2d_backward_weights(x_NCHW, dy_NFPQ, stride, padding, dw_FCRS, db_F):
 
 @kernel("void({float}[:,:,:,::1], UniTuple(int64, 2), UniTuple(int64, 2), {float}[:,:,:,::1], int64[:,:,:,::1])")
 def max_pool_forward(x_NCHW, window, stride, y_NCPQ, winner_NCPQ):
-    """Take the maximum of each window, and where it stands.
+    """Write the maximum of each window, and its position.
 
     y[n,c,p,q] = max over r < window[0], s < window[1] of  x[n, c, p·stride+r, q·stride+s]
 
     Parameters
     ----------
-    winner_NCPQ : position of the maximum in its plane, row · W + column; of equal ones the first. Written.
+    winner_NCPQ : position of the maximum in its plane, row · W + column; the first of equal numbers. Written.
     """
     N, C, P, Q = y_NCPQ.shape
     W = x_NCHW.shape[3]
@@ -146,7 +146,7 @@ def max_pool_forward(x_NCHW, window, stride, y_NCPQ, winner_NCPQ):
 
 @kernel("void({float}[:,:,:,::1], int64[:,:,:,::1], {float}[:,:,:,::1])")
 def max_pool_backward_input(dy_NCPQ, winner_NCPQ, dx_NCHW):
-    """Give each window's gradient to its winner; of overlapping windows they add up. Overwrites `dx_NCHW`."""
+    """Add each window's gradient to the position of its maximum. Overwrites `dx_NCHW`."""
     N, C, P, Q = dy_NCPQ.shape
     W = dx_NCHW.shape[3]
     dx_NCHW[:] = 0
@@ -221,7 +221,7 @@ def softmax_cross_entropy(logits_NE, labels_N, loss_N, predicted_N, dlogits_NE):
     With t the label:   loss = log(sum over e of exp(z[e] - max z)) - (z[t] - max z)
                         dz[e] = exp(z[e] - max z) / sum - (1 if e = t else 0)
 
-    Subtracting the maximum changes nothing but keeps exp from overflowing.
+    Subtracting the maximum does not change the result; it keeps exp from overflowing.
     """
     N, E = logits_NE.shape
     for n in range(N):
@@ -252,7 +252,7 @@ def sum_slots(slots_TK, total_K):
 
 @kernel("int64({float}[::1])")
 def first_not_finite(values):
-    """Return the place of the first NaN or infinity, or -1."""
+    """Return the index of the first NaN or infinity, or -1."""
     finite = True
     for k in range(values.size):  # without a branch, so that it runs in vectors
         finite &= abs(values[k]) < np.inf
@@ -283,7 +283,7 @@ def adam_update(
     second_moment_K,
     parameters_K,
 ):
-    """Move the parameters by one step of Adam with decoupled weight decay.
+    """Update the parameters by one step of Adam with decoupled weight decay.
 
     With g = gradient_sum · scale:
         m = beta1·m + (1-beta1)·g;   v = beta2·v + (1-beta2)·g²
@@ -292,7 +292,7 @@ def adam_update(
     Parameters
     ----------
     gradient_sum_K : sum of the examples' gradients; read.
-    one_minus_beta1, one_minus_beta2 : given, since in float32 the difference has lost digits.
+    one_minus_beta1, one_minus_beta2 : computed in float64; the difference of float32 numbers has lost digits.
     scale : 1 / batch size.
     decay : 1 - lr · weight_decay.
     step_size, root_scale : lr / (1 - beta1^t) and 1 / sqrt(1 - beta2^t), t the step counted from 1.

@@ -1,4 +1,4 @@
-"""Max pooling for float32, channels last: a vector of channels at a time, and which place won.
+"""Max pooling for float32, channels last: a vector of channels at a time, with the position of each maximum.
 
 Shapes: N examples; F channels; P, Q rows, columns; I, J the same after pooling.
 """
@@ -15,9 +15,9 @@ _PAIR = "UniTuple(int64, 2)"
 
 @kernel(f"void(float32[:,:,:,::1], {_PAIR}, {_PAIR}, float32[:,:,:,::1], int32[:,:,:,::1])")
 def max_pool_forward(x_NPQF, window, stride, y_NIJF, winner_NIJF):
-    """Write each window's maximum, and the place p·Q + q that holds it: of equal ones the first; a NaN wins.
+    """Write each window's maximum and its position p·Q + q: the first of equal numbers; NaN is the maximum.
 
-    `x_NPQF` has LANES readable numbers behind its end.
+    `x_NPQF` is followed by LANES numbers that a vector may read.
     """
     N, P, Q, F = x_NPQF.shape
     _, I, J, _ = y_NIJF.shape
@@ -53,9 +53,9 @@ def max_pool_forward(x_NPQF, window, stride, y_NIJF, winner_NIJF):
 
 @kernel("void(float32[:,::1], int64, int64, int32[:,:,:,::1], float32[:,:,:,::1])")
 def max_pool_backward_input(d_ND, place_step, channel_step, winner_NIJF, dx_NPQF):
-    """Give each window's gradient to its winner; of overlapping windows they add up. Overwrites `dx_NPQF`.
+    """Add each window's gradient to the position of its maximum. Overwrites `dx_NPQF`.
 
-    The gradient of place (i, j) and channel f is at (i·J + j)·place_step + f·channel_step of its row of `d_ND`.
+    The gradient of position (i, j) and channel f is at (i·J + j)·place_step + f·channel_step of its row of `d_ND`.
     """
     N, I, J, F = winner_NIJF.shape
     Q = dx_NPQF.shape[2]

@@ -16,7 +16,7 @@ import numpy as np
 from partrain.kernels.compiler.flags import inlined, kernel
 
 
-# In vectors (fast_math reorders the sums, alike in every process): one chain of additions takes five times as long.
+# fast_math reorders the sums, in the same way in every process, so that they use vectors: five times as fast.
 @kernel("void({float}[:,::1], int64, int64, float64[:,::1], int64)", fast_math=True)
 def slot_squared_norms(slots_NK, first, last, norms_NL, layer):
     """norms[n, layer] = sum of slots[n,k]² over k from first to last-1."""

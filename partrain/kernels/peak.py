@@ -1,14 +1,14 @@
-"""What the processor can do at best: multiply-adds in registers alone, to measure other kernels by."""
+"""Multiply-adds in registers only: the processor's peak, to compare other kernels with."""
 
 from __future__ import annotations
 
 from partrain.kernels.compiler.flags import kernel
 from partrain.kernels.simd.vectors import LANES, broadcast, multiply_add, store
 
-# Independent sums: more than two multiply-adds a cycle, of four or five cycles each, can have under way. They fit 16
-# registers together with the two factors.
+# Independent sums: more than two multiply-adds a cycle, with a latency of four or five cycles, need. Together with the
+# two factors they fit 16 registers.
 SUMS = 12
-# Floating-point operations a round.
+# Floating-point operations in a round.
 OPERATIONS_A_ROUND = 2 * SUMS * LANES
 
 
@@ -16,8 +16,8 @@ OPERATIONS_A_ROUND = 2 * SUMS * LANES
 def multiply_adds(num_rounds, sums):
     """s = s/2 + 1, `num_rounds` times, in SUMS vectors; overwrites `sums` (SUMS · LANES,) with them.
 
-    Nothing is loaded within the loop, and no sum waits for another. The values stay near 2, far from numbers that
-    some processors are slow with.
+    The loop loads nothing, and no sum waits for another. The values stay near 2, far from the subnormal numbers that
+    are slow on some processors.
     """
     half, one = broadcast(0.5), broadcast(1.0)
     a = b = c = d = e = f = g = h = i = j = k = m = broadcast(0.0)

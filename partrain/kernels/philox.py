@@ -1,11 +1,11 @@
-"""Philox4x32-10: random words as a pure function of a key and a counter, for what is drawn for each example.
+"""Philox4x32-10: random words as a pure function of a key and a counter, for the random numbers of each example.
 
-A generator of NumPy's costs 10 µs to make, a third of what a small network takes for an example. Words of 32 bits,
-though NumPy's own Philox has 64: the product of two fits a number of 64 bits, so that a round is computed in vectors
-(1 ns a word, measured; block after block, in scalars, took 8), and a mask or a shift in pixels needs no more.
+Creating a NumPy generator takes 10 µs, a third of the time of an example in a small network. Words have 32 bits, where
+NumPy's Philox has 64: the product of two words fits 64 bits, so a round is computed in vectors (measured: 1 ns a word;
+8 ns in scalars, block after block). Dropout masks and shifts in pixels need no more bits.
 
-The key says what the words are for (randomness.philox_key), the counter which they are and whose: the number of the
-block, 0, and the lower and upper half of the example's index in the training set.
+The key identifies seed, purpose and epoch (randomness.philox_key). The counter is the number of the block, 0, and the
+lower and upper half of the example's index in the training set.
 
 Shapes: B blocks of 4 words.
 
@@ -19,7 +19,7 @@ import numpy as np
 from partrain.kernels.compiler.flags import inlined, kernel
 
 NUM_ROUNDS = 10
-# The multipliers, and by how much the key grows from round to round (the golden ratio, and the root of 3 less 1).
+# The multipliers, and the increments of the key in each round (the golden ratio, and sqrt(3) - 1).
 _MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _STEP_0, _STEP_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -29,7 +29,7 @@ _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 def philox(key, words_4B):
     """Turn counters into random words, in place.
 
-    In a round, with (high, low) the halves of a product of 64 bits, and k0, k1 those of the key, low half first:
+    One round, with (high, low) the halves of a 64-bit product, and (k0, k1) the low and the high half of the key:
 
         (x0, x1, x2, x3) becomes (high(M1·x2) ^ x1 ^ k0, low(M1·x2), high(M0·x0) ^ x3 ^ k1, low(M0·x0))
 
@@ -53,7 +53,7 @@ def philox(key, words_4B):
 
 @inlined
 def draw_words(key, example, words_4B):
-    """Write an example's words: column b is the block b."""
+    """Write an example's words: column b is block b."""
     whose = np.uint64(example)
     lower, upper = np.uint32(whose & _LOW), np.uint32(whose >> _HALF)
     for b in range(words_4B.shape[1]):

@@ -1,9 +1,8 @@
-"""Random numbers as a pure function of what they are for.
+"""Random numbers as a pure function of seed, purpose, epoch and name.
 
-There is no generator with a state that a resumed run would have to bring back: every draw names its seed,
-its purpose, its epoch and (for initial values) its parameter, and gets the raw words of a Philox generator
-whose key is a digest of these names. Raw words, because the streams of NumPy's `Generator` methods may
-change between releases. What is drawn for each example comes from kernels.philox, with a key of the same names.
+There is no generator whose state a checkpoint would have to save: each draw takes the raw words of a Philox generator
+whose key is a digest of these values. Raw words, because the streams of NumPy's `Generator` methods may change between
+releases. kernels.philox draws the numbers of each example, with a key of the same values.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox4x64-10).
 """
@@ -17,15 +16,15 @@ from numpy.typing import NDArray
 
 
 def philox_words(num_words: int, *, seed: int, purpose: str, epoch: int = 0, name: str = "") -> NDArray[np.uint64]:
-    """Draw `num_words` raw 64-bit words that depend on the keyword arguments alone.
+    """Draw `num_words` raw 64-bit words, a function of the keyword arguments.
 
     Parameters
     ----------
-    num_words : how many words.
-    seed : the run's seed.
-    purpose : what the words are for, e.g. "shuffle"; two purposes share no words.
-    epoch : the epoch, counted from 0, for what is drawn anew in each.
-    name : the parameter's or file's name, for what is drawn once for each.
+    num_words : number of words.
+    seed : of the run.
+    purpose : e.g. "shuffle"; two purposes share no words.
+    epoch : counted from 0, for numbers that are drawn in each epoch.
+    name : of a parameter or file, for numbers that are drawn once for each.
 
     Returns
     -------
@@ -37,7 +36,7 @@ def philox_words(num_words: int, *, seed: int, purpose: str, epoch: int = 0, nam
 
 
 def philox_key(*, seed: int, purpose: str, epoch: int, name: str = "") -> np.uint64:
-    """Return the key of what is drawn for each example by kernels.philox; the arguments are those of `philox_words`."""
+    """Return the key for kernels.philox; the arguments are those of `philox_words`."""
     return np.uint64(int.from_bytes(_digest(seed, purpose, epoch, name)[:8], "little"))
 
 
@@ -58,7 +57,7 @@ def _uniforms_of_words(words: NDArray[np.uint64]) -> NDArray[np.float64]:
 def standard_normals(
     num_values: int, *, seed: int, purpose: str, epoch: int = 0, name: str = ""
 ) -> NDArray[np.float64]:
-    """Draw `num_values` float64 numbers from N(0, 1) by the transform of Box and Muller.
+    """Draw `num_values` float64 numbers from N(0, 1) by the Box-Muller transform.
 
     Pairs (u, v) of uniforms become sqrt(-2 log(1-u)) · (cos 2πv, sin 2πv).
 
@@ -69,7 +68,7 @@ def standard_normals(
 
 
 def normals_of_words(words: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Make as many numbers from N(0, 1) of an even number of uniform words; see `standard_normals`."""
+    """Turn an even number of words into as many numbers from N(0, 1); see `standard_normals`."""
     pairs = _uniforms_of_words(words).reshape(-1, 2)
     radius = np.sqrt(-2.0 * np.log1p(-pairs[:, 0]))
     angle = 2.0 * np.pi * pairs[:, 1]
@@ -77,7 +76,7 @@ def normals_of_words(words: NDArray[np.uint64]) -> NDArray[np.float64]:
 
 
 def permutation(num_items: int, *, seed: int, purpose: str, epoch: int = 0) -> NDArray[np.int64]:
-    """Return 0 … num_items-1 in the order of one random word each (of equal words, the earlier)."""
+    """Return 0 … num_items-1, sorted by a random word for each; equal words keep their order."""
     words = philox_words(num_items, seed=seed, purpose=purpose, epoch=epoch)
     order: NDArray[np.int64] = np.argsort(words, kind="stable")
     return order

@@ -1,6 +1,6 @@
 """Draws line segments with a round pen.
 
-N images; H, W rows, columns; S segments of an image.
+Shapes: N images; H, W rows, columns; S segments in an image.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from partrain.kernels.compiler.flags import kernel
 
 
-# No fast_math, and float64: only operations that IEEE 754 rounds exactly, so the picture of a digit does
-# not depend on the processor.
+# float64 without fast_math: all operations are rounded exactly as IEEE 754 defines, so the images do not depend on the
+# processor.
 @kernel(
     "void(float64[:,:,::1], float64[::1], float64[::1], float64[::1], float64[::1], uint8[:,:,::1], uint8[:,:,::1])"
 )
@@ -37,7 +37,7 @@ def draw_strokes(segments_NS4, radius_N, softness_N, ink_N, noise_level_N, noise
     num_images, num_rows, num_columns = images_NHW.shape
     squared_HW = np.empty((num_rows, num_columns))
     for n in range(num_images):
-        # Further away than this there is no coverage, so only the box around each segment is visited.
+        # Pixels further away than this are not covered, so only the box around each segment is visited.
         reach = radius_N[n] + 0.5 * softness_N[n]
         squared_HW[:, :] = reach * reach
         for s in range(segments_NS4.shape[1]):

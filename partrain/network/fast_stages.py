@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from partrain.kernels import convolution, convolution_backward, dense, layout, loops, max_pool
+from partrain.kernels import convolution, convolution_backward, convolution_weights, dense, layout, loops, max_pool
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.simd.vectors import LANES
 from partrain.network.execution import Array, DropoutFactors, Factors, Views, scale_rows
@@ -90,7 +90,7 @@ class _ConvStage:
         max_pool.max_pool_forward,
         convolution_backward.pack_patch_vectors,
         convolution_backward.conv2d_backward_winners,
-        convolution_backward.conv2d_backward_weights,
+        convolution_weights.conv2d_backward_weights,
     )
     followers = (Relu, MaxPool2d)
 
@@ -147,7 +147,7 @@ class _ConvStage:
         # The gradient of a single position may come from a dense layer, whose rows are not followed by LANES numbers.
         if self._is_first and self._pool is None and dy.channel_step == 1 and P * Q > 1:
             y = self._y[:N]
-            convolution_backward.conv2d_backward_weights(
+            convolution_weights.conv2d_backward_weights(
                 self._x, y, self._rectified, dy.rows_ND.reshape(y.shape), kernel_size, stride,
                 tile, slots_TK, self._weight_start, self._bias_start,
             )  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels import convolution, convolution_backward, dense, max_pool
+from partrain.kernels import convolution, convolution_backward, convolution_weights, dense, max_pool
 from partrain.kernels.simd.vectors import LANES
 
 # Numbers in front of a slot's parts, between them, and behind them.
@@ -134,7 +134,7 @@ def every_place_wins(dy_NFPQ):
 def conv2d_backward_weights(x_NCHW, y_NFPQ, dy_NFPQ, kernel_size, stride, padding, *, rectified, tile, offset=0):
     """Return dw (T, F, C, R, S) and db (T, F)."""
     slots = Slots(len(x_NCHW), tile, (y_NFPQ.shape[1], x_NCHW.shape[1], *kernel_size), offset)
-    convolution_backward.conv2d_backward_weights(
+    convolution_weights.conv2d_backward_weights(
         channels_last(x_NCHW, offset, padding), channels_last(y_NFPQ, offset), rectified,
         channels_last(dy_NFPQ, offset), kernel_size, stride, tile, slots.numbers_TK, slots.weight_start,
         slots.bias_start,

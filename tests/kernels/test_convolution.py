@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partrain.kernels import convolution, convolution_backward, loops, max_pool
+from partrain.kernels import convolution, convolution_backward, convolution_weights, loops, max_pool
 from partrain.kernels.compiler.loading import load
 from tests.kernels import channels_last, oracles
 
@@ -27,7 +27,7 @@ def _loaded_kernels():
         convolution.conv2d_forward,
         convolution_backward.pack_patch_vectors,
         convolution_backward.conv2d_backward_winners,
-        convolution_backward.conv2d_backward_weights,
+        convolution_weights.conv2d_backward_weights,
         max_pool.max_pool_forward,
     )
     load(fast, "float32")

@@ -1,6 +1,6 @@
-"""Memory that several threads work on at once: atomic operations, arrays by their address, and giving way.
+"""Atomic operations on shared memory, arrays by address, and yielding the processor.
 
-All atomic operations are sequentially consistent. Indices count elements; nothing checks them.
+All atomic operations are sequentially consistent. Indices count elements; they are not checked.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from partrain.kernels.simd.vectors import _address
 
 _ORDERING = "seq_cst"
 
-# Of the C library: lets another thread have the processor.
+# From the C library: lets another thread run on this processor.
 yield_processor = types.ExternalFunction("sched_yield", types.int32())
 
-# LLVM's name for the instruction that says that a loop waits, with its argument.
+# LLVM's name of the instruction that marks a spin loop, and its argument.
 _RELAX = {
     "x86_64": ("llvm.x86.sse2.pause", []),
     "AMD64": ("llvm.x86.sse2.pause", []),
@@ -29,7 +29,7 @@ _RELAX = {
 
 @intrinsic
 def relax_processor(typing):
-    """Spend a few cycles of a loop that waits, and leave the core to its other thread meanwhile."""
+    """Wait a few cycles in a spin loop, and leave the core to its other hardware thread."""
 
     def code(context, builder, signature, arguments):
         if _RELAX is not None:
@@ -81,19 +81,21 @@ def _read_modify_write(operation, description):
     return intrinsic(typed)
 
 
-atomic_add = _read_modify_write("add", "Add `number` to the int64 array[index]; return what was there before.")
-atomic_max = _read_modify_write("max", "Raise the int64 array[index] to `number`; return what was there before.")
+atomic_add = _read_modify_write("add", "Add `number` to the int64 array[index]; return the old value.")
+atomic_max = _read_modify_write(
+    "max", "Raise the int64 array[index] to `number` if that is larger; return the old value."
+)
 
 
 @intrinsic
 def compare_exchange(typing, array, index, expected, number):
-    """Write `number` to the int64 array[index] if that is `expected`; return whether it was."""
+    """Write `number` to the int64 array[index] if it is `expected`; return whether it was."""
 
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[1], signature.args[1], types.intp)
         expected, number = (
-            context.cast(builder, argument, given, types.int64)
-            for argument, given in zip(arguments[2:], signature.args[2:], strict=True)
+            context.cast(builder, argument, argument_type, types.int64)
+            for argument, argument_type in zip(arguments[2:], signature.args[2:], strict=True)
         )
         address = _address(context, builder, signature.args[0], arguments[0], index)
         outcome = builder.cmpxchg(address, expected, number, _ORDERING, _ORDERING)

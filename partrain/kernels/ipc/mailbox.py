@@ -1,11 +1,11 @@
-"""Commands and answers through memory that processes share, without a system call where the other side is awake.
+"""Commands and answers through shared memory, without a system call while the other process is awake.
 
-Each worker has a box. The coordinator writes a command into it and counts `POSTED` up; the worker does what it says,
-and then writes that count to `DONE`. Every word has one writer, so nobody who is killed leaves a lock behind.
+Each worker has a box. The coordinator writes a command into it and increments `POSTED`; the worker carries it out, and
+then writes that count to `DONE`. Each word has one writer, so a killed process leaves no lock behind.
 
-Who finds nothing, and does not want to look any longer, says that it sleeps, looks once more, and sleeps on its pipe.
-Who posts, or answers, does so first and looks for sleepers then. As all atomic operations have one order, it cannot
-be that neither sees the other (it is the core of Dekker's algorithm); at worst somebody is woken for nothing.
+A process that waits sets its word `ASLEEP`, looks once more, and then sleeps on its pipe. A process that posts or
+answers writes its word first, and then looks whether the other one sleeps. All atomic operations have one order, so at
+least one of the two sees the other's word (the core of Dekker's algorithm); at worst a process is woken for nothing.
 
 Source: Dijkstra, "Cooperating sequential processes", EWD 123, 1965.
 """
@@ -16,27 +16,27 @@ from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.ipc.atomics import atomic_load, atomic_store, relax_processor, yield_processor
 from partrain.kernels.ipc.signal_words import LINE
 
-# A box is three lines: what the coordinator writes for the worker (the command is behind POSTED), what the worker
-# writes for the coordinator, and what the coordinator keeps for itself, the last answer that it took. On a line before
-# the boxes it says whether it sleeps.
+# A box has three cache lines. The coordinator writes the first one (POSTED, then the command), the worker the second
+# one, and the coordinator keeps the number of the last answer that it took on the third. A line before the boxes says
+# whether the coordinator sleeps.
 POSTED, DONE, ASLEEP, TAKEN = 0, LINE, LINE + 1, 2 * LINE
 BOX = 3 * LINE
 COORDINATOR_ASLEEP = 0
-# How many numbers a command has. They are on the line of POSTED, and before them whether more follows.
+# Numbers in a command. They are on the line of POSTED, behind the word that says whether another command follows.
 FIELDS = 5
-# What a worker finds.
+# Results of `await_news`.
 NOTHING, CALL, COMMAND = 0, 1, 2
-# How often one looks before one gives way to others: a few microseconds.
+# Looks before a waiting process yields its processor: a few microseconds.
 LOOKS = 100
 
 
 def size(num_workers: int) -> int:
-    """Return how many int64 `boxes` holds."""
+    """Return the number of int64 in `boxes`."""
     return LINE + BOX * num_workers
 
 
 def box_of(worker: int) -> int:
-    """Return where the box of a worker, counted from 0, begins."""
+    """Return the index at which the box of a worker, counted from 0, begins."""
     return LINE + BOX * worker
 
 
@@ -53,7 +53,7 @@ def _answered(boxes, num_workers):
 
 @kernel(f"boolean(int64[::1], int64, boolean, UniTuple(int64, {FIELDS}))")
 def post(boxes, box, more_follows, command):
-    """Write a command into a box, and count it; return whether its worker is to be woken."""
+    """Write a command into a box, and count it; return whether its worker must be woken."""
     boxes[box + POSTED + 1] = more_follows
     for k in range(FIELDS):
         boxes[box + POSTED + 2 + k] = command[k]
@@ -70,7 +70,7 @@ def _news(boxes, box, last, calls, last_call):
 
 @kernel("int64(int64[::1], int64, int64, int64[::1], int64, int64)")
 def await_news(boxes, box, last, calls, last_call, turns):
-    """Look for a command after number `last`, or calls[0] other than `last_call`; and `turns` times again.
+    """Look for a command after number `last`, or for a change of calls[0] from `last_call`, and `turns` times again.
 
     Returns
     -------
@@ -88,14 +88,14 @@ def await_news(boxes, box, last, calls, last_call, turns):
 
 @kernel("boolean(int64[::1], int64, int64)")
 def answer(boxes, box, number):
-    """Say that command `number` has been carried out; return whether the coordinator is to be woken."""
+    """Report that command `number` has been carried out; return whether the coordinator must be woken."""
     atomic_store(boxes, box + DONE, number)
     return atomic_load(boxes, COORDINATOR_ASLEEP) != 0
 
 
 @kernel("int64(int64[::1], int64, int64)")
 def await_answer(boxes, num_workers, turns):
-    """Look for an answer, and `turns` times again; take it, and return the number of its worker, or -1."""
+    """Look for an answer, and `turns` times again; take it and return its worker, or return -1 if there is none."""
     for _ in range(turns):
         for _ in range(LOOKS):
             worker = _answered(boxes, num_workers)
@@ -108,5 +108,5 @@ def await_answer(boxes, num_workers, turns):
 
 @kernel("void(int64[::1], int64, int64)")
 def say(boxes, place, number):
-    """Write a word that others read, before whatever is looked at next."""
+    """Write a word that other processes read; the next look at shared memory comes after it."""
     atomic_store(boxes, place, number)

@@ -1,13 +1,13 @@
-"""Where the words are by which processes tell each other things in shared memory. Nothing here needs Numba."""
+"""Layout of the shared-memory words that processes use to signal each other. Needs no Numba."""
 
 from __future__ import annotations
 
-# Numbers a cache line: nobody is disturbed by what is written to lines that it does not look at.
+# int64 numbers in a cache line. Words on a line of their own do not slow down processes that read other words.
 LINE = 8
 
-# Of the `calls` of an update, which helpers see (kernels.update): the number of the newest update and its examples, and
-# behind them, for each piece, what helpers write: for which update it is ready, and whose piece it is, counted from 1.
-# The number of an update is that of the step, and never 0.
+# Words of an update's `calls` (kernels.update): the newest update, which is the number of its step and never 0; its
+# number of examples; and for each piece, on a line of its own, the update for which it is ready and its helper, counted
+# from 1. A helper writes the line of a piece, the coordinator everything else.
 CALL, CALL_EXAMPLES, READY = (LINE * k for k in range(3))
 OWNER = READY + 1
 
@@ -16,14 +16,15 @@ NUM_COEFFICIENTS = 9
 
 
 def calls_size(num_pieces: int) -> int:
-    """Return how many int64 `calls` holds."""
-    return homes_at(num_pieces) + 2 * num_pieces
+    """Return the number of int64 in `calls`."""
+    return coordinator_steps_at(num_pieces) + num_pieces
 
 
-def homes_at(num_pieces: int) -> int:
-    """Return where begins what the coordinator writes.
-
-    For each piece, which of two places is the home of its moments; and then for each, in which update it has been
-    computed by the coordinator.
-    """
+def current_buffers_at(num_pieces: int) -> int:
+    """Return the index in `calls` of the pieces' current buffers of moments, 0 or 1; the coordinator writes them."""
     return READY + LINE * num_pieces
+
+
+def coordinator_steps_at(num_pieces: int) -> int:
+    """Return the index in `calls` of the steps for which the coordinator has computed each piece itself."""
+    return READY + LINE * num_pieces + num_pieces

@@ -1,1 +1,1 @@
-"""LLVM vectors and register blocks that the fast kernels are built from."""
+"""LLVM vectors and blocks of registers for the fast kernels."""

@@ -1,6 +1,6 @@
-"""Blocks of vectors that stay in registers over an inner loop, and the points that they come from and go to.
+"""Blocks of vectors that stay in registers during an inner loop, and the addresses of their numbers.
 
-Each step of an inner loop is one operation here, which emits all its loads and multiply-adds in a fixed order.
+Each step of an inner loop is one operation, which emits its loads and multiply-adds in a fixed order.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""Vectors of the processor, as values in a kernel: load, multiply-add, store, and blocks of them in registers.
+"""The processor's vectors as values in a kernel: load, multiply-add, store, and blocks of vectors in registers.
 
-Numba gives a loop its vectors when LLVM finds them; it does not keep a dozen sums in registers over a long loop.
-Here a kernel says it itself. Three kinds of value, that live in registers (never in arrays):
+LLVM vectorises simple loops by itself, but it does not keep a dozen sums in registers during a long loop. These values
+do. There are three kinds, which live in registers and never in arrays:
 
     vector    LANES float32 numbers
     block     a fixed number of vectors: the running sums of an inner loop
-    points    as many addresses in an array: where the numbers of a block's vectors come from or go to
+    points    as many addresses in an array: a block's vectors are loaded from them or stored to them
 
-Nothing here reorders a sum: each lane is its own chain of fused multiply-adds, in the order of the loop. The
-exception is `sum_lanes`, which adds neighbours in a fixed tree.
+No sum is reordered: each lane is a chain of fused multiply-adds, in the order of the loop. Only `sum_lanes` adds across
+lanes, in a fixed tree.
 
-LANES is how many numbers the processor multiplies at once (16: AVX-512, 8: AVX, 4: else). Indices count elements of the
-flat array (C-contiguous, any number of dimensions); nothing checks them.
+LANES is the number of float32 in a vector (16 with AVX-512, 8 with AVX, else 4). Indices count elements of the flat
+array (C-contiguous, any number of dimensions); they are not checked.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-# By LLVM's names, processors with AVX-512 that compute the two halves of a vector one after the other. There whole ones
-# gain nothing, and a layer of 8 channels would leave half of each empty.
+# LLVM's names of processors with AVX-512 that compute the two halves of a vector one after the other. Full vectors gain
+# nothing there, and a layer of 8 channels would leave half of each vector empty.
 # Source: AMD, "Software Optimization Guide for the AMD Zen4 Microarchitecture", 2023, on its floating-point unit.
 COMPUTE_HALVES = ("znver4",)
 
@@ -38,14 +38,14 @@ def _lanes_of_this_processor():
 
 
 def _registers_of_this_processor():
-    features = llvmlite.binding.get_host_cpu_features()  # without AVX it is taken for an arm64
+    features = llvmlite.binding.get_host_cpu_features()  # without AVX it is treated like an arm64
     return 16 if features.get("avx") and not features.get("avx512vl") else 32
 
 
 LANES = _lanes_of_this_processor()
-# Pairs of vectors that an inner loop sums in registers.
+# Pairs of vectors whose sums an inner loop keeps in registers.
 PAIRS = 6 if _registers_of_this_processor() == 16 else 12
-# LLVM's letter for a vector register in an inline assembly.
+# LLVM's letter for a vector register in inline assembly.
 _REGISTER_CLASS = {"x86_64": "v", "AMD64": "v", "aarch64": "w", "arm64": "w"}.get(platform.machine())
 _FLOAT = ir.FloatType()
 _INT32 = ir.IntType(32)
@@ -56,7 +56,7 @@ _COUNTS = ir.VectorType(_INT32, LANES)
 
 
 class _Register(types.Type):
-    """A value of an LLVM type that Numba passes around as it is."""
+    """A value of an LLVM type that Numba passes on unchanged."""
 
     def __init__(self, name, llvm_type):
         self.llvm_type = llvm_type
@@ -112,10 +112,10 @@ def _splat(builder, scalar, vector_type=_VECTOR):
 
 
 def _in_this_order(builder, vector):
-    """Return `vector`; what was written before it in the source is computed before it, and the rest after.
+    """Return `vector`; code that precedes it in the source is computed before it, and the rest after it.
 
-    This emits no instruction. Left to itself, LLVM moves all loads of a step to its front, where they do not fit
-    the registers any more, and unrolls the loop, whose addresses then do not fit either.
+    This emits no instruction. Without it, LLVM moves all loads of a step to its front, where they do not fit into the
+    registers, and unrolls the loop, whose addresses then do not fit either.
     """
     if _REGISTER_CLASS is None:
         return vector
@@ -157,7 +157,7 @@ def store(typing, array, index, vector):
 
 @intrinsic
 def element(typing, array, index):
-    """Return the flat array[index]; unlike Python's, a negative index is not looked after: one test less."""
+    """Return the flat array[index]; negative indices are not supported, which saves a test."""
 
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[1], signature.args[1], types.intp)
@@ -239,7 +239,7 @@ def less_equal(typing, a, b):
 
 @intrinsic
 def replaces_maximum(typing, new, best):
-    """Return the mask (new > best) or new is NaN: what a maximum that keeps NaN takes over."""
+    """Return the mask (new > best) or new is NaN: a maximum that keeps NaN takes `new` there."""
 
     def code(context, builder, signature, arguments):
         new, best = arguments
@@ -271,9 +271,9 @@ def broadcast_count(typing, number):
 
 @intrinsic
 def larger_magnitude(typing, largest, array, index):
-    """Return the larger of `largest` and the int32 array[index : index+LANES] without its signs.
+    """Return the larger of `largest` and the int32 array[index : index+LANES] without its sign bits.
 
-    Of float32 numbers, by their bits, that is the one with the larger magnitude; NaN is above all.
+    If these are the bits of float32 numbers, it is the one with the larger absolute value; NaN is the largest.
     """
 
     def code(context, builder, signature, arguments):
@@ -300,7 +300,7 @@ def store_counts(typing, array, index, counts):
 
 @intrinsic
 def sum_lanes(typing, vector):
-    """Return the sum of the lanes, halves added to halves: a fixed order."""
+    """Return the sum of the lanes: halves are added to halves, in a fixed order."""
 
     def code(context, builder, signature, arguments):
         vector, width = arguments[0], LANES

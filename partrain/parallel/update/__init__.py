@@ -1,1 +1,1 @@
-"""Reduction of gradients and the Adam update, in pieces."""
+"""Reduction of the gradients, and the Adam update."""

@@ -1,9 +1,9 @@
-"""From what the tiles of a batch left in the shared arrays to new parameters.
+"""Updates the parameters with the results that the tiles of a batch left in the shared arrays.
 
-The plain way is: reduce (parallel.update.reduction), check, Adam, check. Where the kernels are made for it, and the
-gradient can be seen to be finite without being written down, all of that is one pass in pieces, by threads of the
-coordinator while the workers sleep (kernels.update): the same sums in the same order, so the same bits. Where an update
-is too short for a second thread to be woken, workers that wait without sleeping help with it.
+The plain way is: reduce (parallel.update.reduction), check, Adam, check. With the fast kernels, and if the gradient is
+proven to be finite without being stored, all of this is one pass over pieces, by threads of the coordinator while the
+workers sleep (kernels.update). It makes the same sums in the same order, and so has the same bits. If an update is too
+short for a second thread, workers that wait without sleeping help with it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.kernels import loops, norms, update
+from partrain.kernels import loops, norms, update, update_claims
 from partrain.kernels.compiler.flags import Kernel
-from partrain.kernels.ipc.signal_words import LINE, NUM_COEFFICIENTS, OWNER, homes_at
+from partrain.kernels.ipc.signal_words import LINE, NUM_COEFFICIENTS, OWNER, current_buffers_at
 from partrain.network.adam import Adam
 from partrain.network.network import Network
 from partrain.parallel.update import piece_plan
@@ -34,25 +34,25 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class NotFinite:
-    """A value is NaN or infinite: a gradient, before anything was written, or an updated parameter."""
+    """A value is NaN or infinite: in the gradient, before anything was written, or in the updated parameters."""
 
     parameter: str
     is_gradient: bool
 
 
 class ParameterUpdate:
-    """Makes the steps of a training out of what its tiles computed.
+    """Updates the parameters in each step of a training.
 
     Parameters
     ----------
     network : its shapes.
     kernels : "fast" or "loops"; those of `kernels` must be loaded for `dtype`.
-    arrays : as exchange.exchange_specs plans them; read. With those of `help_specs` among them, helpers are called.
+    arrays : of `array_plan.exchange_specs`; read. If those of `help_specs` are among them, helpers are called.
     tiling : cuts the batch.
     dtype : "float32" or "float64".
-    adam : over arrays["parameters"]. With helpers, its moments are elsewhere between updates: see `collect_moments`.
-    num_threads : how many compute, at most; None: as many as pay here, and with helpers 1. The bits are the same for
-        any number.
+    adam : over arrays["parameters"]. With helpers, its moments are out of date between updates; see `collect_moments`.
+    num_threads : the largest number of threads; None: the fastest number on this machine, and 1 with helpers. Any
+        number gives the same bits.
 
     Side effects
     ------------
@@ -85,7 +85,7 @@ class ParameterUpdate:
 
     @property
     def num_threads(self) -> int:
-        """How many threads compute an update."""
+        """The number of threads that compute an update."""
         return 1 if self._threads is None else self._threads.number
 
     def apply(self, num_examples: int, step: int) -> NotFinite | None:
@@ -93,7 +93,7 @@ class ParameterUpdate:
 
         Returns
         -------
-        None, or what is not finite. If that is a gradient, parameters and moments are as they were.
+        None, or the value that is not finite. If it is a gradient, parameters and moments have not changed.
         """
         outcome = update.UNPROVEN if self._threads is None else self._threads.update(num_examples, step)
         if outcome == update.UPDATED:
@@ -103,7 +103,7 @@ class ParameterUpdate:
         return self._not_finite_parameter()
 
     def apply_sum(self, gradient_sum: Array, num_examples: int, step: int) -> NotFinite | None:
-        """Make step `step` with a sum of gradients that stands for `num_examples`; returns as `apply` does."""
+        """Make step `step` with the sum of the gradients of `num_examples`; returns as `apply` does."""
         if (bad := self.first_not_finite(gradient_sum)) is not None:
             return NotFinite(bad, is_gradient=True)
         self.collect_moments()
@@ -126,7 +126,7 @@ class ParameterUpdate:
         return None if place < 0 else self._network.parameters.name_at(place)
 
     def collect_moments(self) -> None:
-        """Have the moments where `adam` says that they are, to be read or changed before the next update."""
+        """Bring the moments of `adam` up to date; they may be read and changed until the next update."""
         if self._threads is not None:
             self._threads.collect_moments()
 
@@ -141,30 +141,31 @@ class ParameterUpdate:
 
 
 class UpdateHelper:
-    """A worker's part in updates.
+    """Helps with updates, in a worker.
 
     Parameters
     ----------
     network : its shapes.
     arrays : the shared ones.
-    helper, num_helpers : which of the workers this is, counted from 0, and how many there are.
+    helper, num_helpers : number of this worker, counted from 0, and of all.
 
     Attributes
     ----------
-    calls : whose first element is the number of the newest call; 0 before the first, and if nobody calls.
+    calls : int64 (kernels.ipc.signal_words); the first element is the step of the newest call, and 0 before the first
+        one, or if updates need no help.
     """
 
     def __init__(self, network: Network, arrays: Mapping[str, Array], helper: int, num_helpers: int) -> None:
-        is_wanted = "update.calls" in arrays
-        self.calls = arrays["update.calls"] if is_wanted else np.zeros(1, np.int64)
+        is_needed = "update.calls" in arrays
+        self.calls = arrays["update.calls"] if is_needed else np.zeros(1, np.int64)
         self._arguments: tuple[Any, ...] = ()
-        if is_wanted:
+        if is_needed:
             names = ("coefficients", "parameters", "first_moments", "second_moments")
             shared = (arrays[f"update.{name}"] for name in names)
             pieces = np.array(list(_pieces(network, arrays)))
-            self.calls[OWNER : homes_at(len(pieces)) : LINE][helper::num_helpers] = helper + 1
+            self.calls[OWNER : current_buffers_at(len(pieces)) : LINE][helper::num_helpers] = helper + 1
             self._arguments = (pieces, helper, num_helpers, *shared, arrays["parameters"])
-        self._arrays = arrays  # the kernel has their addresses
+        self._arrays = arrays  # keeps them alive: the kernel has only their addresses
 
     @staticmethod
     def kernels(kernels: str) -> tuple[Kernel, ...]:
@@ -172,13 +173,13 @@ class UpdateHelper:
         return (update.update_units_ahead,) if kernels == "fast" else ()
 
     def help(self, step: int) -> None:
-        """Make pieces of the update of `step`, until it is over or nothing is left."""
+        """Compute pieces of the update of `step`, until the next one begins or none is left."""
         kill_point("helper: in an update")
         update.update_units_ahead(self.calls, step, *self._arguments)
 
 
 class _UpdateThreads:
-    """The calling thread, and others that sleep between updates, in `kernels.update.update_parameters`."""
+    """Runs `kernels.update.update_parameters` in this thread, and in others that sleep between updates."""
 
     KERNELS = (update.begin_update, update.update_parameters, update.call_helpers)
 
@@ -190,8 +191,8 @@ class _UpdateThreads:
         if "update.calls" in arrays:
             names = ("calls", "coefficients", "parameters", "first_moments", "second_moments")
             self._calls, self._coefficients, ahead, *moments = (arrays[f"update.{name}"] for name in names)
-            homes = self._calls[homes_at(len(pieces)) :][: len(pieces)]
-            self._shared = _SharedMoments(adam, homes, moments, pieces)
+            current_buffers = self._calls[current_buffers_at(len(pieces)) :][: len(pieces)]
+            self._shared = _SharedMoments(adam, current_buffers, moments, pieces)
             num_threads = 1
         else:
             self._calls, ahead = np.empty(0, np.int64), np.empty(0, np.float32)
@@ -199,7 +200,7 @@ class _UpdateThreads:
             moments = [vector.reshape(1, -1) for vector in (adam.first_moment, adam.second_moment)]
         self.number = num_threads or useful_threads(network, len(arrays["indices"]), available_processors())
         self._adam, self._num_layers = adam, len(network.dense_layers)
-        self._control = np.zeros(update.control_size(self.number, self._num_layers), np.int64)
+        self._control = np.zeros(update_claims.control_size(self.number, self._num_layers), np.int64)
         self._arguments = (
             self.number,
             checks,
@@ -214,13 +215,13 @@ class _UpdateThreads:
             *moments,
             adam.parameters,
         )
-        self._arrays = arrays  # the kernel has their addresses
+        self._arrays = arrays  # keeps them alive: the kernel has only their addresses
         self._sleepers: list[_Sleeper] = []
 
     def update(self, num_examples: int, step: int) -> int:
         self._coefficients[:] = self._adam.coefficients(num_examples, step)
         if self._shared is not None:
-            self._shared.hand_out()
+            self._shared.share()
             update.call_helpers(self._calls, step, num_examples)
         update.begin_update(self._control, self.number, self._num_layers, num_examples)
         while len(self._sleepers) < self.number - 1:
@@ -243,45 +244,46 @@ class _UpdateThreads:
 
 
 class _SharedMoments:
-    """Adam's moments where helpers have them, too: in two places, of which one is the home of a piece.
+    """Adam's moments in two shared buffers, of which one is current for each piece.
 
-    The other place of a piece is its helper's, which may come late and write there at any time; so nothing here ever
-    touches it.
+    A late helper may write to the other buffer at any time; only helpers read or write that one.
+
+    Shapes: B buffers; U parameters.
     """
 
-    def __init__(self, adam: Adam, homes: NDArray[np.int64], moments_HU: list[Array], pieces: Array) -> None:
-        self._adam, self._homes, self._moments_HU = adam, homes, moments_HU
-        self._places: list[list[slice]] = []  # of each piece, in the vectors
+    def __init__(self, adam: Adam, current_buffers: NDArray[np.int64], moments_BU: list[Array], pieces: Array) -> None:
+        self._adam, self._current_buffers, self._moments_BU = adam, current_buffers, moments_BU
+        self._slices: list[list[slice]] = []  # the parameters of each piece
         for kind, first, last, _, _, D, _, weights, biases, _ in pieces.tolist():
             of_slots = [slice(first, last)]
             of_units = [slice(weights + first * D, weights + last * D), slice(biases + first, biases + last)]
-            self._places.append(of_slots if kind == update.SLOTS else of_units)
-        self._are_out = False
+            self._slices.append(of_slots if kind == update_claims.SLOTS else of_units)
+        self._are_shared = False
 
-    def hand_out(self) -> None:
-        """Copy the moments from `adam`, unless they are out already."""
-        if not self._are_out:
-            for vector, shared_HU, home, place in self._all_pieces():
-                shared_HU[home, place] = vector[place]
-            self._are_out = True
+    def share(self) -> None:
+        """Copy the moments of `adam` to the current buffers, unless these have newer ones."""
+        if not self._are_shared:
+            for vector, shared_BU, current, part in self._all_pieces():
+                shared_BU[current, part] = vector[part]
+            self._are_shared = True
 
     def collect(self) -> None:
-        """Copy them back, if they are out; `hand_out` copies them once more."""
-        if self._are_out:
-            for vector, shared_HU, home, place in self._all_pieces():
-                vector[place] = shared_HU[home, place]
-            self._are_out = False
+        """Copy the moments back to `adam`; the next call of `share` copies them again."""
+        if self._are_shared:
+            for vector, shared_BU, current, part in self._all_pieces():
+                vector[part] = shared_BU[current, part]
+            self._are_shared = False
 
     def _all_pieces(self) -> Iterator[tuple[Array, Array, int, slice]]:
         vectors = (self._adam.first_moment, self._adam.second_moment)
-        for home, places in zip(self._homes.tolist(), self._places, strict=True):
-            for place in places:
-                for vector, shared_HU in zip(vectors, self._moments_HU, strict=True):
-                    yield vector, shared_HU, home, place
+        for current, parts in zip(self._current_buffers.tolist(), self._slices, strict=True):
+            for part in parts:
+                for vector, shared_BU in zip(vectors, self._moments_BU, strict=True):
+                    yield vector, shared_BU, current, part
 
 
 class _Sleeper:
-    """A thread that calls `call(number)` each time that it is woken."""
+    """A thread that calls `call(number)` each time it is woken."""
 
     def __init__(self, call: Callable[[int], object], number: int) -> None:
         self._call, self._number = call, number
@@ -289,7 +291,7 @@ class _Sleeper:
         self._asleep = threading.Lock()
         self._asleep.acquire()
         self._thread = threading.Thread(target=self._run, name=f"partrain update {number}", daemon=True)
-        # Signals are for the main thread: where another one took them, the main one would not wake up from a wait.
+        # Signals are for the main thread: if another thread received one, the main thread's wait would not end.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._thread.start()
@@ -297,7 +299,7 @@ class _Sleeper:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def wake(self) -> None:
-        """Have it call; if it has not yet begun the call that it was woken for before, that one will do."""
+        """Let the thread call once; if it has not begun the call of an earlier wake, that call counts for both."""
         if self._asleep.locked():
             self._asleep.release()
 
@@ -316,32 +318,36 @@ class _Sleeper:
 
 
 def _checks(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
-    """Yield the rows of the first round: SLOTS, first, last; FACTORS, first, last example, address, length, place."""
+    """Yield the rows of the first round.
+
+    They are SLOTS, first, last parameter; or FACTORS, first, last example, address, numbers in a row, index of the
+    largest factor.
+    """
     for first, last in ranges(network.tile_sums.size, piece_plan.PIECE):
-        yield _row(update.SLOTS, first, last)
+        yield _row(update_claims.SLOTS, first, last)
     for k, layer in enumerate(network.dense_layers):
-        for kind, place in (("inputs", 2 * k), ("deltas", 2 * k + 1)):
+        for kind, index in (("inputs", 2 * k), ("deltas", 2 * k + 1)):
             factor = arrays[f"{layer.name}.{kind}"]
             length = factor.shape[1]
             for first, last in ranges(len(factor), max(1, piece_plan.PIECE // length)):
-                yield _row(update.FACTORS, first, last, factor.ctypes.data, length, place)
+                yield _row(update_claims.FACTORS, first, last, factor.ctypes.data, length, index)
 
 
 def _pieces(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
     """Yield the rows of the second round.
 
-    They are SLOTS, first, last parameter; UNITS, first, last unit, address of inputs and of deltas, D, E, and where
-    weights and biases begin.
+    They are SLOTS, first, last parameter; or UNITS, first, last unit, addresses of inputs and deltas, D, E, and the
+    first parameters of weights and biases.
     """
     for layer, first, last in cut_update(network):
         if layer is None:
-            yield _row(update.SLOTS, first, last)
+            yield _row(update_claims.SLOTS, first, last)
         else:
             factors = (arrays[f"{layer.name}.{kind}"] for kind in ("inputs", "deltas"))
             starts = (network.parameters.start(parameter.name) for parameter in layer.parameters)
             sizes = (*layer.input_shape, *layer.output_shape)
-            yield _row(update.UNITS, first, last, *(factor.ctypes.data for factor in factors), *sizes, *starts)
+            yield _row(update_claims.UNITS, first, last, *(factor.ctypes.data for factor in factors), *sizes, *starts)
 
 
 def _row(*columns: int) -> list[int]:
-    return [*columns, *[0] * (update.NUM_COLUMNS - len(columns))]
+    return [*columns, *[0] * (update_claims.NUM_COLUMNS - len(columns))]

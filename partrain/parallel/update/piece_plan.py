@@ -1,4 +1,4 @@
-"""How an update of the parameters is cut and shared out: by shapes alone. Nothing here needs Numba."""
+"""Cuts an update of the parameters into pieces, by shapes alone. Needs no Numba."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from partrain.network.layers import Dense
 from partrain.network.network import Network
 from partrain.system.shared_arrays import ArraySpec
 
-# Parameters a piece: a few pieces for each thread, so that all end at about the same time.
+# Parameters in a piece: each thread gets a few pieces, so that all threads end at about the same time.
 PIECE = 8192
-# More threads would wait for memory and for each other.
+# With more threads, they wait for memory and for each other.
 MAX_THREADS = 8
-# What a thread should have to do at least, and about how much there is: nanoseconds a parameter, once a step (Adam) and
-# for each example (its part of the gradient). With less, waking a thread and the way of the data to it cost more.
+# The least work for a thread, and an estimate of all work: nanoseconds for each parameter, once in a step (Adam) and
+# for each example (its gradient). With less work, waking the thread and moving the data to its cache take longer.
 NANOSECONDS_A_THREAD = 100_000
 NANOSECONDS_A_STEP, NANOSECONDS_AN_EXAMPLE = 0.43, 0.0135
 
 
 def help_specs(network: Network, kernels: str, batch_size: int) -> dict[str, ArraySpec]:
-    """Plan the arrays by which workers help with an update; none where they would not.
+    """Return the shared arrays that workers need to help with an update; none if they do not help.
 
-    They help with short updates alone: for longer ones there are threads, and no second place for everything.
+    They help only with short updates. Longer ones use threads, which need no second buffer of the moments.
     """
     if kernels != "fast" or not network.dense_layers or useful_threads(network, batch_size, MAX_THREADS) > 1:
         return {}
@@ -37,13 +37,13 @@ def help_specs(network: Network, kernels: str, batch_size: int) -> dict[str, Arr
 
 
 def useful_threads(network: Network, batch_size: int, num_processors: int) -> int:
-    """Return how many threads are worth their waking for an update."""
+    """Return the number of threads that make an update fastest."""
     nanoseconds = network.parameters.size * (NANOSECONDS_A_STEP + NANOSECONDS_AN_EXAMPLE * batch_size)
     return max(1, min(num_processors, MAX_THREADS, int(nanoseconds / NANOSECONDS_A_THREAD)))
 
 
 def cut_update(network: Network) -> Iterator[tuple[Dense | None, int, int]]:
-    """Yield the pieces of the second round: None and parameters of slots, or a dense layer and units of it."""
+    """Yield the second round's pieces: None, first, last parameter of slots; or a dense layer, first, last unit."""
     for first, last in ranges(network.tile_sums.size, PIECE):
         yield None, first, last
     for layer in network.dense_layers:
@@ -53,6 +53,6 @@ def cut_update(network: Network) -> Iterator[tuple[Dense | None, int, int]]:
 
 
 def ranges(size: int, step: int) -> Iterator[tuple[int, int]]:
-    """Cut `size` into runs of `step`; yield the first of each, and the one behind its last."""
+    """Cut range(size) into runs of `step`; yield the first index of each, and the index after its last."""
     for first in range(0, size, step):
         yield first, min(first + step, size)

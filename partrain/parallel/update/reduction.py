@@ -1,7 +1,9 @@
-"""How the gradients of tiles and examples become the gradient of the batch: the only home of the order of sums.
+"""Sums the gradients of tiles and examples to the gradient of the batch; only this file defines the order of the sums.
 
-Slots are added in the order of the tiles, rows of factors in the order of the examples. Nothing here depends on
-who computed them. The sum is divided by the batch size once, by Adam.
+Slots are added in the order of the tiles, rows of factors in the order of the examples, whichever worker computed them.
+Adam divides the sum by the batch size, once.
+
+Shapes: B examples of the batch; D, E inputs, outputs of a dense layer.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ _DENSE_BACKWARD_WEIGHTS = {"fast": dense.dense_backward_weights, "loops": loops.
 
 
 class GradientReduction:
-    """Sums what the tiles of a batch left in the shared arrays.
+    """Sums the results of a batch's tiles in the shared arrays.
 
     Parameters
     ----------
     network : its shapes.
     kernels : "fast" or "loops"; those of `kernels` must be loaded for `dtype`.
-    arrays : as parallel.array_plan.exchange_specs plans them; read.
+    arrays : of `array_plan.exchange_specs`; read.
     tiling : cuts the batch.
     dtype : "float32" or "float64".
     """

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from partrain.config.schema.training import Optimizer, Schedule
 from partrain.kernels import update
-from partrain.kernels.ipc.signal_words import homes_at
+from partrain.kernels.ipc.signal_words import CALL, LINE, READY, current_buffers_at
 from partrain.network.adam import Adam
 from partrain.network.network import Network
 from partrain.parallel.update import parameter_update, piece_plan
@@ -83,13 +83,13 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 7])
 @pytest.mark.usefixtures("small_pieces")
 def test_update_in_pieces_by_any_number_of_threads_has_the_bits_of_the_plain_one(
-    make_update: Make, num_threads: int, monkeypatch: pytest.MonkeyPatch
+    make_update: Make, num_threads: int
 ) -> None:
     in_pieces = after_steps(make_update(num_threads), 20, 20, 7, 1, 20)
-    monkeypatch.setattr(update, "begin_update", None)  # the plain way needs none of that
-    plain = make_update(1)
-    monkeypatch.setattr(plain[2], "_threads", None)
-    assert after_steps(plain, 20, 20, 7, 1, 20) == in_pieces
+    _, adam, plain = make_update(1)
+    for step, num_examples in enumerate((20, 20, 7, 1, 20), start=1):
+        assert plain.apply_sum(plain.gradient_sum(num_examples), num_examples, step) is None
+    assert state_of(adam) == in_pieces
 
 
 def help_from(
@@ -103,8 +103,8 @@ def help_from(
 
 def ready_steps(made: tuple[Computation, Adam, ParameterUpdate]) -> NDArray[np.int64]:
     """Return for each piece the step for which a helper has made it ready."""
-    calls, pieces = made[0].arrays["update.calls"], made[2]._threads._arguments[2]  # type: ignore[union-attr]
-    ready: NDArray[np.int64] = calls[update.READY : homes_at(len(pieces)) : update.LINE]
+    num_pieces = len(list(piece_plan.cut_update(made[0].network)))
+    ready: NDArray[np.int64] = made[0].arrays["update.calls"][READY : current_buffers_at(num_pieces) : LINE]
     return ready
 
 
@@ -142,7 +142,7 @@ def test_whoever_helps_the_bits_are_the_same(
 
     at_each_call(help_and_count)
     assert after_steps(made, 20, 20, 7, 1, 20) == expected
-    units = made[2]._threads._arguments[2][:, 0] == update.UNITS  # type: ignore[union-attr]
+    units = np.array([layer is not None for layer, _, _ in piece_plan.cut_update(made[0].network)])
     assert num_ready == 5 * sum(units[helper::3].sum() for helper in helpers)
 
 
@@ -163,10 +163,10 @@ def test_helper_that_comes_too_late_changes_no_bit(make_update: Make, at_each_ca
     made = make_update(helped=True)
 
     def help_too_late(step: int) -> None:
-        help_from(made, [1], step)  # so that pieces have different homes
-        made[0].arrays["update.calls"][update.CALL] = step - 1
+        help_from(made, [1], step)  # so that the current buffers of the pieces differ
+        made[0].arrays["update.calls"][CALL] = step - 1
         help_from(made, [0, 2], step - 1)  # with the numbers of this step, or with any
-        made[0].arrays["update.calls"][update.CALL] = step
+        made[0].arrays["update.calls"][CALL] = step
 
     at_each_call(help_too_late)
     assert after_steps(made, 20, 20, 7, 1, 20) == expected
@@ -177,7 +177,7 @@ def test_moments_that_helpers_moved_are_found_changed_and_handed_out_again(
     make_update: Make, at_each_call: AtEachCall
 ) -> None:
     plain, made = make_update(1), make_update(helped=True)
-    at_each_call(lambda step: help_from(made, [0, 2] if step % 2 else [1], step))  # so that homes differ
+    at_each_call(lambda step: help_from(made, [0, 2] if step % 2 else [1], step))  # so that the current buffers differ
     gradient = np.linspace(-1, 1, made[1].parameters.size, dtype=np.float32)
     for _, adam, made_update in (plain, made):
         made_update.apply(20, 1)
@@ -199,7 +199,7 @@ def test_what_a_helper_made_ready_for_an_earlier_step_is_passed_over(make_update
     # All that a late helper may write, and what it then says.
     made[0].arrays["update.parameters"][:] = np.nan
     for name in ("first_moments", "second_moments"):
-        made[0].arrays[f"update.{name}"][1] = np.nan  # nobody's home, for nobody has helped yet
+        made[0].arrays[f"update.{name}"][1] = np.nan  # current for no piece, because no helper has computed one yet
     ready_steps(made)[:] = 1
     made[2].apply(20, 2)
     made[2].collect_moments()
@@ -303,9 +303,10 @@ def test_finite_gradient_that_the_bound_cannot_prove_is_applied_all_the_same(mak
         computation.arrays["dense1.inputs"][3] = 1e30
         computation.arrays["dense1.deltas"][3] = 0
         computation.arrays["dense1.deltas"][5] = 1e12  # never meets the input above
-        if not in_pieces:
-            made_update._threads = None
-        assert made_update.apply(20, 1) is None
+        if in_pieces:
+            assert made_update.apply(20, 1) is None
+        else:
+            assert made_update.apply_sum(made_update.gradient_sum(20), 20, 1) is None
         assert np.isfinite(adam.parameters).all()
         made_update.collect_moments()
         states.append(state_of(adam))

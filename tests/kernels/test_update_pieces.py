@@ -4,13 +4,13 @@ import numba
 import numpy as np
 import pytest
 
-from partrain.kernels import update
 from partrain.kernels.simd.vectors import LANES
+from partrain.kernels.update_pieces import magnitude
 
 
 @numba.njit
 def largest_magnitude(address, first, last):
-    return update._magnitude(address, first, last)
+    return magnitude(address, first, last)
 
 
 @pytest.mark.parametrize("largest", [-7.5, 7.5, np.inf, -np.inf, np.nan, -1e-45])

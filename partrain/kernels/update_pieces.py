@@ -1,0 +1,166 @@
+"""Computes the pieces of an update: sums of slots, the largest factors, and Adam on gradients that are not stored.
+
+Shapes: N examples; D, E inputs, outputs of a dense layer; T tiles; K numbers of a slot; U parameters.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from partrain.kernels.compiler.flags import inlined
+from partrain.kernels.dense import SPAN, list_deltas, sum_scaled_numbers, sum_scaled_rows
+from partrain.kernels.ipc.atomics import float32_pointer, int32_pointer
+from partrain.kernels.simd.vectors import (
+    LANES,
+    add,
+    broadcast,
+    broadcast_count,
+    divide,
+    element,
+    larger_magnitude,
+    load,
+    multiply,
+    square_root,
+    store,
+    store_counts,
+    store_number,
+    subtract,
+    sum_lanes,
+)
+from partrain.kernels.update_claims import UNITS
+
+
+@inlined
+def magnitude(address, first, last):
+    """Return the largest absolute value of numbers first..last-1, as the bits of a float32; NaN is the largest.
+
+    The bits of numbers that are not negative, read as integers, have the order of the numbers.
+    """
+    bits = numba.carray(int32_pointer(address), (last,))
+    whole = last - (last - first) % LANES
+    of_lanes = broadcast_count(0)
+    for i in range(first, whole, LANES):
+        of_lanes = larger_magnitude(of_lanes, bits, i)
+    found = np.empty(LANES, np.int32)
+    store_counts(found, 0, of_lanes)
+    largest = np.int32(0)
+    for lane in range(LANES):
+        largest = max(largest, found[lane])
+    for i in range(whole, last):
+        largest = max(largest, bits[i] & np.int32(0x7FFFFFFF))
+    return largest
+
+
+@inlined
+def sum_slots(slots_TK, num_tiles, first, last, gradient):
+    """Sum the slots of the tiles in their order, as `loops.sum_slots` does; return whether all sums are finite."""
+    for k in range(first, last):
+        gradient[k] = 0
+    for t in range(num_tiles):
+        for k in range(first, last):
+            gradient[k] += slots_TK[t, k]
+    finite = True
+    for k in range(first, last):
+        finite &= abs(gradient[k]) < np.inf
+    return finite
+
+
+@inlined
+def adam(gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w):
+    """Update parameters start..start+count-1 as `loops.adam_update` does; return 0, or NaN if one is not finite.
+
+    The arrays of new values may be those of the old ones.
+    """
+    scale, step_size = element(coefficients, 0), element(coefficients, 1)
+    beta1, rest1, beta2, rest2 = (
+        element(coefficients, 2), element(coefficients, 3), element(coefficients, 4), element(coefficients, 5)
+    )  # fmt: skip
+    eps, decay, root_scale = element(coefficients, 6), element(coefficients, 7), element(coefficients, 8)
+    whole = count - count % LANES
+    zeros = broadcast(np.float32(0))
+    for i in range(start, start + whole, LANES):
+        g = multiply(load(gradient, i - start), broadcast(scale))
+        next_m = add(multiply(broadcast(beta1), load(m, i)), multiply(broadcast(rest1), g))
+        next_v = add(multiply(broadcast(beta2), load(v, i)), multiply(multiply(broadcast(rest2), g), g))
+        store(new_m, i, next_m)
+        store(new_v, i, next_v)
+        root = add(multiply(square_root(next_v), broadcast(root_scale)), broadcast(eps))
+        step = divide(multiply(broadcast(step_size), next_m), root)
+        next_w = subtract(multiply(load(w, i), broadcast(decay)), step)
+        store(new_w, i, next_w)
+        zeros = add(zeros, subtract(next_w, next_w))
+    zero = sum_lanes(zeros)
+    for i in range(start + whole, start + count):
+        g = element(gradient, i - start) * scale
+        m_i = beta1 * element(m, i) + rest1 * g
+        v_i = beta2 * element(v, i) + rest2 * g * g
+        store_number(new_m, i, m_i)
+        store_number(new_v, i, v_i)
+        w_i = element(w, i) * decay - step_size * m_i / (np.sqrt(v_i) * root_scale + eps)
+        store_number(new_w, i, w_i)
+        zero += w_i - w_i
+    return zero
+
+
+@inlined
+def _sum_weights(x, D, num_units, starts, rows, deltas, sums):
+    """Write the gradients of the units' weights to `sums`; `list_deltas` has listed their deltas."""
+    span = SPAN * LANES
+    if span <= D:
+        for part in range(0, D, span):
+            d = min(part, D - span)  # the last span overlaps the one before it, and computes the same sums there
+            for e in range(num_units):
+                first, last = element(starts, e), element(starts, e + 1)
+                sum_scaled_rows(x, d, first, last, rows, deltas, sums, e * D + d)
+    else:
+        for e in range(num_units):
+            first, last = element(starts, e), element(starts, e + 1)
+            sum_scaled_numbers(x, D, first, last, rows, deltas, sums, e * D)
+
+
+@inlined
+def update_units(row, N, coefficients, scratch, m, v, w, new_m, new_v, new_w):
+    """Update the weights and biases of a piece of a dense layer; return 0, or NaN if one is not finite."""
+    starts, rows, deltas, sums = scratch
+    first, last, D, E = row[1], row[2], row[5], row[6]
+    num_units = last - first
+    x = numba.carray(float32_pointer(row[3]), (N * D,))
+    dy = numba.carray(float32_pointer(row[4]), (N * E,))
+    list_deltas(dy, N, E, D, first, last, starts, rows, deltas, sums)
+    zero = adam(sums, row[8] + first, num_units, coefficients, m, v, w, new_m, new_v, new_w)
+    _sum_weights(x, D, num_units, starts, rows, deltas, sums)
+    return zero + adam(sums, row[7] + first * D, num_units * D, coefficients, m, v, w, new_m, new_v, new_w)
+
+
+@inlined
+def _copy(source, target, first, size):
+    whole = size - size % LANES
+    for i in range(first, first + whole, LANES):
+        store(target, i, load(source, i))
+    for i in range(first + whole, first + size):
+        store_number(target, i, element(source, i))
+
+
+@inlined
+def take_units(row, next_U, w_U):
+    """Copy the new parameters of a piece that a helper has computed."""
+    num_units, D = row[2] - row[1], row[5]
+    _copy(next_U, w_U, row[8] + row[1], num_units)
+    _copy(next_U, w_U, row[7] + row[1] * D, num_units * D)
+
+
+@inlined
+def scratch_for(pieces, N):
+    """Return arrays that are large enough for the lists of any piece's deltas, and for its sums."""
+    most, most_numbers = 0, 0
+    for piece in range(len(pieces)):
+        if pieces[piece, 0] == UNITS:
+            num_units = pieces[piece, 2] - pieces[piece, 1]
+            most, most_numbers = max(most, num_units), max(most_numbers, num_units * pieces[piece, 5])
+    return (
+        np.empty(most + 1, np.int64),
+        np.empty(N * most + 1, np.int64),
+        np.empty(N * most + 1, np.float32),
+        np.empty(most_numbers, np.float32),
+    )
