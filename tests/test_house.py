@@ -36,6 +36,13 @@ WORKER_CODE = ("partrain.parallel.workers.worker", "partrain.parallel.workers.pr
 MEANINGLESS_NAMES = {"util", "common", "helper", "manager", "misc"}
 NUMBA_FLAGS = {"njit", "jit", "vectorize", "guvectorize", "cfunc", "fastmath", "nogil", "error_model", "boundscheck"}
 
+# What NumPy and SciPy compute with BLAS or LAPACK, whose sums depend on shapes and threads. `np.convolve` and `np.cov`
+# call `np.dot`.
+BLAS_NAMES = {
+    *("convolve", "corrcoef", "correlate", "cov", "dot", "einsum", "inner", "linalg", "lstsq", "matmul", "matvec"),
+    *("multi_dot", "polyfit", "tensordot", "vdot", "vecdot", "vecmat"),
+}
+
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -177,6 +184,19 @@ def test_only_one_file_sets_numba_flags():
                     if name in NUMBA_FLAGS:
                         found.add(module)
     assert found == {"partrain.kernels.compiler.flags"}
+
+
+def test_no_code_multiplies_matrices_through_blas():
+    """All sums are loops of our own: the same bits for any shape, number of threads, and version of BLAS."""
+    found = []
+    for module in SOURCES:
+        for node in ast.walk(tree(module)):
+            match node:
+                case ast.BinOp(op=ast.MatMult()) | ast.AugAssign(op=ast.MatMult()):
+                    found.append(f"{module}:{node.lineno} @")
+                case ast.Attribute(attr=name) | ast.alias(name=name) if BLAS_NAMES & set(name.split(".")):
+                    found.append(f"{module}:{node.lineno} {name}")
+    assert not found
 
 
 def words_of(path: Path) -> set[str]:

@@ -5,15 +5,9 @@ Shapes: N examples; M all images; C, H, W channels, rows, columns; E logits; T s
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-import partrain
 from partrain.kernels import loops
 from partrain.kernels.compiler.loading import load
 from tests.kernels import oracles
@@ -188,39 +182,3 @@ def test_the_first_value_that_is_not_finite_is_found(dtype, tolerance, size):
             broken = values.copy()
             broken[place:] = bad
             assert loops.first_not_finite(broken) == place
-
-
-PLAIN_PYTHON = """
-import numpy as np
-from partrain.kernels import loops
-from partrain.kernels.compiler.loading import load
-from tests.kernels import oracles
-
-kernels = (loops.conv2d_forward, loops.max_pool_forward, loops.softmax_cross_entropy)
-load(kernels, "float64", announce=print, warn=print)
-assert not any(hasattr(kernel, "py_func") for kernel in kernels)
-rng = np.random.default_rng(0)
-x, w, b = (rng.standard_normal(size) for size in ((1, 2, 5, 4), (2, 2, 3, 2), 2))
-y = np.empty((1, 2, 3, 2))
-loops.conv2d_forward(x, w, b, (2, 2), (1, 0), y)
-assert np.allclose(y, oracles.conv2d_forward(x, w, b, (2, 2), (1, 0)), rtol=1e-12)
-pooled, winner = np.empty((1, 2, 2, 1)), np.empty((1, 2, 2, 1), np.int64)
-loops.max_pool_forward(y, (2, 2), (1, 1), pooled, winner)
-expected, places = oracles.max_pool_forward(y, (2, 2), (1, 1))
-assert np.array_equal(pooled, expected) and np.array_equal(winner, places)
-loss, predicted, gradient = np.empty(1), np.empty(1, np.int64), np.empty((1, 4))
-loops.softmax_cross_entropy(pooled.reshape(1, 4), np.array([2]), loss, predicted, gradient)
-expected_loss, _, expected_gradient = oracles.softmax_cross_entropy(pooled.reshape(1, 4), np.array([2]))
-assert np.allclose(loss, expected_loss) and np.allclose(gradient, expected_gradient)
-"""
-
-
-def test_loops_run_as_plain_python_where_compilation_is_switched_off(tmp_path):
-    root = Path(partrain.__file__).parents[1]
-    paths = os.pathsep.join((str(root), str(Path(__file__).parents[2])))
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": paths, "XDG_CACHE_HOME": str(tmp_path)}
-    ended = subprocess.run(
-        [sys.executable, "-c", PLAIN_PYTHON], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
-    assert not list(tmp_path.iterdir())
