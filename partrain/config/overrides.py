@@ -53,6 +53,6 @@ def _entry(section: Any, key: str, override: str) -> Any:
         if key.isdecimal() and int(key) < len(section):
             return section[int(key)]
         raise ConfigError(
-            f"--set {override}: {key!r} is no entry of the list, which has {len(section)}, counted from 0"
+            f"--set {override}: there is no entry {key!r}; the list has {len(section)} entries, counted from 0"
         )
     raise ConfigError(f"--set {override}: the key {key!r} is inside a single value")

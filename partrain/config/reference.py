@@ -14,7 +14,7 @@ from partrain.config.schema.config import Config
 from partrain.config.schema.layers import LAYERS
 from partrain.config.schema.values import Section, section_in
 
-# The widths of the columns of the text; the meaning stands below them.
+# The widths of the text's columns; the meaning follows below them.
 _KEY_WIDTH, _TYPE_WIDTH = 34, 26
 # Larger bounds only keep a number within the range of its type.
 _LARGEST_BOUND_SHOWN = 2**31 - 1

@@ -45,13 +45,13 @@ def test_a_repeated_key_is_refused(refusal, text):
     assert "appears twice" in refusal(text)
 
 
-NO_YAML = {
+INVALID_YAML = {
     "colon": "a: b: c",
     "open bracket": "data: {name: mnist",
     "tab": "data:\n\tname: mnist",
     "two documents": SMALLEST + "---\n" + SMALLEST,
     "control character": SMALLEST + "name: 'a\x00b'",
-    "unknown anchor": SMALLEST + "name: *nobody",
+    "unknown anchor": SMALLEST + "name: *missing",
     "object of Python": SMALLEST + "name: !!python/object/apply:os.system [echo]",
     "key that is a list": SMALLEST + "[1, 2]: 3",
     "key that is a mapping": SMALLEST + "{a: 1}: 3",
@@ -61,13 +61,13 @@ NO_YAML = {
     "impossible date": SMALLEST + "name: 2026-13-45",
     "number without digits": SMALLEST + "seed: 0x_",
     "enormous number": SMALLEST + "seed: " + 5000 * "9",
-    "truth that is none": SMALLEST + "name: !!bool perhaps",
-    "number that is none": SMALLEST + "seed: !!int many",
+    "invalid boolean": SMALLEST + "name: !!bool perhaps",
+    "invalid number": SMALLEST + "seed: !!int many",
     "mapping that is a list": SMALLEST + "training: !!map [a]",
 }
 
 
-@pytest.mark.parametrize("text", NO_YAML.values(), ids=NO_YAML)
+@pytest.mark.parametrize("text", INVALID_YAML.values(), ids=INVALID_YAML)
 def test_invalid_yaml_is_refused_with_one_line(refusal, text):
     message = refusal(text)
     assert "not valid YAML" in message
@@ -84,7 +84,6 @@ def test_an_error_in_the_yaml_is_reported_with_its_line(refusal):
 @pytest.mark.parametrize("key", ["1", "null", "true", "1.5", "2026-01-02", "~"])
 @pytest.mark.parametrize("section", ["", "training: "])
 def test_a_key_that_is_not_a_word_is_refused_with_its_line_or_path(refusal, key, section):
-    """Its line, or itself as it stands in the file."""
     message = refusal(f"{SMALLEST}{section}{{{key}: 2}}" if section else f"{SMALLEST}{key}: 2")
     path = section.replace(": ", ".") + key
     assert re.search(rf"line 6\b|^  {re.escape(path)}: ", message, re.MULTILINE)

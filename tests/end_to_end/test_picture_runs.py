@@ -111,7 +111,7 @@ def test_own_pictures_train_evaluate_and_predict_by_the_names_of_their_classes(
 
     compared = call_partrain("compare", "run", "run-packed")
     assert compared.exit_code == 0
-    assert "same bits" in compared.stdout.lower() or "equal" in compared.stdout.lower()
+    assert "bit for bit the same" in compared.stdout
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_own_pictures_train_evaluate_and_predict_by_the_names_of_their_classes(
         ("data.path=pictures.yaml", "is a file, expected a folder"),
         ("data.path=pictures/uno", "holds no folders"),
         ("data.on_broken=error", "7 pictures cannot be used"),
-        ("data.size=null", "data.size must say to what size pictures are brought"),
+        ("data.size=null", "data.size must give the size that pictures are resized to"),
         ("data.size=[0, 3]", "data.size"),
         ("data.channels=2", "data.channels"),
         ("data.on_broken=ignore", "data.on_broken"),
