@@ -35,8 +35,8 @@ NOT_RUN = {
     "mpiexec": "tests/end_to_end/test_mpi.py runs jobs of several ranks",
     "srun": "needs Slurm",
     "python tests/": "benchmarks and the soak test take many minutes",
-    "partrain data fetch": "needs a network; tests/data/test_files_ahead.py runs it with a mirror of its own",
-    "partrain data verify": "needs the whole data set; tests/data/test_files_ahead.py runs it",
+    "partrain data fetch": "needs a network; tests/data/test_dataset_files.py runs it with a mirror of its own",
+    "partrain data verify": "needs the whole data set; tests/data/test_dataset_files.py runs it",
 }
 # Trainings are made short, and use data that every machine has.
 SHORT = ("data.name=synthetic-digits", "data.train_examples=64", "data.validation_examples=16", "training.max_steps=3")

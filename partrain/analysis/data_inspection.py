@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.data.dataset import Dataset, let_go
+from partrain.data.dataset import Dataset
+from partrain.data.mapped_arrays import release_pages
 from partrain.errors import MissingPackage
 from partrain.system.terminal_text import printable, table
 
@@ -75,7 +76,7 @@ def _digests_of_images(images_NCHW: NDArray[Any]) -> NDArray[np.uint64]:
         content = np.ascontiguousarray(image_CHW).data
         digests[index] = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
         if index % _IMAGES_PER_PIECE == 0:
-            let_go(images_NCHW)
+            release_pages(images_NCHW)
     return digests
 
 

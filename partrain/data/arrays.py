@@ -1,6 +1,6 @@
-"""Data sets of the user's own as NumPy arrays: one .npz file, or a folder of .npy files that is mapped.
+"""Loads data sets of NumPy arrays: one .npz file, or a directory of .npy files, which are memory-mapped.
 
-Mapped images are read from the file as they are needed, so that a data set larger than memory trains.
+Large mapped files are read as they are needed, so a data set may be larger than memory.
 """
 
 from __future__ import annotations
@@ -16,31 +16,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.data.dataset import (
-    Dataset,
-    Split,
-    build_dataset,
-    chunks,
-    is_streamed,
-    require_file,
-    unreadable,
-)
-from partrain.data.file_samples import Measurements, sample_file
+from partrain.data.dataset import Dataset, Split, build_dataset
+from partrain.data.file_access import require_file, unreadable
+from partrain.data.file_fingerprint import take_fingerprint
+from partrain.data.mapped_arrays import chunks, is_streamed
+from partrain.data.measurement_cache import MeasurementCache
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError, ResourceError
 
 MAX_LABEL = 65_535
 
-# What messages call it, and the array.
+# An array, and its name in messages.
 NamedArray = tuple[str, NDArray[Any]]
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 _KERAS_KEYS = ("x_train", "y_train", "x_test", "y_test")
-# Arrays that may be there besides.
+# Names of optional arrays.
 CLASS_NAMES, NUM_VALIDATION = "class_names", "validation_examples"
 _OPTIONAL = (CLASS_NAMES, NUM_VALIDATION)
-# By which a folder of arrays is told from others.
-NAMES_OF_FILES = tuple(f"{key}.npy" for key in _KEYS)
+# A directory that contains one of these files is a data set of arrays.
+FILE_NAMES = tuple(f"{key}.npy" for key in _KEYS)
 _DAMAGED = (
     ValueError,
     EOFError,
@@ -55,7 +50,7 @@ _DAMAGED = (
 
 
 def load_arrays(path: str | Path) -> Dataset:
-    """Load a data set of NumPy arrays, as the data set "arrays".
+    """Load NumPy arrays as the data set "arrays".
 
     Images are uint8 or float32, (N,H,W) or (N,C,H,W), C-contiguous; labels are integers from 0 to
     `MAX_LABEL`, (N,). The classes are "0" up to the largest label.
@@ -63,36 +58,36 @@ def load_arrays(path: str | Path) -> Dataset:
     Parameters
     ----------
     path : an .npz file with the arrays train_images, train_labels, test_images, test_labels (or Keras'
-        x_train, y_train, x_test, y_test), or a folder with the first four as .npy files. Images from a
-        folder stay `numpy.memmap`. There may also be class_names (texts, a name for each label) and
-        validation_examples (a number: so many at the end of the training examples are for validation).
+        x_train, y_train, x_test, y_test), or a directory with the first four as .npy files. Images from a
+        directory stay `numpy.memmap`. Optional arrays: class_names (strings, a name for each label) and
+        validation_examples (the number of examples at the end of the training examples that are for validation).
 
     Raises
     ------
     DataError
-        If the files cannot be read, or an array is missing or not as described.
+        The files cannot be read, or an array is missing or not as described.
     ResourceError
-        If the arrays of an .npz file do not fit into memory.
+        The arrays of an .npz file do not fit into memory.
     """
     path = Path(os.path.expanduser(path))
-    arrays = _map_folder(path) if os.path.isdir(path) else _read_npz(path)
+    arrays = _map_directory(path) if os.path.isdir(path) else _read_npz(path)
     measurements = None
     if any(is_streamed(array) for _, array in arrays.values()):
-        # Of all files: what is measured of the data set depends on the labels, too.
-        measurements = Measurements([sample_file(path / f"{key}.npy") for key in _KEYS])
+        # All four files: the digest depends on the labels, too.
+        measurements = MeasurementCache([take_fingerprint(path / f"{key}.npy") for key in _KEYS])
     return dataset_of_arrays("arrays", str(path.resolve()), arrays, measurements)
 
 
 def dataset_of_arrays(
-    name: str, source: str, arrays: Mapping[str, NamedArray], measurements: Measurements | None = None
+    name: str, source: str, arrays: Mapping[str, NamedArray], measurements: MeasurementCache | None = None
 ) -> Dataset:
-    """Check arrays under the names train_images, train_labels, test_images, test_labels, and make a data set of them.
+    """Check the arrays train_images, train_labels, test_images and test_labels, and make a data set of them.
 
     Parameters
     ----------
     name, source : of the data set.
-    arrays : what messages call each, and the array; also `CLASS_NAMES` (texts) and `NUM_VALIDATION` (a number).
-    measurements : of the files, where they are large.
+    arrays : the four arrays with their names in messages; optionally `CLASS_NAMES` and `NUM_VALIDATION`.
+    measurements : cache of measurements, if the files are large.
 
     Raises
     ------
@@ -111,14 +106,14 @@ def dataset_of_arrays(
 
 
 def split_of_arrays(
-    images: NamedArray, labels: NamedArray, measurements: Measurements | None = None, key: str = ""
+    images: NamedArray, labels: NamedArray, measurements: MeasurementCache | None = None, key: str = ""
 ) -> Split:
-    """Check images and labels, as `load_arrays` describes them, and make a split of them.
+    """Check images and labels, and make a split of them.
 
     Parameters
     ----------
-    images, labels : what messages call each, and the array.
-    measurements, key : of the files, if they are large, and the name of the images there.
+    images, labels : the arrays, with their names in messages.
+    measurements, key : cache of measurements, if the files are large, and the key of these images in it.
 
     Raises
     ------
@@ -137,13 +132,13 @@ def _class_names(named: NamedArray) -> tuple[str, ...]:
     where, array = named
     if array.dtype.kind != "U" or array.ndim != 1 or not array.size:
         raise DataError(
-            f"{where}: has dtype {array.dtype} and shape {array.shape}, expected texts of shape (classes,): the "
-            "name of each label."
+            f"{where}: has dtype {array.dtype} and shape {array.shape}, expected strings of shape (classes,): "
+            "the name of each label."
         )
     names = tuple(map(str, array))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{where}: the name {twice!r} stands twice. Give each class a name of its own.")
+        raise DataError(f"{where}: the name {twice!r} occurs twice. Give each class its own name.")
     return names
 
 
@@ -151,34 +146,35 @@ def _num_validation(named: NamedArray, num_train: int) -> int:
     where, array = named
     if array.dtype.kind not in "iu" or array.shape != () or not 0 <= int(array) < num_train:
         raise DataError(
-            f"{where}: is {array.dtype} {array.shape}, expected one whole number from 0 to {num_train - 1:,}: how many "
-            "examples at the end of train_images are for validation."
+            f"{where}: is {array.dtype} {array.shape}, expected one whole number from 0 to {num_train - 1:,}: the "
+            "number of examples at the end of train_images that are for validation."
         )
     return int(array)
 
 
-def _map_folder(folder: Path) -> dict[str, NamedArray]:
-    """Map the four .npy files, and the optional ones that are there."""
+def _map_directory(directory: Path) -> dict[str, NamedArray]:
+    """Map the four .npy files, and the optional ones that exist."""
     try:
-        there = sorted(os.listdir(folder))
+        there = sorted(os.listdir(directory))
     except OSError as error:
-        raise unreadable(folder, error) from None
+        raise unreadable(directory, error) from None
     missing = [f"{key}.npy" for key in _KEYS if f"{key}.npy" not in there]
     if missing:
         raise DataError(
-            f"{folder}: holds no {', '.join(missing)}, but {_listed(there)}. Save each array there with numpy.save."
+            f"{directory}: contains no {', '.join(missing)}, but {_listed(there)}. Save each array there with "
+            "numpy.save."
         )
-    paths = {key: folder / f"{key}.npy" for key in (*_KEYS, *_OPTIONAL) if f"{key}.npy" in there}
+    paths = {key: directory / f"{key}.npy" for key in (*_KEYS, *_OPTIONAL) if f"{key}.npy" in there}
     return {key: (str(path), map_array(path)) for key, path in paths.items()}
 
 
 def map_array(path: Path) -> NDArray[Any]:
-    """Map the array in an .npy file; of its content nothing is read yet.
+    """Map the array in an .npy file without reading its content.
 
     Raises
     ------
     DataError
-        If the file cannot be read, is damaged, or holds Python objects.
+        The file cannot be read, is damaged, or contains Python objects.
     """
     require_file(path)
     try:
@@ -190,12 +186,12 @@ def map_array(path: Path) -> NDArray[Any]:
 
 
 def _read_npz(path: Path) -> dict[str, NamedArray]:
-    """Read the four arrays of an .npz file, under the names in `_KEYS`, and the optional ones that are there."""
+    """Read the four arrays of an .npz file, under the names in `_KEYS`, and the optional ones."""
     require_file(path)
     arrays: dict[str, NamedArray] = {}
     where = str(path)
     try:
-        # Not numpy.load, which takes what is no zip archive for a pickle, and leaves damaged ones open.
+        # Not numpy.load: it takes any other file for a pickle, and leaves damaged archives open.
         with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
             keys = dict(zip(_KEYS, _choose_keys(path, archive), strict=True))
             for name, key in (keys | {key: key for key in _OPTIONAL if key in archive}).items():
@@ -208,7 +204,7 @@ def _read_npz(path: Path) -> dict[str, NamedArray]:
         raise unreadable(path, error) from None
     except MemoryError:
         raise ResourceError(
-            f"{where}: does not fit into memory. Save the arrays as .npy files in a folder: they are mapped."
+            f"{where}: does not fit into memory. Save the arrays as .npy files in a directory: they are memory-mapped."
         ) from None
     except _DAMAGED as error:
         raise _unusable(where, error) from None
@@ -230,14 +226,14 @@ def _listed(names: list[str]) -> str:
 
 
 def _unusable(where: str, error: Exception) -> DataError:
-    # NumPy refuses arrays of Python objects in two wordings, for reading and for mapping.
+    # NumPy has two messages for arrays of Python objects, one for reading and one for mapping.
     if "Object arrays cannot be loaded" in str(error) or "Python objects in dtype" in str(error):
         return DataError(
-            f"{where}: is an array of Python objects, which is not loaded, since it could run any program. "
+            f"{where}: is an array of Python objects, which is not loaded because it could run any program. "
             "Save it as an array of numbers, for example with .astype(numpy.uint8)."
         )
-    what = " ".join(str(error).split())  # NumPy quotes headers with all their padding
-    return DataError(f"{where}: is damaged or not NumPy's ({what}). Save it again with numpy.save or numpy.savez.")
+    what = " ".join(str(error).split())  # NumPy quotes headers with their padding
+    return DataError(f"{where}: is damaged or not a NumPy file ({what}). Save it again with numpy.save or numpy.savez.")
 
 
 def _checked_split(named_images: NamedArray, named_labels: NamedArray) -> Split:
@@ -251,7 +247,7 @@ def _checked_split(named_images: NamedArray, named_labels: NamedArray) -> Split:
             "channels, rows, columns), none of them 0."
         )
     if not images.flags.c_contiguous:
-        raise DataError(f"{images_name}: is not C-contiguous. Save it in the order of rows: numpy.ascontiguousarray.")
+        raise DataError(f"{images_name}: is not C-contiguous. Save it in C order: numpy.ascontiguousarray.")
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
         raise DataError(
             f"{labels_name}: has dtype {labels.dtype} and shape {labels.shape}, expected integers of shape "
@@ -259,18 +255,18 @@ def _checked_split(named_images: NamedArray, named_labels: NamedArray) -> Split:
         )
     if len(images) != len(labels):
         raise DataError(
-            f"{images_name} holds {len(images):,} images, but {labels_name} holds {len(labels):,} labels. "
+            f"{images_name} contains {len(images):,} images, but {labels_name} contains {len(labels):,} labels. "
             "Give each image one label."
         )
     smallest, largest = int(labels.min()), int(labels.max())
     if smallest < 0 or largest > MAX_LABEL:
         raise DataError(
             f"{labels_name}: has labels from {smallest} to {largest}, expected 0 to {MAX_LABEL:,}. "
-            "Number the classes from 0 on."
+            "Number the classes from 0."
         )
     if images.ndim == 3:
         num_images, num_rows, num_columns = images.shape
-        images = images.reshape(num_images, 1, num_rows, num_columns)  # of a memmap, again a memmap
+        images = images.reshape(num_images, 1, num_rows, num_columns)  # a memmap stays a memmap
     return Split(images, np.array(labels, np.int64))
 
 
@@ -285,6 +281,6 @@ def _require_finite(name: str, images: NDArray[Any]) -> None:
             index = tuple(int(i) for i in np.unravel_index(position, images.shape))
             raise DataError(
                 f"{name}: the value at {index} is {images[index]}, expected finite numbers. Correct "
-                f"or leave out example {index[0]}."
+                f"or remove example {index[0]}."
             )
         num_checked += chunk.size

@@ -1,4 +1,4 @@
-"""Training images changed at random, as a pure function of seed, epoch and example; kernels.augmentation says how."""
+"""Augments training images at random, as a pure function of seed, epoch and example (see `kernels.augmentation`)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from partrain.config.schema.training import Augment, Elastic
 from partrain.errors import ConfigError
 from partrain.kernels.randomness import philox_key
 
-# The mean square of the cubic B-spline over the places between two knots.
+# The mean square of the cubic B-spline over the positions between two knots.
 _SPLINE_MEAN_SQUARE = 151 / 315
 
 
 class Augmentation:
-    """Makes the images of a step out of those of the data set.
+    """Computes the augmented images of a step.
 
     Parameters
     ----------
-    augment : the bounds.
+    augment : bounds of the random changes.
     image_shape : (C, H, W).
-    capacity : examples at once, at most.
-    kernel : `augmentation.augment` or its definition, loaded.
+    capacity : the largest number of examples per call.
+    kernel : `kernels.augmentation.augment`, loaded, or its Python definition.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class Augmentation:
         epoch: int,
         examples_N: NDArray[np.int64],
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Return an array of raw pixels, and the places in it of the augmented images; valid until the next call.
+        """Return an array of augmented images, and the indices of the examples in it; valid until the next call.
 
         Parameters
         ----------
-        images_MCHW, places_N : raw pixels, and where in them the examples are.
-        seed, epoch, examples_N : what is drawn is a function of these; `examples_N` are indices in the training set.
+        images_MCHW, places_N : raw pixels, and the indices of the examples in them; read.
+        seed, epoch, examples_N : determine the random changes; `examples_N` are indices in the training split.
         """
         N = len(examples_N)
         key = philox_key(seed=seed, purpose="augmentation", epoch=epoch)
@@ -60,10 +60,10 @@ class Augmentation:
 
 
 def spline_of(elastic: Elastic | None) -> tuple[float, float]:
-    """Return amplitude and spacing (pixels) of the splines whose displacements are as large, and as smooth.
+    """Return amplitude and spacing (pixels) of splines whose displacements match an elastic deformation.
 
-    Noise in (-1, 1), smoothed by a Gaussian of sigma pixels, has the mean square 1/3 / (4 pi sigma^2), where sigma is
-    not much below 1; that of the splines is amplitude^2 / 3 times the square of _SPLINE_MEAN_SQUARE.
+    Uniform noise in (-1, 1), smoothed by a Gaussian of sigma pixels, has the mean square 1/3 / (4 pi sigma^2) unless
+    sigma is well below 1. Splines have the mean square amplitude^2 / 3 times the square of _SPLINE_MEAN_SQUARE.
     """
     if elastic is None:
         return 0.0, 1.0
@@ -72,12 +72,12 @@ def spline_of(elastic: Elastic | None) -> tuple[float, float]:
 
 
 def require_in_sight(augment: Augment | None, image_shape: tuple[int, ...]) -> None:
-    """Check that images cannot be shifted until nothing of them is left.
+    """Check that no image is shifted out of view completely.
 
     Raises
     ------
     ConfigError
-        They can.
+        The bounds allow such a shift.
     """
     if augment is None:
         return

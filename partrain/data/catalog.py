@@ -1,8 +1,8 @@
-"""The data sets of IDX files that are known by name: where they are, and how to tell that they are the right ones.
+"""The catalog of named data sets in IDX files: where their files are, and the digests that verify them.
 
-A file is looked for in the user's data folder, then where the operating system's packages put it, and then
-fetched from public mirrors into the user's data folder. Digests are of the uncompressed content, so that a
-copy that was compressed again passes.
+A file is searched in the user's data directory, then in the directories of the operating system's packages, and then
+fetched from public mirrors into the data directory. Digests are of the uncompressed content, so a file that was
+compressed again is accepted.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from partrain.data.split_name import SplitName
 from partrain.errors import DataError
 from partrain.system.cache_directories import data_home
 
-# No file of the catalogue has more content than 47 MB, and compressed it has less.
+# The largest file of the catalog has 47 MB of content, and less when compressed.
 MAX_FILE_BYTES = 64 * 1024**2
 
 
 class DataUnavailable(DataError):
-    """A named data set is neither on this machine nor to be had from a mirror.
+    """A named data set is neither on this machine nor available from a mirror.
 
-    A file that is there but wrong is a plain DataError instead.
+    A file that exists but is wrong raises a plain DataError instead.
     """
 
 
@@ -36,15 +36,15 @@ class NamedDataset:
     Parameters
     ----------
     sha256 : file name -> SHA-256 in hex of the uncompressed file.
-    class_names : the name of each label, from 0 on.
-    mirrors : addresses of folders with the gzipped files, in the order in which they are tried.
-    system_folders : where packages of the operating system put the files.
+    class_names : the name of each label, from 0.
+    mirrors : URLs of directories with the gzipped files, in the order in which they are tried.
+    system_directories : directories in which packages of the operating system install the files.
     """
 
     sha256: Mapping[str, str]
     class_names: tuple[str, ...]
     mirrors: tuple[str, ...]
-    system_folders: tuple[Path, ...] = ()
+    system_directories: tuple[Path, ...] = ()
 
 
 CATALOG = {
@@ -62,7 +62,7 @@ CATALOG = {
         ),
     ),
     "fashion-mnist": NamedDataset(
-        # Of the content of the files whose MD5 (gzipped) the publisher gives.
+        # Digests of the content; the publisher gives MD5 digests of the gzipped files.
         sha256={
             "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -86,19 +86,19 @@ CATALOG = {
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         ),
-        system_folders=(Path("/usr/share/datasets/fashion-mnist"),),
+        system_directories=(Path("/usr/share/datasets/fashion-mnist"),),
     ),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class FoundFile:
-    """A file of a named data set that was read and found right.
+    """A verified file of a named data set.
 
     Parameters
     ----------
-    content : what is in it, and where it is.
-    source : the folder it was in, or the address of the mirror that it was fetched from.
+    content : its content and path.
+    source : the directory in which it was found, or the URL of the mirror from which it was fetched.
     """
 
     content: IdxFile
@@ -106,21 +106,21 @@ class FoundFile:
 
 
 def load_named(name: str, *, say: Callable[[str], None]) -> Dataset:
-    """Load a data set of the catalogue, fetching the files that are not on this machine.
+    """Load a data set of the catalog; fetch the files that are not on this machine.
 
     Parameters
     ----------
     name : a key of `CATALOG`.
-    say : gets a line for each file that is fetched.
+    say : called with a line for each file that is fetched.
 
     Raises
     ------
     DataUnavailable, DataError
-        As `fetch_files`; or the files do not belong together.
+        As for `fetch_files`; or the files do not belong together.
 
     Side effects
     ------------
-    As `fetch_files`.
+    As for `fetch_files`.
     """
     files = fetch_files(name, say=say)
     train_images, train_labels, test_images, test_labels = (files[file_name].content for file_name in FILE_NAMES)
@@ -133,27 +133,27 @@ def load_named(name: str, *, say: Callable[[str], None]) -> Dataset:
 
 
 def fetch_files(name: str, *, say: Callable[[str], None]) -> dict[str, FoundFile]:
-    """Read and check the files of a named data set, by their names; fetch those that are not on this machine.
+    """Read and verify the files of a named data set; fetch those that are not on this machine.
 
     Parameters
     ----------
     name : a key of `CATALOG`.
-    say : gets a line for each file that is fetched.
+    say : called with a line for each file that is fetched.
 
     Raises
     ------
     DataUnavailable
-        If a file could not be had; the message lists every place and why.
+        A file is not available; the message lists each place that was tried, and the reason.
     DataError
-        If a file on this machine is not what it should be. It is never replaced.
+        A file on this machine is wrong. It is never replaced.
 
     Side effects
     ------------
-    Fetched files stay in the folder `name` of `data_home()`; a progress bar if stderr is a terminal.
+    Fetched files stay in the directory `name` of `data_home()`. Shows a progress bar if stderr is a terminal.
     """
     home = data_home() / name
     paths, tried = find_files(name)
-    # What is here is checked first: no long download before the message that a file is broken.
+    # Existing files are verified first, so that a broken file is reported before a long download.
     files = {
         file_name: FoundFile(read_checked(name, file_name, path), str(path.parent.resolve()))
         for file_name, path in paths.items()
@@ -167,29 +167,29 @@ def fetch_files(name: str, *, say: Callable[[str], None]) -> dict[str, FoundFile
 
 
 def find_files(name: str) -> tuple[dict[str, Path], list[str]]:
-    """Return where the files of a named data set are on this machine, and what each folder lacks."""
+    """Return the paths of a named data set's files on this machine, and what each directory lacks."""
     paths: dict[str, Path] = {}
     lacking: list[str] = []
-    for folder in (data_home() / name, *CATALOG[name].system_folders):
+    for directory in (data_home() / name, *CATALOG[name].system_directories):
         try:
-            found = find_idx_files(folder)
+            found = find_idx_files(directory)
         except OSError as error:
-            lacking.append(f"{folder}: {error.strerror}")
+            lacking.append(f"{directory}: {error.strerror}")
             continue
         missing = [file_name for file_name in FILE_NAMES if file_name not in found]
         if missing:
-            lacking.append(f"{folder}: holds no {', '.join(missing)}")
-        paths = found | paths  # of two copies, the one in the earlier folder
+            lacking.append(f"{directory}: contains no {', '.join(missing)}")
+        paths = found | paths  # of two copies, the one in the earlier directory
     return paths, lacking
 
 
 def read_checked(name: str, file_name: str, path: Path) -> IdxFile:
-    """Read a file of a named data set.
+    """Read and verify a file of a named data set.
 
     Raises
     ------
     DataError
-        It is damaged, or another one; says what its digest is.
+        The file is damaged, or another file; the message says its digest.
     """
     num_dimensions = 3 if "idx3" in file_name else 1
     file = read_idx(path, num_dimensions=num_dimensions, max_bytes=MAX_FILE_BYTES)
@@ -197,30 +197,30 @@ def read_checked(name: str, file_name: str, path: Path) -> IdxFile:
     if file.sha256 != expected:
         raise DataError(
             f"{path}: is damaged, or is not {file_name} of {name}. The SHA-256 of its uncompressed content "
-            f"is {file.sha256}, expected {expected}. Delete the file, so that it is fetched again, or put "
-            "the right one there. To train on files of your own, use `data.name: idx` and `data.path`."
+            f"is {file.sha256}, expected {expected}. Delete the file to have it fetched again, or put "
+            "the right file there. To train on your own files, use `data.name: idx` and `data.path`."
         )
     return file
 
 
 def _fetch(
-    name: str, file_name: str, folder: Path, mirrors: list[str], tried: list[str], say: Callable[[str], None]
+    name: str, file_name: str, directory: Path, mirrors: list[str], tried: list[str], say: Callable[[str], None]
 ) -> str:
     """Fetch a file from the first mirror that has it, and return that mirror."""
-    path = folder / f"{file_name}.gz"
+    path = directory / f"{file_name}.gz"
     mirror = fetch_from_mirrors(
         mirrors, tried, path, lambda there: read_checked(name, file_name, there), max_bytes=MAX_FILE_BYTES, say=say
     )
     if mirror is None:
-        raise unavailable(name, folder, [f"{file_name}.gz" for file_name in FILE_NAMES], tried)
+        raise unavailable(name, directory, [f"{file_name}.gz" for file_name in FILE_NAMES], tried)
     return mirror
 
 
-def unavailable(name: str, folder: Path, file_names: Sequence[str], tried: Sequence[str]) -> DataUnavailable:
-    """Return the error for a data set whose files are in none of the places that were tried."""
+def unavailable(name: str, directory: Path, file_names: Sequence[str], tried: Sequence[str]) -> DataUnavailable:
+    """Return the error for a data set whose files were not found in any place."""
     return DataUnavailable(
-        f"The data set {name} could not be had. Tried in this order:\n"
+        f"The data set {name} is not available. Tried in this order:\n"
         + "".join(f"  - {place}\n" for place in tried)
-        + f"Put {', '.join(file_names)} into {folder}, or point "
-        f"PARTRAIN_DATA_DIR at a folder that holds them in a folder {name}."
+        + f"Put {', '.join(file_names)} into {directory}, or set "
+        f"PARTRAIN_DATA_DIR to a directory that contains them in a subdirectory {name}."
     )

@@ -1,6 +1,6 @@
 """CIFAR-10: 60,000 photographs of 32 x 32 pixels in ten classes, from the binary version of its archive.
 
-Its publisher gives an MD5 for the archive, and no SHA-256: an MD5 tells a damaged file, not one that was forged.
+Its publisher gives an MD5 of the archive and no SHA-256. An MD5 detects a damaged file, but not a forged one.
 
 Source: Krizhevsky, "Learning multiple layers of features from tiny images", 2009, and the data set's page,
 https://www.cs.toronto.edu/~kriz/cifar.html.
@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from partrain.data.catalog import unavailable
-from partrain.data.dataset import Dataset, Split, build_dataset, require_file, unreadable
+from partrain.data.dataset import Dataset, Split, build_dataset
 from partrain.data.download import fetch_from_mirrors
+from partrain.data.file_access import require_file, unreadable
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError
 from partrain.system.cache_directories import data_home
@@ -45,7 +46,7 @@ class Archive:
     Attributes
     ----------
     path : the file.
-    source : the folder it was in, or the mirror that it was fetched from.
+    source : the directory in which it was found, or the mirror from which it was fetched.
     """
 
     path: Path
@@ -53,16 +54,16 @@ class Archive:
 
 
 def load_cifar10(name: str = NAME, *, say: Callable[[str], None]) -> Dataset:
-    """Load CIFAR-10, fetching the archive if it is not on this machine.
+    """Load CIFAR-10; fetch the archive if it is not on this machine.
 
     Raises
     ------
     DataUnavailable, DataError
-        As `fetch_archive`; or the archive does not hold what it should.
+        As for `fetch_archive`; or the archive has the wrong content.
 
     Side effects
     ------------
-    As `fetch_archive`.
+    As for `fetch_archive`.
     """
     archive = fetch_archive(say=say)
     contents = _read_members(archive.path)
@@ -75,29 +76,29 @@ def load_cifar10(name: str = NAME, *, say: Callable[[str], None]) -> Dataset:
 
 
 def archive_path() -> Path:
-    """Return where the archive is, or would be."""
+    """Return the path at which the archive belongs."""
     return data_home() / NAME / FILE_NAME
 
 
 def fetch_archive(*, say: Callable[[str], None]) -> Archive:
-    """Check the archive that is on this machine; fetch it if none is.
+    """Verify the archive on this machine; fetch it if there is none.
 
     Raises
     ------
     DataUnavailable
-        It could not be had; the message lists every place and why.
+        The archive is not available; the message lists each place that was tried, and the reason.
     DataError
-        The file on this machine is not what it should be. It is never replaced.
+        The file on this machine is wrong. It is never replaced.
 
     Side effects
     ------------
-    A fetched archive stays in the folder `cifar-10` of `data_home()`; a progress bar if stderr is a terminal.
+    A fetched archive stays in the directory `cifar-10` of `data_home()`. Shows a progress bar if stderr is a terminal.
     """
     path = archive_path()
     if path.exists():
         check_archive(path)
         return Archive(path, str(path.parent.resolve()))
-    tried = [f"{path.parent}: holds no {FILE_NAME}"]
+    tried = [f"{path.parent}: contains no {FILE_NAME}"]
     mirror = fetch_from_mirrors(list(MIRRORS), tried, path, check_archive, max_bytes=NUM_BYTES, say=say)
     if mirror is None:
         raise unavailable(NAME, path.parent, [FILE_NAME], tried)
@@ -110,7 +111,7 @@ def check_archive(path: Path) -> None:
     Raises
     ------
     DataError
-        It is damaged, or another one.
+        The file is damaged, or another file.
     """
     require_file(path)
     try:
@@ -122,12 +123,12 @@ def check_archive(path: Path) -> None:
     if (num_bytes, digest) != (NUM_BYTES, MD5):
         raise DataError(
             f"{path}: is damaged, or is not {FILE_NAME}. It has {num_bytes:,} bytes with the MD5 {digest}, expected "
-            f"{NUM_BYTES:,} bytes with {MD5}. Delete the file, so that it is fetched again, or put the right one there."
+            f"{NUM_BYTES:,} bytes with {MD5}. Delete the file to have it fetched again, or put the right one there."
         )
 
 
 def _read_members(path: Path) -> dict[str, bytes]:
-    """Return the content of the six files of examples; nothing is written, and no other member is read."""
+    """Return the content of the six files of examples, without extracting anything to disk."""
     size = EXAMPLES_A_FILE * (1 + int(np.prod(SHAPE)))
     wanted = (*_TRAIN_FILES, _TEST_FILE)
     contents: dict[str, bytes] = {}
@@ -139,17 +140,17 @@ def _read_members(path: Path) -> dict[str, bytes]:
                     assert file is not None
                     contents[member.name] = file.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be unpacked: {error}. Delete the file, so that it is fetched again.") from None
+        raise DataError(f"{path}: cannot be unpacked: {error}. Delete the file to have it fetched again.") from None
     missing = [file_name for file_name in wanted if len(contents.get(file_name, b"")) != size]
     if missing:
-        raise DataError(f"{path}: holds no {', '.join(missing)} of {size:,} bytes. Put the right file there.")
+        raise DataError(f"{path}: contains no {', '.join(missing)} of {size:,} bytes. Put the right file there.")
     return contents
 
 
 def _split(content: bytes, path: Path, file_name: str) -> Split:
-    """Read records of a byte for the label, and the planes of red, green and blue."""
+    """Parse records of one byte for the label, then the red, green and blue planes."""
     records = np.frombuffer(content, np.uint8).reshape(EXAMPLES_A_FILE, -1)
     labels = records[:, 0].astype(np.int64)
     if labels.max() >= len(CLASS_NAMES):
-        raise DataError(f"{path}: {file_name} holds the label {labels.max()}, expected 0 to 9.")
+        raise DataError(f"{path}: {file_name} contains the label {labels.max()}, expected 0 to 9.")
     return Split(np.ascontiguousarray(records[:, 1:]).reshape(-1, *SHAPE), labels)

@@ -1,4 +1,4 @@
-"""Files from public mirrors: into their folder whole and checked, or not at all; and never a wait without an end."""
+"""Downloads files from public mirrors: a file appears verified or not at all, and every wait has a time-out."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from partrain.errors import DataError
 
-# For each wait on the network, and for all that comes before the first byte: name look-up and every address
-# that the name has, each of which gets a time-out of its own from urllib.
+# Time-outs of each read, and of everything before the first byte: the name look-up and all addresses of the name, each
+# of which gets a time-out of its own from urllib.
 READ_TIMEOUT_S = 8.0
 OPEN_TIMEOUT_S = 12.0
-# A mirror that is slower than this on average (after READ_TIMEOUT_S) is given up.
+# A slower mirror, on average after READ_TIMEOUT_S, is abandoned.
 MIN_BYTES_PER_SECOND = 20_000
 
 
@@ -38,16 +38,17 @@ def fetch_from_mirrors(
 
     Parameters
     ----------
-    mirrors : addresses of folders, in the order in which they are tried. One that fails is moved to `tried`, with the
-        reason, so that the next file does not wait for it again.
-    path : where the file goes; it has the same name there as on the mirrors.
-    check : raises a DataError if the file at a path is not the right one.
-    max_bytes : a longer file is not the right one.
-    say : gets a line for each attempt.
+    mirrors : URLs of directories, in the order in which they are tried. A mirror that fails is removed, and added to
+        `tried` with the reason, so that the next file does not wait for it again.
+    tried : the places that were tried; appended to.
+    path : the destination; the file has the same name on the mirrors.
+    check : raises a DataError if a file is not the right one.
+    max_bytes : the size limit.
+    say : called with a line for each attempt.
 
     Returns
     -------
-    The mirror, or None if none has the file.
+    The mirror that provided the file; None if there is none.
     """
     while mirrors:
         address = f"{mirrors[0]}{path.name}"
@@ -56,12 +57,12 @@ def fetch_from_mirrors(
             _download(address, path, check, max_bytes)
             return mirrors[0]
         except (OSError, http.client.HTTPException, ValueError, DataError) as error:
-            # ValueError: urllib was redirected to something that is no address.
+            # ValueError: a redirect to an invalid URL.
             reason: object = error
             if isinstance(error, urllib.error.URLError):
                 reason = error.reason  # without "<urlopen error ...>" around it
             elif isinstance(error, http.client.HTTPException):
-                reason = repr(error)  # quotes the server, so it may hold any characters
+                reason = repr(error)  # quotes the server, so it may contain any characters
             tried.append(f"{address}: {reason!s:.200}")
             del mirrors[0]
     return None
@@ -70,14 +71,14 @@ def fetch_from_mirrors(
 def _download(address: str, path: Path, check: Callable[[Path], object], max_bytes: int) -> None:
     with _open_address(address) as response:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not from tempfile, which would keep the file from other users of the folder.
+        # Not from tempfile, whose files other users cannot read.
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
             num_bytes = _receive(response, temporary, path.name, max_bytes)
             try:
                 check(temporary)
             except DataError:
-                raise DataError(f"sent {num_bytes:,} bytes that are not the whole, right file") from None
+                raise DataError(f"sent {num_bytes:,} bytes that are not the right file") from None
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -92,12 +93,12 @@ def _receive(response: http.client.HTTPResponse, path: Path, description: str, m
             unit="B",
             unit_scale=True,
             leave=False,
-            disable=None,  # where stderr is no terminal
+            disable=None,  # if stderr is not a terminal
         ) as progress,
     ):
         start = time.monotonic()
         num_bytes = 0
-        # read1, because read would wait for many packets of which each resets the time-out.
+        # read1, because read would wait for many packets, each of which resets the time-out.
         while chunk := response.read1(64 * 1024):
             num_bytes += len(chunk)
             if num_bytes > max_bytes:
@@ -112,10 +113,10 @@ def _receive(response: http.client.HTTPResponse, path: Path, description: str, m
 
 
 def _open_address(address: str) -> http.client.HTTPResponse:
-    """Open an address within OPEN_TIMEOUT_S.
+    """Open a URL within OPEN_TIMEOUT_S.
 
-    In a thread of its own, because nothing else bounds the look-up of the name, and because urllib waits its
-    time-out anew for each of the name's addresses: with a firewall that drops packets, minutes.
+    A separate thread opens it, because name look-up has no time-out, and because urllib applies its time-out to each
+    address of the name: if a firewall drops packets, that takes minutes.
     """
     outcome: queue.SimpleQueue[http.client.HTTPResponse | Exception] = queue.SimpleQueue()
 

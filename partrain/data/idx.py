@@ -1,8 +1,8 @@
-"""The IDX format of MNIST's files, read strictly.
+"""Reads the IDX format of MNIST's files, strictly.
 
-A file is, big-endian: two zero bytes; the type of the elements (0x08: unsigned bytes); the number of
-dimensions; the size of each as a 32-bit number; then the elements and nothing else. It may be compressed
-with gzip, which is recognised by content.
+A file consists of, big-endian: two zero bytes; the type of the elements (0x08: unsigned bytes); the number of
+dimensions; the size of each as a 32-bit number; then the elements and nothing else. It may be
+compressed with gzip, which is recognised by its content.
 
 Source: http://yann.lecun.com/exdb/mnist/, "The IDX file format".
 """
@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.data.dataset import Dataset, Split, build_dataset, require_file, unreadable
+from partrain.data.dataset import Dataset, Split, build_dataset
+from partrain.data.file_access import require_file, unreadable
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError, ResourceError
 
@@ -36,7 +37,7 @@ MAX_BYTES = 2 * 1024**3
 _UNSIGNED_BYTES = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK_BYTES = 1024**2
-_REPLACE_IT = "Replace the file with a whole copy."
+_REPLACE_IT = "Replace it with a complete copy."
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +46,8 @@ class IdxFile:
 
     Parameters
     ----------
-    path : where it was read from.
-    array : uint8, of the announced shape.
+    path : the file.
+    array : uint8, of the shape in the header.
     sha256 : SHA-256 in hex of the uncompressed file.
     """
 
@@ -61,20 +62,20 @@ class IdxFile:
 
 
 def read_idx(path: str | Path, *, num_dimensions: int, max_bytes: int = MAX_BYTES) -> IdxFile:
-    """Read an IDX file of unsigned bytes, gzip or plain.
+    """Read an IDX file of unsigned bytes, plain or compressed with gzip.
 
     Parameters
     ----------
     path : the file.
-    num_dimensions : how many dimensions it must have: 3 for images, 1 for labels.
-    max_bytes : the largest content that is accepted; checked before anything of that size is allocated.
+    num_dimensions : the required number of dimensions: 3 for images, 1 for labels.
+    max_bytes : the largest accepted content; checked before memory is allocated for it.
 
     Raises
     ------
     DataError
-        If the file cannot be read, is damaged, or is anything but what was asked for.
+        The file cannot be read, is damaged, or has other dimensions.
     ResourceError
-        If its content does not fit into memory.
+        Its content does not fit into memory.
     """
     path = Path(path)
     require_file(path)
@@ -85,7 +86,7 @@ def read_idx(path: str | Path, *, num_dimensions: int, max_bytes: int = MAX_BYTE
             with gzip.GzipFile(fileobj=file) as stream:
                 return _read_stream(stream, path, num_dimensions, max_bytes)
     except EOFError:
-        raise DataError(f"{path}: the gzip data ends too early, it was cut off. {_REPLACE_IT}") from None
+        raise DataError(f"{path}: the gzip data is truncated. {_REPLACE_IT}") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: the gzip data is damaged ({error}). {_REPLACE_IT}") from None
     except OSError as error:
@@ -99,17 +100,16 @@ def _read_stream(stream: io.BufferedIOBase, path: Path, num_dimensions: int, max
     announced = f"{' x '.join(str(size) for size in sizes)} = {num_bytes:,} bytes"
     if num_bytes > max_bytes:
         raise DataError(
-            f"{path}: its header announces {announced}, more than the limit of {max_bytes:,}. If "
-            "that is right, save the data as .npy files and use `data.name: arrays`, which need not fit into "
-            "memory."
+            f"{path}: its header announces {announced}, more than the limit of {max_bytes:,}. If that is right, save "
+            "the data as .npy files and use `data.name: arrays`: these need not fit into memory."
         )
     try:
         content = np.empty(num_bytes, np.uint8)
     except MemoryError:
         raise ResourceError(f"{path}: its content, {announced}, does not fit into memory.") from None
 
-    # In chunks, so that the digest finds the bytes in the processor's cache, and a file that is shorter than
-    # it announces never has the announced memory filled.
+    # In chunks: the digest then finds the bytes in the processor's cache, and a file that is shorter than its header
+    # says does not fill the memory.
     digest = hashlib.sha256(header)
     num_read = 0
     while num_read < num_bytes:
@@ -121,9 +121,9 @@ def _read_stream(stream: io.BufferedIOBase, path: Path, num_dimensions: int, max
             )
         digest.update(chunk[:num_new])
         num_read += num_new
-    # This is also what makes gzip compare the checksum at its end.
+    # Reading to the end also makes gzip verify its checksum.
     if stream.read(1):
-        raise DataError(f"{path}: goes on after the announced {announced}. {_REPLACE_IT}")
+        raise DataError(f"{path}: has more data than the announced {announced}. {_REPLACE_IT}")
     return IdxFile(path, content.reshape(sizes), digest.hexdigest())
 
 
@@ -151,60 +151,60 @@ def load_idx_split(images_path: str | Path, labels_path: str | Path) -> Split:
 
 
 def split_of(images: IdxFile, labels: IdxFile) -> Split:
-    """Join images (N,H,W) and labels (N,); a DataError if their counts differ."""
+    """Make a split of images (N,H,W) and labels (N,); raise a DataError if their numbers differ."""
     num_images, num_labels = len(images.array), len(labels.array)
     if num_images != num_labels:
         raise DataError(
-            f"{images.path} holds {num_images:,} images, but {labels.path} holds {num_labels:,} labels. "
+            f"{images.path} contains {num_images:,} images, but {labels.path} contains {num_labels:,} labels. "
             "Give two files that belong together."
         )
     return Split(images.array[:, np.newaxis], labels.array.astype(np.int64))
 
 
-def find_idx_files(folder: Path) -> dict[str, Path]:
-    """Return those of `FILE_NAMES` that the folder holds, and where: gzip or plain, "-idx" or ".idx".
+def find_idx_files(directory: Path) -> dict[str, Path]:
+    """Return the paths of those `FILE_NAMES` that a directory contains: plain or ".gz", with "-idx" or ".idx".
 
     Raises
     ------
     OSError
-        If the folder cannot be listed.
+        The directory cannot be listed.
     """
-    there = set(os.listdir(folder))
+    there = set(os.listdir(directory))
     found = {}
     for name in FILE_NAMES:
         dotted = name.replace("-idx", ".idx")
         for candidate in (f"{name}.gz", name, f"{dotted}.gz", dotted):
             if candidate in there:
-                found[name] = folder / candidate
+                found[name] = directory / candidate
                 break
     return found
 
 
-def load_idx_folder(path: str | Path) -> Dataset:
-    """Load the four files with MNIST's names from a folder, as the data set "idx".
+def load_idx_directory(path: str | Path) -> Dataset:
+    """Load the four files with MNIST's names from a directory, as the data set "idx".
 
     The classes are "0" up to the largest label.
 
     Raises
     ------
     DataError
-        If a file is missing or wrong.
+        A file is missing or wrong.
     """
-    folder = Path(os.path.expanduser(path))
+    directory = Path(os.path.expanduser(path))
     try:
-        found = find_idx_files(folder)
+        found = find_idx_files(directory)
     except (OSError, ValueError) as error:
-        raise unreadable(folder, error) from None
+        raise unreadable(directory, error) from None
     missing = [name for name in FILE_NAMES if name not in found]
     if missing:
         raise DataError(
-            f"{folder}: holds no {', '.join(missing)}. Put the files there under these names (or with .idx "
-            "in place of -idx), plain or with the ending .gz."
+            f"{directory}: contains no {', '.join(missing)}. Put the files there under these names (or with .idx "
+            "in place of -idx), plain or compressed (.gz)."
         )
     train_images, train_labels, test_images, test_labels = (found[name] for name in FILE_NAMES)
     return build_dataset(
         "idx",
-        str(folder.resolve()),
+        str(directory.resolve()),
         {
             SplitName.TRAIN: load_idx_split(train_images, train_labels),
             SplitName.TEST: load_idx_split(test_images, test_labels),

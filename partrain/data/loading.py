@@ -10,9 +10,9 @@ from partrain.data import cifar10
 from partrain.data.arrays import load_arrays
 from partrain.data.catalog import CATALOG, DataUnavailable, load_named
 from partrain.data.dataset import Dataset, Split, build_dataset
-from partrain.data.idx import load_idx_folder
+from partrain.data.idx import load_idx_directory
+from partrain.data.image_directory_cache import load_image_directory
 from partrain.data.label_noise import flip_labels
-from partrain.data.packed_folder import load_picture_folder
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError, DataError, ResourceError
 from partrain.system.machine import available_processors
@@ -111,7 +111,7 @@ def _load_source(data: Data, seed: int, say: Callable[[str], None], warn: Callab
     if data.name == "folder":
         assert data.size is not None
         assert data.channels is not None
-        return load_picture_folder(
+        return load_image_directory(
             data.path,
             data.size,
             data.channels,
@@ -120,7 +120,7 @@ def _load_source(data: Data, seed: int, say: Callable[[str], None], warn: Callab
             say=say,
             warn=warn,
         )
-    return {"idx": load_idx_folder, "arrays": load_arrays}[data.name](data.path)
+    return {"idx": load_idx_directory, "arrays": load_arrays}[data.name](data.path)
 
 
 def _draw_synthetic(data: Data, seed: int, say: Callable[[str], None]) -> Dataset:
@@ -154,7 +154,7 @@ def _replacement_warning(name: str, unavailable: DataUnavailable) -> str:
     frame = "*" * 100
     return (
         f"THIS IS NOT {name.upper()}\n{frame}\n"
-        "Synthetic digits, which partrain draws, are used instead.\n"
+        "Synthetic digits, which partrain generates, are used instead.\n"
         f"The results say nothing about {name}.\n\n"
         f"{unavailable}\n\n"
         "To stop instead of training on other data, set `data.when_unavailable: error`.\n"

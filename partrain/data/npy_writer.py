@@ -1,6 +1,6 @@
-"""A NumPy file that grows: arrays are appended, and how many there were is written at the end.
+"""Writes a NumPy file row by row, and its number of rows at the end.
 
-NumPy leaves room in a file's header for a larger number of rows, so that it can be replaced in place.
+NumPy leaves room in a file's header for a larger number of rows, so the header can be replaced in place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from numpy.typing import DTypeLike, NDArray
 
 
 class NpyWriter:
-    """Writes rows of one shape and dtype into a new .npy file; a context, at whose end the file is whole and synced."""
+    """Appends rows of one shape and dtype to a new .npy file.
+
+    A context manager: at its end the file is complete and synced.
+    """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         self._shape, self._dtype = shape, np.dtype(dtype)

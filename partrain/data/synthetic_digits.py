@@ -1,13 +1,13 @@
-"""Handwritten digits that the program draws itself.
+"""Generates synthetic handwritten digits, which replace MNIST if its files are not available.
 
-They stand in for MNIST where its files cannot be had. A digit is one of a few ways of writing it, as strokes;
-each image bends the strokes, maps them by a random affine map, and draws them with its own pen and noise.
+Each digit has a few styles, each given by strokes. An image bends the strokes of a style, applies a random affine map,
+and draws them with a random pen and noise.
 
-An image is a function of (seed, split, index) alone: the random words come in blocks of a fixed number of
-images, and each image owns fixed places in its block. Between the words and the pixels there are only
-operations that IEEE 754 rounds exactly (no sine, no matrix product), so every processor draws the same.
+An image depends on (seed, split, index) alone: random words come in blocks for a fixed number of images, and each image
+owns fixed positions in its block. All operations from the words to the pixels are rounded exactly by IEEE 754 (no sine,
+no matrix product), so every processor generates the same images.
 
-N images; K points: the ends of an image's segments, two for each; H, W rows, columns.
+Shapes: N images; K points, the two ends of each segment of an image; H, W rows, columns.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ Floats = NDArray[np.float64]
 IMAGE_SIZE = 28
 BLOCK_SIZE = 1000
 
-# What is drawn anew for each image, evenly from a range; lengths are in pixels. As in MNIST, a digit fills
-# about 20 pixels, and its strokes are two to three wide. These ranges and the bends decide how hard the task
-# is: as they are, a network of two small convolutions gets about 99 % right after one epoch of 50,000 images,
-# and the nearest class mean 74 %.
+# Ranges of the properties that are drawn uniformly for each image; lengths are in pixels. As in MNIST, a digit is about
+# 20 pixels large, and its strokes are two to three pixels wide. These ranges and the bends determine how hard the task
+# is: a network of two small convolutions reaches about 99 % accuracy after one epoch of 50,000 images, and the nearest
+# class mean 74 %.
 _RANGES = {
-    "tangent": (-0.17, 0.17),  # of half the angle by which the digit is turned: 19 degrees at most
-    "shear": (-0.45, 0.45),  # to the left and to the right, as in slanted writing
-    "aspect": (0.65, 1.25),  # width, beside the width that the way of writing has
-    "size": (15.5, 20.5),  # of the longer side of the box around the middle of the strokes
+    "tangent": (-0.17, 0.17),  # of half the rotation angle, which is at most 19 degrees
+    "shear": (-0.45, 0.45),  # slant to the left and to the right
+    "aspect": (0.65, 1.25),  # factor of the width
+    "size": (15.5, 20.5),  # longer side of the bounding box of the strokes' centre lines
     "shift_x": (-1.3, 1.3),
     "shift_y": (-1.3, 1.3),
     "radius": (0.85, 1.5),
@@ -43,19 +43,19 @@ _RANGES = {
     "noise_level": (0.0, 60.0),
 }
 
-# The strokes are bent by a square lattice of control points over the digit's box, each moved at random.
+# A square lattice of control points over the digit's box, each displaced at random, bends the strokes.
 _LATTICE_SIZE = 4
 _LARGEST_BEND = 0.24  # in digit heights
 
-_NUM_CHOICES = 2  # the digit, and the way of writing it
+_NUM_CHOICES = 2  # the digit, and its style
 _NUM_BENDS = 2 * _LATTICE_SIZE * _LATTICE_SIZE
 _NUM_UNIFORMS = _NUM_CHOICES + len(_RANGES) + _NUM_BENDS
 _NUM_NOISE_WORDS = IMAGE_SIZE * IMAGE_SIZE // 8
 
-# For each digit, the ways of writing it. A stroke is a smooth curve through its knots x,y (closed if it ends
-# where it began), in hundredths of the digit's height, y downwards. Strokes are separated by a bar: a corner
-# is where one ends and another begins.
-_WAYS_OF_WRITING: tuple[tuple[str, ...], ...] = (
+# The styles of each digit. A stroke is a smooth curve through its knots x,y, in hundredths of the digit's height with y
+# downwards; it is closed if its ends coincide. A bar separates strokes: a corner is the end of one and the start of the
+# next.
+_STYLES: tuple[tuple[str, ...], ...] = (
     (  # 0: round, narrow, with crossing ends
         "50,0 76,14 86,50 76,86 50,100 24,86 14,50 24,14 50,0",
         "50,0 68,14 74,50 68,86 50,100 32,86 26,50 32,14 50,0",
@@ -111,13 +111,13 @@ _WAYS_OF_WRITING: tuple[tuple[str, ...], ...] = (
 
 
 def draw_digits(first: int, last: int, *, seed: int, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Draw the images `first` … `last - 1` of a split, and say which digits they show.
+    """Draw the images `first` to `last` - 1 of a split.
 
     Parameters
     ----------
     first, last : the range of indices, 0 <= first <= last.
-    seed : another seed is another data set.
-    split : "train", "test" or any other name; two splits share no random words.
+    seed : another seed gives another data set.
+    split : "train", "test" or any other name; splits share no random words.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def draw_digits(first: int, last: int, *, seed: int, split: str) -> tuple[NDArra
 
     Side effects
     ------------
-    Compiles the kernel that draws, or takes it from the kernel cache.
+    Compiles the drawing kernel, or loads it from the kernel cache.
     """
     assert 0 <= first <= last
     load([draw_strokes], "float64")
@@ -137,7 +137,7 @@ def draw_digits(first: int, last: int, *, seed: int, split: str) -> tuple[NDArra
         block, skip = divmod(start, BLOCK_SIZE)
         stop = min(last, (block + 1) * BLOCK_SIZE)
         here = slice(start - first, stop - first)
-        # The words of a block are a stream: its images up to `stop` need only the beginning.
+        # The words of a block are a stream, of which the images before `stop` need the beginning only.
         count = skip + stop - start
         shape = uniforms(count * _NUM_UNIFORMS, seed=seed, purpose="synthetic-digits", name=f"{split}/{block}/shape")
         noise = philox_words(
@@ -153,48 +153,48 @@ def draw_digits(first: int, last: int, *, seed: int, split: str) -> tuple[NDArra
 
 
 def _draw(uniforms_NU: Floats, noise_NHW: NDArray[np.uint8], images_NHW: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Draw an image for each row of random numbers into `images_NHW` (overwritten), and return the labels."""
+    """Draw an image per row of random numbers into `images_NHW` (overwritten); return the labels."""
     choices, scalars, bends = np.split(uniforms_NU, [_NUM_CHOICES, _NUM_CHOICES + len(_RANGES)], axis=1)
     labels_N = (10 * choices[:, 0]).astype(np.int64)
-    way_N = _FIRST_WAY[labels_N] + (_NUM_WAYS[labels_N] * choices[:, 1]).astype(np.int64)
-    style = {
+    style_N = _FIRST_STYLE[labels_N] + (_NUM_STYLES[labels_N] * choices[:, 1]).astype(np.int64)
+    properties = {
         name: low + (high - low) * column
         for (name, (low, high)), column in zip(_RANGES.items(), scalars.T, strict=True)
     }
-    x_NK, y_NK = _place(*_bend(way_N, _LARGEST_BEND * (2 * bends - 1)), style)
+    x_NK, y_NK = _place(*_bend(style_N, _LARGEST_BEND * (2 * bends - 1)), properties)
     draw_strokes(
-        np.stack((x_NK, y_NK), axis=2).reshape(len(way_N), -1, 4),
-        style["radius"],
-        style["softness"],
-        style["ink"],
-        style["noise_level"],
+        np.stack((x_NK, y_NK), axis=2).reshape(len(style_N), -1, 4),
+        properties["radius"],
+        properties["softness"],
+        properties["ink"],
+        properties["noise_level"],
         noise_NHW,
         images_NHW,
     )
     return labels_N
 
 
-def _bend(way_N: NDArray[np.int64], bends_NB: Floats) -> tuple[Floats, Floats]:
-    """Return x and y of the points of each image's strokes, bent.
+def _bend(style_N: NDArray[np.int64], bends_NB: Floats) -> tuple[Floats, Floats]:
+    """Return the coordinates x and y of the points of each image's bent strokes.
 
     p + sum over i, j of  b_i(p_x) b_j(p_y) · bend_ij,  b the Bernstein polynomials.
 
     Source: Sederberg, Parry, "Free-form deformation of solid geometric models", SIGGRAPH 1986.
     """
-    x_NK = _POINTS[way_N, :, 0]
-    y_NK = _POINTS[way_N, :, 1]
+    x_NK = _POINTS[style_N, :, 0]
+    y_NK = _POINTS[style_N, :, 1]
     for k, weights in enumerate(_LATTICE_WEIGHTS):
-        weights_NK = weights[way_N]
+        weights_NK = weights[style_N]
         x_NK += weights_NK * bends_NB[:, 2 * k, np.newaxis]
         y_NK += weights_NK * bends_NB[:, 2 * k + 1, np.newaxis]
     return x_NK, y_NK
 
 
-def _place(x_NK: Floats, y_NK: Floats, style: dict[str, Floats]) -> tuple[Floats, Floats]:
-    """Map the points from digit heights to pixels: stretch, shear and turn them, and fit their box."""
-    by = {name: values[:, np.newaxis] for name, values in style.items()}
+def _place(x_NK: Floats, y_NK: Floats, properties: dict[str, Floats]) -> tuple[Floats, Floats]:
+    """Convert the points from digit heights to pixels: stretch, shear and rotate them, and scale their bounding box."""
+    by = {name: values[:, np.newaxis] for name, values in properties.items()}
     x_NK = by["aspect"] * x_NK + by["shear"] * y_NK
-    # Cosine and sine from the tangent of half the angle, by division alone.
+    # Cosine and sine from the tangent of half the angle need division only.
     squared = by["tangent"] * by["tangent"]
     cosine = (1 - squared) / (1 + squared)
     sine = 2 * by["tangent"] / (1 + squared)
@@ -208,10 +208,10 @@ def _centred(values_NK: Floats) -> Floats:
     return values_NK - middle_N1 + 0.5 * (IMAGE_SIZE - 1)
 
 
-def _segments(way: str) -> list[tuple[float, ...]]:
-    """Return the segments (x0, y0, x1, y1) of one way of writing."""
+def _segments(strokes: str) -> list[tuple[float, ...]]:
+    """Return the segments (x0, y0, x1, y1) of a style."""
     segments = []
-    for stroke in way.split(" | "):
+    for stroke in strokes.split(" | "):
         knots = [tuple(float(number) / 100 for number in point.split(",")) for point in stroke.split()]
         points = _curve(np.array(knots)).tolist()
         segments += [(*start, *end) for start, end in pairwise(points)]
@@ -219,7 +219,7 @@ def _segments(way: str) -> list[tuple[float, ...]]:
 
 
 def _curve(knots: Floats, steps: int = 4) -> Floats:
-    """Return points of the curve of Catmull and Rom through the knots, `steps` to a span."""
+    """Return points of the Catmull-Rom curve through the knots, `steps` per span."""
     is_closed = len(knots) > 2 and np.array_equal(knots[0], knots[-1])
     before, after = (knots[-2], knots[1]) if is_closed else (knots[0], knots[-1])
     padded = np.vstack((before, knots, after))
@@ -232,19 +232,19 @@ def _curve(knots: Floats, steps: int = 4) -> Floats:
     return np.array(points)
 
 
-def _points_of_all_ways() -> Floats:
-    """Return the ends of the segments as an array of shape (ways, points, 2).
+def _points_of_all_styles() -> Floats:
+    """Return the ends of the segments as an array of shape (styles, points, 2).
 
-    Ways with fewer segments than others repeat their last one: drawing it again changes nothing.
+    Styles with fewer segments repeat their last one, which changes nothing in the image.
     """
-    ways = [_segments(way) for ways in _WAYS_OF_WRITING for way in ways]
-    longest = max(map(len, ways))
-    padded = [segments + segments[-1:] * (longest - len(segments)) for segments in ways]
-    return np.array(padded).reshape(len(ways), 2 * longest, 2)
+    styles = [_segments(strokes) for styles_of_digit in _STYLES for strokes in styles_of_digit]
+    longest = max(map(len, styles))
+    padded = [segments + segments[-1:] * (longest - len(segments)) for segments in styles]
+    return np.array(padded).reshape(len(styles), 2 * longest, 2)
 
 
 def _lattice_weights(points: Floats) -> Floats:
-    """Return b_i(x) b_j(y) for each control point of the lattice: shape (lattice points, ways, points)."""
+    """Return b_i(x) b_j(y) for each control point of the lattice: shape (lattice points, styles, points)."""
     x, y = points[:, :, 0], points[:, :, 1]
     return np.stack([a * b for b in _bernstein(y) for a in _bernstein(x)])
 
@@ -254,7 +254,7 @@ def _bernstein(t: Floats) -> tuple[Floats, ...]:
     return s * s * s, 3 * s * s * t, 3 * s * t * t, t * t * t
 
 
-_NUM_WAYS = np.array([len(ways) for ways in _WAYS_OF_WRITING])
-_FIRST_WAY = np.cumsum(_NUM_WAYS) - _NUM_WAYS
-_POINTS = _points_of_all_ways()
+_NUM_STYLES = np.array([len(styles) for styles in _STYLES])
+_FIRST_STYLE = np.cumsum(_NUM_STYLES) - _NUM_STYLES
+_POINTS = _points_of_all_styles()
 _LATTICE_WEIGHTS = _lattice_weights(_POINTS)

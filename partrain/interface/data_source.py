@@ -38,9 +38,9 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 def load_source(context: CommandContext) -> Dataset:
     """Return the data set that the arguments name."""
     from partrain.data.loading import load_dataset
-    from partrain.data.source_lookup import read_source
+    from partrain.data.source_argument import read_source
 
     options = context.options
-    pictures = {"size": options.size, "channels": options.channels, "on_broken": options.on_broken}
-    data, seed = read_source(options.source, pictures)
+    image_options = {"size": options.size, "channels": options.channels, "on_broken": options.on_broken}
+    data, seed = read_source(options.source, image_options)
     return load_dataset(data, seed, say=context.messages.say, warn=context.messages.warn)

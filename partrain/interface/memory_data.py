@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION, dataset_of_arrays, split_of_arrays
 from partrain.data.dataset import Dataset, build_dataset
-from partrain.data.picture_folder import split_by_name
+from partrain.data.image_directory import split_by_name
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError
 

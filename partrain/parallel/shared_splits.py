@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.data.dataset import Split, is_streamed
+from partrain.data.dataset import Split
+from partrain.data.mapped_arrays import is_streamed
 from partrain.data.split_name import SplitName
 from partrain.system.shared_arrays import ArraySpec, MappedFile
 

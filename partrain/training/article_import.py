@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from partrain.config.reader import parse_config
 from partrain.config.schema.config import Config
 from partrain.data.batches import steps_per_epoch
-from partrain.data.dataset import require_file, unreadable
+from partrain.data.file_access import require_file, unreadable
 from partrain.errors import ConfigError, RunError
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation

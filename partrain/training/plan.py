@@ -15,14 +15,10 @@ import numpy as np
 
 from partrain.config.schema.config import Config
 from partrain.data.augmentation import require_in_sight
-from partrain.data.batches import (
-    class_weights,
-    fixed_normalisation,
-    measure_normalisation,
-    steps_per_epoch,
-)
+from partrain.data.batches import steps_per_epoch
 from partrain.data.dataset import Dataset
 from partrain.data.loading import load_dataset
+from partrain.data.training_statistics import class_weights, fixed_normalisation, measure_normalisation
 from partrain.errors import ConfigError, ResourceError
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation

@@ -185,11 +185,11 @@ def test_a_pickle_in_place_of_an_array_is_refused(tmp_path: Path, arrays: Arrays
 def test_missing_arrays_are_named_with_those_that_are_there(tmp_path: Path, arrays: Arrays) -> None:
     del arrays["train_labels"], arrays["test_images"]
     folder, archive = failures(tmp_path, arrays)
-    assert "holds no train_labels.npy, test_images.npy, but test_labels.npy, train_images.npy" in folder
+    assert "contains no train_labels.npy, test_images.npy, but test_labels.npy, train_images.npy" in folder
     assert "found test_labels, train_images" in archive
     assert "x_train" in archive
     empty_folder, empty_archive = failures(tmp_path / "arrays", {})
-    assert "holds no train_images.npy" in empty_folder
+    assert "contains no train_images.npy" in empty_folder
     assert "found nothing" in empty_archive
 
 
@@ -217,7 +217,7 @@ def test_a_zip_archive_of_other_files_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name in KERAS:
             archive.writestr(name, "text")
-    assert "train_images: is damaged or not NumPy's (no array)" in failure(path)
+    assert "train_images: is damaged or not a NumPy file (no array)" in failure(path)
 
 
 def test_a_single_array_in_place_of_an_archive_is_refused(tmp_path: Path, arrays: Arrays) -> None:
@@ -275,8 +275,8 @@ def test_names_of_classes_and_the_division_are_taken_where_they_are(tmp_path: Pa
     ("more", "message"),
     [
         ({"class_names": np.array(["a", "b", "c"])}, "found the label 3"),
-        ({"class_names": np.array(["a", "b", "c", "a"])}, "the name 'a' stands twice"),
-        ({"class_names": np.arange(4)}, "expected texts of shape (classes,)"),
+        ({"class_names": np.array(["a", "b", "c", "a"])}, "the name 'a' occurs twice"),
+        ({"class_names": np.arange(4)}, "expected strings of shape (classes,)"),
         ({"validation_examples": np.array(6)}, "expected one whole number from 0 to 5"),
         ({"validation_examples": np.array([1, 2])}, "expected one whole number"),
         ({"validation_examples": np.array(1.5)}, "expected one whole number"),

@@ -108,7 +108,7 @@ def test_a_system_folder_is_used_for_what_the_data_folder_lacks(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system = tmp_path / "system"
-    offer(monkeypatch, CONTENTS, system_folders=(system,))
+    offer(monkeypatch, CONTENTS, system_directories=(system,))
     write_files(system)
     assert load_named("mnist", say=say_nothing).source == str(system)
     write_files(home, FILE_NAMES[:2])
@@ -179,12 +179,12 @@ def test_where_nothing_can_be_had_every_place_is_named_with_its_reason(
     write_files(system, FILE_NAMES[1:])
     # Nothing listens on port 1, and RFC 2606 keeps .invalid from being a name.
     mirrors = ("http://127.0.0.1:1/", "https://mirror.invalid/mnist/")
-    offer(monkeypatch, CONTENTS, *mirrors, system_folders=(system,))
+    offer(monkeypatch, CONTENTS, *mirrors, system_directories=(system,))
     start = time.monotonic()
     message = unavailable()
     assert time.monotonic() - start < 20
     assert f"{home}: No such file or directory" in message
-    assert f"{system}: holds no {FILE_NAMES[0]}" in message
+    assert f"{system}: contains no {FILE_NAMES[0]}" in message
     assert re.search(f"http://127.0.0.1:1/{FILE_NAMES[0]}.gz: .*refused", message)
     assert re.search(f"https://mirror.invalid/mnist/{FILE_NAMES[0]}.gz: .+", message)
     assert f"into {home}" in message
@@ -348,10 +348,10 @@ def test_a_redirect_is_followed(mirror: Mirror, monkeypatch: pytest.MonkeyPatch)
 
 FAILURES: dict[str, tuple[Answer, str]] = {
     "missing": (answer_404, "HTTP status 404"),
-    "another file": (answer_with(PACKED[FILE_NAMES[2]]), "not the whole, right file"),
-    "a web page": (answer_with(b"<html>Please log in</html>"), "sent 26 bytes that are not the whole"),
+    "another file": (answer_with(PACKED[FILE_NAMES[2]]), "not the right file"),
+    "a web page": (answer_with(b"<html>Please log in</html>"), "sent 26 bytes that are not the right"),
     "nothing": (answer_with(b""), "sent 0 bytes"),
-    "cut off": (answer_with(PACKED[FILE_NAMES[0]][:-9], 10_000), "not the whole, right file"),
+    "cut off": (answer_with(PACKED[FILE_NAMES[0]][:-9], 10_000), "not the right file"),
     "endless": (answer_endlessly(0, 65_536), "sent more than 1,000,000 bytes"),
     "no HTTP": (lambda request: request.wfile.write(b"\0\33[2J\n") and None, r"BadStatusLine.*\\x00\\x1b"),
     "hangs up": (lambda request: None, "closed connection"),

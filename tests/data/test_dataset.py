@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from partrain.data.dataset import Split, build_dataset, content_digest, is_streamed
+from partrain.data.dataset import Split, build_dataset, content_digest
+from partrain.data.mapped_arrays import is_streamed
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError
 from partrain.parallel.shared_splits import plan_splits, share_splits
@@ -24,7 +25,7 @@ def split(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         return Split(IMAGES, LABELS)
     np.save(tmp_path / "images.npy", IMAGES)
     if request.param == "in a large file":
-        monkeypatch.setattr("partrain.data.dataset.STREAMED_BYTES", 1)
+        monkeypatch.setattr("partrain.data.mapped_arrays.STREAMED_BYTES", 1)
     return Split(np.lib.format.open_memmap(tmp_path / "images.npy", mode="r"), LABELS)
 
 
@@ -62,7 +63,7 @@ def test_split_without_examples_can_be_shared(split: Split) -> None:
 def test_part_of_a_large_file_stays_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "images.npy", IMAGES)
     images = np.lib.format.open_memmap(tmp_path / "images.npy", mode="r")
-    monkeypatch.setattr("partrain.data.dataset.STREAMED_BYTES", IMAGES.nbytes)
+    monkeypatch.setattr("partrain.data.mapped_arrays.STREAMED_BYTES", IMAGES.nbytes)
     assert is_streamed(Split(images, LABELS).part(58, 60).images)
     assert not is_streamed(np.array(images))
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partrain.data.idx import FILE_NAMES, load_idx_folder, load_idx_split, read_idx
+from partrain.data.idx import FILE_NAMES, load_idx_directory, load_idx_split, read_idx
 from partrain.errors import DataError, ResourceError
 
 
@@ -120,7 +120,7 @@ def test_gzip_in_several_members_is_read(path: Path) -> None:
         (b"", ["is empty"]),
         (CONTENT[:7], ["ends after 7 bytes", "header"]),
         (CONTENT[:20], ["ends after 4 bytes", "2 x 3 x 4 = 24 bytes"]),
-        (CONTENT + b"x", ["goes on", "2 x 3 x 4 = 24 bytes"]),
+        (CONTENT + b"x", ["has more data", "2 x 3 x 4 = 24 bytes"]),
         (b"PK\3\4" + CONTENT[4:], ["0x504b0304", "0x00000803"]),
         (b"\0\0\x0d\3" + CONTENT[4:], ["0x00000d03", "0x00000803", "unsigned bytes"]),
         (idx_bytes(np.arange(5)), ["0x00000801", "0x00000803", "not swapped"]),
@@ -133,11 +133,11 @@ def test_the_message_says_what_was_found_and_expected(
     message = failure(path, gzip.compress(content) if packed else content)
     for words in expected:
         assert words in message
-    assert message.endswith(("Replace the file with a whole copy.", "not swapped."))
+    assert message.endswith(("Replace it with a complete copy.", "not swapped."))
 
 
 def test_a_gzip_file_that_was_cut_off_is_called_so(path: Path) -> None:
-    assert "cut off" in failure(path, PACKED[:-10])
+    assert "is truncated" in failure(path, PACKED[:-10])
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_gzip_bomb_is_not_unpacked(path: Path) -> None:
     bomb = gzip.compress(CONTENT + bytes(20_000_000))
     tracemalloc.start()
     try:
-        assert "goes on" in failure(path, bomb)
+        assert "has more data" in failure(path, bomb)
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
@@ -257,7 +257,7 @@ def test_a_folder_is_the_same_data_set_under_each_kind_of_name(tmp_path: Path) -
         for packed in (False, True):
             folder = tmp_path / f"{dotted}-{packed}"
             write_folder(folder, dotted=dotted, packed=packed)
-            datasets.append(load_idx_folder(folder))
+            datasets.append(load_idx_directory(folder))
             assert datasets[-1].source == str(folder)
     assert len({dataset.digest for dataset in datasets}) == 1
     assert datasets[0].name == "idx"
@@ -269,20 +269,20 @@ def test_a_folder_is_the_same_data_set_under_each_kind_of_name(tmp_path: Path) -
 @pytest.mark.parametrize("position", range(4))
 def test_the_digest_changes_with_each_file(tmp_path: Path, position: int) -> None:
     write_folder(tmp_path)
-    before = load_idx_folder(tmp_path).digest
+    before = load_idx_directory(tmp_path).digest
     path = tmp_path / FILE_NAMES[position]
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert load_idx_folder(tmp_path).digest != before
+    assert load_idx_directory(tmp_path).digest != before
 
 
 def test_the_digest_changes_with_the_shape(tmp_path: Path) -> None:
     write_folder(tmp_path)
-    before = load_idx_folder(tmp_path).digest
+    before = load_idx_directory(tmp_path).digest
     for name in (FILE_NAMES[0], FILE_NAMES[2]):
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[:8] + struct.pack(">2I", 5, 4) + content[16:])
-    assert load_idx_folder(tmp_path).digest != before
+    assert load_idx_directory(tmp_path).digest != before
 
 
 def test_a_folder_that_lacks_files_is_refused_with_their_names(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_folder_that_lacks_files_is_refused_with_their_names(tmp_path: Path) -
     (tmp_path / FILE_NAMES[1]).unlink()
     (tmp_path / FILE_NAMES[2]).unlink()
     with pytest.raises(DataError, match=f"{FILE_NAMES[1]}, {FILE_NAMES[2]}") as caught:
-        load_idx_folder(tmp_path)
+        load_idx_directory(tmp_path)
     assert str(tmp_path) in str(caught.value)
 
 
@@ -298,11 +298,11 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path, words in ((tmp_path / "missing", "No such"), (tmp_path / "file", "Not a dir"), ("a\0b", "null")):
         with pytest.raises(DataError, match=words):
-            load_idx_folder(path)
+            load_idx_directory(path)
 
 
 def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
     write_folder(tmp_path)
     (tmp_path / FILE_NAMES[2]).write_bytes(idx_bytes(np.zeros((3, 5, 5))))
     with pytest.raises(DataError, match=r"\(1, 4, 5\).*\(1, 5, 5\)"):
-        load_idx_folder(tmp_path)
+        load_idx_directory(tmp_path)

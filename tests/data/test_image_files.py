@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from partrain.data.image_decoding import MAX_PIXELS
 from partrain.data.image_files import read_image
-from partrain.data.pictures import MAX_PIXELS
 from partrain.errors import DataError, MissingPackage
 from tests.noise_data import noise_examples
 
@@ -204,7 +204,7 @@ def test_array_for_a_network_of_floats_has_any_range(tmp_path: Path) -> None:
         (np.full((28, 28), 1e300), "infinity"),
         (np.full((28, 28), -1), "values from -1 to -1"),
         (np.full((28, 28), 256), "values from 256 to 256"),
-        (np.full((28, 28), 0.5), "values from 0 to 1; the network's images are of 0 to 255"),
+        (np.full((28, 28), 0.5), "values from 0 to 1; the network's images have values from 0 to 255"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")

@@ -87,7 +87,7 @@ def test_the_synthetic_digits_stand_in_under_their_own_name_with_a_framed_warnin
 
 
 def test_with_error_nothing_stands_in() -> None:
-    with pytest.raises(DataUnavailable, match="The data set mnist could not be had"):
+    with pytest.raises(DataUnavailable, match="The data set mnist is not available"):
         load("mnist", when_unavailable="error")
 
 

@@ -29,7 +29,7 @@ def break_truncated_gzip(folder: Path) -> str:
     content = gzip.compress((folder / IMAGES).read_bytes())
     (folder / IMAGES).unlink()
     (folder / f"{IMAGES}.gz").write_bytes(content[: len(content) // 2])
-    return "cut off"
+    return "is truncated"
 
 
 def break_gzip(folder: Path) -> str:
@@ -52,7 +52,7 @@ def break_length(folder: Path) -> str:
 
 def break_end(folder: Path) -> str:
     replace(folder, IMAGES, (folder / IMAGES).read_bytes() + b"x")
-    return "goes on after"
+    return "has more data than"
 
 
 def break_size(folder: Path) -> str:
@@ -72,7 +72,7 @@ def break_by_emptying(folder: Path) -> str:
 
 def break_by_removing(folder: Path) -> str:
     (folder / IMAGES).unlink()
-    return f"holds no {IMAGES}"
+    return f"contains no {IMAGES}"
 
 
 def break_by_swapping(folder: Path) -> str:
@@ -135,7 +135,7 @@ def test_more_examples_than_the_data_set_has(
 
 @pytest.fixture
 def _no_mirror(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    entry = dataclasses.replace(catalog.CATALOG["mnist"], mirrors=(), system_folders=())
+    entry = dataclasses.replace(catalog.CATALOG["mnist"], mirrors=(), system_directories=())
     monkeypatch.setitem(catalog.CATALOG, "mnist", entry)
     monkeypatch.setenv("PARTRAIN_DATA_DIR", str(tmp_path / "data"))
 
@@ -155,7 +155,7 @@ def test_a_wrong_digest_is_always_an_error(
 @pytest.mark.usefixtures("_no_mirror")
 def test_a_data_set_that_is_unavailable(refuse: Refuse, small_config: Callable[..., Path], tmp_path: Path) -> None:
     message = refuse("--config", small_config({"data": {"name": "mnist", "when_unavailable": "error"}}))
-    assert "could not be had" in message
+    assert "is not available" in message
     assert str(tmp_path / "data/mnist") in message
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partrain.data import dataset as dataset_module
 from partrain.data.arrays import load_arrays
+from partrain.errors import DataError
 from partrain.training.step.training_step import StepResult, TrainingStep
 from tests.noise_data import noise_examples
 from tests.program import ROOT, Result
@@ -26,12 +26,12 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep measurements in the test's folder, and kernels where they are."""
-    monkeypatch.setattr("partrain.data.file_samples.cache_home", lambda: tmp_path / "cache")
+    monkeypatch.setattr("partrain.data.measurement_cache.cache_home", lambda: tmp_path / "cache")
 
 
 @pytest.fixture
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset_module, "STREAMED_BYTES", 1)
+    monkeypatch.setattr("partrain.data.mapped_arrays.STREAMED_BYTES", 1)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_examples_that_are_read_as_needed_train_to_the_bits_of_those_in_memory(
     config = write_config(tmp_path, folder)
     runs = []
     for size in (10**9, 1):
-        monkeypatch.setattr(dataset_module, "STREAMED_BYTES", size)
+        monkeypatch.setattr("partrain.data.mapped_arrays.STREAMED_BYTES", size)
         result = call_partrain("--config", config, "--workers", workers, "--run-dir", tmp_path / f"run-{size}", "-q")
         runs.append(summary_of(result.run))
         evaluated = call_partrain("evaluate", tmp_path / f"run-{size}", "--workers", workers, "--json", "-q")
@@ -75,7 +75,7 @@ def test_examples_that_are_read_as_needed_train_to_the_bits_of_those_in_memory(
 def test_file_is_read_whole_once_and_again_when_it_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_arrays(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(dataset_module, "content_digest", pytest.fail)
+        patch.setattr("partrain.data.dataset.content_digest", pytest.fail)
         assert load_arrays(folder).digest == first.digest
     images = np.load(folder / "train_images.npy")
     images[30, 5, 5] ^= 1
@@ -90,7 +90,7 @@ def test_value_that_is_not_finite_is_found_at_each_start(folder: Path) -> None:
     np.save(folder / "train_images.npy", images)
     np.save(folder / "test_images.npy", images[:20] * 0)
     for _ in range(2):
-        with pytest.raises(dataset_module.DataError, match="the value at \\(3, 0, 0\\) is nan"):
+        with pytest.raises(DataError, match="the value at \\(3, 0, 0\\) is nan"):
             load_arrays(folder)
 
 

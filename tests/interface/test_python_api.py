@@ -128,7 +128,7 @@ def test_held_out_examples_do_not_depend_on_examples_appended_later(tmp_path: Pa
         ({"data": (TRAIN[0], TRAIN[1] + 3)}, "10 outputs are too few for the 13 classes"),
         ({"data": (TRAIN[0][:3], TRAIN[1][:3])}, "3 examples are too few"),
         ({"data": TRAIN, "test": (TEST[0][:, :9], TEST[1])}, "the train images have shape"),
-        ({"data": TRAIN, "class_names": ["a", "a"]}, "the name 'a' stands twice"),
+        ({"data": TRAIN, "class_names": ["a", "a"]}, "the name 'a' occurs twice"),
         ({"data": TRAIN, "workers": -1}, "workers: -1 is not a whole number"),
         ({"data": TRAIN, "run_dir": "."}, "exists already"),
         ({"test": TEST}, "test and class_names require data"),

@@ -108,7 +108,7 @@ def test_evaluations_of_a_training_fit_into_the_plan(prepare_small: Callable[...
 
 
 def test_large_files_take_no_memory_of_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("partrain.data.dataset.STREAMED_BYTES", 20 * 28 * 28)
+    monkeypatch.setattr("partrain.data.mapped_arrays.STREAMED_BYTES", 20 * 28 * 28)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = tmp_path / "arrays"
     folder.mkdir()

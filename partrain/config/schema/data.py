@@ -9,7 +9,7 @@ from pydantic import Field
 
 from partrain.config.schema.values import Fraction, NonNegativeInt, PositiveInt, PositivePair, Section
 
-# The data sets that `data.path` belongs to, and the keys of those that consist of pictures.
+# The data sets that `data.path` belongs to, and the keys of those that consist of images.
 SOURCES_WITH_PATH = ("idx", "arrays", "folder")
 PICTURE_KEYS = ("size", "channels", "on_broken")
 
@@ -30,19 +30,19 @@ class Data(Section):
         "`arrays`, an `.npz` file or a directory of `.npy` files: `train_images`, `train_labels`, `test_images`, "
         "`test_labels`; images (N,H,W) or (N,C,H,W), uint8 or float32; optionally `class_names` and "
         "`validation_examples` (that many at the end of the training examples are for validation). For `folder`, a "
-        "directory with one subdirectory of pictures per class.",
+        "directory with one subdirectory of images per class.",
     )
     size: PositivePair | None = Field(
         None,
-        description="With `folder`, where it is required: the size that pictures are resized to, in pixels. Other "
+        description="With `folder`, where it is required: the size that images are resized to, in pixels. Other "
         "proportions are stretched.",
     )
     channels: Literal[1, 3] | None = Field(
-        None, description="With `folder`: read pictures as grey (1) or colour (3). With `folder` the default is 3."
+        None, description="With `folder`: read images as grey (1) or colour (3). With `folder` the default is 3."
     )
     on_broken: Literal["error", "skip"] | None = Field(
         None,
-        description="With `folder`: when a picture cannot be read, stop with an error or skip the picture. With "
+        description="With `folder`: when an image cannot be read, stop with an error or skip the image. With "
         "`folder` the default is `error`.",
     )
     train_examples: PositiveInt | None = Field(
@@ -68,7 +68,7 @@ class Data(Section):
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _fill_in_for_pictures(cls, mapping: Any) -> Any:
+    def _fill_in_for_images(cls, mapping: Any) -> Any:
         if isinstance(mapping, dict) and mapping.get("name") == "folder":
             values = {key: value for key, value in mapping.items() if value is not None}
             return {"channels": 3, "on_broken": "error"} | values
@@ -81,7 +81,7 @@ class Data(Section):
         if self.name not in SOURCES_WITH_PATH and self.path is not None:
             raise ValueError(f"data.path goes with data.name {' or '.join(SOURCES_WITH_PATH)}, not with {self.name}")
         if self.name == "folder" and self.size is None:
-            raise ValueError("data.size must give the size that pictures are resized to: a number or [rows, columns]")
+            raise ValueError("data.size must give the size that images are resized to: a number or [rows, columns]")
         if self.name != "folder":
             superfluous = [key for key in PICTURE_KEYS if getattr(self, key) is not None]
             if superfluous:

@@ -14,7 +14,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(context: CommandContext) -> None:
-    from partrain.data.files_ahead import describe, fetch
+    from partrain.data.dataset_files import describe, fetch
 
     print(describe(fetch(context.options.name, context.messages.say)))
 

@@ -22,9 +22,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(context: CommandContext) -> None:
-    from partrain.data.packing import pack
+    from partrain.data.array_export import export_arrays
 
-    print(pack(load_source(context), Path(context.options.to)))
+    print(export_arrays(load_source(context), Path(context.options.to)))
 
 
 COMMAND = Command(

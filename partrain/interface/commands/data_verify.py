@@ -14,11 +14,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(context: CommandContext) -> None:
-    from partrain.data.files_ahead import describe, require_all_right, verify
+    from partrain.data.dataset_files import describe, require_valid, verify
 
     reports = verify(context.options.name)
     print(describe(reports), flush=True)
-    require_all_right(context.options.name, reports)
+    require_valid(context.options.name, reports)
 
 
 COMMAND = Command(

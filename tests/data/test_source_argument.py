@@ -22,12 +22,12 @@ Call = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("partrain.data.packed_folder.cache_home", lambda: tmp_path / "cache")
+    monkeypatch.setattr("partrain.data.image_directory_cache.cache_home", lambda: tmp_path / "cache")
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Ten training and four test pictures of two classes; one of the test's is also for training."""
+    """Ten training and four test images of two classes; one test image is also a training image."""
     images, _ = noise_examples(14, size=6)
     for index, image in enumerate(images):
         folder = tmp_path / "pictures" / ("train" if index < 10 else "test") / ("даже" if index % 2 else "odd one")
@@ -47,7 +47,7 @@ def test_facts_of_pictures(call_partrain: Call, pictures: Path, tmp_path: Path) 
     size = ("--size", "6,5", "--channels", 1)
     result = call_partrain("data", "show", pictures, *size)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "odd one/bad.png: is no PNG" in result.stderr
+    assert "odd one/bad.png: is not a PNG" in result.stderr
     result = call_partrain("data", "show", pictures, *size, "--on-broken", "skip")
     for fragment in (
         f"folder from {pictures}",
@@ -128,14 +128,14 @@ def test_images_of_any_kind_are_drawn(call_partrain: Call, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("show", "minst"), "there is no such data set, and no such file or folder; did you mean mnist?"),
+        (("show", "minst"), "there is no such data set, and no such file or directory; did you mean mnist?"),
         (("show", "nothing/here"), "the data sets are mnist, fashion-mnist, cifar-10, synthetic-digits"),
-        (("show", "pictures"), "say to what size they are brought, e.g. --size 32,32"),
-        (("show", "noise", "--size", "3"), "noise: is idx; --size, --channels and --on-broken are for pictures"),
+        (("show", "pictures"), "give the size to resize them to, e.g. --size 32,32"),
+        (("show", "noise", "--size", "3"), "noise: is idx; --size, --channels and --on-broken are for images"),
         (("show", "noise", "--sheet", "no/sheet.png"), "no/sheet.png: cannot be written"),
         (("show", "small.yaml", "--channels", "1"), "data.channels goes with data.name folder"),
-        (("pack", "noise", "--to", "noise"), "noise: is there already"),
-        (("pack", "noise", "--to", "small.yaml"), "small.yaml: is there already"),
+        (("pack", "noise", "--to", "noise"), "noise: exists already"),
+        (("pack", "noise", "--to", "small.yaml"), "small.yaml: exists already"),
         (("pack", "noise", "--to", "/proc/x.npz"), "/proc/x.npz: cannot be written"),
         (("show", "noise", "--size", "0"), "'0' is not a whole number"),
     ],

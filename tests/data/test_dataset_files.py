@@ -71,7 +71,7 @@ def test_verify_shows_every_file_that_is_missing_or_wrong_and_fetches_nothing(
         ("missing", FILE_NAMES[3]),
     ]
     assert result.stderr.count("error: ") == 1
-    for fragment in (f"{cut}: the gzip data ends too early", str(other), FILE_NAMES[3], "partrain data fetch mnist"):
+    for fragment in (f"{cut}: the gzip data is truncated", str(other), FILE_NAMES[3], "partrain data fetch mnist"):
         assert fragment in result.stderr
     assert mirror.asked == []
 
@@ -89,7 +89,7 @@ def test_fetch_that_fails_names_every_place(call_partrain: Call, mirror: Mirror,
         ("mnits", "did you mean mnist?"),
         ("xyz", "the data sets are mnist, fashion-mnist"),
         ("../mnist", "no such data set"),
-        ("synthetic-digits", "has no files, the program draws it"),
+        ("synthetic-digits", "has no files, partrain generates it"),
     ],
 )
 def test_name_that_is_none_is_refused(call_partrain: Call, command: str, name: str, fragment: str) -> None:

@@ -1,4 +1,4 @@
-"""A data set of any source as NumPy arrays: one .npz file, or a folder of .npy files that can be mapped."""
+"""Writes any data set as NumPy arrays: one .npz file, or a directory of .npy files that can be memory-mapped."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION
-from partrain.data.dataset import Dataset, chunks
+from partrain.data.dataset import Dataset
+from partrain.data.mapped_arrays import chunks
 from partrain.errors import ConfigError, ResourceError
 from partrain.system.durable_files import sync_folder
 
 
-def pack(dataset: Dataset, to: Path) -> Path:
-    """Write a data set as arrays, which `data.name: arrays` takes; they train to the same bits.
+def export_arrays(dataset: Dataset, to: Path) -> Path:
+    """Write a data set as arrays for `data.name: arrays`; training on them is bit for bit the same.
 
     Parameters
     ----------
     dataset : what to write, with the splits "train", "validation" and "test".
-    to : a file that ends in .npz and is replaced if it is there, or a folder that is not there, or empty.
+    to : an .npz file, which is replaced if it exists, or a new or empty directory.
 
     Returns
     -------
-    What was written.
+    The path `to`.
 
     Raises
     ------
     ConfigError
-        The folder holds something.
+        The directory is not empty.
     ResourceError
-        It cannot be written.
+        The arrays cannot be written.
     """
     arrays = _arrays(dataset)
     is_file = to.suffix == ".npz"
     if not is_file and (to.is_file() or (to.is_dir() and any(to.iterdir()))):
-        raise ConfigError(f"{to}: is there already. Give a folder that is new or empty, or a file that ends in .npz.")
+        raise ConfigError(f"{to}: exists already. Give a new or empty directory, or a file that ends in .npz.")
     try:
         to.absolute().parent.mkdir(parents=True, exist_ok=True)
-        (_write_file if is_file else _write_folder)(arrays, to.absolute())
+        (_write_file if is_file else _write_directory)(arrays, to.absolute())
         sync_folder(to.absolute().parent)
     except OSError as error:
         raise ResourceError(f"{to}: cannot be written: {error.strerror or error}") from None
@@ -52,7 +53,7 @@ def pack(dataset: Dataset, to: Path) -> Path:
 
 
 def _arrays(dataset: Dataset) -> dict[str, tuple[NDArray[Any], ...]]:
-    """Return the arrays by the names that `load_arrays` knows; each in parts, for validation follows training."""
+    """Return the arrays under the names that `load_arrays` expects, each as one or two parts."""
     train, validation, test = dataset.train, dataset.validation, dataset.test
     return {
         "train_images": (train.images, validation.images),
@@ -68,7 +69,7 @@ def _write_file(arrays: Mapping[str, Sequence[NDArray[Any]]], to: Path) -> None:
     temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            # Not numpy.savez, which stamps the time, so that equal arrays would be different files.
+            # Not numpy.savez, which writes the time: equal arrays would give different files.
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 for name, parts in arrays.items():
                     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
@@ -81,7 +82,7 @@ def _write_file(arrays: Mapping[str, Sequence[NDArray[Any]]], to: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_folder(arrays: Mapping[str, Sequence[NDArray[Any]]], to: Path) -> None:
+def _write_directory(arrays: Mapping[str, Sequence[NDArray[Any]]], to: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=".tmp", dir=to.parent))
     try:
         temporary.chmod(0o777 & ~_umask())
@@ -91,13 +92,13 @@ def _write_folder(arrays: Mapping[str, Sequence[NDArray[Any]]], to: Path) -> Non
                     file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        os.rename(temporary, to)  # over an empty folder, too
+        os.rename(temporary, to)  # replaces an empty directory, too
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _npy(parts: Sequence[NDArray[Any]]) -> Iterator[Any]:
-    """Yield the content of the .npy file of an array, piece by piece; the array is given as consecutive parts."""
+    """Yield the content of the .npy file of an array that consists of consecutive parts."""
     shape = parts[0].shape
     if len(parts) > 1:
         shape = (sum(map(len, parts)), *shape[1:])
@@ -111,7 +112,7 @@ def _npy(parts: Sequence[NDArray[Any]]) -> Iterator[Any]:
 
 
 class _Parts:
-    """A file that keeps what is written."""
+    """A file that collects what is written."""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []

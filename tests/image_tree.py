@@ -1,4 +1,4 @@
-"""A folder of pictures as users have them: several formats and modes, names in any script, some files broken."""
+"""Writes a directory of images like users have: several formats and modes, names in any script, some files broken."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 from partrain.data.synthetic_digits import draw_digits
 
 CLASS_NAMES = ("null 0", "uno", "δύο", "три", "四", "five", "ستة", "सात", "acht", "nueve ñ")
-BROKEN = (b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
+BROKEN = (b"", b"not an image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
 
 
-def write_pictures(folder: Path, num_pictures: int, *, num_broken: int = 0, seed: int = 0) -> Path:
-    """Write digits into a folder for each class: PNG, JPEG, BMP and WebP; coloured, grey, with alpha, with a palette.
+def write_images(folder: Path, num_images: int, *, num_broken: int = 0, seed: int = 0) -> Path:
+    """Write digits into a subdirectory per class: PNG, JPEG, BMP and WebP; colour, grey, with alpha, with a palette.
 
     Parameters
     ----------
-    num_pictures : how many good ones.
-    num_broken : how many more that cannot be decoded.
+    num_images : the number of images that can be decoded.
+    num_broken : the number of further images that cannot be decoded.
     """
-    images, labels = draw_digits(0, num_pictures, seed=seed, split="train")
+    images, labels = draw_digits(0, num_images, seed=seed, split="train")
     for name in CLASS_NAMES:
         (folder / name).mkdir(parents=True)
     for index, (image, label) in enumerate(zip(images[:, 0], labels.tolist(), strict=True)):
-        picture, ending = _as_file(image, index)
-        picture.save(folder / CLASS_NAMES[label] / f"{index} {'ß é'[index % 3]}.{ending}")
+        file, ending = _as_file(image, index)
+        file.save(folder / CLASS_NAMES[label] / f"{index} {'ß é'[index % 3]}.{ending}")
     for index in range(num_broken):
         (folder / CLASS_NAMES[index % 10] / f"broken {index}.png").write_bytes(BROKEN[index % len(BROKEN)])
-    (folder / CLASS_NAMES[0] / "notes.txt").write_text("no picture")
-    (folder / CLASS_NAMES[0] / ".hidden.png").write_text("no picture")
+    (folder / CLASS_NAMES[0] / "notes.txt").write_text("no image")
+    (folder / CLASS_NAMES[0] / ".hidden.png").write_text("no image")
     return folder
 
 

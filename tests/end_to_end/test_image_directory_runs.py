@@ -1,4 +1,4 @@
-"""A folder of 5,000 pictures in ten classes, as a user brings it, from training to prediction."""
+"""A directory of 5,000 images in ten classes, from training to prediction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import partrain
-from tests.picture_tree import CLASS_NAMES, write_pictures
+from tests.image_tree import CLASS_NAMES, write_images
 from tests.program import Result
 
 Call = Callable[..., Result]
@@ -37,7 +37,7 @@ CONFIG: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
-    write_pictures(folder / "pictures", 5000, num_broken=7)
+    write_images(folder / "pictures", 5000, num_broken=7)
     (folder / "pictures.yaml").write_text(yaml.safe_dump(CONFIG))
     return folder
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("partrain.data.packed_folder.cache_home", lambda: folder / "cache")
+    monkeypatch.setattr("partrain.data.image_directory_cache.cache_home", lambda: folder / "cache")
 
 
 def train(call_partrain: Call, run: str, *arguments: object) -> str:
@@ -118,10 +118,10 @@ def test_own_pictures_train_evaluate_and_predict_by_the_names_of_their_classes(
     ("setting", "message"),
     [
         ("data.path=nowhere", "nowhere: cannot be read: No such file or directory"),
-        ("data.path=pictures.yaml", "is a file, expected a folder"),
-        ("data.path=pictures/uno", "holds no folders"),
-        ("data.on_broken=error", "7 pictures cannot be used"),
-        ("data.size=null", "data.size must give the size that pictures are resized to"),
+        ("data.path=pictures.yaml", "is a file, expected a directory"),
+        ("data.path=pictures/uno", "contains no subdirectories"),
+        ("data.on_broken=error", "7 images cannot be used"),
+        ("data.size=null", "data.size must give the size that images are resized to"),
         ("data.size=[0, 3]", "data.size"),
         ("data.channels=2", "data.channels"),
         ("data.on_broken=ignore", "data.on_broken"),

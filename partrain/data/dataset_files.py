@@ -1,4 +1,4 @@
-"""The files of a named data set, fetched and verified ahead of the training that needs them."""
+"""Fetches and verifies the files of a named data set, for `partrain data fetch` and `partrain data verify`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from partrain.errors import ConfigError, DataError, did_you_mean
 
 @dataclass(frozen=True)
 class ArchiveFile:
-    """An archive that is right."""
+    """A verified archive."""
 
     path: Path
     num_bytes: int
@@ -24,13 +24,13 @@ class ArchiveFile:
 
 @dataclass(frozen=True, eq=False)
 class FileReport:
-    """What was found of a file: its content if it is right, else what is wrong with it.
+    """The result of verifying a file.
 
     Attributes
     ----------
-    name : the file's, or the path of one that is wrong.
-    content : path, size and digest.
-    problem : what is wrong; None of a file that is right or missing.
+    name : of the file; the path of a wrong file.
+    content : path, size and digest of a right file; None if the file is wrong or missing.
+    problem : what is wrong; None if the file is right or missing.
     """
 
     name: str
@@ -38,7 +38,7 @@ class FileReport:
     problem: str | None = None
 
     def row(self) -> tuple[str, str, str, str]:
-        """Return status, size, digest (see `describe`), and path (or name, where it is missing)."""
+        """Return status, size, digest (see `describe`), and path; the name of a missing file."""
         if self.content is None:
             return "missing" if self.problem is None else "wrong", "", "", self.name
         digest = self.content.sha256 if isinstance(self.content, IdxFile) else self.content.md5
@@ -46,18 +46,18 @@ class FileReport:
 
 
 def fetch(name: str, say: Callable[[str], None]) -> list[FileReport]:
-    """Fetch those files of a data set that are not on this machine, and verify all.
+    """Fetch the files of a data set that are not on this machine, and verify all of them.
 
     Raises
     ------
     ConfigError
         No data set has this name.
     DataError
-        A file cannot be had, or is not the right one.
+        A file cannot be fetched, or is not the right one.
 
     Side effects
     ------------
-    Writes into the folder of the data set.
+    Writes into the directory of the data set.
     """
     _require_name(name)
     if name == cifar10.NAME:
@@ -68,7 +68,7 @@ def fetch(name: str, say: Callable[[str], None]) -> list[FileReport]:
 
 
 def verify(name: str) -> list[FileReport]:
-    """Read the files of a data set that are on this machine, and compare them with their digests; fetch nothing.
+    """Compare the files of a data set that are on this machine with their digests; fetch nothing.
 
     Raises
     ------
@@ -100,27 +100,27 @@ def _verify_archive() -> FileReport:
     return FileReport(cifar10.FILE_NAME, ArchiveFile(path, cifar10.NUM_BYTES, cifar10.MD5))
 
 
-def require_all_right(name: str, reports: Sequence[FileReport]) -> None:
-    """Check that there is no file that is missing or wrong.
+def require_valid(name: str, reports: Sequence[FileReport]) -> None:
+    """Check that no file is missing or wrong.
 
     Raises
     ------
     DataError
-        There is; says of each what is wrong, and where the missing ones belong.
+        A file is; the message says what is wrong with each, and where missing files belong.
     """
     problems = [report.problem for report in reports if report.problem is not None]
     missing = [report.name for report in reports if report.content is None and report.problem is None]
     if missing:
-        places = [f"holds no {cifar10.archive_path()}"] if name == cifar10.NAME else find_files(name)[1]
-        problems.append(f"{name}: {'; '.join(places)}. Fetch what is missing: partrain data fetch {name}")
+        places = [f"{cifar10.archive_path()}: no such file"] if name == cifar10.NAME else find_files(name)[1]
+        problems.append(f"{name}: {'; '.join(places)}. Fetch the missing files: partrain data fetch {name}")
     if problems:
         raise DataError("\n  ".join(problems))
 
 
 def describe(reports: Sequence[FileReport]) -> str:
-    """Return a table of files: status, bytes and SHA-256 of the uncompressed content, path.
+    """Return a table of the files: status, bytes and SHA-256 of the uncompressed content, and path.
 
-    Of an archive they are its own bytes and its MD5, where its publisher gives no SHA-256.
+    For an archive without a published SHA-256: its own size, and its MD5.
     """
     is_archive = any(report.name.endswith(cifar10.FILE_NAME) for report in reports)
     digest = "md5 (no sha256 is published)" if is_archive else "sha256 of the content"
@@ -130,17 +130,17 @@ def describe(reports: Sequence[FileReport]) -> str:
 
 
 def _require_name(name: str) -> None:
-    """Check that `name` is a data set whose files can be fetched.
+    """Check that `name` is a data set with files.
 
     Raises
     ------
     ConfigError
-        It is not; names those that are.
+        It is not; the message names those that are.
     """
     if name in NAMED:
         return
     known = ", ".join(NAMED)
     if name == "synthetic-digits":
-        raise ConfigError(f"{name}: has no files, the program draws it; the data sets with files are {known}")
+        raise ConfigError(f"{name}: has no files, partrain generates it; the data sets with files are {known}")
     hint = did_you_mean(name, NAMED) or f"; the data sets are {known}"
     raise ConfigError(f"{name!r}: there is no such data set{hint}")

@@ -1,0 +1,269 @@
+"""Lists a directory of images with one subdirectory per class, and assigns each image to a split.
+
+The classes are subdirectories of the directory itself, or of its subdirectories `train`, `validation` and `test`. A
+split that has no directory is taken out of `train` (or out of all images) by a hash of each image's name, so that an
+added image moves no other one. Names are compared in Unicode's form NFC, because systems differ in how they store
+accents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from partrain.data.file_access import unreadable
+from partrain.data.image_decoding import SUFFIXES
+from partrain.data.split_name import SplitName
+from partrain.errors import DataError
+from partrain.system.terminal_text import printable
+
+# The names that the directory of a split may have.
+_DIRECTORY_NAMES = {
+    "train": SplitName.TRAIN,
+    "training": SplitName.TRAIN,
+    "validation": SplitName.VALIDATION,
+    "valid": SplitName.VALIDATION,
+    "val": SplitName.VALIDATION,
+    "test": SplitName.TEST,
+    "testing": SplitName.TEST,
+}
+# A split without a directory gets the images of `train` whose hash lies in its part of [0, 1).
+_HASH_RANGES = {SplitName.TEST: (0.0, 0.1), SplitName.VALIDATION: (0.1, 0.2)}
+# A message names this many items of a longer list.
+MAX_LISTED = 5
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file in a directory of images.
+
+    Attributes
+    ----------
+    path : the file.
+    name : its class and its path within the class, e.g. "cat/on a roof.png", in NFC.
+    class_name : its class.
+    num_bytes, mtime_ns : size and time of the last change; they reveal that a file was changed.
+    """
+
+    path: Path
+    name: str
+    class_name: str
+    num_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class ImageDirectory:
+    """The classes and images of a directory.
+
+    Attributes
+    ----------
+    root : the directory, with symbolic links resolved.
+    class_names : sorted by code points.
+    splits : the images of each split, sorted by class and name.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    splits: dict[SplitName, list[ImageFile]]
+
+    @property
+    def size(self) -> int:
+        """The number of images."""
+        return sum(map(len, self.splits.values()))
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 in hex over the split, name, size and modification time of each image."""
+        digest = hashlib.sha256()
+        for split, images in self.splits.items():
+            for image in images:
+                line = f"{split}\0{image.name}\0{image.num_bytes}\0{image.mtime_ns}\n"
+                digest.update(line.encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+
+def list_images(path: str | Path) -> ImageDirectory:
+    """Find the images in a directory without opening them.
+
+    An image is a file named `.png`, `.jpg`, `.jpeg`, `.bmp` or `.webp`, at any depth below the directory of its class.
+    Hidden files and directories are ignored.
+
+    Raises
+    ------
+    DataError
+        The directory does not exist or cannot be read; a symbolic link leads out of it; there are fewer than two
+        classes, or a class, the training split or the test split is empty.
+    """
+    root = Path(os.path.expanduser(path))
+    if root.exists() and not root.is_dir():
+        raise DataError(f"{root}: is a file, expected a directory with one subdirectory of images per class.")
+    layout = _layout(_subdirectories(root))
+    found = {
+        split: [image for directory in directories for image in _images_in(directory, root.resolve())]
+        for split, directories in layout.items()
+    }
+    hashed = [split for split in (SplitName.VALIDATION, SplitName.TEST) if split not in layout]
+    for split in hashed:
+        found[split] = [image for image in found[SplitName.TRAIN] if _hash_selects(image.name, split)]
+    taken = {image.path for split in hashed for image in found[split]}
+    found[SplitName.TRAIN] = [image for image in found[SplitName.TRAIN] if image.path not in taken]
+    splits = {split: sorted(found[split], key=_sort_key) for split in SplitName}
+    class_names = tuple(sorted({_name_as_text(directory) for directory in _class_directories(layout)}))
+    _require_enough(root, class_names, splits, hashed)
+    return ImageDirectory(root.resolve(), class_names, splits)
+
+
+def hash_of_name(name: str) -> float:
+    """Return a number in [0, 1) that depends on the name alone: the first 8 bytes of its SHA-256, over 2^64."""
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def split_by_name(name: str) -> SplitName:
+    """Return the split that the hash of a name selects: about 10 % test, 10 % validation, the rest train."""
+    return next((split for split in _HASH_RANGES if _hash_selects(name, split)), SplitName.TRAIN)
+
+
+def _hash_selects(name: str, split: SplitName) -> bool:
+    low, high = _HASH_RANGES[split]
+    return low <= hash_of_name(name) < high
+
+
+def _sort_key(image: ImageFile) -> tuple[str, str, bytes]:
+    # The path decides between two names that are equal in NFC.
+    return image.class_name, image.name, os.fsencode(image.path)
+
+
+def _layout(directories: list[Path]) -> dict[SplitName, list[Path]]:
+    """Return, for each split that has directories, those whose subdirectories are its classes.
+
+    Unless all directories are named like splits, "train" among them, they are classes: then "train" gets their parent.
+    """
+    by_split: dict[SplitName, list[Path]] = {}
+    for directory in directories:
+        split = _DIRECTORY_NAMES.get(directory.name.lower())
+        if split is None:
+            return {SplitName.TRAIN: [directory.parent]}
+        by_split.setdefault(split, []).append(directory)
+    if SplitName.TRAIN in by_split:
+        return by_split
+    return {SplitName.TRAIN: [directories[0].parent] if directories else []}
+
+
+def _class_directories(layout: dict[SplitName, list[Path]]) -> Iterator[Path]:
+    for directories in layout.values():
+        for directory in directories:
+            yield from _subdirectories(directory)
+
+
+def _images_in(directory: Path, root: Path) -> Iterator[ImageFile]:
+    """Yield the images in a directory whose subdirectories are classes."""
+    for class_directory in _subdirectories(directory):
+        class_name = _name_as_text(class_directory)
+        for path, status in _walk(class_directory, root):
+            relative = unicodedata.normalize("NFC", path.relative_to(class_directory).as_posix())
+            yield ImageFile(path, f"{class_name}/{relative}", class_name, status.st_size, status.st_mtime_ns)
+
+
+def _walk(directory: Path, root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the image files at any depth below a directory."""
+    for entry in _entries(directory):
+        path = Path(entry.path)
+        is_image = path.suffix.lower() in SUFFIXES
+        if entry.is_symlink() and (is_image or entry.is_dir()):
+            _require_inside(path, root)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(path, root)
+        elif is_image:
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise unreadable(path, error) from None
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"{printable(str(path))}: is named like an image, but is not a file. Remove it.")
+            yield path, status
+
+
+def _require_inside(path: Path, root: Path) -> None:
+    """Check that a symbolic link leads to a file in the directory of images."""
+    target = Path(os.path.realpath(path))
+    if not target.is_relative_to(root):
+        raise DataError(
+            f"{printable(str(path))}: is a symbolic link out of {root}, to {printable(str(target))}. Such links are "
+            "not followed: put the file itself there."
+        )
+    if not target.exists():
+        raise DataError(f"{printable(str(path))}: is a symbolic link to nothing. Remove it.")
+    if target.is_dir():
+        raise DataError(
+            f"{printable(str(path))}: is a symbolic link to a directory, whose images would count twice. Remove it, "
+            "or replace it by a directory."
+        )
+
+
+def _subdirectories(directory: Path) -> list[Path]:
+    """Return the subdirectories, sorted. A symbolic link to a directory is an error."""
+    found = []
+    for entry in _entries(directory):
+        if entry.is_symlink() and entry.is_dir():
+            _require_inside(Path(entry.path), directory.resolve())
+        if entry.is_dir():
+            found.append(Path(entry.path))
+    return sorted(found)
+
+
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except (OSError, ValueError) as error:
+        raise unreadable(directory, error) from None
+
+
+def _name_as_text(directory: Path) -> str:
+    """Return a directory's name in NFC.
+
+    Raises
+    ------
+    DataError
+        The name is not UTF-8, and could not be written into a run.
+    """
+    try:
+        directory.name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{printable(str(directory))}: its name is not UTF-8. Rename the directory.") from None
+    return unicodedata.normalize("NFC", directory.name)
+
+
+def _require_enough(
+    root: Path, class_names: tuple[str, ...], splits: dict[SplitName, list[ImageFile]], hashed: list[SplitName]
+) -> None:
+    if not class_names:
+        raise DataError(
+            f"{root}: contains no subdirectories. Put the images of each class into a subdirectory named after it."
+        )
+    if len(class_names) == 1:
+        raise DataError(
+            f"{root}: contains one class, {printable(class_names[0])}; a classifier needs two or more. Give the "
+            "directory that contains the directories of the classes."
+        )
+    present = {image.class_name for images in splits.values() for image in images}
+    empty = [printable(name) for name in class_names if name not in present]
+    if empty:
+        more = f" and {len(empty) - MAX_LISTED} more" if len(empty) > MAX_LISTED else ""
+        raise DataError(
+            f"{root}: there are no images ({', '.join(SUFFIXES)}) of {', '.join(empty[:MAX_LISTED])}{more}. Add some, "
+            "or remove the directory."
+        )
+    for split in (SplitName.TRAIN, SplitName.TEST):
+        if not splits[split]:
+            how = " (about a tenth of the images, chosen by a hash of their names)" if split in hashed else ""
+            raise DataError(
+                f"{root}: there is no {split} image{how}. Add images, or divide them into directories train, "
+                "validation and test yourself."
+            )

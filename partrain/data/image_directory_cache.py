@@ -1,0 +1,290 @@
+"""Loads a directory of images as arrays: decodes it once, and caches the arrays as memory-mapped files.
+
+The key of a cached pack is a digest of the names, sizes and times of all images, their target size and channels, and
+the version of the decoder. A pack appears in the cache atomically, and its digest is verified at each use.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from tqdm import tqdm
+
+from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION, load_arrays
+from partrain.data.dataset import Dataset
+from partrain.data.image_decoding import decode_image, pillow_warnings_ignored, require_pillow
+from partrain.data.image_directory import MAX_LISTED, ImageDirectory, ImageFile, list_images
+from partrain.data.npy_writer import NpyWriter
+from partrain.data.split_name import SplitName
+from partrain.errors import DataError, ResourceError
+from partrain.system.cache_directories import cache_home
+from partrain.system.terminal_text import printable
+
+# Version of the decoding and of the files of a pack. Another version recreates all packs.
+PACK_FORMAT = 1
+# Images queued per decoding thread.
+QUEUED_PER_DECODER = 16
+# Time between two lines of progress.
+PROGRESS_SECONDS = 5.0
+
+_DIRECTORY = "packed"
+_INDEX = "pack.json"
+
+
+class _Index(BaseModel):
+    """The content of the file beside the arrays of a pack."""
+
+    model_config = ConfigDict(strict=True)
+    format: Literal[1]
+    digest: str
+    broken: dict[str, str]  # name of each image that was left out -> what is wrong with it
+
+
+def load_image_directory(
+    path: str | Path,
+    size: tuple[int, int],
+    channels: int,
+    on_broken: str,
+    *,
+    num_decoders: int,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> Dataset:
+    """Load a directory of images as the data set "folder"; decode the images unless they are in the cache.
+
+    Parameters
+    ----------
+    path : see `list_images`.
+    size : rows and columns to which each image is resized.
+    channels : 1 (grey) or 3 (colour).
+    on_broken : "error", or "skip" to leave out images that cannot be decoded.
+    num_decoders : the number of threads that decode.
+    say : called with a line before anything that takes time.
+    warn : called with the images that are left out, and if a cached pack was damaged.
+
+    Raises
+    ------
+    DataError
+        The directory (see `list_images`) or one of its images cannot be used.
+    MissingPackage
+        Pillow is not installed.
+    ResourceError
+        The cache cannot be written.
+
+    Side effects
+    ------------
+    Writes into the directory `packed` of `cache_home()`, and holds a lock there meanwhile.
+    """
+    decoder = require_pillow(f"{path}: a directory of images")
+    directory = list_images(path)
+    shape = (channels, *size)
+    identity = (PACK_FORMAT, decoder, shape, directory.class_names, directory.fingerprint())
+    place = cache_home() / _DIRECTORY / hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        dataset = _open_pack(place, warn)
+        if dataset is None:
+            with _locked(place, say):
+                # Another process may have packed the images meanwhile.
+                dataset = _open_pack(place, warn)
+                if dataset is None:
+                    _pack(directory, shape, place, num_decoders, say)
+                    dataset = _open_pack(place, warn)
+    except OSError as error:
+        raise ResourceError(
+            f"{place.parent}: the decoded images cannot be written there: {error.strerror}. Free some disk space, or "
+            "choose another cache directory with XDG_CACHE_HOME."
+        ) from None
+    assert dataset is not None
+    pack, broken = dataset
+    _report_broken(directory.root, broken, on_broken, warn)
+    skipped = tuple(printable(name) for name in broken)
+    return pack.renamed("folder", str(directory.root), skipped)
+
+
+def _report_broken(root: Path, broken: dict[str, str], on_broken: str, warn: Callable[[str], None]) -> None:
+    """Report the images that cannot be decoded.
+
+    Raises
+    ------
+    DataError
+        There are some, and `on_broken` is "error".
+    """
+    if not broken:
+        return
+    count = "1 image" if len(broken) == 1 else f"{len(broken):,} images"
+    lines = _list_broken(broken)
+    if on_broken == "error":
+        head = f"{root}: {count} cannot be used. Replace them, or set `data.on_broken: skip` to leave them out:"
+        raise DataError("\n  ".join([head, *lines]))
+    warn("\n  ".join([f"{root}: left out {count} that cannot be used:", *lines]))
+
+
+def _list_broken(broken: dict[str, str]) -> list[str]:
+    lines = [printable(f"{name}: {problem}") for name, problem in list(broken.items())[:MAX_LISTED]]
+    return [*lines, f"and {len(broken) - MAX_LISTED:,} more"] if len(broken) > MAX_LISTED else lines
+
+
+def _open_pack(place: Path, warn: Callable[[str], None]) -> tuple[Dataset, dict[str, str]] | None:
+    """Return the data set of a pack and its broken images; None if there is no pack, or a damaged one."""
+    try:
+        index = _Index.model_validate_json((place / _INDEX).read_bytes())
+        dataset = load_arrays(place)
+        if dataset.digest != index.digest:
+            raise ValueError("its content has another digest")
+    except FileNotFoundError:
+        return None
+    except (DataError, ValueError, pydantic.ValidationError) as error:
+        warn(f"{place}: the cached arrays of the images are damaged ({error}); decoding the images again")
+        shutil.rmtree(place, ignore_errors=True)
+        return None
+    return dataset, index.broken
+
+
+@contextlib.contextmanager
+def _locked(place: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Prevent other processes from packing the same images at the same time."""
+    with open(f"{place}.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process is decoding the same images; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _pack(
+    directory: ImageDirectory, shape: tuple[int, ...], place: Path, num_decoders: int, say: Callable[[str], None]
+) -> None:
+    """Decode the images into arrays at `place`."""
+    say(f"decoding {directory.size:,} images of {directory.root}, the first time only")
+    for left in place.parent.glob(f"{place.name}.*.part"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".part", dir=place.parent))
+    try:
+        with (
+            _Progress(directory.size, say) as progress,
+            pillow_warnings_ignored(),
+            ThreadPoolExecutor(num_decoders) as decoders,
+        ):
+
+            def decode(images: Sequence[ImageFile]) -> Iterator[tuple[ImageFile, NDArray[np.uint8] | str]]:
+                for result in _decode(images, shape, decoders, QUEUED_PER_DECODER * num_decoders):
+                    yield result
+                    progress.step()
+
+            try:
+                broken = _write_arrays(temporary, directory, shape, decode)
+            except BaseException:
+                decoders.shutdown(wait=True, cancel_futures=True)
+                raise
+        _require_examples(directory, temporary, broken)
+        index = {"format": PACK_FORMAT, "digest": load_arrays(temporary).digest, "broken": broken}
+        (temporary / _INDEX).write_text(json.dumps(index))
+        os.rename(temporary, place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_arrays(
+    pack: Path,
+    directory: ImageDirectory,
+    shape: tuple[int, ...],
+    decode: Callable[[Sequence[ImageFile]], Iterator[tuple[ImageFile, NDArray[np.uint8] | str]]],
+) -> dict[str, str]:
+    """Write the arrays that `load_arrays` loads; return what is wrong with each broken image, by its name."""
+    broken: dict[str, str] = {}
+    labels_of = {name: label for label, name in enumerate(directory.class_names)}
+    for source, splits in (
+        (SplitName.TRAIN, (SplitName.TRAIN, SplitName.VALIDATION)),
+        (SplitName.TEST, (SplitName.TEST,)),
+    ):
+        labels: list[int] = []
+        with NpyWriter(pack / f"{source}_images.npy", shape, np.uint8) as images:
+            for split in splits:
+                first = len(labels)
+                for image, decoded in decode(directory.splits[split]):
+                    if isinstance(decoded, str):
+                        broken[image.name] = decoded.removeprefix(f"{image.path}: ")
+                    else:
+                        images.append(decoded[np.newaxis])
+                        labels.append(labels_of[image.class_name])
+                if split == SplitName.VALIDATION:
+                    np.save(pack / f"{NUM_VALIDATION}.npy", np.int64(len(labels) - first))
+        np.save(pack / f"{source}_labels.npy", np.array(labels, np.int64))
+    np.save(pack / f"{CLASS_NAMES}.npy", np.array(directory.class_names))
+    return broken
+
+
+def _require_examples(directory: ImageDirectory, pack: Path, broken: dict[str, str]) -> None:
+    """Check that training and test examples remain without the broken images.
+
+    Raises
+    ------
+    DataError
+        There are none.
+    """
+    for source in (SplitName.TRAIN, SplitName.TEST):
+        if not len(np.load(pack / f"{source}_labels.npy", mmap_mode="r")):
+            head = f"{directory.root}: none of the {source} images can be used:"
+            raise DataError("\n  ".join([head, *_list_broken(broken)]))
+
+
+def _decode(
+    images: Sequence[ImageFile], shape: tuple[int, ...], decoders: ThreadPoolExecutor, num_queued: int
+) -> Iterator[tuple[ImageFile, NDArray[np.uint8] | str]]:
+    """Yield each image, in order, with its array, or with a description of what is wrong with it."""
+
+    def attempt(image: ImageFile) -> NDArray[np.uint8] | str:
+        try:
+            return decode_image(image.path, shape)
+        except (DataError, ResourceError) as error:
+            return str(error)
+
+    queue: collections.deque[tuple[ImageFile, Future[Any]]] = collections.deque()
+    for image in images:
+        queue.append((image, decoders.submit(attempt, image)))
+        if len(queue) > num_queued:
+            earliest, future = queue.popleft()
+            yield earliest, future.result()
+    for earliest, future in queue:
+        yield earliest, future.result()
+
+
+class _Progress:
+    """Shows progress: a bar on a terminal, otherwise a line every few seconds."""
+
+    def __init__(self, num_images: int, say: Callable[[str], None]) -> None:
+        self._say, self._said_at = say, time.monotonic()
+        self._bar: tqdm[Any] = tqdm(total=num_images, desc="decoding", unit=" images", leave=False, disable=None)
+        self._num_done, self._num_images = 0, num_images
+
+    def step(self) -> None:
+        """Count one more image as done."""
+        self._num_done += 1
+        self._bar.update()
+        if self._bar.disable and time.monotonic() > self._said_at + PROGRESS_SECONDS:
+            self._said_at = time.monotonic()
+            self._say(f"{self._num_done:,} of {self._num_images:,} images")
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *ending: object) -> None:
+        self._bar.close()

@@ -1,0 +1,81 @@
+"""Caches what was measured over large files (digest, mean, standard deviation) until the files change."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from partrain.data.file_fingerprint import FileFingerprint
+from partrain.system.cache_directories import cache_home
+
+
+class MeasurementCache:
+    """Measurements of some files, kept in the cache under the fingerprints of the files.
+
+    Parameters
+    ----------
+    files : the fingerprints.
+    """
+
+    def __init__(self, files: Sequence[FileFingerprint]) -> None:
+        self.files = tuple(files)
+        key = hashlib.sha256(repr([vars(file) for file in self.files]).encode()).hexdigest()[:32]
+        self._path = cache_home() / "measured" / f"{key}.json"
+
+    def get(self, name: str, measure: Callable[[], Any]) -> Any:
+        """Return the measurement `name`; call `measure` if it is not in the cache.
+
+        Parameters
+        ----------
+        name : the key of the measurement.
+        measure : returns a value that JSON can represent.
+
+        Raises
+        ------
+        DataError
+            A file was changed while it was measured; or what `measure` raises.
+
+        Side effects
+        ------------
+        Writes into the directory `measured` of `cache_home()`. If that fails, the next start measures again.
+        """
+        known = self._read()
+        if name not in known:
+            measured = measure()
+            self.require_unchanged()
+            known[name] = measured
+            with contextlib.suppress(OSError):
+                self._write(self._read() | known)
+        return known[name]
+
+    def require_unchanged(self) -> None:
+        """Compare the files with their fingerprints.
+
+        Raises
+        ------
+        DataError
+            A file was changed.
+        """
+        for file in self.files:
+            file.require_unchanged()
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            known = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    def _write(self, known: dict[str, Any]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(f".{secrets.token_hex(4)}.part")
+        try:
+            temporary.write_text(json.dumps(known))
+            os.replace(temporary, self._path)
+        finally:
+            temporary.unlink(missing_ok=True)

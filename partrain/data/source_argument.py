@@ -1,0 +1,67 @@
+"""Interprets the argument NAME|PATH of `partrain data show` and `partrain data pack`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from partrain.config.reader import parse_config, read_config
+from partrain.config.schema.data import SOURCES_WITH_PATH, Data
+from partrain.data.arrays import FILE_NAMES as ARRAY_FILE_NAMES
+from partrain.data.idx import FILE_NAMES as IDX_FILE_NAMES
+from partrain.data.loading import NAMED
+from partrain.errors import ConfigError, did_you_mean
+
+SYNTHETIC = "synthetic-digits"
+# `Data` is part of a configuration, which needs a network.
+_ANY_NETWORK = ["flatten", {"dense": {"units": 1}}]
+
+
+def read_source(source: str, image_options: Mapping[str, Any]) -> tuple[Data, int]:
+    """Return the section `data` of a configuration that the argument stands for, and the seed.
+
+    Parameters
+    ----------
+    source : the name of a data set; an .npz file; a directory of .npy files, of IDX files, or of images; or a
+        configuration (.yaml), whose section `data` is used.
+    image_options : size, channels and on_broken for a directory of images; None if an option was not given.
+
+    Raises
+    ------
+    ConfigError
+        There is no such data set and no such file, or options for images were given for other data.
+    """
+    options = {key: value for key, value in image_options.items() if value is not None}
+    if source.endswith((".yaml", ".yml")) and not os.path.isdir(source):
+        config = read_config(source, [f"data.{key}={_yaml(value)}" for key, value in options.items()])
+        return config.data, config.seed
+    fields: dict[str, Any] = {"name": _kind_of(source), "when_unavailable": "error"}
+    if fields["name"] in SOURCES_WITH_PATH:
+        fields["path"] = source
+    if options and fields["name"] != "folder":
+        raise ConfigError(f"{source}: is {fields['name']}; --size, --channels and --on-broken are for images")
+    if fields["name"] == "folder" and "size" not in options:
+        raise ConfigError(f"{source}: is a directory of images; give the size to resize them to, e.g. --size 32,32")
+    config = parse_config({"data": fields | options, "network": _ANY_NETWORK}, source=source)
+    return config.data, config.seed
+
+
+def _kind_of(source: str) -> str:
+    """Return the `data.name` of the data set."""
+    if os.path.isdir(source):
+        there = set(os.listdir(source))
+        if there & set(ARRAY_FILE_NAMES):
+            return "arrays"
+        return "idx" if there & {f"{name}{end}" for name in IDX_FILE_NAMES for end in ("", ".gz")} else "folder"
+    if os.path.exists(source):
+        return "arrays"
+    known = (*NAMED, SYNTHETIC)
+    if source in known:
+        return source
+    hint = did_you_mean(source, known) or f"; the data sets are {', '.join(known)}"
+    raise ConfigError(f"{source!r}: there is no such data set, and no such file or directory{hint}")
+
+
+def _yaml(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple | list) else str(value)
