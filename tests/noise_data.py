@@ -31,7 +31,7 @@ def write_idx_folder(
 
 
 def noise_examples(num_examples: int, seed: int = 0, size: int = 28) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return images of noise, and labels of which each of the ten stands among the first ten."""
+    """Return images of noise, and labels; the first ten labels are 0 to 9."""
     rng = np.random.Generator(np.random.Philox(key=seed))
     images = rng.integers(0, 256, (num_examples, size, size), dtype=np.uint8)
     labels = rng.integers(0, 10, num_examples, dtype=np.uint8)

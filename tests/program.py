@@ -26,13 +26,13 @@ from tests.program_server import ForkedProgram, program_server
 
 ROOT = Path(__file__).parents[1]
 
-# How long a run of a few steps may take; a few seconds are expected.
+# A run of a few steps may take this long; it takes a few seconds.
 RUN_SECONDS = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a run of the program ended, and what it said."""
+    """The exit code of a program, and its output."""
 
     exit_code: int
     stdout: str
@@ -43,6 +43,15 @@ class Result:
         """The run's directory: the last line of stdout."""
         assert self.exit_code == 0, self.stderr
         return Path(self.stdout.splitlines()[-1])
+
+    @property
+    def refusal(self) -> str:
+        """The message of a command that refused to do something."""
+        assert self.exit_code == 2, self
+        assert "Traceback" not in self.stderr
+        assert self.stdout == ""
+        assert self.stderr.count("error: ") == 1
+        return self.stderr[self.stderr.index("error: ") :]
 
 
 class PartrainProcess:
@@ -102,16 +111,16 @@ class PartrainProcess:
 
     @property
     def stdout(self) -> str:
-        """What it wrote to stdout so far."""
+        """Its output so far."""
         return self._file("out").read_text()
 
     @property
     def stderr(self) -> str:
-        """What it wrote to stderr so far."""
+        """Its messages so far."""
         return self._file("err").read_text()
 
     def processes(self) -> list[ProcessEntry]:
-        """Return all of its processes, whoever is their parent by now."""
+        """Return all of its processes, also those whose parent has ended."""
         return [entry for entry in list_processes() if entry.session == self.popen.pid]
 
     def fork_servers(self) -> list[int]:
@@ -123,7 +132,7 @@ class PartrainProcess:
         return workers_of(self.popen.pid, self.processes())
 
     def wait_for(self, text: str) -> None:
-        """Wait until it has said `text` on stderr."""
+        """Wait until it has written `text` to stderr."""
 
         def said() -> bool:
             assert self.popen.poll() is None, f"it ended with {self.popen.returncode}:\n{self.stderr}"
@@ -132,7 +141,7 @@ class PartrainProcess:
         wait_until(said, f"{text!r} on stderr", RUN_SECONDS)
 
     def wait_for_training(self) -> Path:
-        """Wait until its run in the folder `runs` has logged a step; return the run's directory."""
+        """Wait until its run in `runs/` has logged a step; return the run's directory."""
 
         def logged() -> list[Path]:
             assert self.popen.poll() is None, f"it ended with {self.popen.returncode}:\n{self.stderr}"
@@ -149,7 +158,7 @@ class PartrainProcess:
             self.popen.send_signal(number)
 
     def wait(self, timeout: float = RUN_SECONDS) -> Result:
-        """Wait for its end; then nothing of it may be left. One that hangs shows where."""
+        """Wait for its end, and for that of all its processes. A program that hangs prints its tracebacks."""
         try:
             self.popen.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -168,7 +177,7 @@ class PartrainProcess:
 
 
 def call_without_numba(*arguments: object) -> int:
-    """Run the program in a process of its own, in this folder; return its exit code, if it has not imported Numba."""
+    """Run the program in an interpreter of its own; return its exit code; fail if it has imported Numba."""
     program = (
         "import sys; from partrain.interface.command_line import main; code = main(sys.argv[1:]); "
         "found = sorted(name for name in sys.modules if name.split('.')[0] in ('numba', 'llvmlite')); "

@@ -1,4 +1,4 @@
-"""Run directories as the program would have left them, without a training."""
+"""Directories of trained runs, written without training: with curves, for tests that compare runs."""
 
 from __future__ import annotations
 

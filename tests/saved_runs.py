@@ -1,4 +1,4 @@
-"""Runs as a training leaves them, written without training: for tests of what takes a run and computes nothing."""
+"""Directories of trained runs, written without training: with a checkpoint, for tests that read parameters."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SMALL_CONFIG: dict[str, Any] = {
 }
 
 
-# For runs that a test ends: it would go on for hours.
+# For runs that a test ends; they would take hours.
 ENDLESS = {
     "data.train_examples": 2000,
     "training.epochs": 100_000,
@@ -45,7 +45,7 @@ def write_small_config(folder: Path, changes: Mapping[str, Any] | None = None) -
         for parent in parents:
             section = section.setdefault(parent, {})
         section[last] = value
-    # Pictures take longer to draw than all the rest.
+    # Plots take longer than all the rest.
     mapping["logging"] = {"plots": False} | mapping.get("logging", {})
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(mapping))

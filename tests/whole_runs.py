@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from partrain.system import fault_injection
 from tests.program import PartrainProcess, Result
 from tests.small_run import write_small_config
 
-# Two epochs, 20 steps: evaluations and saves fall on steps of their own and together. What is random differs in each;
-# logged steps measure the gradients of single examples, the others do not. With this seed the evaluation of step 14 is
-# not the best so far, so that nothing is saved there.
+# Two epochs, 20 steps. Some evaluations and saves fall on the same step, others do not. Each epoch has other random
+# images; only logged steps measure the gradients of single examples. With this seed the evaluation of step 14 is not
+# the best so far, and nothing is saved there.
 CHANGES: dict[str, Any] = {
     "seed": 5,
     "training.epochs": 2,
@@ -35,6 +36,8 @@ CHANGES: dict[str, Any] = {
 }
 # Long enough to be disturbed: 400 steps.
 LONG: dict[str, Any] = {"training.epochs": 40, "checkpoints": {"every_steps": 45}}
+# Step 15 is done; the newest checkpoint is that of step 12.
+IN_MID_EPOCH = "coordinator: before a step|16"
 # Only times may differ.
 TIMES = ("time_s", "examples_per_s")
 
@@ -45,7 +48,7 @@ def write_config(folder: Path, more: dict[str, Any] | None = None) -> Path:
 
 
 def points_of(process: str) -> list[str]:
-    """Return the kill points of the coordinator, or of the worker, as the sources name them."""
+    """Return the kill points of the coordinator, or of the worker, in the order of the sources."""
     sources = "".join(path.read_text() for path in sorted(Path(partrain.__file__).parent.rglob("*.py")))
     return re.findall(rf'kill_point\("({process}: [^"]+)"\)', sources)
 
@@ -54,6 +57,13 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON object."""
     content: dict[str, Any] = json.loads(path.read_text())
     return content
+
+
+def edit_json(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Change a JSON object in its file."""
+    content = read_json(path)
+    edit(content)
+    path.write_text(json.dumps(content))
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
@@ -105,7 +115,7 @@ class Runs:
         return self.call("resume", run, *arguments, kill_at=kill_at)
 
 
-# The program, which in the end writes how often it has passed each kill point.
+# The program; at its end it writes how often it passed each kill point.
 COUNT_PASSINGS = """
 import json, sys
 from collections import Counter

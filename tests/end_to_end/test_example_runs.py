@@ -1,4 +1,4 @@
-"""The example runs that come with the repository: whole, consistent, and of nobody's machine."""
+"""The example runs in the repository: complete, consistent, and without names of a machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES = pytest.mark.parametrize("name", ["example-mnist", "example-mnist-cons
 
 
 @EXAMPLES
-def test_example_run_has_its_parts_and_is_small(name: str) -> None:
+def test_example_run_is_complete_and_small(name: str) -> None:
     run = RUNS / name
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     (saved,) = (file for file in files if file.startswith("checkpoints/"))
@@ -32,7 +32,7 @@ def test_example_run_has_its_parts_and_is_small(name: str) -> None:
 
 
 @EXAMPLES
-def test_example_run_is_what_its_summary_says(name: str) -> None:
+def test_example_run_matches_its_summary(name: str) -> None:
     run = load_trained_run(RUNS / name, "last", pytest.fail)
     summary = json.loads((RUNS / name / "summary.json").read_text())
     evaluation = json.loads((RUNS / name / "evaluation-test.json").read_text())
@@ -58,7 +58,7 @@ def test_example_run_names_no_machine(name: str) -> None:
     assert json.loads((RUNS / name / "run.json").read_text())["host"] == "example"
 
 
-def test_example_run_predicts_a_drawn_digit(run_partrain: Callable[..., Result], tmp_path: Path) -> None:
+def test_example_run_predicts_an_image_file(run_partrain: Callable[..., Result], tmp_path: Path) -> None:
     picture = RUNS / "example-mnist" / "plots" / "filters.png"  # no digit, but a picture
     result = run_partrain("predict", str(RUNS / "example-mnist"), str(picture), "--json")
     assert result.exit_code == 0

@@ -1,4 +1,4 @@
-"""Workers, fork server and coordinator that are killed or stopped from outside: the same bits in the end."""
+"""Workers, fork server or coordinator are killed or stopped: the run ends with the same bits."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_coordinator_killed_while_workers_compute_is_resumed_with_others(
     assert outcome(run) == outcome(undisturbed)
 
 
-def test_worker_that_dies_again_and_again_ends_the_run_in_order(start_partrain: Start, tmp_path: Path) -> None:
+def test_worker_that_keeps_dying_ends_the_run_cleanly(start_partrain: Start, tmp_path: Path) -> None:
     config = write_config(tmp_path, {"workers": {"max_restarts": 3}})
     env = {"PARTRAIN_KILL_AT": "worker: before answering|5"}
     run = tmp_path / "run"
@@ -132,7 +132,7 @@ def test_worker_that_dies_again_and_again_ends_the_run_in_order(start_partrain: 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_workers_that_die_at_random_points_again_and_again_change_no_bit(
+def test_workers_that_keep_dying_at_random_points_change_no_bit(
     start_partrain: Start, tmp_path: Path, undisturbed_long: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
@@ -146,7 +146,7 @@ def test_workers_that_die_at_random_points_again_and_again_change_no_bit(
     assert outcome(run) == outcome(undisturbed_long)
 
 
-def test_worker_that_raises_twice_ends_the_run_in_order(
+def test_command_that_fails_twice_ends_the_run_cleanly(
     start_partrain: Start, tmp_path: Path, undisturbed: Path
 ) -> None:
     run = tmp_path / "run"
@@ -160,9 +160,7 @@ def test_worker_that_raises_twice_ends_the_run_in_order(
     assert outcome(run) == outcome(undisturbed)
 
 
-def test_clock_that_is_set_back_and_forward_has_no_effect(
-    start_partrain: Start, tmp_path: Path, undisturbed: Path
-) -> None:
+def test_changes_of_the_clock_have_no_effect(start_partrain: Start, tmp_path: Path, undisturbed: Path) -> None:
     run = tmp_path / "run"
     code = RESTLESS_CLOCK
     env = {"PARTRAIN_KILL_AT": "coordinator: before a step|16"}
@@ -181,7 +179,7 @@ def test_clock_that_is_set_back_and_forward_has_no_effect(
 
 @pytest.fixture
 def impatient(start_partrain: Start, tmp_path: Path, undisturbed_long: Path) -> PartrainProcess:
-    """A long run that trains, by a coordinator that waits for a second only.
+    """A long run in progress, whose coordinator gives a worker one second to answer.
 
     It has evaluated, too: for the first command of a kind it would wait for as long as for a worker that starts.
     """
@@ -212,7 +210,7 @@ def test_stopped_worker_does_not_outlive_its_coordinator(start_partrain: Start, 
 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["alone", "with its group"])
-def test_stopped_coordinator_kills_nobody_when_it_goes_on(
+def test_stopped_coordinator_kills_no_worker_when_it_continues(
     impatient: PartrainProcess, undisturbed_long: Path, tmp_path: Path, whole_group: bool
 ) -> None:
     impatient.send(signal.SIGSTOP, to_group=whole_group)

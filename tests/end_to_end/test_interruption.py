@@ -1,12 +1,12 @@
+"""A signal to a training run saves it and ends it."""
+
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,103 +15,13 @@ import numpy as np
 import pytest
 
 from partrain.store.checkpoint_directory import CheckpointDirectory
-from partrain.system.signals import SIGNALS, Interrupted, Interruption
+from partrain.system.signals import SIGNALS
 from partrain.training import training_run
 from tests.processes import wait_until
 from tests.program import PartrainProcess, Result
 from tests.small_run import ENDLESS
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
-
-
-def raise_signal(number: int) -> None:
-    signal.raise_signal(number)
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_signal_outside_of_training_ends_the_command(number: signal.Signals) -> None:
-    interruption = Interruption()
-    with pytest.raises(Interrupted) as raised, interruption.watching():
-        raise_signal(number)
-    assert raised.value.exit_code == EXIT_CODES[number]
-    assert str(raised.value).startswith(number.name)
-    assert interruption.received == number
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_signal_within_training_is_only_taken_note_of(number: signal.Signals) -> None:
-    interruption = Interruption()
-    with interruption.watching(), interruption.deferred():
-        assert interruption.received is None
-        raise_signal(number)
-        assert interruption.received == number
-
-
-def test_no_except_of_errors_catches_an_interruption() -> None:
-    interruption = Interruption()
-    with pytest.raises(Interrupted), interruption.watching(), contextlib.suppress(Exception):
-        raise_signal(signal.SIGTERM)
-
-
-def test_ignored_signal_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        interruption = Interruption()
-        with interruption.watching():
-            raise_signal(signal.SIGHUP)
-        assert interruption.received is None
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def test_handlers_are_put_back() -> None:
-    before = [signal.getsignal(number) for number in SIGNALS]
-
-    def watch() -> None:
-        with Interruption().watching():
-            assert not set(before) & {signal.getsignal(number) for number in SIGNALS}
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        watch()
-    assert [signal.getsignal(number) for number in SIGNALS] == before
-
-
-def test_other_threads_change_no_handler() -> None:
-    before = [signal.getsignal(number) for number in SIGNALS]
-    seen: list[object] = []
-
-    def watch() -> None:
-        with Interruption().watching():
-            seen.extend(signal.getsignal(number) for number in SIGNALS)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    thread.join()
-    assert seen == before
-
-
-@pytest.mark.parametrize("second", SIGNALS)
-def test_second_signal_ends_the_process_at_once(run_partrain: Callable[..., Result], second: signal.Signals) -> None:
-    program = f"""
-import os, signal
-from partrain.training import training_run
-from partrain.system.signals import Interruption
-interruption = Interruption()
-with interruption.watching(), interruption.deferred():
-    signal.raise_signal(signal.SIGINT)
-    print("still here", flush=True)
-    try:
-        signal.raise_signal({int(second)})
-    finally:
-        print("no longer here", flush=True)
-"""
-    result = run_partrain(code=program)
-    assert (result.exit_code, result.stdout, result.stderr) == (EXIT_CODES[second], "still here\n", "")
-
-
-# ---- whole runs
 
 
 def assert_saved(run: Path, status: str) -> None:
@@ -198,7 +108,7 @@ def test_signal_before_training_leaves_no_run(
 
 
 @pytest.mark.parametrize("place", ["first_record", "Coordinator", "RunDirectory.write_run_json"])
-def test_signal_between_the_making_of_the_run_and_its_training_leaves_no_run(
+def test_signal_between_creating_the_run_and_training_leaves_no_run(
     call_partrain: Callable[..., Result],
     small_config: Callable[..., Path],
     tmp_path: Path,
@@ -208,7 +118,7 @@ def test_signal_between_the_making_of_the_run_and_its_training_leaves_no_run(
     original = functools.reduce(getattr, place.split("."), training_run)
 
     def interrupted(*args: Any, **options: Any) -> Any:
-        raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         return original(*args, **options)
 
     monkeypatch.setattr(f"partrain.training.training_run.{place}", interrupted)
@@ -217,7 +127,7 @@ def test_signal_between_the_making_of_the_run_and_its_training_leaves_no_run(
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_signal_while_the_workers_are_being_ended_does_not_hang(
+def test_signal_while_workers_end_does_not_hang(
     start_partrain: Callable[..., PartrainProcess], small_config: Callable[..., Path]
 ) -> None:
     program = """

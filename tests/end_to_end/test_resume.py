@@ -1,13 +1,9 @@
-"""A run that was stopped or killed goes on to the bits of the run that never was; what may change, and what may not."""
+"""A resumed run has the bits of the uninterrupted run; some settings may change in between, others may not."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import os
 import random
-import re
 import shutil
 import signal
 import time
@@ -17,53 +13,22 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from partrain.errors import RunError
-from partrain.store.metrics_log import cut_back, read_metrics
 from partrain.store.run_directory import RunDirectory
-from partrain.system import durable_files
-from partrain.training.run_record import read_record
 from tests.noise_data import noise_examples, write_idx_folder
 from tests.processes import wait_until
 from tests.program import RUN_SECONDS, Result
-from tests.whole_runs import Runs, count_passings, outcome, points_of, read_json, rows_of, write_config
-
-IN_MID_EPOCH = "coordinator: before a step|16"  # step 15 is done; the newest checkpoint is that of step 12
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Runs:
-    return Runs(tmp_path)
-
-
-@pytest.fixture
-def killed(runs: Runs) -> Path:
-    """A run that was killed in the middle of its second epoch."""
-    return runs.train(kill_at=IN_MID_EPOCH)
-
-
-@pytest.fixture
-def completed(runs: Runs, undisturbed: Path) -> Path:
-    """A copy of the undisturbed run."""
-    shutil.copytree(undisturbed, runs.folder / "runs" / undisturbed.name)
-    return runs.folder / "runs" / undisturbed.name
-
-
-def edit_json(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    content = read_json(path)
-    edit(content)
-    path.write_text(json.dumps(content))
-
-
-def refusal(result: Result) -> str:
-    """Return the message of a command that refused to do something."""
-    assert result.exit_code == 2, result
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
-    return result.stderr[result.stderr.index("error: ") :]
-
+from tests.whole_runs import (
+    IN_MID_EPOCH,
+    Runs,
+    count_passings,
+    edit_json,
+    outcome,
+    points_of,
+    read_json,
+    rows_of,
+    write_config,
+)
 
 # ---- the same bits
 
@@ -94,7 +59,7 @@ def test_run_killed_at_this_point_has_the_bits_of_the_undisturbed_run(
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 10))])
-def test_run_killed_at_random_points_again_and_again_has_the_bits_of_the_undisturbed_run(
+def test_run_that_is_killed_repeatedly_has_the_bits_of_the_undisturbed_run(
     runs: Runs, undisturbed: Path, seed: int
 ) -> None:
     rng, points, num_kills = random.Random(seed), points_of("coordinator"), 0
@@ -140,7 +105,7 @@ def test_run_stopped_at_random_moments_has_the_bits_of_the_undisturbed_run(
     assert outcome(run) == expected
 
 
-def test_run_killed_in_mid_epoch_goes_on_with_the_next_example(killed: Path, runs: Runs, undisturbed: Path) -> None:
+def test_run_killed_in_mid_epoch_continues_with_the_next_example(killed: Path, runs: Runs, undisturbed: Path) -> None:
     result = runs.resume(killed)
     assert result.run == killed
     assert "resumed from step 12; 2 later lines of metrics were set aside" in result.stderr
@@ -157,7 +122,7 @@ def test_other_number_of_workers_changes_no_bit(
     assert outcome(killed) == outcome(undisturbed)
 
 
-def test_rows_that_were_cut_are_kept_beside_and_a_torn_line_is_dropped(
+def test_rows_that_are_cut_are_kept_in_another_file_and_a_torn_line_is_dropped(
     killed: Path, runs: Runs, undisturbed: Path
 ) -> None:
     with (killed / "metrics.jsonl").open("a") as file:
@@ -178,12 +143,12 @@ def test_edited_identity_is_refused_and_shown(killed: Path, runs: Runs) -> None:
     config["seed"] = 6
     config["training"]["optimizer"]["lr"] = 0.5
     (killed / "config.yaml").write_text(yaml.safe_dump(config))
-    message = refusal(runs.resume(killed))
+    message = runs.resume(killed).refusal
     assert "seed: 5 -> 6" in message
     assert "training.optimizer.lr: 0.01 -> 0.5" in message
 
 
-def test_edited_horizon_has_no_effect_and_is_told(killed: Path, runs: Runs, undisturbed: Path) -> None:
+def test_edited_horizon_has_no_effect_and_is_reported(killed: Path, runs: Runs, undisturbed: Path) -> None:
     config = yaml.safe_load((killed / "config.yaml").read_text())
     config["training"]["epochs"] = 7
     (killed / "config.yaml").write_text(yaml.safe_dump(config))
@@ -198,7 +163,7 @@ def test_changed_data_is_refused(runs: Runs, noise_folder: Path) -> None:
     images, labels = noise_examples(60)
     images[3, 4, 5] ^= 1
     write_idx_folder(noise_folder, (images, labels), noise_examples(20, seed=1))
-    assert "the data changed since the run began" in refusal(runs.resume(run))
+    assert "the data changed since the run began" in runs.resume(run).refusal
     assert RunDirectory.open(run).status() == "interrupted"
 
 
@@ -212,8 +177,8 @@ def test_changed_data_is_refused(runs: Runs, noise_folder: Path) -> None:
         ("logging.often=9", "logging.often"),
     ],
 )
-def test_set_is_for_runtime_fields_alone(killed: Path, runs: Runs, override: str, named: str) -> None:
-    assert named in refusal(runs.resume(killed, "--set", override))
+def test_set_changes_runtime_fields_only(killed: Path, runs: Runs, override: str, named: str) -> None:
+    assert named in runs.resume(killed, "--set", override).refusal
 
 
 def test_runtime_fields_may_change(killed: Path, runs: Runs, undisturbed: Path) -> None:
@@ -225,7 +190,7 @@ def test_runtime_fields_may_change(killed: Path, runs: Runs, undisturbed: Path) 
     assert yaml.safe_load((killed / "config.yaml").read_text())["logging"]["every_steps"] == 1
 
 
-def test_other_versions_are_told_and_recorded(killed: Path, runs: Runs, undisturbed: Path) -> None:
+def test_other_versions_are_reported_and_recorded(killed: Path, runs: Runs, undisturbed: Path) -> None:
     def edit(record: dict[str, Any]) -> None:
         record["versions"]["numba"] = "0.1"
         record["processor"] = {"machine": "x", "name": "abacus", "features": ["beads"]}
@@ -282,29 +247,29 @@ def test_more_steps_move_the_horizon(runs: Runs, undisturbed: Path) -> None:
 @pytest.mark.parametrize(
     ("flag", "number", "end"), [("--max-steps", 5, 5), ("--max-steps", 12, 12), ("--epochs", 1, 10)]
 )
-def test_horizon_that_the_run_has_reached_already_is_refused(
+def test_horizon_that_the_run_has_already_reached_is_refused(
     killed: Path, runs: Runs, undisturbed: Path, flag: str, number: int, end: int
 ) -> None:
-    message = refusal(runs.resume(killed, flag, number))
+    message = runs.resume(killed, flag, number).refusal
     assert f"{flag} {number}: " in message
     assert f"would end at step {end}, and is at step 12 already" in message
     assert runs.resume(killed).exit_code == 0
     assert outcome(killed) == outcome(undisturbed)
 
 
-def test_completed_run_is_not_cut_short(completed: Path, runs: Runs) -> None:
-    assert "would end at step 9, and is at step 20 already" in refusal(runs.resume(completed, "--max-steps", 9))
+def test_completed_run_cannot_be_shortened(completed: Path, runs: Runs) -> None:
+    assert "would end at step 9, and is at step 20 already" in runs.resume(completed, "--max-steps", 9).refusal
 
 
 # ---- one writer
 
 
-def test_of_two_resumes_at_once_one_is_told_the_others_process_id(runs: Runs, undisturbed: Path) -> None:
+def test_second_resume_of_a_run_is_refused_with_the_process_id_of_the_first(runs: Runs, undisturbed: Path) -> None:
     run = runs.train({"training.epochs": 100_000}, kill_at=IN_MID_EPOCH)
     children = [runs.start("resume", run) for _ in range(2)]
     wait_until(lambda: any(child.popen.poll() is not None for child in children), "that one is refused", RUN_SECONDS)
     winner, loser = sorted(children, key=lambda child: child.popen.poll() is not None)
-    assert f"process {winner.popen.pid} on " in refusal(loser.wait())
+    assert f"process {winner.popen.pid} on " in loser.wait().refusal
     assert RunDirectory.open(run).status() == "running"
     wait_until(lambda: "parameters" in winner.stderr, "that the other trains", RUN_SECONDS)
     winner.send(signal.SIGTERM)
@@ -319,80 +284,6 @@ def test_runs_that_start_in_the_same_second_get_directories_of_their_own(runs: R
     assert len(made) == 16
     for run in made:
         assert outcome(runs.folder / run) == outcome(undisturbed)
-
-
-# ---- damaged checkpoints
-
-
-def saved(run: Path) -> list[Path]:
-    return sorted((run / "checkpoints").iterdir())
-
-
-@pytest.mark.parametrize("damage", ["truncated", "altered", "empty"])
-def test_damaged_checkpoint_is_named_and_passed_over(killed: Path, runs: Runs, undisturbed: Path, damage: str) -> None:
-    newest = saved(killed)[-1]
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 1
-    newest.write_bytes({"truncated": content[:-9], "altered": content, "empty": b""}[damage])
-    result = runs.resume(killed)
-    assert re.search(rf"^warning: .*{newest.name}: is truncated.* It is skipped\.$", result.stderr, re.MULTILINE)
-    assert "resumed from step 10" in result.stderr
-    assert outcome(killed) == outcome(undisturbed)
-
-
-def test_no_good_checkpoint_is_an_error(killed: Path, runs: Runs) -> None:
-    for path in saved(killed):
-        path.write_bytes(path.read_bytes()[:-1])
-    result = runs.resume(killed)
-    assert "has no good checkpoint" in refusal(result)
-    assert result.stderr.count("is skipped") == len(saved(killed))
-
-
-def test_deleted_checkpoints_are_an_error(completed: Path, runs: Runs) -> None:
-    for path in saved(completed):
-        path.unlink()
-    assert "has no good checkpoint" in refusal(runs.resume(completed))
-
-
-# ---- full and failing disks
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-@pytest.mark.parametrize("is_last", [False, True], ids=["a save", "everything at the end"])
-def test_save_that_fails_is_a_warning_and_at_the_end_an_error(
-    call_partrain: Callable[..., Result],
-    runs: Runs,
-    undisturbed: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    code: int,
-    is_last: bool,
-) -> None:
-    write, failed = durable_files._write_and_sync, []
-
-    def failing(path: Path, data: bytes) -> None:
-        if ("step-00000020" if is_last else "step-00000008") in path.name or (is_last and failed):
-            failed.append(path)
-            path.write_bytes(data[: len(data) // 2])
-            raise OSError(code, os.strerror(code))
-        write(path, data)
-
-    run = runs.folder / "run"
-    config = write_config(runs.folder)
-    with monkeypatch.context() as patch:
-        patch.setattr(durable_files, "_write_and_sync", failing)
-        result = call_partrain("--config", config, "--run-dir", run, "--workers", 0)
-    assert os.strerror(code) in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not [path for path in run.rglob("*") if path.name.endswith(".tmp")]
-    if is_last:
-        assert result.exit_code == 1
-        assert "step 20 could not be saved" in result.stderr[result.stderr.index("error: ") :]
-        assert RunDirectory.open(run).status() == "interrupted"  # not even that could be written
-        assert runs.resume(run).exit_code == 0
-    else:
-        assert result.exit_code == 0
-        assert "warning: step 8 could not be saved" in result.stderr
-    assert outcome(run) == outcome(undisturbed)
 
 
 # ---- which run
@@ -416,66 +307,6 @@ def test_run_is_found_by_its_path_its_name_or_its_age(runs: Runs, undisturbed: P
 
 def test_unknown_run_is_an_error_that_names_the_nearest(killed: Path, runs: Runs) -> None:
     killed.rename(killed.with_name("digits-one"))
-    assert "did you mean runs/digits-one?" in refusal(runs.call("resume", "digits-onne"))
+    assert "did you mean runs/digits-one?" in runs.call("resume", "digits-onne").refusal
     for reference in ("last~7", "nothing-like-it", "", "..", "x" * 5000, "a/b"):
-        assert "Traceback" not in refusal(runs.call("resume", reference))
-
-
-# ---- files that somebody has written into
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@pytest.mark.parametrize("key", ["status", "command_lines", "data", "identity", "horizon", "lineage", "versions"])
-def test_record_without_what_a_resume_needs_is_an_error(killed: Path, runs: Runs, key: str) -> None:
-    edit_json(killed / "run.json", lambda record: record.pop(key))
-    assert f"run.json: is damaged: {key}: " in refusal(runs.resume(killed))
-
-
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_altered_record_is_taken_or_refused(undisturbed: Path, tmp_path: Path, data: st.DataObject) -> None:
-    record = read_json(undisturbed / "run.json")
-    key = data.draw(st.sampled_from(sorted(record)))
-    content = json.dumps(record | {key: data.draw(json_values)}).encode()
-    if data.draw(st.booleans()):
-        place = data.draw(st.integers(0, len(content) - 1))
-        content = content[:place] + data.draw(st.binary(max_size=3)) + content[place + 1 :]
-    (tmp_path / "run.json").write_bytes(content)
-    run = RunDirectory.open(tmp_path)
-    with contextlib.suppress(RunError):
-        record = read_record(run)
-        assert run.status() in (record["status"], "interrupted")
-
-
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(lines=st.lists(st.binary(max_size=30) | json_values.map(lambda value: json.dumps(value).encode()), max_size=4))
-def test_altered_metrics_are_read_or_refused_and_can_be_cut_back(tmp_path: Path, lines: list[bytes]) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b"\n".join([b'{"step":1}', *lines]))
-    with contextlib.suppress(RunError):
-        assert all(isinstance(row, dict) for row in read_metrics(path))
-    cut_back(path, 5)
-    assert all(row["step"] <= 5 for row in read_metrics(path))
-    for left in tmp_path.glob("metrics.cut-*"):
-        left.unlink()
-
-
-def test_odd_metrics_and_summary_do_not_stop_a_resume(killed: Path, runs: Runs, undisturbed: Path) -> None:
-    odd = [
-        '{"step":1,"time_s":"yesterday","train/loss":[]}',
-        '{"step":2,"time_s":1e400}',
-        '{"step":null}',
-        "\xff",
-        "[]",
-    ]
-    (killed / "metrics.jsonl").write_text("\n".join([*odd, ""]))
-    (killed / "summary.json").write_text('{"format":1,"steps":12,"train_seconds":null}')
-    result = runs.resume(killed)
-    assert result.exit_code == 0, result
-    summaries = [read_json(run / "summary.json") for run in (killed, undisturbed)]
-    assert summaries[0]["parameters_sha256"] == summaries[1]["parameters_sha256"]
+        assert "Traceback" not in runs.call("resume", reference).refusal
