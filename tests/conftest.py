@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from partrain.system.cache_directories import cache_home
+from partrain.system.cache_directories import user_cache_directory
 from partrain.system.machine import available_processors
 from tests.noise_data import noise_examples, write_idx_folder
 from tests.processes import ProcessEntry, descendants_of, wait_for_the_end_of, wait_until
@@ -63,7 +63,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Compile all kernels before the first test: pytest's processes would each compile them."""
     if hasattr(session.config, "workerinput") or not session.config.option.numprocesses:
         return
-    if not (cache_home() / "kernels").exists():
+    if not (user_cache_directory() / "kernels").exists():
         subprocess.run(
             [sys.executable, "-c", "from tests.program_server import load_program; load_program()"], check=True
         )

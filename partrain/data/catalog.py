@@ -16,7 +16,7 @@ from partrain.data.download import fetch_from_mirrors
 from partrain.data.idx import FILE_NAMES, IdxFile, find_idx_files, read_idx, split_of
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError
-from partrain.system.cache_directories import data_home
+from partrain.system.cache_directories import data_directory
 
 # The largest file of the catalog has 47 MB of content, and less when compressed.
 MAX_FILE_BYTES = 64 * 1024**2
@@ -149,9 +149,9 @@ def fetch_files(name: str, *, say: Callable[[str], None]) -> dict[str, FoundFile
 
     Side effects
     ------------
-    Fetched files stay in the directory `name` of `data_home()`. Shows a progress bar if stderr is a terminal.
+    Fetched files stay in the directory `name` of `data_directory()`. Shows a progress bar if stderr is a terminal.
     """
-    home = data_home() / name
+    home = data_directory() / name
     paths, tried = find_files(name)
     # Existing files are verified first, so that a broken file is reported before a long download.
     files = {
@@ -170,7 +170,7 @@ def find_files(name: str) -> tuple[dict[str, Path], list[str]]:
     """Return the paths of a named data set's files on this machine, and what each directory lacks."""
     paths: dict[str, Path] = {}
     lacking: list[str] = []
-    for directory in (data_home() / name, *CATALOG[name].system_directories):
+    for directory in (data_directory() / name, *CATALOG[name].system_directories):
         try:
             found = find_idx_files(directory)
         except OSError as error:

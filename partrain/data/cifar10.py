@@ -23,7 +23,7 @@ from partrain.data.download import fetch_from_mirrors
 from partrain.data.file_access import require_file, unreadable
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError
-from partrain.system.cache_directories import data_home
+from partrain.system.cache_directories import data_directory
 
 NAME = "cifar-10"
 FILE_NAME = "cifar-10-binary.tar.gz"
@@ -77,7 +77,7 @@ def load_cifar10(name: str = NAME, *, say: Callable[[str], None]) -> Dataset:
 
 def archive_path() -> Path:
     """Return the path at which the archive belongs."""
-    return data_home() / NAME / FILE_NAME
+    return data_directory() / NAME / FILE_NAME
 
 
 def fetch_archive(*, say: Callable[[str], None]) -> Archive:
@@ -92,7 +92,7 @@ def fetch_archive(*, say: Callable[[str], None]) -> Archive:
 
     Side effects
     ------------
-    A fetched archive stays in the directory `cifar-10` of `data_home()`. Shows a progress bar if stderr is a terminal.
+    A fetched archive stays in `data_directory()`, in `cifar-10`. Shows a progress bar if stderr is a terminal.
     """
     path = archive_path()
     if path.exists():

@@ -33,7 +33,7 @@ from partrain.data.image_directory import MAX_LISTED, ImageDirectory, ImageFile,
 from partrain.data.npy_writer import NpyWriter
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError, ResourceError
-from partrain.system.cache_directories import cache_home
+from partrain.system.cache_directories import user_cache_directory
 from partrain.system.terminal_text import printable
 
 # Version of the decoding and of the files of a pack. Another version recreates all packs.
@@ -89,13 +89,13 @@ def load_image_directory(
 
     Side effects
     ------------
-    Writes into the directory `packed` of `cache_home()`, and holds a lock there meanwhile.
+    Writes into the directory `packed` of `user_cache_directory()`, and holds a lock there meanwhile.
     """
     decoder = require_pillow(f"{path}: a directory of images")
     directory = list_images(path)
     shape = (channels, *size)
     identity = (PACK_FORMAT, decoder, shape, directory.class_names, directory.fingerprint())
-    place = cache_home() / _DIRECTORY / hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
+    place = user_cache_directory() / _DIRECTORY / hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         dataset = _open_pack(place, warn)

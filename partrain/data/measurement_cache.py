@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from partrain.data.file_fingerprint import FileFingerprint
-from partrain.system.cache_directories import cache_home
+from partrain.system.cache_directories import user_cache_directory
 
 
 class MeasurementCache:
@@ -25,7 +25,7 @@ class MeasurementCache:
     def __init__(self, files: Sequence[FileFingerprint]) -> None:
         self.files = tuple(files)
         key = hashlib.sha256(repr([vars(file) for file in self.files]).encode()).hexdigest()[:32]
-        self._path = cache_home() / "measured" / f"{key}.json"
+        self._path = user_cache_directory() / "measured" / f"{key}.json"
 
     def get(self, name: str, measure: Callable[[], Any]) -> Any:
         """Return the measurement `name`; call `measure` if it is not in the cache.
@@ -42,7 +42,7 @@ class MeasurementCache:
 
         Side effects
         ------------
-        Writes into the directory `measured` of `cache_home()`. If that fails, the next start measures again.
+        Writes into the directory `measured` of `user_cache_directory()`. If that fails, the next start measures again.
         """
         known = self._read()
         if name not in known:

@@ -1,11 +1,10 @@
-"""Files that survive a crash: at every moment the old content or the new is there, whole.
+"""Writes files that survive a crash: at every moment, either the complete old or the complete new content exists.
 
-A file is written under a temporary name in its own folder, synced, renamed over the old one, and then the
-folder is synced: a rename that the folder does not hold on the disk is undone by a power failure. The
-temporary's name holds the process id, so that what a killed process left is recognised and swept away.
+A file is written under a temporary name in the same directory, synced, and renamed over the old file. Then the
+directory is synced, because a power failure undoes a rename that has not reached the disk. The temporary name contains
+the process id, so that the files of killed processes can be recognised and deleted.
 
-The file functions are called through the module `os`: a test replaces them there, and fails or kills at
-each call in turn.
+All file functions are called through the module `os`, where tests replace them to fail or kill at each call in turn.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ def write_durably(path: Path, data: bytes) -> None:
 
     Parameters
     ----------
-    path : the file; its folder exists. One thread of one process writes it at a time.
-    data : the whole content.
+    path : the file; its directory exists. Only one thread of one process writes it at a time.
+    data : the complete content.
 
     Raises
     ------
-    OSError : the disk is full, an I/O error, a missing permission. The temporary file is gone; `path` is as
-        before or, if only the last sync of the folder failed, new and perhaps not durable.
+    OSError : the disk is full, an I/O error, a missing permission. The temporary file has been deleted; `path` is
+        unchanged or, if only the last sync of the directory failed, new and perhaps not durable.
 
     Side effects
     ------------
-    Writes `.<name>.<pid>.tmp` in the same folder for a moment.
+    Writes the temporary file `.<name>.<pid>.tmp` in the same directory.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -55,8 +54,8 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def _write_and_sync(path: Path, data: bytes) -> None:
-    # O_TRUNC and not O_EXCL: in a container every run may have the same process id, and meet its
-    # predecessor's leftover.
+    # O_TRUNC and not O_EXCL: in a container every run may have the same process id, and find the temporary file of its
+    # predecessor.
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         rest = memoryview(data)
@@ -68,11 +67,11 @@ def _write_and_sync(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable.
+    """Sync a directory, so that the names in it survive a power failure.
 
     Raises
     ------
-    OSError : the folder cannot be opened or synced.
+    OSError : the directory cannot be opened or synced.
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -82,29 +81,29 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folders(folder: Path) -> None:
-    """Make `folder` and the missing ones above it, durably; one that exists is left as it is.
+    """Create a directory and its missing parents, durably; existing directories are left unchanged.
 
     Raises
     ------
-    OSError : a folder cannot be made, or something else has its name.
+    OSError : a directory cannot be created, or its name is taken by something else.
     """
     if folder.is_dir():
         return
     make_folders(folder.parent)
-    with contextlib.suppress(FileExistsError):  # another process made it since; what is no folder fails below
+    with contextlib.suppress(FileExistsError):  # another process has created it; a file of that name fails below
         os.mkdir(folder)
     sync_folder(folder)
     sync_folder(folder.parent)
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Delete the temporary files that dead processes left in `folder`.
+    """Delete the temporary files of dead processes in a directory.
 
-    Those of this process go too: call it when no write of its own is under way.
+    It also deletes those of this process, so no write of this process may be in progress.
 
     Raises
     ------
-    OSError : a leftover cannot be deleted.
+    OSError : a file cannot be deleted.
     """
     for name in os.listdir(folder):
         match = _TEMPORARY_NAME.fullmatch(name)
@@ -126,26 +125,26 @@ def _is_leftover(pid: int) -> bool:
 
 
 def write_json_durably(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` as `json_text` has it, by `write_durably`.
+    """Write `content` as JSON (`json_text`), durably (`write_durably`).
 
     Raises
     ------
     OSError : as `write_durably`.
-    TypeError : something in `content` is no plain value, list or dictionary.
+    TypeError : `content` contains something other than plain values, lists and dictionaries.
     """
-    # A surrogate stands for a byte of a path that is not UTF-8; as an escape it comes back as it was.
+    # A surrogate represents a byte of a path that is not UTF-8. Written as an escape, it is read back unchanged.
     write_durably(path, (json_text(content) + "\n").encode("utf-8", errors="backslashreplace"))
 
 
 def json_text(content: Any) -> str:
-    """Return `content` as JSON that a person can read, keys in the order given.
+    """Return `content` as readable JSON, with keys in their given order.
 
-    A list of plain values stands in one line, and so does each entry of a list: a matrix is a line for each row.
-    JSON has no NaN and no infinity: a float that is not finite becomes null.
+    A list of plain values is one line, and so is each entry of a list: a matrix has one line per row. JSON has no NaN
+    and no infinity, so a float that is not finite becomes null.
 
     Raises
     ------
-    TypeError : something in `content` is no plain value, list or dictionary.
+    TypeError : `content` contains something other than plain values, lists and dictionaries.
     """
     return _json_lines(replace_non_finite(content, lambda number: None), "")
 
@@ -168,7 +167,7 @@ def _json_line(value: Any) -> str:
 
 
 def replace_non_finite(value: Any, replace: Callable[[float], object]) -> Any:
-    """Return `value` with each NaN and infinity in it, at any depth, turned into what `replace` says."""
+    """Return `value` with each NaN and infinity in it, at any depth, replaced by `replace(number)`."""
     if isinstance(value, float) and not math.isfinite(value):
         return replace(value)
     if isinstance(value, dict):

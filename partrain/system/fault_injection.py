@@ -1,8 +1,8 @@
-"""A switch for tests: it kills this process at a named point of the code.
+"""Fault injection for tests: kills this process at a named point of the code.
 
-`PARTRAIN_KILL_AT="<point>|<passing>"` names a point and which passing of it, counted from 1 in each process, is the
-last. With `"<point>|<passing>|<file>"` a process dies only if it is the one that removes the file: so of several
-workers, and of their successors, one dies. Workers find the variable as it was when the fork server started.
+`PARTRAIN_KILL_AT="<point>|<n>"` kills a process when it passes the point for the n-th time, counted from 1 in each
+process. With `"<point>|<n>|<file>"`, a process dies only if it is the one that deletes the file, so that only one of
+several workers and their successors dies. Workers see the variable as it was when the fork server started.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ _num_passed = 0
 
 
 def kill_point(name: str) -> None:
-    """Pass a point of the code; where the switch is not set, as outside of tests, that is one `if`."""
+    """Mark a point where tests can kill the process; outside of tests it costs one `if`."""
     if _wanted is not None:
-        _pass(name, _wanted)
+        _count_pass(name, _wanted)
 
 
-def _pass(name: str, wanted: str) -> None:
+def _count_pass(name: str, wanted: str) -> None:
     global _num_passed
-    point, passing, *token = wanted.split("|")
+    point, number, *token = wanted.split("|")
     if name != point:
         return
     _num_passed += 1
-    if _num_passed != int(passing):
+    if _num_passed != int(number):
         return
     try:
         for path in token:
             os.unlink(path)
     except FileNotFoundError:
-        return  # another process has died in its place
+        return  # another process has died instead
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: processors and memory, after affinity and control groups."""
+"""The processors and the memory that this process may use, given its affinity and control groups."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ MIB = 2**20
 
 
 def available_processors(root: Path = Path("/")) -> int:
-    """Return how many processors this process may use: its affinity, or less where a quota limits it.
+    """Return how many processors this process may use: those of its affinity, or fewer if a CPU quota limits it.
 
     Parameters
     ----------
-    root : where /proc and /sys are looked up.
+    root : the directory that contains /proc and /sys.
     """
     has_affinity = hasattr(os, "sched_getaffinity")
     processors = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
@@ -23,21 +23,21 @@ def available_processors(root: Path = Path("/")) -> int:
 
 
 def processor_quota(root: Path = Path("/")) -> float:
-    """Return how many processors' time this process and its children are allowed, or infinity.
+    """Return the CPU quota of this process and its children, in processors; infinity if there is none.
 
     Parameters
     ----------
-    root : where /proc and /sys are looked up.
+    root : the directory that contains /proc and /sys.
     """
     quotas = (_cpu_quota(folder) for folder in _control_groups(root, "cpu"))
     return min((quota / period for quota, period in quotas if quota > 0 and period > 0), default=math.inf)
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
-    """Return how many bytes this process and its children can still take, or None where no one tells.
+    """Return how many bytes this process and its children can still allocate, or None if the system does not say.
 
-    The least of the kernel's MemAvailable and of what each control group leaves (its page cache, which can be
-    dropped, counts as free).
+    It is the minimum of the kernel's MemAvailable and of what is left in each control group, whose page cache counts as
+    free because it can be dropped.
     """
     amounts = [
         int(line.split()[1]) * 1024
@@ -54,11 +54,11 @@ def available_memory(root: Path = Path("/")) -> int | None:
 
 
 def num_oom_kills(root: Path = Path("/")) -> int:
-    """Return how many processes the system has killed for want of memory: a number that rises with each.
+    """Return how many processes the kernel has killed so far because memory ran out.
 
     Parameters
     ----------
-    root : where /proc and /sys are looked up.
+    root : the directory that contains /proc and /sys.
     """
     counters = [_read(root / "proc/vmstat")]
     for folder in _control_groups(root, "memory"):
@@ -68,9 +68,9 @@ def num_oom_kills(root: Path = Path("/")) -> int:
 
 
 def proportional_memory(pids: list[int]) -> int:
-    """Return the memory of these processes in bytes, each shared page counted once in all (the sum of PSS).
+    """Return the memory of these processes in bytes (the sum of their PSS, which counts each shared page once).
 
-    Processes that are gone, and systems without /proc, count as 0.
+    A process that has ended counts as 0, and so does every process on a system without /proc.
     """
     total = 0
     for pid in pids:
@@ -81,7 +81,7 @@ def proportional_memory(pids: list[int]) -> int:
 
 
 def processor_name() -> str:
-    """Return the processor's model as the system names it."""
+    """Return the processor's model name."""
     for line in _read(Path("/proc/cpuinfo")).splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -89,7 +89,7 @@ def processor_name() -> str:
 
 
 def processor_features() -> list[str]:
-    """Return the processor's instruction sets as the system names them, sorted; empty where no one tells."""
+    """Return the names of the processor's instruction sets, sorted; empty if the system does not say."""
     for line in _read(Path("/proc/cpuinfo")).splitlines():
         if line.startswith(("flags", "Features")):
             return sorted(line.partition(":")[2].split())
@@ -97,7 +97,7 @@ def processor_features() -> list[str]:
 
 
 def _control_groups(root: Path, controller: str) -> Iterator[Path]:
-    """Yield the folders of this process's control group and of those around it, of version 2 and of version 1."""
+    """Yield the directories of this process's control group and its ancestors, of version 2 and version 1."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":

@@ -1,7 +1,6 @@
-"""What the program says to the person at the terminal, and keeps in the run's log.
+"""Messages and progress on stderr and in the run's log; stdout is for data.
 
-Messages and progress go to stderr; stdout is for data. On a terminal progress is one moving line; elsewhere it
-is a plain line every few seconds.
+On a terminal, progress is a bar that is updated in place. Otherwise it is a plain line every few seconds.
 """
 
 from __future__ import annotations
@@ -16,88 +15,88 @@ from typing import Any
 
 from tqdm import tqdm
 
-# No process but this one writes progress: tqdm's own lock would be a semaphore in shared memory, which has a name for
-# a moment, and would stay if the process were killed then.
+# Only this process writes progress. tqdm's default lock is a named semaphore in shared memory, which would stay if the
+# process were killed while it is being created.
 tqdm.set_lock(threading.RLock())
 
-# Between two plain lines of progress, and between two updates of the moving line.
+# The interval between plain lines of progress, and between updates of the bar.
 PLAIN_SECONDS = 5.0
-MOVING_SECONDS = 0.1
+BAR_SECONDS = 0.1
 
 
 class Messages:
-    """Says things on stderr and to the log.
+    """Prints messages on stderr and writes them to the run's log.
 
     Parameters
     ----------
-    quiet : say only warnings and errors.
+    quiet : print only warnings and errors.
     """
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._who = ""
+        self._prefix = ""
         self._log: Callable[[str], None] | None = None
         self._before_log: list[str] = []
-        self._bright = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        self._has_colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
-    def speak_as(self, who: str, *, only_warnings: bool) -> None:
-        """Name the speaker in warnings and errors, where several processes speak; and say nothing else, if so asked."""
-        self._who = f"{who}: "
+    def set_rank(self, name: str, *, only_warnings: bool) -> None:
+        """Begin warnings and errors with the name of this rank; with `only_warnings`, print nothing else."""
+        self._prefix = f"{name}: "
         self._quiet = self._quiet or only_warnings
 
     def attach_log(self, log: Callable[[str], None]) -> None:
-        """Have everything said from now on, and what was said before, written by `log` too."""
+        """Write all messages to `log` as well, including those so far."""
         self._log = log
         for text in self._before_log:
             log(text)
         self._before_log.clear()
 
     def detach_log(self) -> None:
-        """Say the rest on stderr alone."""
+        """Stop writing messages to the log."""
         self._log = None
 
     def say(self, text: str) -> None:
-        """Say what is going on."""
+        """Print an informative message, unless `quiet`, and log it."""
         self.note(text)
         if not self._quiet:
             _print(text)
 
     def warn(self, text: str) -> None:
-        """Say what the person should not miss, even if `quiet`."""
-        text = self._who + text
+        """Print and log a warning."""
+        text = self._prefix + text
         self.note(f"warning: {text}")
-        _print(f"\033[1;33mwarning: {text}\033[0m" if self._bright else f"warning: {text}")
+        _print(f"\033[1;33mwarning: {text}\033[0m" if self._has_colours else f"warning: {text}")
 
     def error(self, text: str) -> None:
-        """Say why the program ends."""
-        text = self._who + text
+        """Print and log the reason for which the program ends."""
+        text = self._prefix + text
         self.note(f"error: {text}")
-        _print(f"\033[1;31merror: {text}\033[0m" if self._bright else f"error: {text}")
+        _print(f"\033[1;31merror: {text}\033[0m" if self._has_colours else f"error: {text}")
 
     def note(self, text: str) -> None:
-        """Write to the log alone."""
+        """Write to the log only."""
         if self._log is None:
             self._before_log.append(text)
         else:
             self._log(text)
 
     def progress(self, *, first_step: int, last_step: int, num_epochs: int) -> Progress:
-        """Return the progress of a training from `first_step` (done already) to `last_step`."""
+        """Return the progress display of a training from `first_step` (already done) to `last_step`."""
         if self._quiet:
             return Progress(first_step, last_step, num_epochs)
         if sys.stderr.isatty():
-            return _MovingProgress(first_step, last_step, num_epochs)
+            return _BarProgress(first_step, last_step, num_epochs)
         return _PlainProgress(first_step, last_step, num_epochs, self.say)
 
 
 def _print(text: str) -> None:
-    with contextlib.suppress(OSError):  # the terminal is gone; the training goes on, and the log has it
+    with contextlib.suppress(OSError):  # the terminal has closed; training continues, and the log has the message
         tqdm.write(text, file=sys.stderr)
         sys.stderr.flush()
 
 
 class Progress:
-    """Shows nothing; the base of the two kinds that do."""
+    """Displays nothing; the base class of the two kinds of progress display."""
 
     seconds = float("inf")
 
@@ -106,7 +105,7 @@ class Progress:
         self._shown_at, self._examples_since = time.monotonic(), 0
 
     def step(self, step: int, epoch: int, loss: float, num_examples: int) -> None:
-        """Tell that `step` is done, of `epoch` counted from 1, with `num_examples`; shown once in a while."""
+        """Record that `step` of `epoch` (counted from 1) is done, with `num_examples`; display it if it is time."""
         now = time.monotonic()
         self._examples_since += num_examples
         if now >= self._shown_at + self.seconds or step == self.last_step:
@@ -114,10 +113,10 @@ class Progress:
             self._shown_at, self._examples_since = now, 0
 
     def show(self, step: int, epoch: int, loss: float, examples_per_s: float) -> None:
-        """Show it now."""
+        """Display the state of the training now."""
 
     def close(self) -> None:
-        """Show no more."""
+        """Stop displaying."""
 
 
 class _PlainProgress(Progress):
@@ -137,8 +136,8 @@ class _PlainProgress(Progress):
         )
 
 
-class _MovingProgress(Progress):
-    seconds = MOVING_SECONDS
+class _BarProgress(Progress):
+    seconds = BAR_SECONDS
 
     def __init__(self, first_step: int, last_step: int, num_epochs: int) -> None:
         super().__init__(first_step, last_step, num_epochs)
@@ -147,7 +146,7 @@ class _MovingProgress(Progress):
             total=last_step,
             initial=first_step,
             file=sys.stderr,
-            # A terminal that does not know its size says 0 columns, and tqdm would show nothing.
+            # A terminal of unknown size reports 0 columns, for which tqdm would display nothing.
             ncols=None if has_size else 80,
             nrows=None if has_size else 24,
             dynamic_ncols=has_size,

@@ -1,4 +1,4 @@
-"""What a process is told when the one that started it ends, however that one ends."""
+"""Signals to a process when its parent ends, for whatever reason (Linux: PR_SET_PDEATHSIG)."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ import os
 import signal
 import sys
 
-# Tells the fork server the process id of the coordinator.
+# The environment variable with the coordinator's process id, for the fork server.
 PARENT_VARIABLE = "PARTRAIN_COORDINATOR"
 
-# Of Linux, <linux/prctl.h>.
+# From <linux/prctl.h>.
 PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent_pid: int) -> None:
-    """Have this process killed when its parent ends; if that has happened already, end now.
+    """Ask the kernel to kill this process when its parent ends; if the parent has ended already, exit.
 
-    Where the system has no such thing (it is Linux's) this does nothing: pipes that close must do.
+    On systems other than Linux this does nothing: there, processes end when their pipes close.
 
     Parameters
     ----------
-    parent_pid : the parent's process id, by which is seen whether it still lives.
+    parent_pid : the parent's process id, to check whether it is still alive.
     """
-    if _signal_at_end_of_parent(signal.SIGKILL) and os.getppid() != parent_pid:
+    if _set_parent_death_signal(signal.SIGKILL) and os.getppid() != parent_pid:
         os._exit(1)
 
 
 def continue_after_parent() -> None:
-    """Have this process continued when its parent ends, if it is stopped then: only so can it see its pipe end.
+    """Ask the kernel to continue this process, if it is stopped, when its parent ends.
 
-    Where the system has no such thing (it is Linux's) this does nothing.
+    A stopped process would not see that its pipe has closed. On systems other than Linux this does nothing.
     """
-    _signal_at_end_of_parent(signal.SIGCONT)
+    _set_parent_death_signal(signal.SIGCONT)
 
 
-def _signal_at_end_of_parent(number: int) -> bool:
-    """Ask for a signal; return whether the system knows how."""
+def _set_parent_death_signal(number: int) -> bool:
+    """Ask the kernel for a signal at the end of the parent; return whether the system supports that."""
     if sys.platform != "linux":
         return False
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)

@@ -1,4 +1,4 @@
-"""What a run notes of where it comes from: versions, processor, host, commit."""
+"""The provenance of a run: versions, processor, host, git commit."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from partrain.system.machine import processor_features, processor_name
 
 
 def provenance() -> dict[str, Any]:
-    """Return what decides the bits of a run besides configuration and data, and where it ran.
+    """Return the software versions, the processor, the host and the git commit.
 
-    BLAS is not in it: no number of a run is computed by BLAS.
+    Versions and processor may influence the bits of a run, besides configuration and data.
     """
     packages = ("numpy", "numba", "llvmlite", "safetensors")
     return {
@@ -36,7 +36,7 @@ def provenance() -> dict[str, Any]:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return a line for each version, and for the processor, that differs between two results of `provenance`."""
+    """Return a line for each version that differs between two results of `provenance`, and one for the processor."""
     versions = before["versions"] | now["versions"]
     lines = [
         f"{name} {before['versions'].get(name)} -> {now['versions'].get(name)}"
@@ -51,7 +51,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the checkout that partrain runs from, or None where it is installed."""
+    """Return the commit of the checkout that partrain runs from, or None if it runs from an installation."""
     folder = Path(__file__).resolve().parent
     if not (folder.parent / ".git").exists():
         return None

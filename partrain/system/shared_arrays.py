@@ -1,9 +1,9 @@
-"""Arrays that the coordinator and its workers see at one place in memory.
+"""NumPy arrays in memory that the coordinator and its workers share.
 
-All of them lie in one anonymous file: it has no name that a crash could leave behind, and goes with the last
-process that maps it. It is really allocated when it is made, so that too little memory is an error there and
-not a bus error in the middle of a step. Arrays that are files, and too large for this, only travel by name: each
-process reads of them what it needs (parallel.workers.example_source).
+All arrays are in one anonymous file. It has no name that a crash could leave behind, and disappears with the last
+process that maps it. Its memory is allocated when it is created, so that too little memory is an error at that point
+and not a bus error in the middle of a step. Arrays in files that are too large for memory are passed by file name, and
+each process reads what it needs (parallel.workers.example_source).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from partrain.errors import ResourceError
 
 Array = NDArray[Any]
 
-# A page, so that no two arrays share one: what a worker writes never moves a line of what another reads.
+# One page, so that no two arrays share a page or a cache line.
 ALIGNMENT = 4096
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Shape and dtype of an array that is yet to be allocated."""
+    """Shape and dtype of an array that is to be allocated."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -43,7 +43,7 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class MappedFile:
-    """An array that is part of a file, as `numpy.memmap` names it: read and never written."""
+    """An array in a file, described as for `numpy.memmap`; it is never written."""
 
     path: str
     offset: int
@@ -52,17 +52,17 @@ class MappedFile:
 
 
 class SharedArrays(Mapping[str, Array]):
-    """Named arrays; can be given to a worker when it is started.
+    """Arrays by name; they can be passed to a worker at its start.
 
     Parameters
     ----------
-    specs : what to allocate; all of it is zero at first.
-    files : arrays that are files; these are not among the arrays, but in `files`.
+    specs : the arrays to allocate; they are initialised to zero.
+    files : arrays in files; they are found in the attribute `files`, not among the arrays.
 
     Raises
     ------
     ResourceError
-        The memory cannot be had.
+        There is too little memory.
     """
 
     def __init__(self, specs: Mapping[str, ArraySpec], files: Mapping[str, MappedFile]) -> None:
@@ -100,7 +100,7 @@ class SharedArrays(Mapping[str, Array]):
         return len(self._arrays)
 
     def __getstate__(self) -> Any:
-        # Only while a process is being started: the file travels to it as an open descriptor.
+        # Works only while a process is being started: the file is passed to it as an open descriptor.
         return multiprocessing.reduction.DupFd(self._descriptor), self._specs, self.files
 
     def __setstate__(self, state: Any) -> None:
@@ -108,14 +108,14 @@ class SharedArrays(Mapping[str, Array]):
         self._attach(descriptor.detach(), specs, files)
 
     def close(self) -> None:
-        """Close the file, so that no further process can be given the arrays; they stay until they are dropped."""
+        """Close the file: the arrays stay valid, but can no longer be passed to other processes."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 def total_bytes(specs: Mapping[str, ArraySpec]) -> int:
-    """Return the size in bytes of all arrays together, each on pages of its own."""
+    """Return the total size of all arrays in bytes, each rounded up to whole pages."""
     return max(ALIGNMENT, sum(_aligned(spec.num_bytes) for spec in specs.values()))
 
 

@@ -1,7 +1,7 @@
-"""SIGINT, SIGTERM and SIGHUP (with MPI SIGUSR1 too): asked to stop, the training finishes its step and saves.
+"""Handles SIGINT, SIGTERM and SIGHUP, with MPI also SIGUSR1: training finishes its step, saves, and ends.
 
-Outside of a training there is nothing to save: there the first signal ends the command, as an exception that
-passes through every clean-up. A second signal ends the process at once.
+Outside of training there is nothing to save: the first signal ends the command with an exception, so that all clean-up
+code runs. A second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# What mpiexec passes on to the ranks without killing them half a second later.
+# SIGUSR1 is the signal that mpiexec forwards to the ranks without killing them shortly afterwards.
 SIGNALS_OF_RANKS = (*SIGNALS, signal.SIGUSR1)
 
 
 class Interrupted(BaseException):
-    """A signal asked the command to end. Like KeyboardInterrupt, no `except Exception` catches it."""
+    """A signal asked the command to end. As with KeyboardInterrupt, `except Exception` does not catch it."""
 
     def __init__(self, number: int, saved: str = "") -> None:
         super().__init__(f"{signal.Signals(number).name}{saved and '; '}{saved}")
@@ -28,17 +28,17 @@ class Interrupted(BaseException):
 
 
 class Interruption:
-    """Watches for the signals, within `watching()`.
+    """Handles signals within `watching()`.
 
     Parameters
     ----------
-    signals : which ones.
-    second_exits : a second signal ends the process at once; else, where the program around goes on, it changes
-        nothing: the first one is being followed.
+    signals : the signals to handle.
+    second_exits : whether a second signal ends the process at once. If not, because partrain is part of a larger
+        program, a second signal has no effect.
 
     Attributes
     ----------
-    received : the first signal's number, or None.
+    received : the number of the first signal, or None.
     """
 
     def __init__(self, signals: Sequence[signal.Signals] = SIGNALS, *, second_exits: bool = True) -> None:
@@ -48,17 +48,17 @@ class Interruption:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Handle the signals, and put back at the end what handled them before.
+        """Handle the signals, and restore the previous handlers at the end.
 
-        An ignored signal stays ignored, as `nohup` wants it. Outside of the main thread nothing is handled:
-        Python gives signals to no other.
+        An ignored signal stays ignored, as `nohup` requires. Outside of the main thread this does nothing, because
+        Python runs signal handlers only in the main thread.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = {number: signal.getsignal(number) for number in self._signals}
         hook_before = sys.unraisablehook
-        # Raised within a finaliser, the exception ends there; `check` raises it again.
+        # Python swallows an exception that is raised within a finaliser. `check` raises it again.
         sys.unraisablehook = lambda raised: None if isinstance(raised.exc_value, Interrupted) else hook_before(raised)
         for number, handler in before.items():
             if handler != signal.SIG_IGN:
@@ -72,7 +72,7 @@ class Interruption:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Only take note of a first signal, in `received`; the caller looks at it where it can stop."""
+        """Only record the first signal, in `received`; the caller checks it where it can stop."""
         self._deferred = True
         try:
             yield

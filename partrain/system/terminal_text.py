@@ -1,4 +1,4 @@
-"""Text for a terminal, from names of any script that may come out of a file."""
+"""Text for a terminal: it may contain names in any script, and control characters, from files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
-    """Return `text` with U+FFFD in place of what would move the cursor, change colours, or not show."""
+    """Return `text` with U+FFFD in place of control characters and other characters that are not printable."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def num_columns(text: str) -> int:
-    """Return how many columns of a terminal a printable text takes: marks none, wide characters two."""
+    """Return the width of a printable text in columns: combining marks take none, wide characters two."""
     return sum(
         0 if unicodedata.category(character) in ("Mn", "Me") else 1 + (unicodedata.east_asian_width(character) in "WF")
         for character in text
@@ -20,7 +20,7 @@ def num_columns(text: str) -> int:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], num_words: int = 1) -> list[str]:
-    """Return the lines of a table: the first `num_words` columns flush left, the others flush right."""
+    """Return the lines of a table; the first `num_words` columns are left-aligned, the others right-aligned."""
     widths = [max(map(num_columns, column)) for column in zip(head, *rows, strict=True)]
     return [
         "  ".join(

@@ -1,4 +1,4 @@
-"""Where the time goes: every moment belongs to one activity. Monotonic; the clock on the wall decides nothing."""
+"""Measures the time of each activity of the program, with the monotonic clock."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Adds up the seconds of each activity; of nested activities the inner one gets the time.
+    """Adds up the seconds of each activity. The time of nested activities counts for the innermost one.
 
     Attributes
     ----------
-    seconds : by activity, up to its last change.
+    seconds : by activity, up to the last switch.
     """
 
     def __init__(self, activity: str, *others: str) -> None:
@@ -21,7 +21,7 @@ class Stopwatch:
         self._since = time.monotonic()
 
     def switch(self, activity: str) -> str:
-        """Give the time from now on to `activity`; return the activity that had it."""
+        """Count the time from now on for `activity`; return the previous activity."""
         now = time.monotonic()
         self.seconds[self._activity] += now - self._since
         before, self._activity, self._since = self._activity, activity, now
@@ -29,7 +29,7 @@ class Stopwatch:
 
     @contextmanager
     def timing(self, activity: str) -> Iterator[None]:
-        """Give the time within to `activity`."""
+        """Count the time of the `with` block for `activity`."""
         before = self.switch(activity)
         try:
             yield
@@ -37,6 +37,6 @@ class Stopwatch:
             self.switch(before)
 
     def read(self) -> dict[str, float]:
-        """Return the seconds of each activity up to now."""
+        """Return the seconds of each activity until now."""
         self.switch(self._activity)
         return dict(self.seconds)

@@ -21,7 +21,7 @@ from partrain.data import catalog, download
 from partrain.data.catalog import CATALOG, DataUnavailable, NamedDataset, load_named
 from partrain.data.idx import FILE_NAMES
 from partrain.errors import DataError
-from partrain.system.cache_directories import data_home
+from partrain.system.cache_directories import data_directory
 from tests.data.test_idx import idx_bytes
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
@@ -485,7 +485,7 @@ def test_the_real_files_pass_where_they_are_at_hand(
 
 
 def test_a_changed_byte_of_the_real_files_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = data_home() / "mnist"
+    real = data_directory() / "mnist"
     if not (real / f"{FILE_NAMES[3]}.gz").is_file():
         pytest.skip("mnist is not in the data folder; PARTRAIN_DATA_DIR may name one that holds it")
     monkeypatch.setenv("PARTRAIN_DATA_DIR", str(tmp_path))

@@ -18,7 +18,7 @@ from partrain.data.image_decoding import decode_image
 from partrain.data.image_directory import list_images
 from partrain.data.image_directory_cache import load_image_directory
 from partrain.errors import DataError, ResourceError
-from partrain.system.cache_directories import cache_home
+from partrain.system.cache_directories import user_cache_directory
 from tests.image_tree import CLASS_NAMES, write_images
 from tests.program import ROOT
 
@@ -51,7 +51,7 @@ def load(path: Path, on_broken: str = "skip", **changes: Any) -> tuple[Dataset, 
 
 
 def packs() -> list[str]:
-    return sorted(path.name for path in (cache_home() / "packed").iterdir() if path.suffix != ".lock")
+    return sorted(path.name for path in (user_cache_directory() / "packed").iterdir() if path.suffix != ".lock")
 
 
 def test_images_become_arrays_in_the_order_of_their_names(image_directory: Path) -> None:
@@ -109,7 +109,7 @@ def test_number_of_decoders_changes_nothing(own_images: Path) -> None:
     digests = set()
     for num_decoders in (1, 5):
         digests.add(load(own_images, num_decoders=num_decoders)[0].digest)
-        shutil.rmtree(cache_home())
+        shutil.rmtree(user_cache_directory())
     assert len(digests) == 1
 
 
@@ -117,7 +117,7 @@ def test_number_of_decoders_changes_nothing(own_images: Path) -> None:
 def test_damaged_pack_is_made_anew(own_images: Path, damage: str) -> None:
     digest = load(own_images)[0].digest
     (name,) = packs()
-    pack = cache_home() / "packed" / name
+    pack = user_cache_directory() / "packed" / name
     if damage == "index":
         (pack / "pack.json").write_text("{")
     elif damage == "file":
@@ -166,7 +166,7 @@ def test_what_is_interrupted_leaves_no_pack(own_images: Path, monkeypatch: pytes
 def test_what_a_killed_process_left_is_swept_away(own_images: Path) -> None:
     load(own_images)
     (name,) = packs()
-    pack = cache_home() / "packed" / name
+    pack = user_cache_directory() / "packed" / name
     pack.rename(pack.with_name(f"{name}.abc.part"))
     load(own_images)
     assert packs() == [name]
@@ -187,7 +187,7 @@ def test_nothing_that_can_be_used(own_images: Path) -> None:
 
 def test_pack_is_arrays_as_anyone_can_load_them(own_images: Path) -> None:
     dataset, _, _ = load(own_images)
-    arrays = load_arrays(cache_home() / "packed" / packs()[0])
+    arrays = load_arrays(user_cache_directory() / "packed" / packs()[0])
     assert (arrays.digest, arrays.class_names, arrays.num_validation) == (
         dataset.digest,
         dataset.class_names,

@@ -22,7 +22,7 @@ Call = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("partrain.data.image_directory_cache.cache_home", lambda: tmp_path / "cache")
+    monkeypatch.setattr("partrain.data.image_directory_cache.user_cache_directory", lambda: tmp_path / "cache")
 
 
 @pytest.fixture

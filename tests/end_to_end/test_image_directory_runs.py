@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("partrain.data.image_directory_cache.cache_home", lambda: folder / "cache")
+    monkeypatch.setattr("partrain.data.image_directory_cache.user_cache_directory", lambda: folder / "cache")
 
 
 def train(call_partrain: Call, run: str, *arguments: object) -> str:

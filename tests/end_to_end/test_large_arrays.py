@@ -26,7 +26,7 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep measurements in the test's folder, and kernels where they are."""
-    monkeypatch.setattr("partrain.data.measurement_cache.cache_home", lambda: tmp_path / "cache")
+    monkeypatch.setattr("partrain.data.measurement_cache.user_cache_directory", lambda: tmp_path / "cache")
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ import llvmlite.binding
 import numba
 
 from partrain.kernels.compiler.flags import Kernel, signatures_of
-from partrain.system.cache_directories import cache_home
+from partrain.system.cache_directories import user_cache_directory
 
 # Names the cache directory that the coordinator uses, for the fork server and the workers.
 CACHE_VARIABLE = "PARTRAIN_KERNEL_CACHE"
@@ -120,7 +120,7 @@ def cache_directory() -> Path:
         It cannot be created, or another user could write machine code into it.
     """
     named = os.environ.get(CACHE_VARIABLE)
-    directory = Path(named) if named else cache_home() / "kernels" / sources_digest()
+    directory = Path(named) if named else user_cache_directory() / "kernels" / sources_digest()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = directory.stat()
     if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

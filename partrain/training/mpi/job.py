@@ -106,7 +106,7 @@ def run_on_ranks(
         if num_workers is None:
             num_workers = ranks.num_processors
         if ranks.size > 1:
-            messages.speak_as(ranks.name, only_warnings=ranks.rank > 0)
+            messages.set_rank(ranks.name, only_warnings=ranks.rank > 0)
         session = Session(
             num_workers, command_line, messages, Interruption(), ranks=RankSession(ranks, received=interruption)
         )
