@@ -36,7 +36,7 @@ class Checkpoints(Section):
     every_steps: PositiveInt | None = Field(
         500,
         description="The interval between checkpoints, in steps; the end of each epoch is always saved. null: only "
-        "that.",
+        "the ends of epochs.",
     )
     keep_last: PositiveInt = Field(2, description="The number of newest checkpoints to keep.")
     keep_best: bool = Field(
@@ -59,7 +59,9 @@ class Config(Section):
     format: Literal[1] = Field(1, description="The version of the configuration's format.")
     name: str = Field("run", description="The name of the run; it ends the name of the run's directory.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
-        0, description="The seed of the initial parameters, the order of the examples, augmentation and dropout."
+        0,
+        description="The seed of everything random: initial parameters, order of the examples, label noise, "
+        "augmentation, dropout.",
     )
     data: Data
     network: Annotated[list[LayerEntry], Field(min_length=1)] = Field(

@@ -53,7 +53,8 @@ class Data(Section):
     validation_examples: NonNegativeInt | None = Field(
         None,
         description="The number of examples to validate on; they follow the training examples in the file. null: the "
-        "rest of the file. If both numbers are null, a sixth of the file is for validation.",
+        "rest of the file. If both numbers are null, the data set decides; if it does not, a sixth of the file is for "
+        "validation.",
     )
     when_unavailable: Literal["synthetic-digits", "error"] = Field(
         "synthetic-digits",

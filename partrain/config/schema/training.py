@@ -177,8 +177,9 @@ class Training(Section):
     per_example: PerExample = PerExample()
     augment: Augment | None = Field(
         None,
-        description="Change training images at random, anew in each epoch, e.g. `{shift: 2, rotation: 10}`. null: "
-        "leave them as they are.",
+        description="Change training images at random, anew in each epoch, e.g. `{shift: 2, rotation: 10}`. Each image "
+        "is resampled once, bilinearly, by a map drawn uniformly within the bounds below; outside the image, pixels "
+        "are 0. Validation and test images never change. null: no augmentation.",
     )
     privacy: Privacy | None = Field(
         None,
