@@ -253,14 +253,14 @@ def train(
         raise ConfigError("train: test and class_names require data")
     resolved = _resolve(config, in_memory=dataset is not None)
     validate_run_name(resolved.name)
-    place = RunLocation(Path(runs_dir), None if run_dir is None else Path(run_dir))
-    if place.run_dir is not None and os.path.lexists(place.run_dir):
-        raise RunError(f"{place.run_dir}: exists already. Choose another run_dir.")
-    check_writable(place.parent)
+    location = RunLocation(Path(runs_dir), None if run_dir is None else Path(run_dir))
+    if location.run_dir is not None and os.path.lexists(location.run_dir):
+        raise RunError(f"{location.run_dir}: exists already. Choose another run_dir.")
+    check_writable(location.parent)
     num_workers = _worker_count(workers)
     with _interruptible() as interruption:
         session = Session(num_workers, ["partrain.train", *sys.argv], Messages(quiet=quiet), interruption)
-        path = train_new_run(resolved, place, session, dataset=dataset).path
+        path = train_new_run(resolved, location, session, dataset=dataset).path
     return Run(path, dataset, quiet=quiet)
 
 

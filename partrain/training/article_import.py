@@ -61,7 +61,7 @@ class ArticleFile:
 
 def import_article(
     file: Path,
-    place: RunLocation,
+    location: RunLocation,
     normalisation: Normalisation,
     command_line: Sequence[str],
     say: Callable[[str], None],
@@ -73,7 +73,7 @@ def import_article(
     Parameters
     ----------
     file : the pickle.
-    place : where the run goes.
+    location : where to create the run.
     normalisation : how the article's code turned pixels into inputs; it stands in the run.
     command_line : kept in the run.
     say : told what was found.
@@ -99,7 +99,7 @@ def import_article(
     article = _checked(load_plain_pickle(data, str(file)), str(file))
     config = _config_of(article)
     network = _network_of(config, article, str(file))
-    run = place.create(config.name)
+    run = location.create(config.name)
     with run.lock():
         try:
             with reporting_write_errors(run):

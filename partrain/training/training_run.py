@@ -45,7 +45,7 @@ from partrain.training.session import Session
 
 def train_new_run(
     config: Config,
-    place: RunLocation,
+    location: RunLocation,
     session: Session,
     initial: InitialParameters | None = None,
     dataset: Dataset | None = None,
@@ -55,7 +55,7 @@ def train_new_run(
     Parameters
     ----------
     config : as it was read; the run keeps it as it was resolved.
-    place : where the run goes.
+    location : where to create the run.
     session : `num_workers` 0: this process computes.
     initial : what to begin with, in place of values that are drawn.
     dataset : the data set, if it is in memory; else it is loaded.
@@ -83,10 +83,10 @@ def train_new_run(
             initial.require_fit(plan.network)
 
     session.broadcast_state(InitialState(config, tensors=initial.arrays if initial else {}))
-    with training_resources(config, place.parent, session, check, dataset) as resources:
+    with training_resources(config, location.parent, session, check, dataset) as resources:
         plan = resources.plan
         kill_point("coordinator: before the run is made")
-        run = place.create(plan.config.name)
+        run = location.create(plan.config.name)
         with run.lock(), _log_of(run, session.messages):
             try:
                 record = first_record(plan, session.command_line, resources.total_workers, resources.ranks)

@@ -39,9 +39,9 @@ def _run(context: CommandContext) -> None:
     from partrain.training.article_import import import_article
 
     options = context.options
-    place = RunLocation(Path(RUNS_DIR), None if options.run_dir is None else Path(options.run_dir))
+    location = RunLocation(Path(RUNS_DIR), None if options.run_dir is None else Path(options.run_dir))
     normalisation = Normalisation((options.mean,), (options.std,))
-    run = import_article(Path(options.file), place, normalisation, context.command_line, context.messages.say)
+    run = import_article(Path(options.file), location, normalisation, context.command_line, context.messages.say)
     print(run.path)
 
 

@@ -59,15 +59,15 @@ def _train(context: CommandContext, session: Session) -> Path:
     run_dir = Path(options.run_dir) if options.run_dir is not None else None
     if run_dir is not None and os.path.lexists(run_dir):
         raise RunError(f"{run_dir}: exists already. Choose another --run-dir, or resume that run.")
-    place = RunLocation(Path(options.runs_dir), run_dir)
-    check_writable(place.parent)
+    location = RunLocation(Path(options.runs_dir), run_dir)
+    check_writable(location.parent)
     if session.num_workers and session.ranks is None:
         from partrain.parallel.workers.fork_server import start_fork_server
 
         start_fork_server(config.training.kernels, config.training.dtype)  # while this process loads Numba
     from partrain.training.training_run import train_new_run
 
-    return train_new_run(config, place, session, initial).path
+    return train_new_run(config, location, session, initial).path
 
 
 def _read_inputs(context: CommandContext) -> tuple[Config, InitialParameters | None]:
