@@ -39,10 +39,13 @@ sys.exit(main())
 UNCOMPUTABLE = """
 import itertools, sys
 from partrain.interface.command_line import main
+from partrain.parallel.workers.commands import Operation
 from partrain.parallel.workers.pool import WorkerPool
 run, calls = WorkerPool.run, itertools.count(1)
 def run_or_spoil(pool, commands):
-    run(pool, [command._replace(file=7) for command in commands] if next(calls) == 10 else commands)
+    # The run has no shared array for norms.
+    spoilt = [command._replace(operation=Operation.GRADIENTS_WITH_NORMS) for command in commands]
+    run(pool, spoilt if next(calls) == 10 else commands)
 WorkerPool.run = run_or_spoil
 sys.exit(main())
 """

@@ -1,8 +1,8 @@
-"""The images of a split, as a worker gets at them: in shared memory, or in a file that is too large for it.
+"""Gives a worker the images of a split, from shared memory or from a file that is too large for memory.
 
-A file is read, not mapped: what was read of a mapped one would count to each process until nothing else is left, and
-where the file was cut the process would die of a bus error. From the system's cache an image of 3 kB costs
-about two microseconds.
+The file is read, not mapped. The pages of a mapped file count as memory of each process, and a process that reads
+behind the end of a truncated file dies of a bus error. Reading an image of 3 kB from the page cache takes about two
+microseconds.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Images = NDArray[Any]
 
 
 class ExampleSource(Protocol):
-    """Where the images of a split are."""
+    """Provides the images of a split."""
 
     def take(self, indices_N: NDArray[np.int64]) -> tuple[Images, NDArray[np.int64]]:
-        """Return an array of images, and the places in it of the examples at `indices_N`; valid until the next call."""
+        """Return an array of images and the rows in it of the examples `indices_N`; valid until the next call."""
 
 
 class SharedImages:
-    """Images that all are in shared memory."""
+    """Images in shared memory."""
 
     def __init__(self, images_MCHW: Images) -> None:
         self._images_MCHW = images_MCHW
@@ -38,12 +38,12 @@ class SharedImages:
 
 
 class StreamedImages:
-    """Images in a file, which are read into a buffer when they are taken.
+    """Images in a file, which are read into a buffer when they are needed.
 
     Parameters
     ----------
-    file : where they are.
-    capacity : how many are taken at once, at most.
+    file : the file, and the position and shape of the images in it.
+    capacity : the maximum number of images per call of `take`.
     """
 
     def __init__(self, file: MappedFile, capacity: int) -> None:
@@ -52,7 +52,7 @@ class StreamedImages:
         self._buffer_NCHW = np.empty((capacity, *file.shape[1:]), file.dtype)
         self._image_bytes = self._buffer_NCHW[0].nbytes
         self._places = np.arange(capacity)
-        # Made once, for that takes longer than the reading.
+        # Created once, because creating a view takes longer than reading an image.
         self._memory = self._buffer_NCHW.reshape(-1).view(np.uint8).data
         self._image_memory = [self._memory[k * self._image_bytes :][: self._image_bytes] for k in range(capacity)]
 
@@ -73,11 +73,11 @@ class StreamedImages:
         return self._buffer_NCHW, self._places[:N]
 
     def _read(self, index: int, memory: memoryview) -> None:
-        """Read the image at `index`, and the following ones, until the memory is full."""
+        """Read the image at `index` and the following ones until `memory` is full."""
         start = self._offset + index * self._image_bytes
         while (num_read := os.preadv(self._descriptor, [memory], start)) < len(memory):
             if not num_read:
-                raise OSError(f"{self._path}: ends before example {index}; the file was cut while it was used")
+                raise OSError(f"{self._path}: ends before example {index}; the file was truncated while it was used")
             memory, start = memory[num_read:], start + num_read
 
     def __del__(self) -> None:

@@ -36,15 +36,16 @@ from partrain.system.shared_arrays import SharedArrays
 
 @dataclass(frozen=True)
 class Computation:
-    """All that a worker must know.
+    """Everything that a worker needs to compute tiles.
 
     Attributes
     ----------
-    arrays : those that `parallel.array_plan` plans, and the data set's.
-    class_weights : by which an example's loss and its gradient in a step are multiplied, for each output; None: by 1.
-    clip : the largest norm of an example's gradient in a GRADIENTS_WITH_NORMS; None: as it is.
-    seed : by which is drawn what is random in a step.
-    augment : how far the images of a step are changed at random; None: not at all.
+    arrays : the shared arrays of `parallel.array_plan`, and those of the data set.
+    class_weights : one per class; in a step, the loss and the gradient of an example are multiplied by the weight of
+        its class. None: 1 for all.
+    clip : the maximum norm of an example's gradient in GRADIENTS_WITH_NORMS; None: gradients are not clipped.
+    seed : the seed of dropout and augmentation.
+    augment : the random changes to the images of a step; None: none.
     """
 
     network: Network
@@ -60,7 +61,7 @@ class Computation:
 
 
 class TileComputer:
-    """Carries out commands on the shared arrays; in a worker, or in the coordinator itself.
+    """Carries out commands on the shared arrays, in a worker or in the coordinator.
 
     The kernels of `tile_kernels` must be loaded before.
     """
@@ -88,12 +89,12 @@ class TileComputer:
             )
 
     def carry_out(self, command: Command, is_wanted: Callable[[], bool] = lambda: True) -> None:
-        """Compute what `command` says, as many tiles at a time as the execution takes.
+        """Carry out a command, as many tiles at a time as the execution can take.
 
         Parameters
         ----------
-        command : what to compute.
-        is_wanted : asked between two calls of the execution; if it is false, the rest is left undone.
+        command : its positions are those of the shared arrays, which are written.
+        is_wanted : called between two calls of the execution; if it returns False, the rest is not computed.
         """
         split, operation = command.split, command.operation
         for first in range(command.first, command.last, self._execution.capacity):
@@ -137,13 +138,13 @@ class TileComputer:
         return logits_NE
 
     def _weigh(self, weights_N: NDArray[Any], first: int, last: int) -> None:
-        """Multiply the examples' losses, and their gradients at the logits, by the weights of their classes."""
+        """Multiply the examples' losses and their gradients at the logits by the weights of their classes."""
         self._arrays["losses"][first:last] *= weights_N
         self._dlogits_NE[: last - first] *= weights_N[:, np.newaxis]
 
     @cached_property
     def _factors(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-        """The arrays of the factors: they are there where something is trained."""
+        """The shared arrays for the factors of dense layers; they exist only in training."""
         return {
             layer.name: (self._arrays[f"{layer.name}.inputs"], self._arrays[f"{layer.name}.deltas"])
             for layer in self._dense_layers
@@ -168,7 +169,7 @@ class TileComputer:
         return squared_norms_NL
 
     def _own_factors(self, num: int) -> dict[str, Factors]:
-        """Return rows for the factors of `num` examples that nobody else reads: an evaluation shares none."""
+        """Return private arrays for the factors of `num` examples: in an evaluation, no other process reads them."""
         return {
             layer.name: Factors(np.empty((num, *layer.input_shape), self._dtype),
                                 np.empty((num, *layer.output_shape), self._dtype))

@@ -1,4 +1,4 @@
-"""What must be the same on all ranks for the same bits: compared before anything is computed."""
+"""Checks, before anything is computed, that all ranks will compute the same bits."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from partrain.system.provenance import differences, provenance
 from partrain.training.plan import TrainingPlan
 from partrain.training.resume import value_differences
 
-# Of a longer list, what a message shows.
+# How many items of a long list a message shows.
 LISTED = 3
 
 
 class Gathering(Protocol):
-    """What this file needs of `parallel.mpi.communicator.Communicator`."""
+    """What this module needs of `parallel.mpi.communicator.Communicator`."""
 
     def allgather(self, value: Any) -> list[Any]:
         """Return the value that each rank passed."""
@@ -26,28 +26,28 @@ class RanksDisagree(UserError):
 
 
 def require_same_command(ranks: Gathering, options: dict[str, Any], host: str) -> None:
-    """Compare what the ranks were asked to do.
+    """Check that all ranks were started with the same command.
 
     Parameters
     ----------
-    options : of the command line, those that decide what is trained.
-    host : this one's name.
+    options : the command-line options that decide what is trained.
+    host : the name of this host.
 
     Raises
     ------
     RanksDisagree
-        On all ranks alike; names those that differ from rank 0, and what differs.
+        Raised on all ranks; names the ranks that differ from rank 0, and how they differ.
     """
     _require_same(ranks.allgather({"host": host, "facts": {_flag(name): value for name, value in options.items()}}))
 
 
 def require_agreement(ranks: Gathering, plan: TrainingPlan) -> None:
-    """Compare configuration, data, versions and processors of the ranks.
+    """Check that all ranks have the same configuration, data, versions and processor.
 
     Raises
     ------
     RanksDisagree
-        As above.
+        As `require_same_command`.
     """
     origin, dataset = provenance(), plan.dataset
     facts = plan.config.to_mapping() | {"data digest": dataset.digest}

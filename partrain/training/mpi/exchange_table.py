@@ -1,4 +1,4 @@
-"""What a step of a training on several ranks exchanges, as `--dry-run` prints it: known before MPI is started."""
+"""The table of bytes that ranks exchange in a step; `--dry-run` prints it without starting MPI."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from partrain.parallel.mpi.launcher import promised_ranks
 from partrain.system.terminal_text import table
 from partrain.training.plan import TrainingPlan
 
-# Where no launcher says how many ranks there are.
+# The numbers of ranks in the table if no launcher says how many there are.
 EXAMPLES_OF_RANKS = (2, 4, 8)
 
 
 def describe_exchange(plan: TrainingPlan, environment: Mapping[str, str]) -> str:
-    """Return a table of the bytes that a step exchanges, for as many ranks as the launcher started.
+    """Return the table for the number of ranks that the launcher started.
 
     Parameters
     ----------
-    environment : where the launcher says so.
+    environment : the environment variables, in which a launcher gives the number of ranks.
     """
     promised = promised_ranks(environment)
     training = plan.config.training
     batch_size = min(training.batch_size, plan.dataset.train.size)
     rows = []
     for num_ranks in EXAMPLES_OF_RANKS if promised is None else (promised[1],):
-        given = step_bytes(plan.network, batch_size, plan.tiling, training.dtype, num_ranks)
-        rows.append((str(num_ranks), f"{min(given):,}", f"{max(given):,}", f"{sum(given):,}"))
+        num_bytes = step_bytes(plan.network, batch_size, plan.tiling, training.dtype, num_ranks)
+        rows.append((str(num_ranks), f"{min(num_bytes):,}", f"{max(num_bytes):,}", f"{sum(num_bytes):,}"))
     columns = ("ranks", "bytes of a rank, least", "most", "sum of all")
     return "\n".join(["", "exchange of a step, one Allgatherv", *table(columns, rows, num_words=0)])

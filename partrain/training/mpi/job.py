@@ -1,4 +1,4 @@
-"""A training, or a measurement, as a job of several processes that MPI joins: rank 0 leads, the others take part."""
+"""Runs a training or a benchmark as an MPI job: rank 0 leads, and the other ranks follow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # its import starts MPI
 
 Result = TypeVar("Result")
 
-# What nearly all trainings compute with. The fork server must be there before MPI, and so before rank 0 can tell.
+# What nearly all trainings use. The fork server must start before MPI, and so before rank 0 can say what is needed.
 LIKELY_KERNELS = ("fast", "float32")
 
 
@@ -37,16 +37,17 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> Communic
     Parameters
     ----------
     num_workers : 0: no process will be started.
-    warn : told of ranks that are waited for.
+    warn : called with a warning when this rank waits long for others.
 
     Raises
     ------
     UserError
-        There is no MPI, or this process takes itself to be alone although others were started.
+        MPI is not installed, or sees only this process although the launcher started several.
 
     Side effects
     ------------
-    Takes back the binding to a core, and starts the fork server: before MPI is there, for no child shall know of it.
+    Undoes the binding to a core, and starts the fork server. Both happen before MPI starts, so that no child process
+    inherits MPI's state.
     """
     undo_binding(os.environ)
     kernels, dtype = LIKELY_KERNELS
@@ -83,24 +84,24 @@ def run_on_ranks(
     messages: Messages,
     interruption: Interruption,
 ) -> Result | None:
-    """Do something together with the processes that mpiexec started besides this one.
+    """Run a job together with the other processes that mpiexec started.
 
     Parameters
     ----------
-    lead : what rank 0 does: it reads what there is to read, and gives the others their job.
-    follow : what the others do.
+    lead : called on rank 0; it reads all input and broadcasts the initial state.
+    follow : called on the other ranks.
     asked : the options that must be the same on all ranks.
-    num_workers : of this rank; None: the host's processors, divided among the ranks there.
+    num_workers : the workers of this rank; None: the host's processors, divided among its ranks.
     command_line, messages, interruption : as for a training without MPI.
 
     Returns
     -------
-    What `lead` returned, on rank 0; None on the others.
+    The result of `lead` on rank 0; None on the others.
 
     Raises
     ------
     SystemExit
-        The job ended otherwise. The cause has been said, once.
+        The job failed or was interrupted. The cause has been printed, once.
     """
     with contextlib.closing(join_ranks(num_workers, messages.warn)) as ranks:
         if num_workers is None:
@@ -111,7 +112,7 @@ def run_on_ranks(
             num_workers, command_line, messages, Interruption(), ranks=RankSession(ranks, received=interruption)
         )
         result, interrupted = None, None
-        # To the end: a signal is no reason to be silent about a failure, and mpiexec sends one to all.
+        # Deferred until the end: mpiexec signals all ranks when one fails, and the failure must still be reported.
         with interruption.deferred():
             try:
                 try:
@@ -135,7 +136,7 @@ def run_on_ranks(
 
 
 def _end_failed(ranks: Communicator, error: BaseException, messages: Messages) -> NoReturn:
-    """Tell people and the other ranks why this one fails, give them time to save, and end."""
+    """Report why this rank fails, to people and to the other ranks; give those time to save; end."""
     exit_code = 1
     if isinstance(error, PartrainError | MemoryError):
         exit_code = getattr(error, "exit_code", 1)
@@ -151,7 +152,7 @@ def _end_failed(ranks: Communicator, error: BaseException, messages: Messages) -
 
 
 def follow_training(session: Session) -> None:
-    """Take part in what rank 0 trains: the same steps and evaluations, and nothing is written.
+    """Train together with rank 0: the same steps and evaluations, but no files are written.
 
     Raises
     ------

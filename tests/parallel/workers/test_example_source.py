@@ -35,7 +35,7 @@ def test_file_that_was_cut_is_an_error_and_no_bus_error(tmp_path: Path) -> None:
     with open(file.path, "r+b") as opened:
         opened.truncate(1000)
     source.take(np.array([0, 1]))
-    with pytest.raises(OSError, match="ends before example 40; the file was cut"):
+    with pytest.raises(OSError, match="ends before example 40; the file was truncated"):
         source.take(np.array([40]))
 
 
