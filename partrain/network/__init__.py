@@ -1,1 +1,1 @@
-"""A network as shapes, parameters and a chain of layers over the kernels."""
+"""Networks: layers, parameters, initial values, execution with kernels, and Adam."""

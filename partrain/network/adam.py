@@ -1,6 +1,6 @@
-"""Adam's hyper-parameters over the steps, and its state.
+"""Adam: its learning rate and coefficients in each step, and its moments.
 
-The moments live as long as the run: they are neither zeroed from batch to batch nor forgotten by a checkpoint.
+The moments are kept for the whole run, and saved in every checkpoint.
 
 Sources: Kingma, Ba, "Adam", arXiv 1412.6980; Loshchilov, Hutter, "Decoupled weight decay", arXiv 1711.05101;
 cosine: Loshchilov, Hutter, "SGDR", arXiv 1608.03983.
@@ -23,9 +23,9 @@ Array = NDArray[Any]
 def learning_rate(step: int, optimizer: Optimizer, schedule: Schedule) -> float:
     """Return the learning rate of `step`, counted from 1.
 
-    It rises linearly over `warmup_steps` to `optimizer.lr`. Then it stays (constant), falls by `factor` after
-    every `every_steps` steps (step), or falls along half a cosine to `final_lr`, which it reaches after
-    `decay_steps` steps and keeps (cosine).
+    It rises linearly to `optimizer.lr` during the first `warmup_steps`. Then it is constant, or is multiplied by
+    `factor` after every `every_steps` steps, or falls along half a cosine to `final_lr` at step `decay_steps` and
+    stays there.
     """
     if step <= schedule.warmup_steps:
         return optimizer.lr * step / schedule.warmup_steps
@@ -50,8 +50,8 @@ class Adam:
 
     Attributes
     ----------
-    first_moment, second_moment : vectors like `parameters`, zero at first; assign to their elements to go on
-        from a saved state.
+    first_moment, second_moment : vectors like `parameters`, initially zero; assign to their elements to restore a
+        saved state.
     """
 
     KERNELS = (loops.adam_update,)
@@ -66,7 +66,7 @@ class Adam:
         return learning_rate(step, self._optimizer, self._schedule)
 
     def coefficients(self, num_examples: int, step: int) -> tuple[float, ...]:
-        """Return what `loops.adam_update` is given between gradient and moments, for the sum of `num_examples`."""
+        """Return the coefficients of `loops.adam_update` in its order, for a gradient summed over `num_examples`."""
         o = self._optimizer
         lr = self.learning_rate(step)
         return (
@@ -82,6 +82,6 @@ class Adam:
         )
 
     def update(self, gradient_sum: Array, num_examples: int, step: int) -> None:
-        """Make step `step` (counted from 1) with the mean gradient of `num_examples`."""
+        """Make step `step` (counted from 1) with the sum of the gradients of `num_examples`."""
         coefficients = self.coefficients(num_examples, step)
         loops.adam_update(gradient_sum, *coefficients, self.first_moment, self.second_moment, self.parameters)

@@ -1,7 +1,7 @@
-"""The layers as shapes: what goes in and comes out, which parameters there are, how much is to be computed.
+"""The layers as shapes: input, output, parameters, and number of multiply-adds.
 
-A layer is made from its configuration and the shape that reaches it, and finds every error of shapes then,
-before anything is computed. What computes it is in network.execution.
+A layer is built from its configuration and the shape of its input; all errors of shapes are found then, before anything
+is computed. network.loops_execution and network.fast_execution compute the layers.
 
 Shapes of one example: (C, H, W) channels, rows, columns; (D,) after flatten. F filters; R, S filter rows,
 columns; P, Q output rows, columns; E dense outputs.
@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layer:
-    """What all layers have: `multiply_adds` are those of one example's forward pass."""
+    """The attributes of all layers; `multiply_adds` are those of one example's forward pass."""
 
     name: str
     input_shape: Shape
@@ -42,7 +42,7 @@ class Conv2d(Layer):
 
 @dataclass(frozen=True)
 class MaxPool2d(Layer):
-    """The maximum of each window; rows and columns that fill no window are left out."""
+    """The maximum of each window; rows and columns that do not fill a window are ignored."""
 
     window: tuple[int, int] = (2, 2)
     stride: tuple[int, int] = (2, 2)
@@ -65,18 +65,18 @@ class Dense(Layer):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """In training each number is 0 with probability `rate`, else 1/(1-rate) times itself; elsewhere nothing."""
+    """In training, sets each number to 0 with probability `rate`, and multiplies the others by 1/(1-rate)."""
 
     rate: float = 0.5
 
 
 def build_layers(descriptions: Sequence[Section], input_shape: Shape) -> tuple[Layer, ...]:
-    """Make the chain of layers for examples of `input_shape` (C, H, W).
+    """Build the layers for examples of `input_shape` (C, H, W).
 
     Raises
     ------
     ConfigError
-        A layer does not fit the shape that reaches it; the message names the layer and its place.
+        A layer does not fit the shape of its input; the message names the layer and its index.
     """
     layers: list[Layer] = []
     counts: dict[str, int] = {}
@@ -95,7 +95,7 @@ def build_layers(descriptions: Sequence[Section], input_shape: Shape) -> tuple[L
 
 
 def _gain(following: Sequence[Section]) -> float:
-    """Return 2 for a layer before a ReLU, which drops half of the variance, else 1.
+    """Return 2 for a layer that a ReLU follows, which halves the variance, else 1.
 
     Sources: He et al., arXiv 1502.01852, section 2.2; without a ReLU, LeCun et al., "Efficient BackProp".
     """

@@ -1,4 +1,4 @@
-"""A network: its layers, its parameters, and what a gradient of it consists of on its way home."""
+"""A network: its layers, its parameters, and the form in which workers exchange their gradients."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from partrain.errors import ConfigError
 from partrain.network.layers import Dense, Dropout, Layer, Shape, build_layers
 from partrain.network.parameters import ParameterLayout
 
-# Examples that a worker computes at once, at least: so many share the loading of the weights, and what Python takes
-# for a call. With 8 dense networks take a tenth longer, with 32 few take less.
+# The least number of examples that a worker computes in a call: they share the loading of the weights and the overhead
+# of Python. With 8, dense networks take a tenth longer; with 32, few networks are faster.
 EXAMPLES_A_CALL = 16
 
 
 def examples_a_call(tile: int) -> int:
-    """Return how many examples the fast execution computes at once: whole tiles."""
+    """Return the number of examples that the fast execution computes in a call, a whole number of tiles."""
     return tile * -(-EXAMPLES_A_CALL // tile)
 
 
 class Network:
-    """The shapes of a whole network. Plain data: it can be sent to a worker, and imports no kernel.
+    """The shapes of a network: plain data that can be sent to a worker. Needs no Numba.
 
     Attributes
     ----------
-    layers : the chain, in order.
-    parameters : all parameters in network order.
-    tile_sums : the convolutions' parameters, whose gradients travel as one sum a tile. They are the beginning
-        of `parameters`, since only a convolution gives a convolution its input.
+    layers : all layers, in order.
+    kinds : the classes of the layers, each once.
     trained_layers : the layers that have parameters.
-    kinds : the kinds of its layers, each once.
-    dense_layers : those of them whose gradients travel as factors (network.execution.Factors).
+    dense_layers : the dense layers, whose gradients are exchanged as factors (network.execution.Factors).
+    parameters : all parameters, in the order of the layers.
+    tile_sums : the parameters of the convolutions, whose gradients are exchanged as one sum for each tile. `parameters`
+        begins with them, because no convolution follows a dense layer.
     """
 
     def __init__(self, descriptions: Sequence[Section], input_shape: Shape, num_classes: int) -> None:
-        """Check and build.
+        """Build the layers, and check that they fit.
 
         Raises
         ------
         ConfigError
-            A layer does not fit its input, or the last one not the number of classes.
+            A layer does not fit its input, or the last one does not fit the number of classes.
         """
         self.layers: tuple[Layer, ...] = build_layers(descriptions, input_shape)
         self.input_shape = input_shape
@@ -76,11 +76,11 @@ class Network:
 
     @property
     def num_activations(self) -> int:
-        """How many numbers one example's inputs and outputs of all layers are."""
+        """The number of values of one example in the inputs and outputs of all layers."""
         return math.prod(self.input_shape) + sum(math.prod(layer.output_shape) for layer in self.layers)
 
     def table(self) -> str:
-        """Return the table of layers: output shapes, parameters, multiply-adds an example."""
+        """Return the table of layers: output shapes, parameters, and multiply-adds of an example."""
         rows = [("layer", "output", "parameters", "multiply-adds")]
         for layer in self.layers:
             shape = " x ".join(str(size) for size in layer.output_shape)

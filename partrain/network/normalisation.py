@@ -1,4 +1,4 @@
-"""How images become a network's input: (pixel - mean) / std of their channel."""
+"""Normalises images for the network: (pixel - mean) / std of their channel."""
 
 from __future__ import annotations
 

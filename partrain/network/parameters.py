@@ -1,6 +1,6 @@
 """All parameters of a network in one flat vector, with a named view for each.
 
-One vector, because it is what processes share, what Adam walks over, and what is hashed.
+Processes share this vector, Adam updates it, and its digest identifies the result of a run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from partrain.kernels.randomness import standard_normals
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter's name, its shape, and the deviation of its initial values (0: they are zeros)."""
+    """A parameter's name, shape, and standard deviation of its initial values (0: all are zero)."""
 
     name: str
     shape: tuple[int, ...]
@@ -27,12 +27,12 @@ class Parameter:
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
+        """The number of its elements."""
         return math.prod(self.shape)
 
 
 class ParameterLayout:
-    """Where each parameter stands in the flat vector: one after the other, in network order."""
+    """The slices of the parameters in the flat vector: one after the other, in the order of the layers."""
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
         self.parameters = tuple(parameters)
@@ -47,23 +47,23 @@ class ParameterLayout:
         return iter(self.parameters)
 
     def views(self, vector: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return each parameter's part of `vector` (self.size,) under its name, in its shape; no copy."""
+        """Return a view of each parameter in `vector` (self.size,), by name and in its shape."""
         return {p.name: vector[self._slices[p.name]].reshape(p.shape) for p in self.parameters}
 
     def join(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Return the vector of all parameters, from an array for each."""
+        """Return the flat vector, from an array for each parameter."""
         return np.concatenate([arrays[p.name].reshape(p.size) for p in self.parameters])
 
     def start(self, name: str) -> int:
-        """Return where the parameter's part of the vector begins."""
+        """Return the index of the parameter's first element in the vector."""
         return int(self._slices[name].start)
 
     def name_at(self, place: int) -> str:
-        """Return the name of the parameter that the number at `place` of the vector belongs to."""
+        """Return the name of the parameter of the vector's element `place`."""
         return next(name for name, part in self._slices.items() if part.start <= place < part.stop)
 
     def initial_values(self, seed: int, dtype: str) -> NDArray[Any]:
-        """Draw the initial vector: normal values for weights, each from its own name, and zeros for biases.
+        """Draw the initial vector: normal numbers for each weight, a function of its name; zeros for biases.
 
         Returns
         -------
@@ -78,5 +78,5 @@ class ParameterLayout:
 
 
 def digest(vector: NDArray[Any]) -> str:
-    """Return the SHA-256 of all parameters' little-endian bytes in network order: equal digests are equal networks."""
+    """Return the SHA-256 of the parameters' little-endian bytes in network order; equal digests: equal values."""
     return hashlib.sha256(vector.astype(vector.dtype.newbyteorder("<")).tobytes()).hexdigest()

@@ -1,4 +1,7 @@
-"""From a network's outputs to probabilities, in float64."""
+"""Probabilities of the classes from a network's logits, in float64.
+
+Shapes: N examples; E classes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from numpy.typing import NDArray
 def softmax(logits_NE: NDArray[Any]) -> NDArray[np.float64]:
     """Return the probability of each class: exp(z[e] - max z) / sum over e of exp(z[e] - max z).
 
-    Subtracting the maximum changes nothing but keeps exp from overflowing. Logits that are not finite give NaN.
+    Subtracting the maximum does not change the result; it keeps exp from overflowing. Logits that are not finite give
+    NaN.
     """
     with np.errstate(invalid="ignore"):
         powers_NE = np.exp(logits_NE.astype(np.float64) - logits_NE.max(axis=1, keepdims=True))
