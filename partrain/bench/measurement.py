@@ -15,7 +15,7 @@ import numpy as np
 from partrain.bench.phases import SERIAL_PHASES, measure_phases, scaling
 from partrain.bench.stages import measure_coordinator, measure_execution, stage_facts
 from partrain.bench.step_model import StepCosts
-from partrain.bench.trial import Array, Trial, say_what_is_left_out, seconds_of
+from partrain.bench.trial import Trial, seconds_of
 from partrain.config.reader import parse_config
 from partrain.config.schema.config import Config
 from partrain.kernels import peak
@@ -23,15 +23,15 @@ from partrain.kernels.simd.vectors import LANES
 from partrain.kernels.update import call_helpers
 from partrain.parallel.array_plan import exchange_specs
 from partrain.parallel.compute_resources import compute_resources
-from partrain.parallel.update.parameter_update import ParameterUpdate, UpdateHelper
+from partrain.parallel.update.parameter_update import Array, UpdateHelper
 from partrain.parallel.update.piece_plan import help_specs, useful_threads
-from partrain.store.metrics_log import MetricsLog
-from partrain.store.run_paths import RunPaths
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
 from partrain.system.provenance import provenance
 from partrain.system.signals import Interruption
 from partrain.training.plan import plan_training
+from partrain.training.step.composition import make_model_update, make_parameter_update
+from partrain.training.step.gradient import BatchGradient
 
 # The article's network, as in configs/mnist.yaml, on data that every machine has.
 DEFAULT_CONFIG: dict[str, Any] = {
@@ -84,13 +84,13 @@ def measure(
     config = config or parse_config(DEFAULT_CONFIG, source="the built-in configuration")
     plan = plan_training(config, say=messages.say, warn=messages.warn)
     training = plan.config.training
-    say_what_is_left_out(training, messages.warn)
     tiles = plan.tiling.num_tiles(min(training.batch_size, plan.dataset.train.size))
     asked = sorted({1, *(_powers_of_two(available_processors()) if numbers_of_workers is None else numbers_of_workers)})
     workers = sorted({min(number, tiles) for number in asked})
     if asked[-1] > tiles:
         messages.warn(
-            f"a batch has {tiles} tile{'s' * (tiles > 1)}: more workers would have nothing to do, and are left out"
+            f"a batch has {tiles} tile{'s' * (tiles > 1)}: more workers would have nothing to compute, and are not "
+            "measured"
         )
     with contextlib.ExitStack() as at_end:
         resources = at_end.enter_context(
@@ -104,11 +104,10 @@ def measure(
             )
         )
         folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
-        log = MetricsLog(RunPaths(Path(folder)).metrics_path)
-        at_end.callback(log.close)
         messages.say("training for a moment, then measuring kernels")
-        trial = Trial(plan, resources, log, messages, interruption)
+        trial = Trial(plan, resources, Path(folder), messages, interruption)
         at_end.callback(trial.close)
+        trial.warm_up()
         machine = _describe_machine(trial)
         stages = measure_execution(trial) + measure_coordinator(trial)
         shard_seconds = trial.shard_seconds(workers)
@@ -142,13 +141,13 @@ def _describe_machine(trial: Trial) -> dict[str, Any]:
 
 
 def _describe_training(trial: Trial) -> dict[str, Any]:
-    plan, training = trial.plan, trial.training
+    plan, training = trial.plan, trial.settings
     return {
         "name": plan.config.name,
         "data": plan.dataset.name,
         "parameters": plan.network.parameters.size,
         "multiply_adds": sum(layer.multiply_adds for layer in plan.network.layers),
-        "batch_size": trial.trainer.num_examples,
+        "batch_size": trial.training.num_examples,
         "tile": training.tile,
         "kernels": training.kernels,
         "dtype": training.dtype,
@@ -163,7 +162,7 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
     at_once = [row for row in phases if 1 <= row["workers"] <= available_processors()]
     costs = StepCosts(
         tiling=trial.plan.tiling,
-        serial=sum(one[f"{name}_us"] for name in SERIAL_PHASES) / 1e6,
+        serial=sum(one[f"{name}_us"] for name in SERIAL_PHASES if f"{name}_us" in one) / 1e6,
         dispatch=at_once[-1]["dispatch_us"] / at_once[-1]["workers"] / 1e6,
         wake=at_once[-1]["wake_us"] / 1e6,
         shard=shard_seconds,
@@ -172,7 +171,7 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
             {
                 batch_size: _helped_update(trial, batch_size)
                 for batch_size in MODEL_BATCHES
-                if help_specs(trial.plan.network, trial.training.kernels, batch_size)
+                if trial.settings.privacy is None and help_specs(trial.plan.network, trial.settings.kernels, batch_size)
             }
         ),
         num_threads=partial(useful_threads, trial.plan.network),
@@ -198,37 +197,37 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
 
 
 def _update(trial: Trial, batch_size: int) -> Callable[[], object]:
-    """Return what updates the parameters by one thread, after a batch of another size: the last one, repeated."""
-    update = _update_from(trial, _results(trial, batch_size))
-    return partial(update.apply, batch_size, trial.trainer.num_steps)
+    """Return a function that updates the parameters with one thread, after a batch of another size."""
+    return _update_with(trial, _results(trial, batch_size), batch_size, trial.training.step)
 
 
 def _helped_update(trial: Trial, batch_size: int) -> Callable[[], object]:
-    """Return what does the same where helpers have made all their pieces ready."""
-    network, step = trial.plan.network, trial.trainer.num_steps
+    """Return a function that does the same when helpers have prepared all their pieces."""
+    network, step = trial.plan.network, trial.training.step
     arrays = _results(trial, batch_size) | {"parameters": trial.arrays["parameters"]}
-    for name, spec in help_specs(network, trial.training.kernels, batch_size).items():
+    for name, spec in help_specs(network, trial.settings.kernels, batch_size).items():
         arrays[name] = np.zeros(spec.shape, spec.dtype)
-    update = _update_from(trial, arrays)
-    update.apply(batch_size, step)
-    # The updates that follow are all of the next step, for which everything stays ready.
+    _update_with(trial, arrays, batch_size, step)()
+    # All further updates are of the next step, for which every piece stays prepared.
     call_helpers(arrays["update.calls"], step + 1, batch_size)
     UpdateHelper(network, arrays, 0, 1).help(step + 1)
-    return partial(update.apply, batch_size, step + 1)
+    return _update_with(trial, arrays, batch_size, step + 1)
 
 
-def _update_from(trial: Trial, results: Mapping[str, Array]) -> ParameterUpdate:
-    network, training, adam = trial.plan.network, trial.training, trial.trainer.adam
-    return ParameterUpdate(network, training.kernels, results, trial.plan.tiling, training.dtype, adam, 1)
+def _update_with(trial: Trial, arrays: Mapping[str, Array], batch_size: int, step: int) -> Callable[[], object]:
+    plan = trial.plan
+    update = make_parameter_update(plan, arrays, trial.training.model.adam, 1)
+    batch = BatchGradient(np.arange(batch_size), 0.0, False, arrays, np.empty(0, np.int64), update)
+    return partial(make_model_update(plan, update).apply, batch, step)
 
 
 def _results(trial: Trial, batch_size: int) -> dict[str, Array]:
-    """Return what the tiles of a batch of another size would have left: those of the last one, repeated."""
-    network, training, trainer = trial.plan.network, trial.training, trial.trainer
-    specs = exchange_specs(network, batch_size, trial.plan.tiling, training.dtype, batch_size)
+    """Return what the tiles of a batch of another size would leave: the results of the last batch, repeated."""
+    training, plan = trial.training, trial.plan
+    specs = exchange_specs(plan.network, batch_size, plan.tiling, trial.settings.dtype, batch_size)
     return {
         name: np.resize(
-            trial.arrays[name][: trial.num_tiles if name == "tile_sums" else trainer.num_examples], spec.shape
+            trial.arrays[name][: trial.num_tiles if name == "tile_sums" else training.round_size], spec.shape
         )
         for name, spec in specs.items()
         if name not in ("parameters", "losses", "predictions", "confidences")

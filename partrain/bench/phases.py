@@ -9,48 +9,53 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
-from partrain.bench.trial import LEAST_CALLS, Trial
+from partrain.bench.trial import LEAST_CALLS, RUN, Trial
 from partrain.data.split_name import SplitName
 from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.parallel.workers.pool import WorkerPool
 
-# In the order of a step. What `wait` is: see `measure_phases`.
+# In the order of a step. See `measure_phases` for "wait". Only private training has "noise".
 PHASES = ("prepare", "dispatch", "compute", "wait", "update", "logging")
-SERIAL_PHASES = ("prepare", "logging")
-# How long workers are left alone before the time that waking them takes is measured.
+NOISE = "noise"
+# Phases that take as long for any batch and any number of workers.
+SERIAL_PHASES = ("prepare", NOISE, "logging")
+# How long workers sleep before the time to wake them is measured.
 ASLEEP_SECONDS = 0.0002
 
 
 def measure_phases(trial: Trial, num_workers: int, shard_seconds: Mapping[int, float]) -> dict[str, Any]:
-    """Measure the phases of steps by so many workers (0: by this process), in microseconds.
+    """Measure the phases of steps with `num_workers` workers (0: this process computes), in microseconds.
 
-    What the workers compute cannot be seen from here. `compute` is what the longest shard takes in this process while
-    nothing else is done; `wait` is the rest of the time until all workers have answered. It can be a little below
-    zero, for that shard may have been computed with other things in the caches.
+    This process cannot see what its workers compute. "compute" is the time of the longest shard in this process, while
+    nothing else runs; "wait" is the rest of the time until all workers have answered. It may be slightly negative,
+    because the caches held other data when the shard was measured.
     """
-    trainer, wake = trial.trainer, None
+    training, tiling, wake = trial.training, trial.plan.tiling, None
     with contextlib.ExitStack() as at_end:
-        group: ComputeGroup = trial.inline
+        group: ComputeGroup = trial.in_process
         if num_workers:
             trial.messages.say(f"measuring with {num_workers} worker{'s' * (num_workers > 1)}")
             group = at_end.enter_context(trial.resources.group(num_workers, max_restarts=0, log=trial.messages.say))
-        commands = trainer.commands(group.num_at_once)
-        trial.repeat(lambda: trainer.step(group, commands), LEAST_CALLS)
-        samples = trial.repeat(lambda: trainer.step(group, commands))
+        make_step = training.on(group)
+        trial.repeat(make_step, LEAST_CALLS)
+        samples = trial.repeat(make_step)
         if isinstance(group, WorkerPool):
             wake = _wake_seconds(trial, group)
-    tiles = [trial.plan.tiling.num_tiles(command.last - command.first) for command in commands]
-    compute = shard_seconds[max(tiles)]
+        shards = tiling.shards(0, training.round_size, group.num_at_once)
+    tiles = [tiling.num_tiles(last - first) for first, last in shards]
+    compute = shard_seconds[max(tiles)] * -(-training.num_examples // training.round_size)
     medians = {name: statistics.median(values) for name, values in samples.items()} | {"compute": compute}
+    training.add_norms_to_logging(medians)
     medians.setdefault("dispatch", 0.0)
-    medians["wait"] = medians["run"] - medians["dispatch"] - compute
+    medians["wait"] = medians[RUN] - medians["dispatch"] - compute
+    phases = [*PHASES[:-2], *([NOISE] if NOISE in medians else []), *PHASES[-2:]]
     return {
         "workers": num_workers,
-        "at_once": len(commands),
+        "at_once": len(shards),
         "tiles_per_worker": [min(tiles), max(tiles)],
-        **{f"{name}_us": medians[name] * 1e6 for name in PHASES},
-        "sum_us": sum(medians[name] for name in PHASES) * 1e6,
+        **{f"{name}_us": medians[name] * 1e6 for name in phases},
+        "sum_us": sum(medians[name] for name in phases) * 1e6,
         "step_us": medians["step"] * 1e6,
         "wake_us": None if wake is None else wake * 1e6,
         "steps": len(samples["step"]),
@@ -58,11 +63,11 @@ def measure_phases(trial: Trial, num_workers: int, shard_seconds: Mapping[int, f
 
 
 def _wake_seconds(trial: Trial, pool: WorkerPool) -> float:
-    """Return how long it takes, from the last command on, until workers that have nothing to compute have answered."""
+    """Return the time from the last command until all workers have answered, when they have nothing to compute."""
     nothing = [Command(Operation.GRADIENTS, SplitName.TRAIN, 0, 0)] * pool.num_at_once
 
     def call() -> dict[str, float]:
-        time.sleep(ASLEEP_SECONDS)  # as they are in a training, while the coordinator updates the parameters
+        time.sleep(ASLEEP_SECONDS)  # as long as an update of the parameters takes
         pool.run(nothing)
         return {"wake": monotonic() - pool.dispatched_at}
 
@@ -76,7 +81,7 @@ def scaling(phases: Sequence[Mapping[str, Any]], trial: Trial) -> list[dict[str,
         {
             "workers": row["workers"],
             "tiles_per_worker": row["tiles_per_worker"],
-            "examples_per_s": trial.trainer.num_examples / row["step_us"] * 1e6,
+            "examples_per_s": trial.training.num_examples / row["step_us"] * 1e6,
             "speed_up": one / row["step_us"],
         }
         for row in phases

@@ -12,22 +12,20 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from partrain.bench.host_model import LINKS, HostCosts, widened
-from partrain.bench.trial import Trainer, say_what_is_left_out, seconds_of
+from partrain.bench.trial import RUN, RUN_WITH_NORMS, MeasuredTraining, seconds_of
 from partrain.config.schema.config import Config
 from partrain.data.split_name import SplitName
 from partrain.network.network import Network
 from partrain.parallel.compute_resources import RankConnection, compute_resources
 from partrain.parallel.mpi.compute_group import MpiComputeGroup
 from partrain.parallel.mpi.exchange import Message
-from partrain.parallel.workers.commands import Command, Operation
+from partrain.parallel.workers.commands import Command
 from partrain.parallel.workers.compute_group import ComputeGroup
-from partrain.store.metrics_log import MetricsLog
-from partrain.store.run_paths import RunPaths
 from partrain.system.messages import Messages
 from partrain.system.signals import Interruption
 from partrain.training.mpi.agreement import require_agreement
 from partrain.training.mpi.initial_state import InitialState
-from partrain.training.plan import TrainingPlan, plan_training
+from partrain.training.plan import plan_training
 from partrain.training.session import Session
 
 if TYPE_CHECKING:  # its import starts MPI
@@ -79,9 +77,6 @@ def measure_ranks(
     """
     plan = plan_training(config, say=messages.say, warn=messages.warn)
     require_agreement(ranks, plan)
-    training = plan.config.training
-    if ranks.rank == 0:
-        say_what_is_left_out(training, messages.warn)
     agreed = Interruption()
     connection = RankConnection(ranks, ranks.num_processors, interruption, agreed)
     with contextlib.ExitStack() as at_end:
@@ -91,45 +86,48 @@ def measure_ranks(
         )
         assert isinstance(group, MpiComputeGroup)
         folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
-        log = MetricsLog(RunPaths(Path(folder)).metrics_path)
-        at_end.callback(log.close)
-        arrays = resources.arrays
-        trainer = Trainer(plan, arrays, log)
-        at_end.callback(trainer.update.close)
+        training = MeasuredTraining(plan, resources.arrays, Path(folder), messages.warn)
+        at_end.callback(training.close)
         messages.say(f"measuring with {ranks.size} ranks")
-        mine = _measure_steps(trainer, group, agreed)
-        exchange = _measure_exchange(trainer.num_examples, group, ranks)
-        # The others sleep meanwhile.
-        compute = _measure_compute(trainer, group.local) if ranks.rank == 0 else {}
-        everyone = ranks.allgather({"host": socket.gethostname(), "workers": num_workers} | mine)
+        own = _measure_steps(training, group, agreed)
+        exchange = _measure_exchange(training, group, ranks)
+        # The other ranks sleep meanwhile.
+        compute = _measure_compute(training, group.local) if ranks.rank == 0 else {}
+        gathered = ranks.allgather({"host": socket.gethostname(), "workers": num_workers} | own)
         return {
-            "training": {"name": plan.config.name, "batch_size": trainer.num_examples, "tile": training.tile},
-            "ranks": everyone,
+            "training": {
+                "name": plan.config.name,
+                "batch_size": training.num_examples,
+                "tile": plan.tiling.tile_size,
+            },
+            "ranks": gathered,
             "exchange": exchange,
-            "model": _model(plan, trainer, mine, exchange, compute) if ranks.rank == 0 else {},
+            "model": _model(training, own, exchange, compute) if ranks.rank == 0 else {},
         }
 
 
-def _measure_steps(trainer: Trainer, group: MpiComputeGroup, agreed: Interruption) -> dict[str, float]:
-    """Make steps; return the medians of their phases in microseconds. `exchange` has the wait for the slowest rank."""
-    commands = trainer.commands(group.num_at_once)
+def _measure_steps(training: MeasuredTraining, group: MpiComputeGroup, agreed: Interruption) -> dict[str, float]:
+    """Return the median phases of steps in microseconds; "exchange" includes the wait for the slowest rank."""
+    make_step = training.on(group)
     samples: dict[str, list[float]] = {name: [] for name in ("prepare", *PHASES)}
     for number in range(WARM_UP_STEPS + MEASURED_STEPS):
         agreed.check()
-        times = trainer.step(group, commands)
+        times = make_step()
         if number >= WARM_UP_STEPS:
             exchange = group.exchanged_at - group.computed_at
-            for name in ("prepare", "update", "step"):
-                samples[name].append(times[name])
+            samples["prepare"].append(times["prepare"])
+            samples["update"].append(times.get("noise", 0.0) + times["update"])
+            samples["step"].append(times["step"])
             samples["exchange"].append(exchange)
-            samples["compute"].append(times["run"] - exchange)
+            samples["compute"].append(times.get(RUN, times.get(RUN_WITH_NORMS, 0.0)) - exchange)
     return {f"{name}_us": 1e6 * statistics.median(values) for name, values in samples.items()}
 
 
-def _measure_exchange(num_examples: int, group: MpiComputeGroup, ranks: Communicator) -> dict[str, Any]:
-    """Measure the exchange of a step alone: from when all ranks are there until each has everything at its place."""
-    command = Command(Operation.GRADIENTS, SplitName.TRAIN, 0, num_examples)
-    message = group.step_message(num_examples)
+def _measure_exchange(training: MeasuredTraining, group: MpiComputeGroup, ranks: Communicator) -> dict[str, Any]:
+    """Measure the exchange of a step alone, from the arrival of the last rank until each rank has all results."""
+    num_examples = training.round_size
+    command = Command(training.operation, SplitName.TRAIN, 0, num_examples)
+    message = group.step_message(training.operation, num_examples)
     seconds, packing = [], []
     for _ in range(MEASURED_STEPS):
         ranks.barrier()
@@ -151,14 +149,14 @@ def _copy(message: Message) -> None:
         target[...] = source
 
 
-def _measure_compute(trainer: Trainer, local: ComputeGroup) -> dict[int, float]:
+def _measure_compute(training: MeasuredTraining, local: ComputeGroup) -> dict[int, float]:
     """Return the seconds that this rank takes for a number of tiles: powers of 2, and the whole batch."""
-    tiling, num_examples = trainer.tiling, trainer.num_examples
+    tiling, num_examples = training.plan.tiling, training.round_size
     tiles = tiling.num_tiles(num_examples)
     medians = {}
     for number in sorted({*(2**k for k in range(tiles.bit_length()) if 2**k < tiles), tiles}):
         shards = tiling.shards(0, min(number * tiling.tile_size, num_examples), local.num_at_once)
-        commands = [Command(Operation.GRADIENTS, SplitName.TRAIN, first, last) for first, last in shards]
+        commands = [Command(training.operation, SplitName.TRAIN, first, last) for first, last in shards]
         samples = []
         for _ in range(MEASURED_STEPS // 4):
             begin = monotonic()
@@ -169,21 +167,21 @@ def _measure_compute(trainer: Trainer, local: ComputeGroup) -> dict[int, float]:
 
 
 def _model(
-    plan: TrainingPlan,
-    trainer: Trainer,
-    mine: dict[str, float],
+    training: MeasuredTraining,
+    own: dict[str, float],
     exchange: dict[str, Any],
     compute: dict[int, float],
 ) -> dict[str, Any]:
+    plan = training.plan
     config, network = plan.config, plan.network
     costs = HostCosts(
         network=network,
         tiling=plan.tiling,
         dtype=config.training.dtype,
-        serial=mine["prepare_us"] / 1e6,
+        serial=own["prepare_us"] / 1e6,
         compute=compute,
-        batch_size=trainer.num_examples,
-        update=mine["update_us"] / 1e6,
+        batch_size=training.round_size,
+        update=own["update_us"] / 1e6,
         pack_s_a_byte=exchange["copying_us"] / 1e6 / exchange["bytes"],
     )
     wide = Network(widened(config.network, WIDER), network.input_shape, network.num_outputs)
@@ -195,7 +193,7 @@ def _model(
     networks = {"this network": costs, f"{work:.0f} times the multiply-adds": larger}
     return {
         "compute_us": {str(tiles): seconds * 1e6 for tiles, seconds in compute.items()},
-        "update_us": mine["update_us"],
+        "update_us": own["update_us"],
         "larger": {"multiply_adds": work, "parameters": parameters},
         "expected": [
             {

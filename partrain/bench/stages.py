@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from partrain.bench.trial import Array, Samples, Trial, seconds_of
+from partrain.bench.trial import Samples, Trial, seconds_of
 from partrain.data.augmentation import Augmentation
 from partrain.kernels import loops
 from partrain.kernels.augmentation import AUGMENT
+from partrain.network.clipping import clipping_scales, gradient_norms
 from partrain.network.execution import Execution, Factors, TrainingExamples
 from partrain.network.fast_execution import FastExecution
 from partrain.network.layers import Conv2d, Layer
 from partrain.network.loops_execution import LoopsExecution
-from partrain.parallel.update.parameter_update import ParameterUpdate
+from partrain.parallel.update.parameter_update import Array
+from partrain.training.step.composition import make_model_update, make_parameter_update
 
 
 class _TimedStage:
@@ -45,6 +47,9 @@ class _TimedStage:
         self.seconds["backward"].append(monotonic() - begin)
         self._needs_dx = needs_dx
         return dx
+
+    def sum_tiles(self, scales_N: Array | None, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:
+        self._stage.sum_tiles(scales_N, slots_TK, tile, factors)
 
     def multiply_adds(self, direction: str) -> int:
         """Return those of an example; a dense layer's weight gradient is the coordinator's."""
@@ -82,61 +87,20 @@ def stage_facts(stage: StageTimes, peak_gflops: float) -> dict[str, Any]:
 
 
 def measure_execution(trial: Trial) -> list[StageTimes]:
-    """Measure what a worker does with as many examples as it takes at once; the loops as a whole only."""
-    network, arrays, training = trial.plan.network, trial.arrays, trial.training
-    normalisation, tile, dtype = trial.plan.normalisation, training.tile, training.dtype
+    """Measure what a worker computes for the examples that it takes at once; the loops only as a whole."""
     timed: list[_TimedStage] = []
-    execution: Execution
-    if training.kernels == "fast":
-        execution = FastExecution(network, arrays["parameters"], normalisation, tile)
-        timed = [_TimedStage(stage) for stage in execution.stages]
-        execution.stages[:] = timed
-    else:
-        execution = LoopsExecution(network, arrays["parameters"], normalisation, tile, dtype)
-    n = min(execution.capacity, trial.trainer.num_examples)
-    seed, augmentation = trial.plan.config.seed, None
-    if training.augment is not None:
-        augmentation = Augmentation(training.augment, network.input_shape, n, AUGMENT[training.kernels])
-    dlogits = np.empty((n, network.num_outputs), dtype)
-    factors = {
-        layer.name: Factors(arrays[f"{layer.name}.inputs"][:n], arrays[f"{layer.name}.deltas"][:n])
-        for layer in network.dense_layers
-    }
-
-    def call() -> dict[str, float]:
-        # Other examples every time, as in a training.
-        order = np.roll(arrays["indices"], n)
-        arrays["indices"][:] = order
-        indices = order[:n]
-        labels = arrays["train.labels"][indices]
-        images, places = arrays["train.images"], indices
-        before = monotonic()
-        if augmentation is not None:
-            images, places = augmentation.apply(images, places, seed=seed, epoch=0, examples_N=indices)
-        begin = monotonic()
-        logits = execution.forward(images, places, TrainingExamples(seed, 0, indices))
-        forward = monotonic()
-        loops.softmax_cross_entropy(logits, labels, arrays["losses"][:n], arrays["predictions"][:n], dlogits)
-        softmax = monotonic()
-        execution.backward(dlogits, arrays["tile_sums"][: trial.plan.tiling.num_tiles(n)], factors)
-        times = {"forward": forward - begin, "softmax": softmax - forward, "backward": monotonic() - softmax}
-        if augmentation is not None:
-            times["augmentation"] = begin - before
-        for direction in ("forward", "backward"):
-            inside = sum(stage.seconds[direction][-1] for stage in timed if stage.seconds[direction])
-            times[f"rest of {direction}"] = times[direction] - inside
-        return times
-
-    trial.trainer.choose_batch()
-    samples = trial.repeat(call)
+    execution = _make_execution(trial, timed)
+    n = min(execution.capacity, trial.training.round_size)
+    trial.arrays["indices"][:] = np.arange(len(trial.arrays["indices"])) % trial.plan.dataset.train.size
+    samples = trial.repeat(_ExecutionCall(trial, execution, timed, n))
     result = [StageTimes("gather, borders", "forward", "example", samples["rest of forward"], n)] if timed else []
-    if augmentation is not None:
+    if "augmentation" in samples:
         result.append(StageTimes("augmentation", "forward", "example", samples["augmentation"], n))
     for stage in timed:
         result.append(
             StageTimes(stage.name, "forward", "example", stage.seconds["forward"], n, stage.multiply_adds("forward"))
         )
-    multiply_adds = sum(layer.multiply_adds for layer in network.layers)
+    multiply_adds = sum(layer.multiply_adds for layer in trial.plan.network.layers)
     result.append(StageTimes("all layers", "forward", "example", samples["forward"], n, multiply_adds))
     result.append(StageTimes("softmax", "both", "example", samples["softmax"], n))
     for stage in reversed(timed):
@@ -144,31 +108,96 @@ def measure_execution(trial: Trial) -> list[StageTimes]:
             seconds, multiply_adds = stage.seconds["backward"], stage.multiply_adds("backward")
             result.append(StageTimes(stage.name, "backward", "example", seconds, n, multiply_adds))
     result.append(StageTimes("all layers", "backward", "example", samples["backward"], n))
+    if "clipping" in samples:
+        result.append(StageTimes("clipping", "backward", "example", samples["clipping"], n))
     return result
 
 
+def _make_execution(trial: Trial, timed: list[_TimedStage]) -> Execution:
+    """Return the execution of the configured kernels; `timed` receives its stages, if it has any."""
+    network, parameters, plan = trial.plan.network, trial.arrays["parameters"], trial.plan
+    tile, settings = plan.tiling.tile_size, trial.settings
+    if settings.kernels == "loops":
+        return LoopsExecution(network, parameters, plan.normalisation, tile, settings.dtype)
+    execution = FastExecution(network, parameters, plan.normalisation, tile)
+    timed += [_TimedStage(stage) for stage in execution.stages]
+    execution.stages[:] = timed
+    return execution
+
+
+class _ExecutionCall:
+    """Computes a training batch of `n` examples, other ones in each call; returns the seconds of its parts."""
+
+    def __init__(self, trial: Trial, execution: Execution, timed: Sequence[_TimedStage], n: int) -> None:
+        network, settings, arrays = trial.plan.network, trial.settings, trial.arrays
+        self._trial, self._execution, self._timed, self._n = trial, execution, timed, n
+        self._seed, self._clip = trial.plan.config.seed, settings.per_example.clip
+        self._clips, self._dtype = settings.per_example.clips, settings.dtype
+        self._augmentation: Augmentation | None = None
+        if settings.augment is not None:
+            self._augmentation = Augmentation(settings.augment, network.input_shape, n, AUGMENT[settings.kernels])
+        self._dlogits = np.empty((n, network.num_outputs), settings.dtype)
+        self._slots = arrays["tile_sums"][: trial.plan.tiling.num_tiles(n)]
+        self._factors = {
+            layer.name: Factors(arrays[f"{layer.name}.inputs"][:n], arrays[f"{layer.name}.deltas"][:n])
+            for layer in network.dense_layers
+        }
+
+    def __call__(self) -> dict[str, float]:
+        arrays, n, seed = self._trial.arrays, self._n, self._seed
+        order = np.roll(arrays["indices"], n)
+        arrays["indices"][:] = order
+        indices = order[:n]
+        labels = arrays["train.labels"][indices]
+        images, places = arrays["train.images"], indices
+        before = monotonic()
+        if self._augmentation is not None:
+            images, places = self._augmentation.apply(images, places, seed=seed, epoch=0, examples_N=indices)
+        begin = monotonic()
+        logits = self._execution.forward(images, places, TrainingExamples(seed, 0, indices))
+        forward = monotonic()
+        loops.softmax_cross_entropy(logits, labels, arrays["losses"][:n], arrays["predictions"][:n], self._dlogits)
+        softmax = monotonic()
+        times = {"forward": forward - begin, "softmax": softmax - forward, **self._backward()}
+        if self._augmentation is not None:
+            times["augmentation"] = begin - before
+        for direction in ("forward", "backward"):
+            inside = sum(stage.seconds[direction][-1] for stage in self._timed if stage.seconds[direction])
+            times[f"rest of {direction}"] = times[direction] - inside
+        return times
+
+    def _backward(self) -> dict[str, float]:
+        begin = monotonic()
+        if not self._clips:
+            self._execution.backward(self._dlogits, self._slots, self._factors)
+            return {"backward": monotonic() - begin}
+        assert self._clip is not None
+        squared_norms = self._trial.arrays["squared_norms"][: self._n]
+        self._execution.measure(self._dlogits, self._factors, squared_norms)
+        measured = monotonic()
+        scales = clipping_scales(gradient_norms(squared_norms), self._clip, self._dtype)
+        self._execution.sum_tiles(scales, self._slots, self._factors)
+        return {"backward": measured - begin, "clipping": monotonic() - measured}
+
+
 def measure_coordinator(trial: Trial) -> list[StageTimes]:
-    """Measure the update of the parameters, by one thread and by as many as it takes here, after real steps."""
-    trainer, network, training = trial.trainer, trial.plan.network, trial.training
-    updates = {
-        number: ParameterUpdate(
-            network, training.kernels, trial.arrays, trial.plan.tiling, training.dtype, trainer.adam, number
-        )
-        for number in sorted({1, trainer.update.num_threads})
-    }
-    commands = trainer.commands(1)
+    """Measure the update of the parameters after real steps, with one thread and with as many as pay here."""
+    training, network, plan = trial.training, trial.plan.network, trial.plan
+    numbers = sorted({1, training.model.update.num_threads})
+    parameter_updates = [make_parameter_update(plan, trial.arrays, training.model.adam, n) for n in numbers]
+    updates = [make_model_update(plan, update) for update in parameter_updates]
+    make_step = training.on(trial.in_process)
 
     def call() -> dict[str, float]:
-        trainer.step(trial.inline, commands)
-        step, n = trainer.num_steps, trainer.num_examples
-        return {str(number): seconds_of(partial(u.apply, n, step)) for number, u in updates.items()}
+        make_step()
+        batch, step = training.last_batch, training.step
+        return {str(n): seconds_of(partial(u.apply, batch, step)) for n, u in zip(numbers, updates, strict=True)}
 
     samples = trial.repeat(call)
-    for update in updates.values():
+    for update in parameter_updates:
         update.close()
-    multiply_adds = trainer.num_examples * sum(layer.multiply_adds for layer in network.dense_layers)
+    multiply_adds = training.num_examples * sum(layer.multiply_adds for layer in network.dense_layers)
     return [
-        StageTimes(f"{number} thread" + "s" * (number > 1), "update", "step", samples[str(number)],
-                   multiply_adds=multiply_adds)
-        for number in updates
-    ]  # fmt: skip
+        StageTimes(f"{n} thread" + "s" * (n > 1), "update", "step", samples[str(n)], multiply_adds=multiply_adds)
+        for n in numbers
+    ]

@@ -1,151 +1,208 @@
-"""The training that is measured: real steps, so that gradients are as sparse, and caches as full, as ever."""
+"""The training that is measured: real steps, so that gradients are as sparse and caches as full as in a run."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
+from pathlib import Path
 from time import monotonic
-from typing import Any
 
-from numpy.typing import NDArray
-
-from partrain.config.schema.training import Training
-from partrain.data.batches import epoch_order
 from partrain.data.split_name import SplitName
-from partrain.errors import FailedRun
-from partrain.network.adam import Adam
 from partrain.parallel.compute_resources import ComputeResources
-from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.parallel.workers.in_process_group import InProcessGroup
 from partrain.parallel.workers.pool import WorkerPool
-from partrain.store.metrics_log import MetricsLog
+from partrain.store.run_paths import RunPaths
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
 from partrain.system.shared_arrays import SharedArrays
 from partrain.system.signals import Interruption
+from partrain.system.timer import Stopwatch
+from partrain.training.metrics_logger import MetricsLogger
 from partrain.training.plan import TrainingPlan
+from partrain.training.step.composition import compose_step, make_model
+from partrain.training.step.gradient import BatchGradient
+from partrain.training.step.phase_timer import NOISE, PREPARE, UPDATE, PhaseTimer
+from partrain.training.step.training_step import TrainingStep
+from partrain.training.step_metrics import StepMetrics
 
-Array = NDArray[Any]
 Samples = dict[str, list[float]]
 
-# Before anything is measured: by then ReLU and pooling let through as few gradients as later on.
+# Steps before anything is measured: after them ReLU and pooling let through as few gradients as later in a training.
 TRAINING_STEPS = 200
-# How long one thing is measured, and how often: at least, at most.
+# How long each measurement takes, and its number of calls, at least and at most.
 SECONDS = 1.0
 LEAST_CALLS, MOST_CALLS = 10, 1000
-# However seldom the configuration logs, it is to be measured.
+# Steps between two logged ones, at most: otherwise a configuration that rarely logs would show no time for it.
 LOG_EVERY = 10
 
-
-def say_what_is_left_out(training: Training, warn: Callable[[str], None]) -> None:
-    """Say which parts of the configuration's steps are not measured."""
-    left_out = [
-        name
-        for name, is_there in (
-            ("per_example.clip", training.per_example.clips),
-            ("per_example.statistics", training.per_example.statistics),
-            ("privacy", training.privacy is not None),
-        )
-        if is_there
-    ]
-    if left_out:
-        names = ", ".join(f"training.{name}" for name in left_out)
-        warn(f"plain steps are measured, without {names}: the time of those is in summary.json after a training")
+# Phases of a step besides those of its timer: "run" is the time from the first command to the last answer. A logged
+# step that computes norms, where others do not, counts separately.
+RUN, RUN_WITH_NORMS = "run", "run with norms"
 
 
-class Trainer:
-    """Makes steps as the coordinator does, of its parts, and notes how long each phase took. All batches are full."""
+class TimedGroup:
+    """A group that measures how long its commands take; of all rounds of a step together.
 
-    def __init__(self, plan: TrainingPlan, arrays: SharedArrays, log: MetricsLog) -> None:
-        config, network, training = plan.config, plan.network, plan.config.training
-        num_train = plan.dataset.train.size
-        self.num_examples = min(training.batch_size, num_train)
-        self.arrays, self.tiling = arrays, plan.tiling
-        parameters = arrays["parameters"]
-        parameters[:] = network.parameters.initial_values(config.seed, training.dtype)
-        self.adam = Adam(parameters, training.optimizer, training.schedule)
-        self.update = ParameterUpdate(network, training.kernels, arrays, plan.tiling, training.dtype, self.adam)
-        self.num_steps = 0
-        self._order = lru_cache(maxsize=1)(partial(epoch_order, num_train, seed=config.seed))
-        self._steps_per_epoch = num_train // self.num_examples
-        self._log, self._log_every = log, config.logging.every_steps
+    Attributes
+    ----------
+    before_dispatch, dispatch, run_seconds : seconds until the first command is posted, until all are posted, and from
+        the first one until all are carried out; since the last `restart`.
+    """
 
-    def choose_batch(self) -> None:
-        """Write the indices of the next batch."""
-        epoch, place = divmod(self.num_steps, self._steps_per_epoch)
-        first = place * self.num_examples
-        self.arrays["indices"][: self.num_examples] = self._order(epoch=epoch)[first : first + self.num_examples]
+    def __init__(self, group: ComputeGroup) -> None:
+        self.group = group
+        self.num_at_once, self.num_tiles_computed = group.num_at_once, group.num_tiles_computed
+        self.restart()
 
-    def commands(self, num_shards: int) -> list[Command]:
-        """Return the commands for a batch."""
-        shards = self.tiling.shards(0, self.num_examples, num_shards)
-        return [Command(Operation.GRADIENTS, SplitName.TRAIN, first, last) for first, last in shards]
+    @property
+    def pids(self) -> list[int]:
+        """See `ComputeGroup`."""
+        return self.group.pids
 
-    def step(self, group: ComputeGroup, commands: Sequence[Command]) -> dict[str, float]:
-        """Make a step; return the seconds of its phases, of "run" (dispatch to wait), and of the whole."""
-        n, begin = self.num_examples, monotonic()
-        self.choose_batch()
-        prepared = monotonic()
+    def restart(self) -> None:
+        """Begin a new step."""
+        self.before_dispatch = self.dispatch = self.run_seconds = 0.0
+
+    def run(self, commands: Sequence[Command]) -> None:
+        """See `ComputeGroup`."""
+        group, begin = self.group, monotonic()
         group.run(commands)
-        computed = monotonic()
-        loss = float(self.arrays["losses"][:n].mean())
-        lr = self.adam.learning_rate(self.num_steps + 1)
-        checked = monotonic()
-        not_finite = self.update.apply(n, self.num_steps + 1)
-        updated = monotonic()
-        if not math.isfinite(loss) or not_finite is not None:
-            raise FailedRun(f"step {self.num_steps + 1} is not finite; a lower training.optimizer.lr may help")
-        self.num_steps += 1
-        times = {
-            "prepare": prepared - begin + checked - computed,
-            "run": computed - (group.dispatching_at if isinstance(group, WorkerPool) else prepared),
-            "update": updated - checked,
-        }
+        end = monotonic()
         if isinstance(group, WorkerPool):
-            times["dispatch"] = group.dispatched_at - group.dispatching_at
-            times["prepare"] += group.dispatching_at - prepared
-        if self.num_steps % min(self._log_every, LOG_EVERY) == 0:
-            self._log_step(loss, lr)
-            # Each step's share of what is done every so many steps.
+            self.before_dispatch += group.dispatching_at - begin
+            self.dispatch += group.dispatched_at - group.dispatching_at
+            begin = group.dispatching_at
+        self.run_seconds += end - begin
+
+    def close(self) -> None:
+        """See `ComputeGroup`."""
+        self.group.close()
+
+
+class MeasuredTraining:
+    """Makes the steps of a training, and measures their phases.
+
+    Parameters
+    ----------
+    plan : what is trained.
+    arrays : its shared arrays.
+    folder : receives the metrics.
+    warn : receives warnings.
+
+    Attributes
+    ----------
+    num_examples : the size of a batch; with sampled batches, the expected size.
+    round_size : how many of them are computed at once.
+    last_batch : the gradient of the last step.
+    """
+
+    last_batch: BatchGradient
+
+    def __init__(self, plan: TrainingPlan, arrays: SharedArrays, folder: Path, warn: Callable[[str], None]) -> None:
+        config = plan.config
+        self.plan, self.arrays = plan, arrays
+        self.num_examples = min(config.training.batch_size, plan.dataset.train.size)
+        self.round_size = min(self.num_examples, plan.max_batch_size)
+        self.model = make_model(plan, arrays)
+        self._log_every = config.logging.every_steps
+        per_example = config.training.per_example
+        # Only logged steps compute norms for statistics alone; if every step is logged, all do.
+        self._with_norms = per_example.statistics and not per_example.clips
+        self._step_metrics = StepMetrics(plan.network, per_example, self._log_every)
+        self._logger = MetricsLogger(RunPaths(folder).metrics_path, plan, Stopwatch("train"), warn)
+        self._logger.open()
+        self._timer = PhaseTimer()
+
+    @property
+    def step(self) -> int:
+        """The number of steps made."""
+        assert self.model.step is not None
+        return self.model.step
+
+    @property
+    def operation(self) -> Operation:
+        """The operation of most steps."""
+        if self.plan.config.training.per_example.clips or (self._with_norms and self._log_every == 1):
+            return Operation.GRADIENTS_WITH_NORMS
+        return Operation.GRADIENTS
+
+    def on(self, group: ComputeGroup) -> Callable[[], dict[str, float]]:
+        """Return a function that makes a step on `group`.
+
+        The function returns the seconds of the step's phases, of `RUN` (from dispatch to the last answer) and of the
+        whole "step".
+        """
+        timed = TimedGroup(group)
+        return partial(self._make, compose_step(self.plan, self.arrays, timed, self.model), timed)
+
+    def close(self) -> None:
+        """End the threads of the update, and close the metrics."""
+        self.model.close()
+        self._logger.close()
+
+    def _make(self, step: TrainingStep, group: TimedGroup) -> dict[str, float]:
+        number = self.step + 1
+        is_logged = number % min(self._log_every, LOG_EVERY) == 0
+        with_norms = self._with_norms and is_logged
+        group.restart()
+        begin = monotonic()
+        self._timer.restart()
+        result = step.make(number, with_norms=with_norms, timer=self._timer)
+        updated = monotonic()
+        self.last_batch, seconds = result.batch, self._timer.seconds
+        times = {
+            "prepare": seconds[PREPARE] + group.before_dispatch,
+            RUN_WITH_NORMS if with_norms and self._log_every > 1 else RUN: group.run_seconds,
+            "update": seconds[UPDATE],
+        }
+        if isinstance(group.group, WorkerPool):
+            times["dispatch"] = group.dispatch
+        if NOISE in seconds:
+            times["noise"] = seconds[NOISE]
+        if is_logged:
+            metrics = self._step_metrics.compute(number, result.batch)
+            self._logger.log_step(number, metrics | {"lr": self.model.learning_rate(number)})
+            # Each step's share of work that is done once in so many steps.
             times["logging"] = (monotonic() - updated) / self._log_every
         return times | {"step": monotonic() - begin}
 
-    def _log_step(self, loss: float, lr: float) -> None:
-        n = self.num_examples
-        num_correct = int(
-            (self.arrays["predictions"][:n] == self.arrays["train.labels"][self.arrays["indices"][:n]]).sum()
-        )
-        row = {"step": self.num_steps, "epoch": 1.0, "examples": n, "time_s": 1.0}
-        self._log.append(row | {"train/loss": loss, "train/accuracy": num_correct / n, "lr": lr, "examples_per_s": 1.0})
+    def add_norms_to_logging(self, medians: dict[str, float]) -> None:
+        """Move the share of norms that only logged steps compute from `RUN_WITH_NORMS` to "logging"."""
+        if RUN_WITH_NORMS in medians:
+            medians["logging"] += max(0.0, medians.pop(RUN_WITH_NORMS) - medians[RUN]) / self._log_every
 
 
 class Trial:
-    """What the measurements share: a training in shared arrays, and processes only while they are measured."""
+    """The training that all measurements share, and repeated calls of what is measured.
+
+    Parameters
+    ----------
+    plan : what is trained.
+    resources : kernels and shared arrays of the plan.
+    folder : receives metrics.
+    messages, interruption : receive progress, and report signals.
+    """
 
     def __init__(
         self,
         plan: TrainingPlan,
         resources: ComputeResources,
-        log: MetricsLog,
+        folder: Path,
         messages: Messages,
         interruption: Interruption,
     ) -> None:
-        training = plan.config.training
-        arrays = resources.arrays
-        self.resources = resources
-        self.plan, self.arrays, self.training, self.messages = plan, arrays, training, messages
+        self.plan, self.resources, self.arrays, self.messages = plan, resources, resources.arrays, messages
+        self.settings = plan.config.training
         self._interruption = interruption
-        self.inline = InProcessGroup(resources.computation)
-        self.trainer = Trainer(plan, arrays, log)
-        self.num_tiles = plan.tiling.num_tiles(self.trainer.num_examples)
-        self.warm_up()
+        self.in_process = InProcessGroup(resources.computation)
+        self.training = MeasuredTraining(plan, resources.arrays, folder, messages.warn)
+        self.num_tiles = plan.tiling.num_tiles(self.training.round_size)
 
     def repeat(self, call: Callable[[], Mapping[str, float]], most: int = MOST_CALLS) -> Samples:
-        """Call for SECONDS, LEAST_CALLS at least; return the values of each name."""
+        """Call for SECONDS, and at least LEAST_CALLS times; return the values of each name."""
         samples: Samples = {}
         begin, count = monotonic(), 0
         while count < min(LEAST_CALLS, most) or (count < most and monotonic() < begin + SECONDS):
@@ -156,38 +213,33 @@ class Trial:
         return samples
 
     def close(self) -> None:
-        """End the threads of the update."""
-        self.trainer.update.close()
+        """End the training."""
+        self.training.close()
 
     def warm_up(self) -> None:
         """Train in this process."""
-        commands = self.trainer.commands(1)
-        self.repeat(lambda: self.trainer.step(self.inline, commands), TRAINING_STEPS)
+        self.repeat(self.training.on(self.in_process), TRAINING_STEPS)
 
     def compare(self, calls: Mapping[int, Callable[[], object]]) -> dict[int, float]:
-        """Return the median of the seconds that each call takes; in turns, so that a bad moment meets all of them."""
+        """Return the median seconds of each call. The calls alternate, so that a disturbance affects all of them."""
         samples = self.repeat(lambda: {str(key): seconds_of(call) for key, call in calls.items()})
         return {key: statistics.median(samples[str(key)]) for key in calls}
 
     def shard_seconds(self, numbers_of_workers: Sequence[int]) -> dict[int, float]:
-        """Return what a shard takes in this process, by its tiles: those of the workers, and powers of 2."""
+        """Return the seconds of a shard in this process, by number of tiles: those of workers, and powers of 2."""
+        training, tile_size = self.training, self.plan.tiling.tile_size
         powers = (2**k for k in range(self.num_tiles.bit_length()))
         at_once = (max(1, min(number, available_processors())) for number in numbers_of_workers)
         longest = (-(-self.num_tiles // number) for number in at_once)
         commands = {
-            tiles: Command(
-                Operation.GRADIENTS,
-                SplitName.TRAIN,
-                0,
-                min(tiles * self.training.tile, self.trainer.num_examples),
-            )
+            tiles: Command(training.operation, SplitName.TRAIN, 0, min(tiles * tile_size, training.round_size))
             for tiles in sorted({*powers, *longest})
         }
-        return self.compare({tiles: partial(self.inline.run, [command]) for tiles, command in commands.items()})
+        return self.compare({tiles: partial(self.in_process.run, [command]) for tiles, command in commands.items()})
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Return how long a call took."""
+    """Return how long a call takes."""
     begin = monotonic()
     call()
     return monotonic() - begin

@@ -24,7 +24,7 @@ from partrain.training.checkpointer import Checkpointer
 from partrain.training.metrics_logger import MetricsLogger
 from partrain.training.resources import TrainingResources
 from partrain.training.session import Session
-from partrain.training.step.composition import compose_step
+from partrain.training.step.composition import compose_step, make_model
 from partrain.training.step.training_step import StepResult
 from partrain.training.step_metrics import StepMetrics
 from partrain.training.validation import Validation
@@ -54,8 +54,8 @@ class Coordinator:
         plan, messages = resources.plan, session.messages
         config = plan.config
         self._plan, self._resources, self._session = plan, resources, session
-        self._step = compose_step(plan, resources.arrays, resources.group)
-        self.model = self._step.model
+        self.model = make_model(plan, resources.arrays)
+        self._step = compose_step(plan, resources.arrays, resources.group, self.model)
         self.logger = MetricsLogger(None if run is None else run.metrics_path, plan, session.clock, messages.warn)
         has_validation = plan.dataset.validation.size > 0
         self.validation = Validation(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from partrain.bench import trial
 from partrain.bench.host_model import LINKS, HostCosts, Link, widened
 from partrain.bench.measurement import MODEL_BATCHES, MODEL_CORES
 from partrain.bench.phases import PHASES
@@ -17,7 +18,6 @@ from partrain.bench.rank_table import describe
 from partrain.bench.ranks import MODEL_BATCHES as HOST_BATCHES
 from partrain.bench.ranks import MODEL_HOSTS
 from partrain.bench.step_model import StepCosts
-from partrain.bench.trial import say_what_is_left_out
 from partrain.config.reader import read_config
 from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import step_bytes
@@ -184,15 +184,43 @@ def test_signal_ends_it_and_its_workers(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("changes", "stage", "phase"),
+    [
+        ({"training.per_example": {"clip": 0.5}}, "clipping", None),
+        ({"training.per_example": {"statistics": True}}, "softmax", None),
+        ({"training.augment": {"shift": 2}}, "augmentation", None),
+        (
+            {
+                "training.per_example": {"clip": 1.0},
+                "training.privacy": {"noise_multiplier": 1.0, "delta": 1e-4, "max_batch_size": 12},
+            },
+            "clipping",
+            "noise_us",
+        ),
+    ],
+    ids=["clipped", "with statistics", "augmented", "private"],
+)
+def test_every_configuration_is_measured(
+    call_partrain: Callable[..., Result],
+    small_config: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    stage: str,
+    phase: str | None,
+) -> None:
+    monkeypatch.setattr(trial, "SECONDS", 0.02)
+    result = call_partrain("bench", "--config", small_config(changes), "--workers", 1, "--json", "-q")
+    assert (result.exit_code, result.stderr) == (0, "")
+    facts = json.loads(result.stdout)
+    assert all(math.isfinite(number) for number in numbers_in(facts))
+    assert stage in {row["stage"] for row in facts["stages"]}
+    (row,) = facts["phases"]
+    assert (phase is None) == ("noise_us" not in row)
+    assert row["step_us"] > 0
+
+
 # ---- several hosts
-
-
-def test_what_is_not_measured_is_said() -> None:
-    said: list[str] = []
-    for changes in ([], ["training.per_example={clip: 1, statistics: true}"]):
-        say_what_is_left_out(read_config(ROOT / "configs/mnist.yaml", changes).training, said.append)
-    assert len(said) == 1
-    assert "without training.per_example.clip, training.per_example.statistics" in said[0]
 
 
 def test_model_of_hosts_is_its_formula() -> None:

@@ -106,9 +106,9 @@ class MpiComputeGroup:
             target[...] = source
         self._read_headers(message, like.operation)
 
-    def step_message(self, num_examples: int) -> Message:
-        """Return the message of a step with `num_examples` examples."""
-        return self._message(Operation.GRADIENTS, 0, num_examples)
+    def step_message(self, operation: Operation, num_examples: int) -> Message:
+        """Return the message of a step with `num_examples`."""
+        return self._message(operation, 0, num_examples)
 
     def close(self) -> None:
         """End this rank's processes."""

@@ -23,25 +23,35 @@ from partrain.training.step.update import FusedUpdate, ModelUpdate, UpdateFromSu
 Array = NDArray[Any]
 
 
-def compose_step(plan: TrainingPlan, arrays: Mapping[str, Array], group: ComputeGroup) -> TrainingStep:
-    """Return the step that a plan asks for, with the model at its initial values.
+def make_model(plan: TrainingPlan, arrays: Mapping[str, Array]) -> ModelState:
+    """Return the model at its initial values.
+
+    Parameters
+    ----------
+    plan : what is trained.
+    arrays : the shared arrays of the plan; the parameters are written.
+    """
+    training, network = plan.config.training, plan.network
+    arrays["parameters"][:] = network.parameters.initial_values(plan.config.seed, training.dtype)
+    adam = Adam(arrays["parameters"], training.optimizer, training.schedule)
+    return ModelState(network, adam, make_parameter_update(plan, arrays, adam))
+
+
+def compose_step(
+    plan: TrainingPlan, arrays: Mapping[str, Array], group: ComputeGroup, model: ModelState
+) -> TrainingStep:
+    """Return the step that a plan asks for.
 
     Parameters
     ----------
     plan : what is trained.
     arrays : the shared arrays of the plan, with the data in them; the kernels are loaded.
     group : computes tiles.
-
-    Side effects
-    ------------
-    Writes the initial parameters into `arrays`. The first update may start threads; `close` ends them.
+    model : what the step updates.
     """
-    config, network = plan.config, plan.network
+    config = plan.config
     training, num_train = config.training, plan.dataset.train.size
-    arrays["parameters"][:] = network.parameters.initial_values(config.seed, training.dtype)
-    adam = Adam(arrays["parameters"], training.optimizer, training.schedule)
-    parameter_update = make_parameter_update(plan, arrays, adam)
-    one_round = TiledGradient(group, arrays, plan.tiling, parameter_update, clips=training.per_example.clips)
+    one_round = TiledGradient(group, arrays, plan.tiling, model.update, clips=training.per_example.clips)
     batches: BatchSelection
     gradient: GradientComputation
     if training.privacy is None:
@@ -51,12 +61,12 @@ def compose_step(plan: TrainingPlan, arrays: Mapping[str, Array], group: Compute
         batches = PoissonBatches(num_train, training.batch_size, _random_source(training.privacy, config.seed))
         gradient = GradientInRounds(one_round, arrays)
     return TrainingStep(
-        network,
+        plan.network,
         plan.steps_per_epoch,
         batches=batches,
         gradient=gradient,
-        update=make_model_update(plan, parameter_update),
-        model=ModelState(network, adam, parameter_update),
+        update=make_model_update(plan, model.update),
+        model=model,
     )
 
 

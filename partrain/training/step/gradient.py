@@ -145,6 +145,8 @@ class TiledGradient:
         if timer is not None:
             timer.end(COMPUTE)
         loss = float(self._losses[:num_examples].mean())
+        if timer is not None:
+            timer.end(PREPARE)
         return BatchGradient(indices_N, loss, has_norms, self._arrays, self._labels_M, self.update)
 
     def _cut_batch(self, num_examples: int, has_norms: bool, epoch: int) -> list[Command]:

@@ -27,12 +27,13 @@ class ModelState:
 
     Attributes
     ----------
+    adam, update : as given.
     step : the number of steps that the vectors hold; None if an update did not succeed, so that they hold the state
         after no step. A state is saved only if this is the step that everything else has reached.
     """
 
     def __init__(self, network: Network, adam: Adam, update: ParameterUpdate) -> None:
-        self._network, self._adam, self._update = network, adam, update
+        self._network, self.adam, self.update = network, adam, update
         self.step: int | None = 0
 
     def tensors(self) -> dict[str, Array]:
@@ -51,29 +52,29 @@ class ModelState:
 
     def set_parameters(self, vector: Array) -> None:
         """Begin with these parameters (K,)."""
-        self._adam.parameters[:] = vector
+        self.adam.parameters[:] = vector
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of `step`, counted from 1."""
-        return self._adam.learning_rate(step)
+        return self.adam.learning_rate(step)
 
     def parameters_sha256(self) -> str:
         """Return the digest of the parameters."""
-        return digest(self._adam.parameters)
+        return digest(self.adam.parameters)
 
     def first_not_finite(self, vector: Array) -> str | None:
         """Return the first parameter whose part of `vector` (K,) is not finite, or None."""
-        return self._update.first_not_finite(vector)
+        return self.update.first_not_finite(vector)
 
     def close(self) -> None:
         """End the threads of the update."""
-        self._update.close()
+        self.update.close()
 
     def _vectors(self) -> dict[str, Array]:
         """Return each vector, by the prefix of its tensors' names in a checkpoint."""
-        self._update.collect_moments()
+        self.update.collect_moments()
         return {
-            "": self._adam.parameters,
-            FIRST_MOMENT_PREFIX: self._adam.first_moment,
-            SECOND_MOMENT_PREFIX: self._adam.second_moment,
+            "": self.adam.parameters,
+            FIRST_MOMENT_PREFIX: self.adam.first_moment,
+            SECOND_MOMENT_PREFIX: self.adam.second_moment,
         }
