@@ -121,7 +121,7 @@ def test_held_out_examples_do_not_depend_on_examples_appended_later(tmp_path: Pa
         ),
         (
             {"data": TRAIN, "test": (TEST[0][:3], TEST[1])},
-            "images of test holds 3 images, but the labels of test holds 20",
+            "images of test contains 3 images, but the labels of test contains 20",
         ),
         ({"data": (TRAIN[0], TRAIN[1][:5])}, "images of shape \\(60, 28, 28\\), and labels of shape \\(5,\\)"),
         ({"data": (TRAIN[0], TRAIN[1].astype(int) - 1)}, "has labels from -1 to 8"),
