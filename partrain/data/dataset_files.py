@@ -11,6 +11,7 @@ from partrain.data.catalog import fetch_files, find_files, read_checked
 from partrain.data.idx import FILE_NAMES, IdxFile
 from partrain.data.loading import NAMED
 from partrain.errors import ConfigError, DataError, did_you_mean
+from partrain.system.terminal_text import table
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,8 @@ def describe(reports: Sequence[FileReport]) -> str:
     """
     is_archive = any(report.name.endswith(cifar10.FILE_NAME) for report in reports)
     digest = "md5 (no sha256 is published)" if is_archive else "sha256 of the content"
-    rows = [("status", "bytes", digest, "file"), *(report.row() for report in reports)]
-    a, b, c = (max(len(row[column]) for row in rows) for column in range(3))
-    return "\n".join(f"{w:<{a}}  {x:>{b}}  {y:<{c}}  {z}" for w, x, y, z in rows)
+    head = ("status", "bytes", digest, "file")
+    return "\n".join(table(head, [report.row() for report in reports], num_words=(0, 2, 3)))
 
 
 def _require_name(name: str) -> None:

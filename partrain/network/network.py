@@ -9,6 +9,7 @@ from partrain.config.schema.values import Section
 from partrain.errors import ConfigError
 from partrain.network.layers import Dense, Dropout, Layer, Shape, build_layers
 from partrain.network.parameters import ParameterLayout
+from partrain.system.terminal_text import table
 
 # The least number of examples that a worker computes in a call: they share the loading of the weights and the overhead
 # of Python. With 8, dense networks take a tenth longer; with 32, few networks are faster.
@@ -81,14 +82,15 @@ class Network:
 
     def table(self) -> str:
         """Return the table of layers: output shapes, parameters, and multiply-adds of an example."""
-        rows = [("layer", "output", "parameters", "multiply-adds")]
-        for layer in self.layers:
-            shape = " x ".join(str(size) for size in layer.output_shape)
-            num_parameters = sum(p.size for p in layer.parameters)
-            rows.append((layer.name, shape, f"{num_parameters:,}", f"{layer.multiply_adds:,}"))
-        total = sum(layer.multiply_adds for layer in self.layers)
-        rows.append(("total", "", f"{self.parameters.size:,}", f"{total:,}"))
-        widths = [max(len(row[k]) for row in rows) for k in range(4)]
-        return "\n".join(
-            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows
-        )
+        rows = [
+            (
+                layer.name,
+                " x ".join(map(str, layer.output_shape)),
+                f"{sum(p.size for p in layer.parameters):,}",
+                f"{layer.multiply_adds:,}",
+            )
+            for layer in self.layers
+        ]
+        multiply_adds = sum(layer.multiply_adds for layer in self.layers)
+        total = ("total", "", f"{self.parameters.size:,}", f"{multiply_adds:,}")
+        return "\n".join(table(("layer", "output", "parameters", "multiply-adds"), [*rows, total], num_words=2))

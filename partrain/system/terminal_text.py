@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 def printable(text: str) -> str:
@@ -19,12 +19,19 @@ def num_columns(text: str) -> int:
     )
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], num_words: int = 1) -> list[str]:
-    """Return the lines of a table; the first `num_words` columns are left-aligned, the others right-aligned."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], num_words: int | Collection[int] = 1) -> list[str]:
+    """Return the lines of a table with aligned columns.
+
+    Parameters
+    ----------
+    head, rows : the cells.
+    num_words : the number of columns, from the first, that are left-aligned, or their indices; the others are right-aligned.
+    """
+    left = range(num_words) if isinstance(num_words, int) else num_words
     widths = [max(map(num_columns, column)) for column in zip(head, *rows, strict=True)]
     return [
         "  ".join(
-            _pad(cell, width, left=k < num_words) for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+            _pad(cell, width, left=k in left) for k, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in (head, *rows)
     ]

@@ -17,3 +17,7 @@ def test_columns_are_those_of_the_terminal() -> None:
 def test_table_is_aligned_whatever_the_script() -> None:
     assert table(("class", "n"), [("数字", "1"), ("x", "1000")]) == ["class     n", "数字      1", "x      1000"]
     assert table(("a", "b"), []) == ["a  b"]
+
+
+def test_columns_of_words_can_stand_anywhere() -> None:
+    assert table(("n", "file"), [("1000", "x")], num_words=(1,)) == ["   n  file", "1000  x"]
