@@ -1,4 +1,4 @@
-"""The article's saved file, as its code would write it; and its forward pass, written from its formulas."""
+"""The content of the article's saved file, and the article's forward pass, written from its formulas."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def article_params() -> list[NDArray[np.float64]]:
 
 
 def article_logits(params: list[NDArray[np.float64]], image_HW: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return what the article's network says of one image of MNIST's test set: (x - 33) / 79 goes in."""
+    """Return the logits of the article's network for an MNIST image; it normalises pixels as (x - 33) / 79."""
     f1, f2, w3, w4, b1, b2, b3, b4 = params
 
     def convolution(image: NDArray[Any], filters: NDArray[Any], biases: NDArray[Any]) -> NDArray[Any]:

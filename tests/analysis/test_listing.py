@@ -47,7 +47,7 @@ def test_status_is_true_after_a_crash_and_while_a_run_is_written(tmp_path: Path)
     assert sorted(names(tmp_path, status="interrupted")) == ["alive", "died"]
 
 
-def test_an_unfinished_run_is_told_by_its_metrics(tmp_path: Path) -> None:
+def test_values_of_an_unfinished_run_come_from_its_metrics(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", status="running", num_steps=30)
     write_json(run / "summary.json", {"format": 1, "steps": 10, "total_seconds": 1.0})  # of an earlier session
     (entry,) = list_runs(tmp_path)
@@ -74,7 +74,7 @@ def test_broken_runs_are_listed_and_do_not_stop_the_others(
     assert result.stdout.count(" broken ") == 4
 
 
-def test_what_is_no_number_is_not_shown_as_one(tmp_path: Path) -> None:
+def test_values_that_are_not_numbers_are_not_shown(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", workers="many", started="yesterday")
     write_json(
         run / "summary.json", {"format": 1, "steps": True, "epochs": "NaN", "best": [], "test": {"accuracy": 10**400}}
@@ -84,7 +84,9 @@ def test_what_is_no_number_is_not_shown_as_one(tmp_path: Path) -> None:
     assert (entry["workers"], entry["started"], entry["test_accuracy"]) == (None, None, None)
 
 
-def test_number_of_ranks_stands_beside_that_of_workers(call_partrain: Callable[..., Result], tmp_path: Path) -> None:
+def test_number_of_ranks_is_shown_with_the_number_of_workers(
+    call_partrain: Callable[..., Result], tmp_path: Path
+) -> None:
     write_run(tmp_path / "alone")
     write_run(tmp_path / "joined", workers=8, ranks=[{"host": "a", "workers": 4}, {"host": "b", "workers": 4}])
     write_run(tmp_path / "strange", ranks="two")
@@ -112,7 +114,7 @@ def test_names_cannot_control_the_terminal(call_partrain: Callable[..., Result],
     assert "数字" in result.stdout
 
 
-def test_no_runs_yet_is_said_and_a_wrong_folder_is_an_error(
+def test_no_runs_is_a_message_and_a_wrong_directory_is_an_error(
     call_partrain: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -23,8 +23,8 @@ Call = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures have tests of their own; drawing them takes seconds."""
+def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots have their own tests, and drawing them takes seconds."""
     monkeypatch.setattr(run_plots, "write_plots", lambda *given: None)
 
 
@@ -46,7 +46,7 @@ def predict(call: Call, *arguments: object) -> list[dict[str, Any]]:
     return outcomes
 
 
-def test_classifier_gives_the_bits_of_the_evaluation(call_partrain: Call, trained: Path) -> None:
+def test_classifier_agrees_bit_for_bit_with_the_evaluation(call_partrain: Call, trained: Path) -> None:
     report = json.loads(call_partrain("evaluate", trained, "--workers", 0, "--json", "-q").stdout)
     run = load_trained_run(trained, "last", pytest.fail)
     config = read_config(trained / "config.yaml")
@@ -91,7 +91,7 @@ def test_outcome_is_the_most_probable_class_and_the_next_two(call_partrain: Call
     assert outcome["probability"] == outcome["probabilities"][best[0]]
 
 
-def test_each_image_is_a_line_wherever_it_stands_on_the_command_line(
+def test_each_image_is_a_line_wherever_it_appears_on_the_command_line(
     call_partrain: Call, trained: Path, tmp_path: Path
 ) -> None:
     for k, image in enumerate(noise_examples(3)[0]):

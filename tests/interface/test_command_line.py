@@ -96,7 +96,7 @@ def test_console_script_is_the_same_program(
         assert run_partrain(*arguments, program=script) == as_module
 
 
-def test_dry_run_prints_the_plan_and_makes_nothing(
+def test_dry_run_prints_the_plan_and_creates_nothing(
     call_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
@@ -112,7 +112,7 @@ def test_dry_run_on_files_imports_no_numba(noise_folder: Path, small_config: Cal
     assert call_without_numba("--config", config, "--dry-run") == 0
 
 
-def test_stdout_holds_the_runs_directory_and_nothing_else(
+def test_stdout_is_the_run_directory_and_nothing_else(
     run_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
 ) -> None:
     result = run_partrain("--config", small_config(), "--workers", 2, "--runs-dir", "runs")
@@ -126,14 +126,14 @@ def test_stdout_holds_the_runs_directory_and_nothing_else(
     assert "Traceback" not in result.stderr
 
 
-def test_quiet_run_says_nothing_on_stderr(
+def test_quiet_run_prints_nothing_on_stderr(
     run_partrain: Callable[..., Result], small_config: Callable[..., Path]
 ) -> None:
     result = run_partrain("--config", small_config(), "--workers", 2, "--run-dir", "the-run", "-q")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "the-run\n", "")
 
 
-def test_runs_go_into_the_folder_runs_by_default(
+def test_runs_are_created_in_the_directory_runs_by_default(
     run_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
 ) -> None:
     result = run_partrain("--config", small_config(), "--workers", 0, "-q")
@@ -141,7 +141,9 @@ def test_runs_go_into_the_folder_runs_by_default(
     assert (tmp_path / result.run).is_dir()
 
 
-def test_command_line_beats_the_file(call_partrain: Callable[..., Result], small_config: Callable[..., Path]) -> None:
+def test_command_line_overrides_the_file(
+    call_partrain: Callable[..., Result], small_config: Callable[..., Path]
+) -> None:
     changes = ["--set", "training.optimizer.lr=2e-3", "--set", "seed=7", "--set", "network.0.conv.filters=4"]
     result = call_partrain("--config", small_config(), *changes, "--dry-run")
     assert result.exit_code == 0, result.stderr
@@ -151,7 +153,7 @@ def test_command_line_beats_the_file(call_partrain: Callable[..., Result], small
 
 
 def on_terminal(start: Callable[..., PartrainProcess], *arguments: object, env: dict[str, str | None]) -> str:
-    """Return what the program writes to a terminal of 120 columns."""
+    """Return the output of the program on a terminal of 120 columns."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     said = bytearray()

@@ -29,7 +29,7 @@ def refused(call: Call, *arguments: object) -> str:
 
 
 @pytest.mark.parametrize("name", ["m.safetensors", "m.npz", "m.onnx", "m.csv", "M.CSV", "new/folder/m.npz"])
-def test_ending_chooses_the_format_and_the_path_goes_to_stdout(call_partrain: Call, name: str) -> None:
+def test_suffix_selects_the_format_and_the_path_goes_to_stdout(call_partrain: Call, name: str) -> None:
     result = call_partrain("export", "run", "--to", name)
     assert (result.exit_code, result.stdout) == (0, f"{name}\n")
     assert result.stderr.startswith("runs/run: ")
@@ -38,12 +38,12 @@ def test_ending_chooses_the_format_and_the_path_goes_to_stdout(call_partrain: Ca
     assert not [file for file in os.listdir(Path(name).parent) if file.endswith(".tmp")]
 
 
-def test_named_format_beats_the_ending(call_partrain: Call) -> None:
+def test_format_option_overrides_the_suffix(call_partrain: Call) -> None:
     assert call_partrain("export", "last", "--to", "m.bin", "--format", "npz", "-q") == Result(0, "m.bin\n", "")
     assert Path("m.bin").read_bytes()[:2] == b"PK"
 
 
-def test_file_that_is_there_is_replaced_and_a_link_is_followed(call_partrain: Call) -> None:
+def test_existing_file_is_replaced_and_a_link_is_followed(call_partrain: Call) -> None:
     Path("real.csv").write_text("old")
     Path("link.csv").symlink_to("real.csv")
     assert call_partrain("export", "run", "--to", "link.csv").exit_code == 0
@@ -51,7 +51,7 @@ def test_file_that_is_there_is_replaced_and_a_link_is_followed(call_partrain: Ca
     assert Path("real.csv").read_text().startswith("step,")
 
 
-def test_events_go_into_a_folder_where_a_later_export_replaces_them(call_partrain: Call, run: Path) -> None:
+def test_events_go_into_a_directory_where_a_later_export_replaces_them(call_partrain: Call, run: Path) -> None:
     for _ in range(2):
         result = call_partrain("export", "run", "--to", "board", "--format", "tensorboard")
         name = events_name(RunDirectory.open(run))
@@ -82,7 +82,7 @@ def test_events_of_two_runs_are_not_mixed(call_partrain: Call) -> None:
         (["--to", "x" * 300 + ".csv"], ["cannot be written", "too long"]),
     ],
 )
-def test_bad_target_is_refused_and_the_run_stays_as_it_was(
+def test_bad_target_is_an_error_and_the_run_is_unchanged(
     call_partrain: Call, run: Path, arguments: list[str], fragments: list[str]
 ) -> None:
     before = {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
@@ -96,7 +96,7 @@ def test_export_into_the_runs_own_directory_is_allowed(call_partrain: Call, run:
         assert call_partrain("export", "run", "--to", run / "model.npz").exit_code == 0
 
 
-def test_run_that_does_not_exist_is_refused_and_the_nearest_is_named(call_partrain: Call) -> None:
+def test_unknown_run_is_an_error_that_names_the_nearest(call_partrain: Call) -> None:
     assert "runs/run" in refused(call_partrain, "runn", "--to", "m.npz")
 
 

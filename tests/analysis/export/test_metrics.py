@@ -84,12 +84,12 @@ def test_events_are_the_metrics_at_their_steps_and_times(run: RunDirectory) -> N
         assert {v.tag: v.simple_value for v in event.summary.value} == pytest.approx(expected, nan_ok=True, rel=0)
 
 
-def test_file_of_events_has_a_name_that_tensorboard_reads_and_the_same_again(run: RunDirectory) -> None:
+def test_event_file_always_has_the_same_name_which_tensorboard_reads(run: RunDirectory) -> None:
     assert events_name(run) == events_name(run) == "events.out.tfevents.1767323045.run"
 
 
 @pytest.mark.parametrize("export", [metrics_csv, metrics_events])
-def test_run_without_metrics_is_refused(run: RunDirectory, export: Any) -> None:
+def test_run_without_metrics_is_an_error(run: RunDirectory, export: Any) -> None:
     run.metrics_path.write_text("")
     with pytest.raises(RunError, match="has no metrics yet"):
         export(run)
@@ -98,7 +98,7 @@ def test_run_without_metrics_is_refused(run: RunDirectory, export: Any) -> None:
         export(run)
 
 
-def test_missing_package_is_said_in_one_line_that_names_the_extra(
+def test_missing_package_is_one_message_that_names_the_extra(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboardX"]:

@@ -90,7 +90,7 @@ def test_onnxruntime_gives_the_logits_and_probabilities_for_raw_pixels(
         np.testing.assert_allclose(probabilities, special.softmax(logits, axis=1), rtol=1e-4, atol=1e-7)
 
 
-def test_model_says_its_classes_and_normalisation_and_has_the_same_bytes_again(tmp_path: Path) -> None:
+def test_model_contains_classes_and_normalisation_and_has_reproducible_bytes(tmp_path: Path) -> None:
     write_saved_run(tmp_path / "run")
     saved = load_trained_run(tmp_path / "run", "last", pytest.fail)
     data = encode_onnx(saved)
@@ -103,9 +103,7 @@ def test_model_says_its_classes_and_normalisation_and_has_the_same_bytes_again(t
     assert model.producer_name == "partrain"
 
 
-def test_missing_package_is_said_in_one_line_that_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_package_is_one_message_that_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_saved_run(tmp_path / "run")
     saved = load_trained_run(tmp_path / "run", "last", pytest.fail)
     monkeypatch.setitem(sys.modules, "onnx", None)
@@ -113,7 +111,7 @@ def test_missing_package_is_said_in_one_line_that_names_the_extra(
         encode_onnx(saved)
 
 
-def test_network_that_is_too_large_for_the_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_that_is_too_large_for_the_format_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_saved_run(tmp_path / "run")
     saved = load_trained_run(tmp_path / "run", "last", pytest.fail)
     monkeypatch.setattr(onnx_model, "MAX_BYTES", 1000)

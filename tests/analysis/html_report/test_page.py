@@ -67,7 +67,7 @@ def written_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, written_page: Path) -> Iterator[Any]:
-    """The page, drawn; what it says on the console, and what it asks of the network, must be nothing."""
+    """The drawn page. It must not write to the console and must not use the network."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     tab = context.new_page()
     said: list[str] = []
