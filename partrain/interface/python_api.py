@@ -31,11 +31,11 @@ from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.data.image_files import pixel_values
 from partrain.data.split_name import SplitName
-from partrain.errors import ConfigError, DataError, RunError
+from partrain.errors import ConfigError, DataError
 from partrain.interface.memory_data import IN_MEMORY, Examples, evaluation_data, training_data
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
-from partrain.store.run_location import RunLocation, check_writable
+from partrain.store.run_location import RunLocation
 from partrain.store.run_lookup import find_run
 from partrain.store.run_name import validate_run_name
 from partrain.system.machine import available_processors
@@ -243,20 +243,15 @@ def train(
 
     Side effects
     ------------
-    Creates the run's directory; while it trains, processes and shared memory. Messages go to stderr. Signal handlers
-    are restored.
+    Creates the run's directory; while it trains, processes and shared memory. Messages go to stderr.
     """
-    dataset = None
-    if data is not None:
-        dataset = training_data(data, test, class_names)
-    elif test is not None or class_names is not None:
+    if data is None and (test is not None or class_names is not None):
         raise ConfigError("train: test and class_names require data")
+    dataset = None if data is None else training_data(data, test, class_names)
     resolved = _resolve(config, in_memory=dataset is not None)
     validate_run_name(resolved.name)
     location = RunLocation(Path(runs_dir), None if run_dir is None else Path(run_dir))
-    if location.run_dir is not None and os.path.lexists(location.run_dir):
-        raise RunError(f"{location.run_dir}: exists already. Choose another run_dir.")
-    check_writable(location.parent)
+    location.require_creatable()
     num_workers = _worker_count(workers)
     with _interruptible() as interruption:
         session = Session(num_workers, ["partrain.train", *sys.argv], Messages(quiet=quiet), interruption)

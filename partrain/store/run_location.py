@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from partrain.errors import RunError
 from partrain.store.run_directory import RunDirectory, unwritable
 from partrain.system.durable_files import make_folders
 
@@ -23,6 +24,20 @@ class RunLocation:
     def parent(self) -> Path:
         """The directory that will contain the run's directory."""
         return self.runs_dir if self.run_dir is None else self.run_dir.absolute().parent
+
+    def require_creatable(self) -> None:
+        """Check that the run's directory can be created, before anything else is done for the run.
+
+        Raises
+        ------
+        RunError
+            `run_dir` exists.
+        ResourceError
+            `parent` cannot be written.
+        """
+        if self.run_dir is not None and os.path.lexists(self.run_dir):
+            raise RunError(f"{self.run_dir}: exists already. Choose another directory, or resume that run.")
+        check_writable(self.parent)
 
     def create(self, name: str) -> RunDirectory:
         """Create the run's directory.

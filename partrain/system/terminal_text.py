@@ -25,7 +25,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], num_words: int | C
     Parameters
     ----------
     head, rows : the cells.
-    num_words : the number of columns, from the first, that are left-aligned, or their indices; the others are right-aligned.
+    num_words : the number of left-aligned columns, from the first, or their indices; the others are right-aligned.
     """
     left = range(num_words) if isinstance(num_words, int) else num_words
     widths = [max(map(num_columns, column)) for column in zip(head, *rows, strict=True)]

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from partrain.errors import RunError
 from partrain.interface.arguments import add_training_options
 from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_data
 from partrain.interface.training_session import run_session
@@ -51,16 +50,12 @@ def _run(context: CommandContext) -> None:
 
 
 def _train(context: CommandContext, session: Session) -> Path:
-    from partrain.store.run_location import RunLocation, check_writable
+    from partrain.store.run_location import RunLocation
 
     options = context.options
     config, initial = _read_inputs(context)
-    # Checked before anything starts: a training whose run cannot be written must not begin.
-    run_dir = Path(options.run_dir) if options.run_dir is not None else None
-    if run_dir is not None and os.path.lexists(run_dir):
-        raise RunError(f"{run_dir}: exists already. Choose another --run-dir, or resume that run.")
-    location = RunLocation(Path(options.runs_dir), run_dir)
-    check_writable(location.parent)
+    location = RunLocation(Path(options.runs_dir), None if options.run_dir is None else Path(options.run_dir))
+    location.require_creatable()
     if session.num_workers and session.ranks is None:
         from partrain.parallel.workers.fork_server import start_fork_server
 
