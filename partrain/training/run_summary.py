@@ -1,4 +1,4 @@
-"""What is said of a run in a line when it begins, and in summary.json when it ends."""
+"""The lines that describe a run at its start, and the summary that it writes at its end."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ from typing import Any
 from partrain.errors import RunError
 from partrain.store.run_directory import RunDirectory
 from partrain.training.coordinator import Coordinator
+from partrain.training.privacy.settings import describe_private_training
 from partrain.training.resources import TrainingResources
-from partrain.training.session import Session
 
-# More than any run takes: what a damaged file says beyond it is not believed.
+# Longer than any run takes; a larger number in a file means that the file is damaged.
 MOST_SECONDS = 1e10
 
 
-def greeting(run: RunDirectory, resources: TrainingResources, session: Session) -> str:
-    """Return what a training begins with: network, data, length, and who computes."""
+def describe_start(run: RunDirectory, resources: TrainingResources) -> list[str]:
+    """Return the lines that a training begins with: network, data, number of steps, processes, privacy."""
     plan = resources.plan
     training, dataset = plan.config.training, plan.dataset
-    return (
+    start = (
         f"{run.path}: {plan.network.parameters.size:,} parameters, {dataset.name} from {dataset.source}, "
         f"{plan.dataset.train.size:,} examples, {plan.num_steps:,} steps of "
-        f"{training.batch_size}, on {who_computes(resources.num_workers, resources.ranks)}"
+        f"{training.batch_size}, on {describe_processes(resources.num_workers, resources.ranks)}"
     )
+    if plan.accountant is None:
+        return [start]
+    return [start, *describe_private_training(training, plan.num_steps, plan.budget_steps(), plan.accountant)]
 
 
-def who_computes(num_workers: int, ranks_of_job: Sequence[dict[str, Any]] | None) -> str:
-    """Return who computes: 8 workers; or 3 ranks with 8, 8 and 4 workers.
+def describe_processes(num_workers: int, ranks_of_job: Sequence[dict[str, Any]] | None) -> str:
+    """Return the processes that compute: "8 workers", or "3 ranks with 8, 8 and 4 workers".
 
     Parameters
     ----------
-    num_workers : where there are no ranks.
-    ranks_of_job : the number of workers of each, under "workers".
+    num_workers : used without ranks.
+    ranks_of_job : the number of workers of each rank, under "workers"; None without MPI.
     """
     if ranks_of_job is None:
         return f"{num_workers} worker{'s' * (num_workers > 1)}" if num_workers else "this process"

@@ -14,6 +14,7 @@ from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
+from partrain.parallel.split_evaluation import Evaluation
 from partrain.store.checkpoint import Checkpoint
 from partrain.store.metrics_log import cut_back, read_metrics
 from partrain.store.run_directory import RunDirectory, reporting_write_errors
@@ -27,7 +28,7 @@ from partrain.training.coordinator import Coordinator
 from partrain.training.initial_parameters import InitialParameters
 from partrain.training.mpi.initial_state import InitialState
 from partrain.training.plan import TrainingPlan, num_steps
-from partrain.training.privacy.settings import NOT_PRIVATE, private_greeting
+from partrain.training.privacy.settings import NOT_PRIVATE, is_seeded
 from partrain.training.resources import TrainingResources, training_resources
 from partrain.training.resume import (
     Horizon,
@@ -39,7 +40,7 @@ from partrain.training.resume import (
     why_stopped_early,
 )
 from partrain.training.run_record import first_record, next_record, now, read_record
-from partrain.training.run_summary import greeting, seconds_until, summary
+from partrain.training.run_summary import describe_start, seconds_until, summary
 from partrain.training.session import Session
 
 
@@ -234,53 +235,70 @@ def _train(
     session: Session,
     earlier_seconds: dict[str, float],
 ) -> None:
-    """Train, evaluate the test split once if the run is complete, write summary and status, and draw pictures."""
-    messages, interruption, plan = session.messages, session.interruption, resources.plan
-    messages.say(greeting(run, resources, session))
-    if plan.config.training.privacy:
-        for line in private_greeting(plan.config.training, plan.num_steps, plan.budget_steps(), plan.accountant):
-            messages.say(line)
-        if plan.config.training.privacy.source == "seeded":
-            messages.warn(NOT_PRIVATE)
-    with _recorded_ending(run, record, messages):
-        test: dict[str, float] | None = None
-        no_summary: OSError | None = None
+    """Train, evaluate the test split once the run is complete, write summary and status, and draw plots."""
+    interruption, plan = session.interruption, resources.plan
+    for line in describe_start(run, resources):
+        session.messages.say(line)
+    if is_seeded(plan.config.training):
+        session.messages.warn(NOT_PRIVATE)
+    with _recorded_ending(run, record, session.messages):
+        test: Evaluation | None = None
         try:
             coordinator.train()
             if coordinator.completed:
-                evaluation = coordinator.evaluate(SplitName.TEST)
-                test = evaluation.metrics()
-                messages.say(f"test accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}")
-                if (scale := coordinator.step_metrics.noise_scale) is not None:
-                    messages.say(scale.advice(plan.config.training.batch_size))
-                report = report_of(
-                    evaluation,
-                    padded_names(plan.dataset.class_names, plan.network.num_outputs),
-                    split=SplitName.TEST,
-                    data_digest=plan.dataset.digest,
-                    checkpoint=run.checkpoints.path_of(coordinator.step).name,
-                    step=coordinator.step,
-                    privacy=plan.privacy_after(coordinator.step),
-                )
-                write_report(run, report, messages.warn)
+                test = coordinator.evaluate(SplitName.TEST)
+                report = _report_test(coordinator, run, test, plan, session.messages)
             if coordinator.stopped_early:
                 record["stopped_early"] = coordinator.stopped_early
         finally:
-            for name, number in resources.group.num_tiles_computed.items():
-                messages.note(f"{name} computed {number:,} tiles")
-            seconds = session.clock.read()
-            seconds = {name: value + earlier_seconds.get(name, 0.0) for name, value in seconds.items()}
-            try:
-                run.write_summary(summary(coordinator, resources, seconds, test))
-            except OSError as error:
-                no_summary = error
-                messages.warn(f"{run.summary_path}: cannot be written: {error.strerror}")
+            failure = _write_summary(coordinator, run, resources, session, earlier_seconds, test)
         if interruption.received is not None and test is None:
             saved = f"the run is saved at step {coordinator.step} in {run.path}"
             raise Interrupted(interruption.received, saved)
-        if no_summary is not None:
-            raise FailedRun(f"{run.summary_path}: cannot be written; resume the run") from no_summary
+        if failure is not None:
+            raise FailedRun(f"{run.summary_path}: cannot be written; resume the run") from failure
     kill_point("coordinator: at the end")
-    # The run is complete without its pictures: whoever stops it now loses them alone, and `evaluate` draws them again.
+    # The run is complete without its plots: a signal during drawing loses them alone, and `evaluate` draws them again.
     if plan.config.logging.plots and interruption.received is None:
-        write_plots(run, plan.network, resources.arrays["parameters"], plan.dataset.test.images, report, messages)
+        parameters, images = resources.arrays["parameters"], plan.dataset.test.images
+        write_plots(run, plan.network, parameters, images, report, session.messages)
+
+
+def _report_test(
+    coordinator: Coordinator, run: RunDirectory, test: Evaluation, plan: TrainingPlan, messages: Messages
+) -> dict[str, Any]:
+    """Print the result of the test, write its report into the run, and return the report."""
+    messages.say(f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f}")
+    if (scale := coordinator.step_metrics.noise_scale) is not None:
+        messages.say(scale.advice(plan.config.training.batch_size))
+    report = report_of(
+        test,
+        padded_names(plan.dataset.class_names, plan.network.num_outputs),
+        split=SplitName.TEST,
+        data_digest=plan.dataset.digest,
+        checkpoint=run.checkpoints.path_of(coordinator.step).name,
+        step=coordinator.step,
+        privacy=plan.privacy_after(coordinator.step),
+    )
+    write_report(run, report, messages.warn)
+    return report
+
+
+def _write_summary(
+    coordinator: Coordinator,
+    run: RunDirectory,
+    resources: TrainingResources,
+    session: Session,
+    earlier_seconds: dict[str, float],
+    test: Evaluation | None,
+) -> OSError | None:
+    """Write summary.json; log how many tiles each worker computed. Return the error if it cannot be written."""
+    for name, number in resources.group.num_tiles_computed.items():
+        session.messages.note(f"{name} computed {number:,} tiles")
+    seconds = {name: value + earlier_seconds.get(name, 0.0) for name, value in session.clock.read().items()}
+    try:
+        run.write_summary(summary(coordinator, resources, seconds, None if test is None else test.metrics()))
+    except OSError as error:
+        session.messages.warn(f"{run.summary_path}: cannot be written: {error.strerror}")
+        return error
+    return None

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from partrain.training.run_summary import who_computes
+from partrain.training.run_summary import describe_processes
 
 
 @pytest.mark.parametrize(
@@ -20,8 +20,8 @@ from partrain.training.run_summary import who_computes
         (1, [1, 0], "2 ranks with 1 and 0 workers"),
     ],
 )
-def test_greeting_says_who_computes(num_workers: int, of_ranks: list[int] | None, words: str) -> None:
+def test_start_line_names_the_processes_that_compute(num_workers: int, of_ranks: list[int] | None, words: str) -> None:
     ranks: list[dict[str, Any]] | None = None
     if of_ranks is not None:
         ranks = [{"host": f"host-{rank}", "workers": number} for rank, number in enumerate(of_ranks)]
-    assert who_computes(num_workers, ranks) == words
+    assert describe_processes(num_workers, ranks) == words

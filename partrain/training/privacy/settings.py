@@ -58,13 +58,15 @@ NOT_PRIVATE = (
 )
 
 
-def private_greeting(
-    training: Training, num_steps: int, budget_steps: int | None, accountant: Accountant | None
+def is_seeded(training: Training) -> bool:
+    """Return whether training adds noise that anyone who knows the seed can compute."""
+    return training.privacy is not None and training.privacy.source == "seeded"
+
+
+def describe_private_training(
+    training: Training, num_steps: int, budget_steps: int | None, accountant: Accountant
 ) -> list[str]:
-    """Return what a private training says at its beginning; a target ends it after `budget_steps`."""
-    privacy = training.privacy
-    assert privacy is not None
-    assert accountant is not None
+    """Return the lines that describe a private training at its start; a target ends it after `budget_steps`."""
     last_step, when = num_steps, f"all {num_steps:,} steps"
     if budget_steps is not None and budget_steps < num_steps:
         last_step, when = budget_steps, f"step {budget_steps:,}, where the target ends the training"
@@ -72,5 +74,5 @@ def private_greeting(
         f"private training: each example is in a batch with probability {accountant.sampling_rate:.4g}, gradients are "
         f"clipped to {training.per_example.clip:g}, noise multiplier {accountant.noise_multiplier:g}: epsilon "
         f"{accountant.epsilon(last_step):.4g} at delta {accountant.delta:g} after {when}",
-        "what is logged on the way is not protected: losses and norms of batches, and the examples for validation",
+        "logged values are not protected: losses and norms of batches, and the validation examples",
     ]
