@@ -29,7 +29,7 @@ from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
 from partrain.system.provenance import provenance
 from partrain.system.signals import Interruption
-from partrain.training.plan import plan_training
+from partrain.training.plan import TrainingPlan, plan_training
 from partrain.training.step.composition import make_model_update, make_parameter_update
 from partrain.training.step.gradient import BatchGradient
 
@@ -63,8 +63,8 @@ def measure(
     Parameters
     ----------
     config : what to train; None: DEFAULT_CONFIG.
-    numbers_of_workers : which to measure, besides 1; None: 1, 2, 4 … to the processors there are.
-    messages, interruption : where to speak, and what to listen to.
+    numbers_of_workers : the numbers to measure besides 1; None: powers of 2, and the number of processors.
+    messages, interruption : receive progress, and report signals.
 
     Returns
     -------
@@ -83,15 +83,7 @@ def measure(
     """
     config = config or parse_config(DEFAULT_CONFIG, source="the built-in configuration")
     plan = plan_training(config, say=messages.say, warn=messages.warn)
-    training = plan.config.training
-    tiles = plan.tiling.num_tiles(min(training.batch_size, plan.dataset.train.size))
-    asked = sorted({1, *(_powers_of_two(available_processors()) if numbers_of_workers is None else numbers_of_workers)})
-    workers = sorted({min(number, tiles) for number in asked})
-    if asked[-1] > tiles:
-        messages.warn(
-            f"a batch has {tiles} tile{'s' * (tiles > 1)}: more workers would have nothing to compute, and are not "
-            "measured"
-        )
+    workers = _useful_numbers(plan, numbers_of_workers, messages)
     with contextlib.ExitStack() as at_end:
         resources = at_end.enter_context(
             compute_resources(
@@ -120,6 +112,18 @@ def measure(
             "scaling": scaling(phases, trial),
             "model": _model(phases, shard_seconds, trial),
         }
+
+
+def _useful_numbers(plan: TrainingPlan, asked_for: Sequence[int] | None, messages: Messages) -> list[int]:
+    """Return the numbers of workers to measure: 1, and those asked for, but no more than there are tiles."""
+    tiles = plan.tiling.num_tiles(min(plan.config.training.batch_size, plan.dataset.train.size))
+    asked = sorted({1, *(_powers_of_two(available_processors()) if asked_for is None else asked_for)})
+    if asked[-1] > tiles:
+        messages.warn(
+            f"a batch has {tiles} tile{'s' * (tiles > 1)}: more workers would have nothing to compute, and are not "
+            "measured"
+        )
+    return sorted({min(number, tiles) for number in asked})
 
 
 def _powers_of_two(most: int) -> list[int]:

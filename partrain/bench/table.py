@@ -7,15 +7,15 @@ from typing import Any
 from partrain.system.terminal_text import table
 
 NOTE_ON_STAGES = """\
-Multiply-adds count as two operations, as if all were made: the backward passes and the update leave out
-gradients that are zero, so their share of the peak can be above 100 %. The update is that of the parameters: dense
-gradients, sums of slots, checks, and Adam."""
+A multiply-add counts as two operations, and all of them count: the backward passes and the update skip gradients that
+are zero, so their share of the peak can exceed 100 %. The update computes the gradients of dense layers, sums slots,
+checks for values that are not finite, and applies Adam."""
 NOTE_ON_PHASES = """\
-compute is what the longest shard takes in this process; wait is how much longer the workers took: waking and
-collecting them, and fetching what other processors wrote. More workers than processors take turns."""
+compute is the time of the longest shard in this process; wait is the additional time of the workers: to wake them, to
+collect their answers, and to fetch data that other processors wrote. More workers than processors take turns."""
 NOTE_ON_MODEL = """\
-Not measured: a model, of that many cores like this one, from the phases above. It knows nothing of memory bandwidth,
-shared caches, and clocks that fall when all cores work."""
+Not measured: a model of as many cores like this one, from the phases above. It ignores memory bandwidth, shared caches,
+and lower clock rates when all cores are busy."""
 
 
 def describe(facts: dict[str, Any]) -> str:
@@ -25,7 +25,7 @@ def describe(facts: dict[str, Any]) -> str:
     ----------
     facts : what `measurement.measure` returns.
     """
-    machine, training, model = facts["machine"], facts["training"], facts["model"]
+    machine, training = facts["machine"], facts["training"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     columns = [name.removesuffix("_us") for name in facts["phases"][0] if name.endswith("_us") and name != "wake_us"]
     return "\n".join(
@@ -68,30 +68,37 @@ def describe(facts: dict[str, Any]) -> str:
                 num_words=0,
             ),
             "",
-            "model: speed-up to expect against one worker",
-            *table(
-                ("batch", *(f"{cores} cores" for cores in _distinct(model, "cores"))),
-                [
-                    (
-                        str(batch_size),
-                        *(f"{row['speed_up']:.2f}" for row in model["expected"] if row["batch_size"] == batch_size),
-                    )
-                    for batch_size in _distinct(model, "batch_size")
-                ],
-                num_words=0,
-            ),
-            f"µs: {model['serial_us']:.0f} once a step, {model['wake_us']:.0f} for waking, "
-            f"{model['dispatch_us']:.0f} for each worker's command",
-            "µs of the update by one thread, by batch: " + _costs(model["update_us"]),
-            *(
-                ["µs of it where the workers have made all they can: " + _costs(model["helped_update_us"])]
-                if model["helped_update_us"]
-                else []
-            ),
-            "µs of a worker, by its tiles: " + _costs(model["shard_us"]),
+            *_describe_model(facts["model"]),
             NOTE_ON_MODEL,
         ]
     )
+
+
+def _describe_model(model: dict[str, Any]) -> list[str]:
+    """Return the table of expected speed-ups, and the measured times that the model uses."""
+    return [
+        "model: speed-up to expect against one worker",
+        *table(
+            ("batch", *(f"{cores} cores" for cores in _distinct(model, "cores"))),
+            [
+                (
+                    str(batch_size),
+                    *(f"{row['speed_up']:.2f}" for row in model["expected"] if row["batch_size"] == batch_size),
+                )
+                for batch_size in _distinct(model, "batch_size")
+            ],
+            num_words=0,
+        ),
+        f"µs: {model['serial_us']:.0f} once a step, {model['wake_us']:.0f} for waking, "
+        f"{model['dispatch_us']:.0f} for each worker's command",
+        "µs of the update by one thread, by batch: " + _costs(model["update_us"]),
+        *(
+            ["µs of the update with everything that workers prepare: " + _costs(model["helped_update_us"])]
+            if model["helped_update_us"]
+            else []
+        ),
+        "µs of a worker, by its tiles: " + _costs(model["shard_us"]),
+    ]
 
 
 def _costs(microseconds: dict[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""What a training computes with: the shared arrays with the data in them, and the processes, on this rank."""
+"""Plans a training and acquires its resources on this rank: shared arrays with the data, and worker processes."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:  # its import starts MPI
 
 @dataclass(frozen=True)
 class TrainingResources:
-    """What a training computes with, while it lasts.
+    """The resources of a training, while it runs.
 
     Attributes
     ----------
-    plan : what is trained; its data set is in the arrays.
-    num_workers : of this rank; 0: this process computes.
-    ranks : host and number of workers of each rank; None where there are no ranks.
-    arrays : the shared ones.
-    group : who carries out commands.
+    plan : what is trained; its data is in the shared arrays.
+    num_workers : workers of this rank; 0: this process computes.
+    ranks : host and number of workers of each rank; None without MPI.
+    arrays : the shared arrays.
+    group : carries out commands.
     """
 
     plan: TrainingPlan
@@ -46,7 +46,7 @@ class TrainingResources:
 
     @property
     def total_workers(self) -> int:
-        """The workers of all ranks."""
+        """The number of workers of all ranks together."""
         return self.num_workers if self.ranks is None else sum(rank["workers"] for rank in self.ranks)
 
 
@@ -54,7 +54,7 @@ def _plan_training(config: Config, session: Session, dataset: Dataset | None) ->
     training = config.training
     if session.num_workers:
         start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
-    # What rank 0 has to say of the data, the others would say again.
+    # Only rank 0 prints warnings about the data: the other ranks would repeat them.
     warn = session.messages.warn if session.leads else session.messages.note
     return plan_training(config, say=session.messages.say, warn=warn, dataset=dataset)
 

@@ -55,28 +55,26 @@ def train_new_run(
 
     Parameters
     ----------
-    config : as it was read; the run keeps it as it was resolved.
+    config : as read; the run keeps it as resolved.
     location : where to create the run.
-    session : `num_workers` 0: this process computes.
-    initial : what to begin with, in place of values that are drawn.
-    dataset : the data set, if it is in memory; else it is loaded.
+    session : the command that trains.
+    initial : parameters to begin with; None: they are drawn.
+    dataset : the data set, if it is in memory; None: it is loaded.
 
     Returns
     -------
-    The run's directory; the run is complete.
+    The directory of the completed run.
 
     Raises
     ------
     UserError
-        Something that was given is wrong; nothing was made.
-    FailedRun
-        The run began and failed.
-    Interrupted
-        A signal asked to stop; the run is saved.
+        The input is wrong; nothing was created.
+    FailedRun, Interrupted
+        The run failed, or a signal asked to stop; it is saved.
 
     Side effects
     ------------
-    Makes the run's directory and, while it trains, processes and shared memory.
+    Creates the run's directory; starts processes.
     """
 
     def check(plan: TrainingPlan) -> None:
