@@ -18,11 +18,10 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from partrain.system.cache_directories import user_cache_directory
 from partrain.system.machine import available_processors
 from tests.noise_data import noise_examples, write_idx_folder
 from tests.processes import ProcessEntry, descendants_of, wait_for_the_end_of, wait_until
-from tests.program import RUN_SECONDS, PartrainProcess, Result
+from tests.program import ROOT, RUN_SECONDS, PartrainProcess, Result
 from tests.program_server import program_server_pid
 from tests.small_run import write_small_config
 
@@ -60,13 +59,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compile all kernels before the first test: pytest's processes would each compile them."""
-    if hasattr(session.config, "workerinput") or not session.config.option.numprocesses:
-        return
-    if not (user_cache_directory() / "kernels").exists():
-        subprocess.run(
-            [sys.executable, "-c", "from tests.program_server import load_program; load_program()"], check=True
-        )
+    """Compile the kernels that are not in the cache before several processes need them at the same time."""
+    if session.config.option.numprocesses and not hasattr(session.config, "workerinput"):
+        program = "from tests.program_server import load_kernels; load_kernels()"
+        subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 @pytest.hookimpl(tryfirst=True)

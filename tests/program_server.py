@@ -169,15 +169,20 @@ def _report_ends(connection: Connection) -> None:
             connection.send((ended[0], os.waitstatus_to_exitcode(ended[1])))
 
 
-def load_program() -> None:
-    """Import what a training imports, and load the kernels: by a training that uses most of them."""
-    from partrain.interface.command_line import main as run_program
+def load_kernels() -> None:
+    """Load all kernels; compile those that are not in the cache."""
     from tests.loaded_kernels import load_all_kernels
+
+    for kernels, dtype in (("fast", "float32"), ("loops", "float32"), ("loops", "float64")):
+        load_all_kernels(kernels, dtype)
+
+
+def load_program() -> None:
+    """Import what a training imports, by a short training."""
+    from partrain.interface.command_line import main as run_program
     from tests.whole_runs import write_config
 
-    load_all_kernels("fast", "float32")
-    for dtype in ("float32", "float64"):
-        load_all_kernels("loops", dtype)
+    load_kernels()
     with tempfile.TemporaryDirectory() as folder:
         config = write_config(Path(folder), {"training.max_steps": 3})
         run_program(["--config", str(config), "--run-dir", f"{folder}/run", "--workers", "0", "-q"])

@@ -49,10 +49,6 @@ def test_of_several_processes_the_one_that_removes_the_file_dies(tmp_path: Path)
     assert endings == [(-signal.SIGKILL, "1"), (0, "4")]
 
 
-def test_switch_is_not_set_here() -> None:
-    assert fault_injection._wanted is None
-
-
 def test_every_point_has_a_name_of_its_own() -> None:
     for process, least in (("worker", 6), ("coordinator", 18)):
         points = points_of(process)
