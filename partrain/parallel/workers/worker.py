@@ -77,10 +77,10 @@ def work(
             helper = UpdateHelper(network, computation.arrays, number, num_workers)
             mailbox = Mailbox(boxes, number, helper.calls)
             os.write(target, HELLO + (b"1" if was_preloaded else b"0"))
-            while command := _next_command(mailbox, source, helper):
+            while numbers := _next_command(mailbox, source, helper):
                 kill_point("worker: before computing")
                 try:
-                    computer.carry_out(command, is_wanted=lambda: not hang_up.poll(0))
+                    computer.carry_out(Command.decode(numbers), is_wanted=lambda: not hang_up.poll(0))
                 except Exception:
                     os.write(target, _error_message())
                 else:
@@ -95,15 +95,15 @@ def work(
     kill_point("worker: shutting down")
 
 
-def _next_command(mailbox: Mailbox, source: int, helper: UpdateHelper) -> Command | None:
-    """Return the next command, or None at the end of the pipe; while spinning, help with parameter updates."""
+def _next_command(mailbox: Mailbox, source: int, helper: UpdateHelper) -> list[int] | None:
+    """Return the next command as numbers, or None at the end of the pipe; while spinning, help with updates."""
     if not (mailbox.more_follows and spin(lambda: mailbox.await_command(helper.help), SPIN_SECONDS)):
         mailbox.set_asleep(True)
         while not mailbox.has_command():
             if not os.read(source, REPLY_BYTES):
                 return None
         mailbox.set_asleep(False)
-    return Command.decode(mailbox.take_command())
+    return mailbox.take_command()
 
 
 def _error_message() -> bytes:
