@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
+def idx_bytes(array: NDArray[Any]) -> bytes:
+    """Return the content of an IDX file, written from the description of the format."""
+    header = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
 def write_idx(path: Path, array: NDArray[np.uint8]) -> Path:
     """Write an IDX file; gzipped if its name says so."""
-    header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes()
-    content = header + array.tobytes()
+    content = idx_bytes(array)
     path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     return path
 

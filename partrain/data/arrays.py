@@ -155,16 +155,16 @@ def _num_validation(named: NamedArray, num_train: int) -> int:
 def _map_directory(directory: Path) -> dict[str, NamedArray]:
     """Map the four .npy files, and the optional ones that exist."""
     try:
-        there = sorted(os.listdir(directory))
+        names = sorted(os.listdir(directory))
     except OSError as error:
         raise unreadable(directory, error) from None
-    missing = [f"{key}.npy" for key in _KEYS if f"{key}.npy" not in there]
+    missing = [f"{key}.npy" for key in _KEYS if f"{key}.npy" not in names]
     if missing:
         raise DataError(
-            f"{directory}: contains no {', '.join(missing)}, but {_listed(there)}. Save each array there with "
+            f"{directory}: contains no {', '.join(missing)}, but {_listed(names)}. Save each array there with "
             "numpy.save."
         )
-    paths = {key: directory / f"{key}.npy" for key in (*_KEYS, *_OPTIONAL) if f"{key}.npy" in there}
+    paths = {key: directory / f"{key}.npy" for key in (*_KEYS, *_OPTIONAL) if f"{key}.npy" in names}
     return {key: (str(path), map_array(path)) for key, path in paths.items()}
 
 
@@ -232,8 +232,8 @@ def _unusable(where: str, error: Exception) -> DataError:
             f"{where}: is an array of Python objects, which is not loaded because it could run any program. "
             "Save it as an array of numbers, for example with .astype(numpy.uint8)."
         )
-    what = " ".join(str(error).split())  # NumPy quotes headers with their padding
-    return DataError(f"{where}: is damaged or not a NumPy file ({what}). Save it again with numpy.save or numpy.savez.")
+    reason = " ".join(str(error).split())  # NumPy quotes headers with their padding
+    return DataError(f"{where}: is damaged or not a NumPy file ({reason}). Save it with numpy.save or numpy.savez.")
 
 
 def _checked_split(named_images: NamedArray, named_labels: NamedArray) -> Split:

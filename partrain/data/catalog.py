@@ -209,7 +209,7 @@ def _fetch(
     """Fetch a file from the first mirror that has it, and return that mirror."""
     path = directory / f"{file_name}.gz"
     mirror = fetch_from_mirrors(
-        mirrors, tried, path, lambda there: read_checked(name, file_name, there), max_bytes=MAX_FILE_BYTES, say=say
+        mirrors, tried, path, lambda fetched: read_checked(name, file_name, fetched), max_bytes=MAX_FILE_BYTES, say=say
     )
     if mirror is None:
         raise unavailable(name, directory, [f"{file_name}.gz" for file_name in FILE_NAMES], tried)

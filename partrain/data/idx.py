@@ -169,12 +169,12 @@ def find_idx_files(directory: Path) -> dict[str, Path]:
     OSError
         The directory cannot be listed.
     """
-    there = set(os.listdir(directory))
+    names = set(os.listdir(directory))
     found = {}
     for name in FILE_NAMES:
         dotted = name.replace("-idx", ".idx")
         for candidate in (f"{name}.gz", name, f"{dotted}.gz", dotted):
-            if candidate in there:
+            if candidate in names:
                 found[name] = directory / candidate
                 break
     return found

@@ -38,13 +38,13 @@ def load_dataset(
     ----------
     data, seed : of the configuration; the seed decides how synthetic digits look and which labels are made wrong.
     say : called with a line before anything that takes time.
-    warn : called with the message that other data are used than those that `data` names.
+    warn : called with a message if other data are used than those that `data` names.
     dataset : the source, if it is in memory already; then nothing is read.
 
     Raises
     ------
     DataError
-        A file is wrong; or, as DataUnavailable and with `data.when_unavailable: error`, the data set cannot be had.
+        A file is wrong; or, as DataUnavailable and with `data.when_unavailable: error`, the data set is not available.
     ConfigError
         There are fewer examples than the configuration asks for.
     ResourceError
@@ -104,8 +104,8 @@ def _load_source(data: Data, seed: int, say: Callable[[str], None], warn: Callab
         return _draw_synthetic(data, seed, say)
     if data.name == "memory":
         raise DataError(
-            "data.name: memory: these examples were arrays of the Python program that trained, and are in no file. "
-            "Give them again from Python: partrain.train(config, data=...), partrain.open_run(path).evaluate(...)."
+            "data.name: memory: these examples were arrays of a Python program, and are not in a file. "
+            "Pass them again from Python: partrain.train(config, data=...), partrain.open_run(path).evaluate(...)."
         )
     assert data.path is not None
     if data.name == "folder":

@@ -50,10 +50,10 @@ def read_source(source: str, image_options: Mapping[str, Any]) -> tuple[Data, in
 def _kind_of(source: str) -> str:
     """Return the `data.name` of the data set."""
     if os.path.isdir(source):
-        there = set(os.listdir(source))
-        if there & set(ARRAY_FILE_NAMES):
+        names = set(os.listdir(source))
+        if names & set(ARRAY_FILE_NAMES):
             return "arrays"
-        return "idx" if there & {f"{name}{end}" for name in IDX_FILE_NAMES for end in ("", ".gz")} else "folder"
+        return "idx" if names & {f"{name}{suffix}" for name in IDX_FILE_NAMES for suffix in ("", ".gz")} else "folder"
     if os.path.exists(source):
         return "arrays"
     known = (*NAMED, SYNTHETIC)

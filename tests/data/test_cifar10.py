@@ -13,10 +13,8 @@ from partrain.data import cifar10
 from partrain.data.catalog import DataUnavailable
 from partrain.data.cifar10 import FILE_NAME, load_cifar10
 from partrain.errors import DataError
-from tests.data.test_catalog import Answer, Mirror, answer_404, answer_endlessly, answer_with, home, mirror
+from tests.data.mirror_server import Answer, Mirror, answer_404, answer_endlessly, answer_with
 from tests.program import Result
-
-__all__ = ["home", "mirror"]  # fixtures
 
 NUM = 20
 RNG = np.random.Generator(np.random.Philox(key=0))

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from partrain.data.idx import FILE_NAMES
-from tests.data.test_catalog import CONTENTS, Mirror, home, mirror, offer, serve_all, write_files
+from tests.data.mirror_server import Mirror
+from tests.data.small_mnist import CONTENTS, offer, serve_all, write_files
 from tests.program import Result, call_without_numba
-
-__all__ = ["home", "mirror"]  # fixtures
 
 Call = Callable[..., Result]
 

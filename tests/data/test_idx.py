@@ -16,13 +16,7 @@ from hypothesis import strategies as st
 
 from partrain.data.idx import FILE_NAMES, load_idx_directory, load_idx_split, read_idx
 from partrain.errors import DataError, ResourceError
-
-
-def idx_bytes(array: np.ndarray) -> bytes:
-    """Write an array in IDX format, from the format's description."""
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return header + array.astype(np.uint8).tobytes()
-
+from tests.noise_data import idx_bytes
 
 IMAGES = np.arange(2 * 3 * 4).reshape(2, 3, 4)
 CONTENT = idx_bytes(IMAGES)
@@ -238,7 +232,7 @@ def test_different_counts_are_refused_with_both_counts_and_files(tmp_path: Path)
         assert str(words) in str(caught.value)
 
 
-def write_folder(folder: Path, *, dotted: bool = False, packed: bool = False) -> None:
+def write_directory(folder: Path, *, dotted: bool = False, packed: bool = False) -> None:
     """Write the four files: 6 training images with labels 0 to 5, 3 test images with labels 0 to 2."""
     folder.mkdir(parents=True, exist_ok=True)
     images = np.random.default_rng(0).integers(0, 256, (9, 4, 5))
@@ -256,7 +250,7 @@ def test_a_folder_is_the_same_data_set_under_each_kind_of_name(tmp_path: Path) -
     for dotted in (False, True):
         for packed in (False, True):
             folder = tmp_path / f"{dotted}-{packed}"
-            write_folder(folder, dotted=dotted, packed=packed)
+            write_directory(folder, dotted=dotted, packed=packed)
             datasets.append(load_idx_directory(folder))
             assert datasets[-1].source == str(folder)
     assert len({dataset.digest for dataset in datasets}) == 1
@@ -268,7 +262,7 @@ def test_a_folder_is_the_same_data_set_under_each_kind_of_name(tmp_path: Path) -
 
 @pytest.mark.parametrize("position", range(4))
 def test_the_digest_changes_with_each_file(tmp_path: Path, position: int) -> None:
-    write_folder(tmp_path)
+    write_directory(tmp_path)
     before = load_idx_directory(tmp_path).digest
     path = tmp_path / FILE_NAMES[position]
     content = path.read_bytes()
@@ -277,7 +271,7 @@ def test_the_digest_changes_with_each_file(tmp_path: Path, position: int) -> Non
 
 
 def test_the_digest_changes_with_the_shape(tmp_path: Path) -> None:
-    write_folder(tmp_path)
+    write_directory(tmp_path)
     before = load_idx_directory(tmp_path).digest
     for name in (FILE_NAMES[0], FILE_NAMES[2]):
         content = (tmp_path / name).read_bytes()
@@ -286,7 +280,7 @@ def test_the_digest_changes_with_the_shape(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_lacks_files_is_refused_with_their_names(tmp_path: Path) -> None:
-    write_folder(tmp_path)
+    write_directory(tmp_path)
     (tmp_path / FILE_NAMES[1]).unlink()
     (tmp_path / FILE_NAMES[2]).unlink()
     with pytest.raises(DataError, match=f"{FILE_NAMES[1]}, {FILE_NAMES[2]}") as caught:
@@ -302,7 +296,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
-    write_folder(tmp_path)
+    write_directory(tmp_path)
     (tmp_path / FILE_NAMES[2]).write_bytes(idx_bytes(np.zeros((3, 5, 5))))
     with pytest.raises(DataError, match=r"\(1, 4, 5\).*\(1, 5, 5\)"):
         load_idx_directory(tmp_path)

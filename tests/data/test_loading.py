@@ -16,7 +16,7 @@ from partrain.data.idx import FILE_NAMES
 from partrain.data.loading import divide, load_dataset
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError, DataError
-from tests.data.test_idx import write_folder
+from tests.noise_data import noise_examples, write_idx_folder
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_nothing_stands_in_for_a_broken_file(tmp_path: Path) -> None:
 
 
 def test_idx_and_arrays_take_the_path(tmp_path: Path) -> None:
-    write_folder(tmp_path / "idx")
+    write_idx_folder(tmp_path / "idx", noise_examples(60), noise_examples(20, 1))
     from_idx, said, warned = load("idx", str(tmp_path / "idx"))
     arrays = {
         f"{name}_{what}": getattr(getattr(from_idx, name), what)
@@ -114,7 +114,7 @@ def test_idx_and_arrays_take_the_path(tmp_path: Path) -> None:
 
 
 def test_examples_that_were_in_memory_are_asked_for() -> None:
-    with pytest.raises(DataError, match=r"were arrays of the Python program .* partrain\.open_run"):
+    with pytest.raises(DataError, match=r"were arrays of a Python program.* partrain\.open_run"):
         load("memory")
 
 
@@ -191,7 +191,7 @@ def test_more_examples_than_there_are_is_an_error_that_tells_the_numbers(
 
 
 def test_label_noise_changes_training_labels_alone_and_not_the_digest(tmp_path: Path) -> None:
-    write_folder(tmp_path)
+    write_idx_folder(tmp_path, noise_examples(60), noise_examples(20, 1))
     plain, noisy = (
         load_dataset(
             Data(name="idx", path=str(tmp_path), validation_examples=1, label_noise=noise), 0, say=print, warn=print
