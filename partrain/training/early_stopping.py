@@ -1,6 +1,6 @@
-"""When a training ends before its last step: after `patience` evaluations in a row in which a metric did not improve.
+"""Early stopping: ends a training after `patience` evaluations in a row in which a metric did not improve.
 
-The state is plain data that every checkpoint holds, so that a resumed run stops where the uninterrupted one does.
+Every checkpoint contains the state, so a resumed run stops at the same step as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ class EarlyStopping:
 
     Parameters
     ----------
-    settings : which metric, how many evaluations, and what counts as better.
-    state : what `state` was after an earlier evaluation; None before the first.
+    settings : the metric, the patience and the smallest improvement that counts.
+    state : the `state` after an earlier evaluation; None before the first.
     """
 
     def __init__(self, settings: StopEarly, state: Mapping[str, Any] | None = None) -> None:
@@ -29,7 +29,7 @@ class EarlyStopping:
 
     @property
     def state(self) -> dict[str, Any]:
-        """All that the evaluations so far come to, as JSON has it."""
+        """The state after the evaluations so far, as JSON."""
         return {
             "best": self._best,
             "best_step": self._best_step,
@@ -37,7 +37,7 @@ class EarlyStopping:
         }
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take note of an evaluation after `step`; a value that is not finite is no improvement."""
+        """Count an evaluation after `step`; a value that is not finite is no improvement."""
         value = metrics[self._settings.metric]
         if math.isfinite(value) and (self._best is None or self._gain(value, self._best) > self._settings.min_delta):
             self._best, self._best_step, self._num_worse = value, step, 0
@@ -49,7 +49,7 @@ class EarlyStopping:
 
     @property
     def reason(self) -> str | None:
-        """Why the training is to stop, or None while it is not."""
+        """Why the training should stop; None while it should not."""
         if self._num_worse < self._settings.patience:
             return None
         evaluations = "1 evaluation" if self._num_worse == 1 else f"{self._num_worse} evaluations"

@@ -1,7 +1,6 @@
-"""What the norms of single examples' gradients say of a step, and of the size of its batch.
+"""Statistics of the norms of single examples' gradients, and the gradient noise scale.
 
-The gradient noise scale of McCandlish et al. is how much the gradients of single examples scatter, in units of the
-gradient that they have in common:
+The gradient noise scale of McCandlish et al. is the variance of single gradients relative to their common mean:
 
     B_noise = S / |G|²      S: the trace of the covariance of single gradients; G: their true mean
 
@@ -64,7 +63,7 @@ class GradientNoiseScale:
 
     Parameters
     ----------
-    state : what `state` was after an earlier step; None before the first.
+    state : the `state` after an earlier step; None before the first.
     """
 
     def __init__(self, state: Mapping[str, float] | None = None) -> None:
@@ -72,15 +71,15 @@ class GradientNoiseScale:
 
     @property
     def state(self) -> dict[str, float]:
-        """All that the steps so far come to, as JSON has it: smoothed S and |G|², up to one common factor."""
+        """The state after the steps so far, as JSON: smoothed S and |G|², up to one common factor."""
         return {"noise": self._noise, "signal": self._signal}
 
     def observe(self, norms_N: NDArray[np.float64], squared_norm_of_sum: float) -> None:
-        """Take note of a step.
+        """Update the estimate with a step.
 
         Parameters
         ----------
-        norms_N : of the examples' gradients; of fewer than two nothing can be learnt.
+        norms_N : of the examples' gradients; fewer than two are ignored.
         squared_norm_of_sum : of the sum of the same gradients.
         """
         b = len(norms_N)
@@ -97,7 +96,7 @@ class GradientNoiseScale:
         return self._noise / self._signal if self._signal > 0 and self._noise >= 0 else None
 
     def advice(self, batch_size: int) -> str:
-        """Return the line that says what it suggests for the size of a batch."""
+        """Return the line that says what the noise scale suggests for the batch size."""
         if self.value is None:
             return (
                 "gradient noise scale: not known, the examples' gradients scatter too much for the steps measured; "

@@ -1,6 +1,6 @@
-"""From a configuration to everything that is known before the first process is started.
+"""Plans a training: loads the data, checks shapes, and plans memory and disk.
 
-Data is loaded, shapes are checked, and memory and disk are planned; no kernel is compiled, nothing is written.
+No process is started, no kernel is compiled, and nothing is written.
 """
 
 from __future__ import annotations
