@@ -1,7 +1,7 @@
-"""The article's saved file as a run: a pickle of `[params, cost]`, as its code writes it after training.
+"""Imports the file that the article's code saves after training: a pickle of `[params, cost]`.
 
-`params` is `[f1, f2, w3, w4, b1, b2, b3, b4]`: two convolutions' filters, two dense layers' weights, and their
-biases as columns. `cost` is the mean loss of each batch. The names below are the article's.
+`params` is `[f1, f2, w3, w4, b1, b2, b3, b4]`: the filters of two convolutions, the weights of two dense layers, and
+their biases as columns. `cost` is the mean loss of each batch. The names below are the article's.
 
 Source: A. Escontrela, "Convolutional Neural Networks from the Ground Up" (2018), and its code.
 """
@@ -34,7 +34,7 @@ from partrain.store.run_location import RunLocation
 from partrain.system.durable_files import write_durably
 from partrain.training.run_record import imported_record
 
-# What the article trains on, and how; its file does not say it.
+# The article's data and batch size; its file does not contain them.
 _TRAIN_EXAMPLES, _VALIDATION_EXAMPLES, _BATCH_SIZE = 50_000, 10_000, 32
 _IMAGE_SHAPE = (1, 28, 28)
 _CLASS_NAMES = tuple("0123456789")
@@ -47,7 +47,7 @@ _MANY_AXES = {"f1": 4, "f2": 4, "w3": 2, "w4": 2}
 
 @dataclass(frozen=True, eq=False)
 class ArticleFile:
-    """What the article's file holds.
+    """The content of the article's file.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ def import_article(
     command_line: Sequence[str],
     say: Callable[[str], None],
 ) -> RunDirectory:
-    """Make a run of the article's saved file.
+    """Create a run from the article's saved file.
 
     The run computes in float64 with the readable loops, as the article's code does.
 
@@ -74,18 +74,18 @@ def import_article(
     ----------
     file : the pickle.
     location : where to create the run.
-    normalisation : how the article's code turned pixels into inputs; it stands in the run.
-    command_line : kept in the run.
-    say : told what was found.
+    normalisation : how the article's code turned pixels into inputs; recorded in the run.
+    command_line : recorded in the run.
+    say : receives a line about the imported parameters.
 
     Returns
     -------
-    The run's directory; the run is complete.
+    The directory of the run, which is complete.
 
     Raises
     ------
     RunError
-        The file is no such pickle, or the run's directory exists.
+        The file is not such a pickle, or the run's directory exists.
     DataError
         The file cannot be read.
     ResourceError
@@ -93,7 +93,7 @@ def import_article(
 
     Side effects
     ------------
-    Makes the run's directory; nothing is left of it if something fails.
+    Creates the run's directory, and deletes it if something fails.
     """
     data = _read(file)
     article = _checked(load_plain_pickle(data, str(file)), str(file))
@@ -109,7 +109,7 @@ def import_article(
         except BaseException:
             run.discard()
             raise
-    last = f", the last cost is {article.cost[-1]:.4f}" if article.cost else ""
+    last = f"; the last cost is {article.cost[-1]:.4f}" if article.cost else ""
     say(f"{run.path}: {network.parameters.size:,} parameters after {len(article.cost):,} steps{last}")
     return run
 
@@ -124,10 +124,10 @@ def _read(file: Path) -> bytes:
 
 
 def _checked(content: Any, name: str) -> ArticleFile:
-    """Check what the pickle held: two lists, of eight arrays and of numbers."""
+    """Check the content of the pickle: a list of eight arrays, and a list of numbers."""
     if not _is_list(content, 2) or not _is_list(content[0], 8) or not isinstance(content[1], list | tuple | np.ndarray):
         raise RunError(
-            f"{name}: is not the article's file: it holds {_described(content)}, "
+            f"{name}: is not the article's file: it contains {_described(content)}, "
             f"not [params, cost] with params = [{', '.join((*_WEIGHTS, *_BIASES))}]."
         )
     arrays: dict[str, NDArray[np.float64]] = {}
@@ -136,16 +136,16 @@ def _checked(content: Any, name: str) -> ArticleFile:
             raise RunError(f"{name}: params[{place}] ({key}) is {_described(value)}, not an array.")
         array = np.array(value, np.float64)
         if not np.isfinite(array).all():
-            raise RunError(f"{name}: params[{place}] ({key}) holds numbers that are not finite.")
+            raise RunError(f"{name}: params[{place}] ({key}) contains numbers that are not finite.")
         if key in _MANY_AXES and (array.ndim != _MANY_AXES[key] or 0 in array.shape):
-            raise RunError(f"{name}: params[{place}] ({key}) has shape {array.shape}, not {_MANY_AXES[key]} sizes.")
+            raise RunError(f"{name}: params[{place}] ({key}) has shape {array.shape}, not {_MANY_AXES[key]} axes.")
         arrays[key] = array
     for place, (weight, bias) in enumerate(zip(_WEIGHTS, _BIASES, strict=True), start=4):
         size = len(arrays[weight])
         if arrays[bias].shape not in ((size, 1), (size,)):
             raise RunError(
-                f"{name}: params[{place}] ({bias}) has shape {arrays[bias].shape}, not ({size}, 1), "
-                f"for {weight} has shape {arrays[weight].shape}."
+                f"{name}: params[{place}] ({bias}) has shape {arrays[bias].shape}, not ({size}, 1); "
+                f"{weight} has shape {arrays[weight].shape}."
             )
         arrays[bias] = arrays[bias].reshape(size)
     return ArticleFile(arrays, [_cost(value, place, name) for place, value in enumerate(content[1])])
@@ -174,7 +174,7 @@ def _described(value: Any) -> str:
 
 
 def _config_of(article: ArticleFile) -> Config:
-    """Return the configuration that trains the article's network, as the article does."""
+    """Return the configuration that trains this network as the article does."""
     f1, f2, w3, w4 = (article.arrays[name] for name in _WEIGHTS)
     steps = steps_per_epoch(_TRAIN_EXAMPLES, _BATCH_SIZE)
     epochs = max(1, math.ceil(len(article.cost) / steps))
@@ -210,7 +210,7 @@ def _config_of(article: ArticleFile) -> Config:
 
 
 def _network_of(config: Config, article: ArticleFile, name: str) -> Network:
-    """Return the network, once each of its weights has the shape of the file's."""
+    """Return the network of the configuration; check that its weights have the shapes of the file's."""
     try:
         network = Network(config.network, _IMAGE_SHAPE, len(_CLASS_NAMES))
     except ConfigError as error:
@@ -219,9 +219,7 @@ def _network_of(config: Config, article: ArticleFile, name: str) -> Network:
     for place, (key, layer) in enumerate(zip(_WEIGHTS, _LAYERS, strict=True)):
         shape, needed = article.arrays[key].shape, shapes[f"{layer}.weight"]
         if shape != needed:
-            raise RunError(
-                f"{name}: params[{place}] ({key}) has shape {shape}, not {needed}, as the layers before it need."
-            )
+            raise RunError(f"{name}: params[{place}] ({key}) has shape {shape}; the layers before it require {needed}.")
     return network
 
 

@@ -1,4 +1,4 @@
-"""Saving: writes checkpoints, and deletes those that need not be kept."""
+"""Saving: writes checkpoints, and deletes the ones that are no longer needed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Checkpointer:
 
     Parameters
     ----------
-    checkpoints : the run's; None: nothing is saved, because another rank does it.
+    checkpoints : where to save; None: nothing is saved, because another rank saves.
     settings : how often to save, and what to keep.
     steps_per_epoch : a checkpoint is also due at the end of each epoch.
-    clock : its activity "checkpoint" gets the time.
+    clock : counts the time as the activity "checkpoint".
     warn : receives warnings.
-    require_unchanged_data : raises DataError if the data has changed: parameters of other data are not saved.
+    require_unchanged_data : raises DataError if the data files have changed during the training; then nothing is saved.
     flush_metrics : makes the metrics durable; called before each checkpoint is written. May raise OSError.
-    run_write : calls the function that writes a checkpoint, and raises the OSError that it raises.
+    run_write : calls the function that writes a checkpoint, and re-raises its OSError.
 
     Attributes
     ----------
@@ -66,30 +66,30 @@ class Checkpointer:
         )
 
     def save_first(self, state: Checkpoint) -> None:
-        """Save the state that a run begins with.
+        """Save the state that a run starts from.
 
         Raises
         ------
         OSError
-            It cannot be saved.
+            The state cannot be saved.
         """
         if self._checkpoints is not None:
             self._checkpoints.save(state)
         self.saved_step = state.step
 
     def save(self, step: int, make_state: Callable[[], Checkpoint], *, best_step: int | None, is_last: bool) -> None:
-        """Save the state after `step` unless it has been saved, and delete the checkpoints that need not be kept.
+        """Save the state after `step` unless it is already saved, and delete checkpoints that are no longer needed.
 
         Parameters
         ----------
         make_state : returns the state.
-        best_step : the step with the best validation so far.
-        is_last : whether no later save will follow.
+        best_step : the step with the best validation result so far.
+        is_last : whether this is the last save of the session.
 
         Raises
         ------
         FailedRun
-            The data has changed, or the last save failed. If an earlier save fails, that is a warning.
+            The data has changed, or the last save failed. A failure of an earlier save is a warning.
         """
         checkpoints = self._checkpoints
         if checkpoints is None or self.saved_step == step:
@@ -103,7 +103,7 @@ class Checkpointer:
                 message = f"step {step} could not be saved in {checkpoints.path}: {error.strerror}"
                 if is_last:
                     raise FailedRun(f"{message}; the last good checkpoint is kept") from error
-                self._warn(f"{message}; training goes on, and the older checkpoint is kept")
+                self._warn(f"{message}; training continues, and the older checkpoint is kept")
                 return
             self.saved_step = step
             kill_point("coordinator: between a save and the deletion of older ones")
@@ -131,5 +131,5 @@ class Checkpointer:
         except DataError as error:
             raise FailedRun(
                 f"{error} The steps after the last checkpoint were not saved: restore the old file and resume the "
-                "run, or train a new one."
+                "run, or train a new run."
             ) from error

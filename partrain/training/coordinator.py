@@ -1,7 +1,7 @@
 """The training loop.
 
-The coordinator makes steps, and commits each as a whole: step number, metrics, evaluation. Logging, validation and
-saving are objects of their own.
+The coordinator makes steps and commits each as a whole: step number, metrics, evaluation. Logging, validation and
+saving are separate objects.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Coordinator:
 
     Attributes
     ----------
-    step : the last committed step. A checkpoint is only ever written of a committed step: if an exception interrupts
-        a step, the model holds another step than this one, and is not saved.
+    step : the last committed step. Only committed steps are saved: after an exception within a step, `model.step`
+        differs from this, and the model is not saved.
     model : parameters and moments.
     logger : writes metrics.
     validation : evaluates during training.
-    step_metrics : the metrics of a step's batch.
-    peak_memory_bytes : the largest memory of all processes that was measured.
+    step_metrics : computes the metrics of a step's batch.
+    peak_memory_bytes : the largest measured memory of all processes together.
     """
 
     def __init__(self, run: RunDirectory | None, resources: TrainingResources, session: Session) -> None:
@@ -79,12 +79,12 @@ class Coordinator:
 
     @property
     def completed(self) -> bool:
-        """Whether the training has ended: at its last step, or early."""
+        """Whether the training has finished, at its last step or early."""
         return self.step >= self._plan.num_steps or self.stopped_early is not None
 
     @property
     def stopped_early(self) -> str | None:
-        """Why the training ended before its last step; None if it did not."""
+        """The reason why the training ended before its last step; None if it did not."""
         if self.step >= self._plan.num_steps:
             return None
         if self._budget_steps is not None and self.step >= self._budget_steps:
@@ -94,12 +94,12 @@ class Coordinator:
         return self.validation.stop_reason
 
     def begin_with(self, parameters: NDArray[Any]) -> None:
-        """Begin with these parameters (K,) instead of drawn ones, and save them: a resume from step 0 needs them.
+        """Start from these parameters (K,) instead of random ones, and save them: a resume from step 0 needs them.
 
         Raises
         ------
         OSError
-            They cannot be saved.
+            The parameters cannot be saved.
         """
         self.model.set_parameters(parameters)
         self._checkpointer.save_first(self._state())
@@ -109,9 +109,9 @@ class Coordinator:
 
         Parameters
         ----------
-        state : as this class saved it.
-        rows : the run's metrics up to its step.
-        earlier_seconds : how long the run took until then.
+        state : a checkpoint that this class saved.
+        rows : the run's metrics up to the checkpoint's step.
+        earlier_seconds : the seconds that the run took up to that step.
         """
         metadata = state.metadata
         self.model.restore(state.tensors, state.step)
@@ -121,7 +121,7 @@ class Coordinator:
         self.logger.resume(state.step, rows, earlier_seconds)
 
     def train(self) -> None:
-        """Make all steps up to the last one, or until a signal asks to stop; save at the end in any case.
+        """Make all steps up to the last one, or until a signal asks to stop. Save at the end in either case.
 
         Raises
         ------
@@ -168,7 +168,7 @@ class Coordinator:
         return step % self._plan.config.logging.every_steps == 0 or step == self._last_step
 
     def _commit(self, result: StepResult) -> bool:
-        """Log and evaluate a step; only then is it committed. Return whether its validation is the best so far."""
+        """Log and evaluate a step, then commit it. Return whether its validation result is the best so far."""
         step, plan, messages = result.step, self._plan, self._session.messages
         is_last = step >= self._last_step
         if self._is_logged(step):
@@ -196,7 +196,7 @@ class Coordinator:
         self._session.messages.say(f"step {step}: {describe_privacy(privacy)}")
 
     def _save(self, *, is_last: bool) -> None:
-        """Save the last committed step, unless the model has gone beyond it: then an earlier checkpoint is the last."""
+        """Save the last committed step. If a step was interrupted, the model differs from it, and nothing is saved."""
         if self.model.step == self.step:
             best = self.validation.best
             best_step = None if best is None else int(best["step"])
@@ -226,6 +226,6 @@ class Coordinator:
         return Checkpoint(self.model.tensors(), metadata)
 
     def _measure_memory(self) -> int:
-        """Return the memory of all processes in bytes, those of other ranks included."""
+        """Return the memory of all processes of all ranks, in bytes."""
         own, ranks = proportional_memory([os.getpid(), *self._resources.group.pids]), self._session.ranks
         return own if ranks is None else sum(ranks.group.allgather(own))

@@ -37,7 +37,7 @@ class EarlyStopping:
         }
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Count an evaluation after `step`; a value that is not finite is no improvement."""
+        """Record the evaluation after `step`. A value that is not finite does not count as an improvement."""
         value = metrics[self._settings.metric]
         if math.isfinite(value) and (self._best is None or self._gain(value, self._best) > self._settings.min_delta):
             self._best, self._best_step, self._num_worse = value, step, 0
@@ -49,13 +49,13 @@ class EarlyStopping:
 
     @property
     def reason(self) -> str | None:
-        """Why the training should stop; None while it should not."""
+        """The reason to stop the training; None while it should continue."""
         if self._num_worse < self._settings.patience:
             return None
         evaluations = "1 evaluation" if self._num_worse == 1 else f"{self._num_worse} evaluations"
         since = (
             "it was never finite"
             if self._best is None
-            else f"its best, {self._best:.4g}, is of step {self._best_step:,}"
+            else f"its best value, {self._best:.4g}, was at step {self._best_step:,}"
         )
         return f"{self._settings.metric} did not improve in {evaluations}; {since}"

@@ -4,13 +4,13 @@ The gradient noise scale of McCandlish et al. is the variance of single gradient
 
     B_noise = S / |G|²      S: the trace of the covariance of single gradients; G: their true mean
 
-With b single gradients of mean square m = mean |g_n|², and the square M = |mean g_n|² of the batch's gradient, both
-without bias:
+For b single gradients, let m = mean |g_n|² be their mean squared norm, and M = |mean g_n|² the squared norm of the
+batch's gradient. Unbiased estimates are:
 
     |G|² ~ (b·M - m) / (b - 1)        S ~ (m - M) / (1 - 1/b)
 
-Either is far too noisy in one step, and a ratio of noisy numbers is biased. So both are smoothed apart, over the
-steps on which they are measured, and divided afterwards: a step counts SMOOTHING^k when k more were measured since.
+Both are very noisy in a single step, and a ratio of noisy numbers is biased. So each is smoothed separately over the
+measured steps, and only then are they divided. A step has the weight SMOOTHING^k after k further measurements.
 
 Source: McCandlish, Kaplan, Amodei, "An empirical model of large-batch training", arXiv 1812.06162, appendix A.1,
 with a small batch of one example.
@@ -37,9 +37,9 @@ def norm_metrics(squared_norms_NL: NDArray[np.float64], layer_names: Sequence[st
 
     Parameters
     ----------
-    squared_norms_NL : of each example and layer; N is at least 1.
-    layer_names : of the columns.
-    by_layer : those of each layer's part of the gradient, too.
+    squared_norms_NL : squared gradient norm of each example and layer; N is at least 1.
+    layer_names : the names of the columns.
+    by_layer : whether to return the statistics of each layer as well.
     """
     metrics = _summary_of(gradient_norms(squared_norms_NL), "")
     if by_layer:
@@ -59,7 +59,7 @@ def _summary_of(norms_N: NDArray[np.float64], suffix: str) -> Metrics:
 
 
 class GradientNoiseScale:
-    """Follows the noise scale over the steps on which it is measured.
+    """Estimates the noise scale from the steps at which it is measured.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class GradientNoiseScale:
 
     @property
     def state(self) -> dict[str, float]:
-        """The state after the steps so far, as JSON: smoothed S and |G|², up to one common factor."""
+        """The state after the steps so far, as JSON: smoothed S and |G|², up to a common factor."""
         return {"noise": self._noise, "signal": self._signal}
 
     def observe(self, norms_N: NDArray[np.float64], squared_norm_of_sum: float) -> None:
@@ -79,8 +79,8 @@ class GradientNoiseScale:
 
         Parameters
         ----------
-        norms_N : of the examples' gradients; fewer than two are ignored.
-        squared_norm_of_sum : of the sum of the same gradients.
+        norms_N : norms of the examples' gradients; with fewer than two, the step is ignored.
+        squared_norm_of_sum : the squared norm of the sum of the same gradients.
         """
         b = len(norms_N)
         if b < 2:
@@ -92,21 +92,24 @@ class GradientNoiseScale:
 
     @property
     def value(self) -> float | None:
-        """The noise scale, in examples; None while the scatter hides the common gradient."""
+        """The noise scale, in examples; None while the noise is too large to estimate |G|²."""
         return self._noise / self._signal if self._signal > 0 and self._noise >= 0 else None
 
     def advice(self, batch_size: int) -> str:
-        """Return the line that says what the noise scale suggests for the batch size."""
+        """Return a line with the noise scale and its consequence for the batch size."""
         if self.value is None:
             return (
-                "gradient noise scale: not known, the examples' gradients scatter too much for the steps measured; "
-                f"nothing speaks against batches larger than {batch_size:,}"
+                "gradient noise scale: not known, because the examples' gradients vary too much for the number of "
+                f"measured steps; batches larger than {batch_size:,} may train as well"
             )
         scale = max(1, round(self.value))
         if self.value > 2 * batch_size:
-            what = f"the batch of {batch_size:,} is small for that: larger ones would take fewer steps for hardly more"
+            advice = "is smaller: larger batches would need fewer steps, and hardly more examples in total"
         elif self.value < batch_size / 2:
-            what = f"the batch of {batch_size:,} is large for that: smaller ones would learn as much from fewer"
+            advice = "is larger: smaller batches would reach the same result with fewer examples in total"
         else:
-            what = f"the batch of {batch_size:,} is about that: twice as large would save few steps for many more"
-        return f"gradient noise scale {scale:,} examples, towards the end of the training; {what} examples"
+            advice = "is close to it: doubling the batch would save few steps and need many more examples in total"
+        return (
+            f"gradient noise scale {scale:,} examples, towards the end of the training; "
+            f"the batch size {batch_size:,} {advice}"
+        )

@@ -1,4 +1,4 @@
-"""The parameters of another run as those that a new one begins with: weights alone, no moments and no step."""
+"""Initial parameters from another run: its parameters only, without the optimizer's moments and the step number."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from partrain.store.run_directory import RunDirectory
 
 @dataclass(frozen=True, eq=False)
 class InitialParameters:
-    """Parameters by name, and where they come from.
+    """The parameters of a checkpoint of another run.
 
     Attributes
     ----------
-    run : the directory of the run that they come from.
-    checkpoint : the file of its checkpoint, saved after `step` steps.
-    arrays : the parameters in their shapes.
+    run : the directory of that run.
+    checkpoint : the path of the checkpoint.
+    step : the step after which the checkpoint was saved.
+    arrays : the parameters by name, each in its shape.
     """
 
     run: Path
@@ -35,17 +36,17 @@ class InitialParameters:
     arrays: dict[str, NDArray[Any]]
 
     def require_fit(self, network: Network) -> None:
-        """Check that they are a network's parameters, by name and shape.
+        """Check that names and shapes are those of the network's parameters.
 
         Raises
         ------
         RunError
-            They are not; lists those that differ.
+            They are not; the message lists the parameters that differ.
         """
         needed = {parameter.name: parameter.shape for parameter in network.parameters}
         there = {name: array.shape for name, array in self.arrays.items()}
         lines = [
-            f"{name}: {_described(there.get(name))}, the network's is {_described(needed.get(name))}"
+            f"{name}: {_described(there.get(name))} in the run, {_described(needed.get(name))} in the network"
             for name in needed | there
             if needed.get(name) != there.get(name)
         ]
@@ -59,19 +60,19 @@ class InitialParameters:
         Raises
         ------
         RunError
-            A number is not finite in `dtype`.
+            A value is not finite in `dtype`.
         """
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told below
+        with np.errstate(over="ignore"):  # numbers that are too large become infinite, and are reported below
             vector = network.parameters.join(self.arrays).astype(dtype)
         if not np.isfinite(vector).all():
             place = int(np.flatnonzero(~np.isfinite(vector))[0])
             raise RunError(
-                f"{self.checkpoint}: {network.parameters.name_at(place)} holds a number that is not finite in {dtype}."
+                f"{self.checkpoint}: {network.parameters.name_at(place)} has a value that is not finite in {dtype}."
             )
         return vector
 
     def origin(self, network: Network) -> dict[str, Any]:
-        """Return what a run notes of where its parameters come from."""
+        """Return the origin of the parameters, as run.json records it."""
         return {
             "run": str(self.run.absolute()),
             "checkpoint": self.checkpoint.name,
@@ -86,7 +87,7 @@ def read_initial_parameters(path: Path, warn: Callable[[str], None]) -> InitialP
     Raises
     ------
     RunError
-        It is no run, or has no good checkpoint.
+        `path` is not a run, or the run has no good checkpoint.
     """
     state, file = newest_checkpoint(RunDirectory.open(path), warn)
     return InitialParameters(path, file, state.step, parameters_in(state.tensors))

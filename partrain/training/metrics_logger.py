@@ -21,13 +21,13 @@ _POSITION = ("step", "epoch", "examples", "time_s")
 class MetricsLogger:
     """Appends rows of metrics to the run's file.
 
-    A row that cannot be written is a warning: training goes on, and further lost rows are counted.
+    If a row cannot be written, the logger warns, training continues, and further lost rows are counted.
 
     Parameters
     ----------
-    path : the file; None: nothing is written, because another rank does it.
+    path : the file; None: nothing is written, because another rank writes it.
     plan : gives the epoch and the number of examples of a step.
-    clock : measures the activities of the run; the rate is that of "train".
+    clock : measures the activities of the run; the training rate uses the time of "train".
     warn : receives warnings.
 
     Attributes
@@ -49,7 +49,7 @@ class MetricsLogger:
         Raises
         ------
         FailedRun
-            It cannot be written.
+            The file cannot be written.
         """
         if self._path is None:
             return
@@ -71,8 +71,8 @@ class MetricsLogger:
         Parameters
         ----------
         step : the step of the checkpoint.
-        rows : the run's rows up to it.
-        earlier_seconds : how long the run took until then.
+        rows : the run's rows up to that step.
+        earlier_seconds : the seconds that the run took up to that step.
         """
         self._earlier_seconds = earlier_seconds
         self._rated_examples = self._plan.num_examples_until(step)
@@ -80,7 +80,7 @@ class MetricsLogger:
             self.latest |= {k: v for k, v in row.items() if k not in _POSITION and isinstance(v, int | float)}
 
     def flush_durably(self) -> None:
-        """Make all rows so far survive a crash.
+        """Write all rows so far to disk, so that they survive a crash.
 
         Raises
         ------
@@ -115,8 +115,8 @@ class MetricsLogger:
         except OSError as error:
             if not self._num_lost_rows:
                 self._warn(
-                    f"the metrics of step {step} are lost: {error.strerror}; training goes on, and further lost lines "
-                    "are counted"
+                    f"the metrics of step {step} are lost: {error.strerror}; training continues, and further lost "
+                    "lines are counted"
                 )
             self._num_lost_rows += 1
         else:

@@ -33,14 +33,14 @@ from partrain.training.privacy.settings import resolve_privacy
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A job that has been checked.
+    """A training that has been checked against its data.
 
     Attributes
     ----------
-    config : resolved: it names the data that is really used, and how much of it.
-    dataset, normalisation, network : what it is about.
-    class_weights : of each output of the network, where its examples do not all count the same.
-    accountant : of the privacy, where the training is private.
+    config : the resolved configuration; it names the data that is used, and the sizes of its splits.
+    dataset, normalisation, network : the data and the network to train.
+    class_weights : weight of each output of the network in the loss; None: all weights are 1.
+    accountant : computes epsilon; None if the training is not private.
     """
 
     config: Config
@@ -52,35 +52,35 @@ class TrainingPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many steps an epoch has."""
+        """The number of steps in an epoch."""
         return steps_per_epoch(self.dataset.train.size, self.config.training.batch_size)
 
     @property
     def num_steps(self) -> int:
-        """The last step."""
+        """The number of the last step."""
         return num_steps(self.config)
 
     def num_examples_until(self, step: int) -> int:
-        """Return how many examples the first `step` steps see; of sampled batches, how many are expected."""
+        """Return the number of examples in the first `step` batches; the expected number if batches are sampled."""
         epochs, steps = divmod(step, self.steps_per_epoch)
         num_train = self.dataset.train.size
         return epochs * num_train + min(steps * self.config.training.batch_size, num_train)
 
     @property
     def max_batch_size(self) -> int:
-        """How many examples are computed at once, at most."""
+        """The largest number of examples that are computed at once."""
         training = self.config.training
         return training.batch_size if training.privacy is None else training.privacy.max_batch_size or 0
 
     def budget_steps(self) -> int | None:
-        """Return after which step no further one keeps epsilon within its target; None without a target."""
+        """Return the last step at which epsilon is within its target; None without a target."""
         privacy = self.config.training.privacy
         if privacy is None or privacy.target_epsilon is None or self.accountant is None:
             return None
         return self.accountant.most_steps(privacy.target_epsilon, self.num_steps)
 
     def privacy_after(self, step: int) -> dict[str, Any] | None:
-        """Return what is recorded of the privacy after `step`; None where the training is not private."""
+        """Return the privacy after `step`, as checkpoints record it; None if the training is not private."""
         privacy, accountant = self.config.training.privacy, self.accountant
         if privacy is None or accountant is None:
             return None
@@ -94,13 +94,13 @@ class TrainingPlan:
 
     @property
     def tiling(self) -> Tiling:
-        """How batches are cut."""
+        """Cuts batches into tiles."""
         return Tiling(self.config.training.tile)
 
     def compute_plan(self) -> ComputePlan:
         """Return the plan of the computation: shared arrays, kernels, and memory."""
         training, network, batch_size = self.config.training, self.network, self.max_batch_size
-        # Evaluations during the training, and the last one, use the same arrays.
+        # All evaluations, during the training and at its end, use the same arrays.
         num_results = max(batch_size, self.dataset.validation.size, self.dataset.test.size)
         exchange = exchange_specs(network, batch_size, self.tiling, training.dtype, num_results)
         if training.per_example.statistics or training.per_example.clips:
@@ -123,13 +123,13 @@ class TrainingPlan:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """About how large a checkpoint is."""
+        """The approximate size of a checkpoint, in bytes."""
         itemsize = np.dtype(self.config.training.dtype).itemsize
         return 3 * self.network.parameters.size * itemsize + 2**16
 
 
 def num_steps(resolved: Config) -> int:
-    """Return the last step of a training, by epochs or max_steps, whichever ends earlier."""
+    """Return the last step of a training: the end of its epochs, or `max_steps` if that is smaller."""
     training = resolved.training
     assert resolved.data.train_examples is not None
     steps = training.epochs * steps_per_epoch(resolved.data.train_examples, training.batch_size)
@@ -150,7 +150,7 @@ def plan_training(
     train = dataset.train
     if config.training.stop_early and not dataset.validation.size:
         raise ConfigError(
-            "training.stop_early goes by examples for validation, and there are none; set data.validation_examples"
+            "training.stop_early needs validation examples, and there are none; set data.validation_examples"
         )
     require_in_sight(config.training.augment, dataset.image_shape)
     privacy = resolve_privacy(config.training, train.size, warn)
@@ -178,30 +178,30 @@ def _normalisation(dataset: Dataset) -> Normalisation:
 
 
 def describe_plan(plan: TrainingPlan, num_workers: int) -> str:
-    """Return what `--dry-run` prints: configuration, table of layers, memory plan."""
+    """Return the output of `--dry-run`: configuration, table of layers, memory plan."""
     memory = plan.compute_plan().memory(num_workers)
     lines = [f"{size / MIB:>10,.1f} MiB  {what}" for what, size in (memory | {"total": sum(memory.values())}).items()]
     return "\n".join([plan.config.to_yaml(), plan.network.table(), "", "memory plan", *lines])
 
 
 def check_disk(folder: Path, checkpoint_bytes: int, num_checkpoints: int) -> None:
-    """Compare what the run will keep on disk with what is free in `folder`.
+    """Check that the file system of `folder` has enough free space for the run's checkpoints.
 
     Raises
     ------
     ResourceError
-        There is too little; says how much is needed and how much is there.
+        There is too little; the message says how much is needed and how much is free.
     """
     needed, there = checkpoint_bytes * num_checkpoints, shutil.disk_usage(folder).free
     if needed > there:
         raise ResourceError(
             f"{folder}: the run needs about {needed / MIB:,.0f} MiB for {num_checkpoints} checkpoints, but "
-            f"{there / MIB:,.0f} MiB are free; free some disk, or choose another folder with --runs-dir"
+            f"{there / MIB:,.0f} MiB are free; free disk space, or choose another directory with --runs-dir"
         )
 
 
 def _resolve(config: Config, dataset: Dataset) -> Config:
-    """Fill in what was left to the program: the data that was really used, and the length of the schedule."""
+    """Fill in the values that depend on the data: its name and sizes, and the length of the schedule."""
     mapping: dict[str, Any] = config.to_mapping()
     path = config.data.path
     mapping["data"] |= {

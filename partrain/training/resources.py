@@ -32,7 +32,7 @@ class TrainingResources:
     Attributes
     ----------
     plan : what is trained; its data is in the shared arrays.
-    num_workers : workers of this rank; 0: this process computes.
+    num_workers : the number of workers of this rank; 0: this process computes.
     ranks : host and number of workers of each rank; None without MPI.
     arrays : the shared arrays.
     group : carries out commands.
@@ -53,7 +53,7 @@ class TrainingResources:
 def _plan_training(config: Config, session: Session, dataset: Dataset | None) -> TrainingPlan:
     training = config.training
     if session.num_workers:
-        start_fork_server(training.kernels, training.dtype)  # it starts while the data is read
+        start_fork_server(training.kernels, training.dtype)  # starts while this process reads the data
     # Only rank 0 prints warnings about the data: the other ranks would repeat them.
     warn = session.messages.warn if session.leads else session.messages.note
     return plan_training(config, say=session.messages.say, warn=warn, dataset=dataset)
@@ -93,18 +93,28 @@ def training_resources(
     check: Callable[[TrainingPlan], None],
     dataset: Dataset | None = None,
 ) -> Iterator[TrainingResources]:
-    """Prepare a training; provide the shared arrays with the data set in them, and the processes that compute.
+    """Plan a training, create the shared arrays with the data in them, and start the processes that compute.
+
+    Memory and disk space are checked before any process starts.
 
     Parameters
     ----------
-    folder : where checkpoints will be kept, if they are; memory and disk are checked before anything is started.
-    check : told what was prepared, before anything is started; raises where that does not fit the run.
+    config : the configuration.
+    folder : the directory whose file system will hold the checkpoints; None: this process writes none.
+    session : the command that trains.
+    check : called with the plan before any process starts; raises if the plan does not fit the run.
+    dataset : the data set, if it is in memory; None: it is loaded.
+
+    Raises
+    ------
+    UserError
+        The input is wrong, or memory or disk space is too small.
     """
     messages = session.messages
     if session.ranks is not None and config.training.privacy and config.training.privacy.source == "secure":
         raise ConfigError(
-            "training.privacy draws batches and noise in one process, from a source that no other rank can draw the "
-            "same from; train it with --engine process"
+            "training.privacy with source: secure draws batches and noise from a random source that differs on each "
+            "rank; train with --engine process"
         )
     plan = _plan_training(config, session, dataset)
     check(plan)

@@ -1,7 +1,7 @@
-"""What may change when a run goes on, and what may not.
+"""Rules of resuming: which parts of the configuration may change.
 
-Runtime fields of the configuration are free, its horizon moves by explicit flags alone, and all the rest is the
-run's identity: if that changed, the run would not be the same run any more.
+Runtime fields may change freely. The horizon changes only by explicit flags. All other fields are the run's identity
+and must not change.
 """
 
 from __future__ import annotations
@@ -23,58 +23,58 @@ from partrain.training.run_record import horizon_of
 
 @dataclass(frozen=True)
 class Horizon:
-    """How far to train, where that is to change: epochs, steps."""
+    """The new horizon of a resumed run. None: the value of the run is kept."""
 
     epochs: int | None = None
     max_steps: int | None = None
 
     def changes(self) -> dict[str, int]:
-        """Return what is to change."""
-        given = {"epochs": self.epochs, "max_steps": self.max_steps}
-        return {name: value for name, value in given.items() if value is not None}
+        """Return the values that change, by name."""
+        values = {"epochs": self.epochs, "max_steps": self.max_steps}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def _free_fields(config: Config) -> str:
     free = "logging, checkpoints, workers and the statistics of training.per_example"
     if config.training.stop_early is None:
         return free
-    return f"{free}, and not how often it is evaluated, since training.stop_early goes by that"
+    return f"{free}, but not logging.evaluate_every_epochs and evaluate_every_steps, which training.stop_early counts"
 
 
 def require_trained_here(record: dict[str, Any], run_path: Path) -> None:
-    """Check that a run was not imported: then there are parameters, and no moments of the optimizer.
+    """Check that a run was not imported: an imported run has parameters, but no optimizer state.
 
     Raises
     ------
     RunError
-        It was.
+        The run was imported.
     """
     if "imported" in record:
         raise RunError(
-            f"{run_path}: was imported, and holds parameters alone, so that its training cannot go on. "
-            f"To train from its parameters, begin a new run with --init-from {run_path}."
+            f"{run_path}: was imported and has parameters only, no optimizer state, so it cannot be resumed. "
+            f"To train from its parameters, start a new run with --init-from {run_path}."
         )
 
 
 def config_to_resume(
     path: Path, record: dict[str, Any], overrides: Sequence[str], horizon: Horizon, warn: Callable[[str], None]
 ) -> Config:
-    """Read a run's configuration with what may change changed.
+    """Read a run's configuration, and apply the overrides and the new horizon.
 
     Parameters
     ----------
     path : the run's config.yaml.
-    record : the content of its run.json, which holds the identity that the run began with, and its horizon.
+    record : the content of the run's run.json, with its identity and horizon.
     overrides : `KEY=VALUE` texts for runtime fields.
     horizon : the new horizon.
-    warn : told of a horizon that was changed in the file, which has no effect.
+    warn : receives a warning if the horizon was edited in the file, which has no effect.
 
     Raises
     ------
     ConfigError
         An override is not for a runtime field.
     RunError
-        The file's identity is not the run's; the message shows the differences.
+        The identity in the file differs from the run's; the message shows the differences.
     """
     stored = read_config(path)
     changed = list(value_differences(record["identity"], stored.identity()))
@@ -82,8 +82,8 @@ def config_to_resume(
         raise RunError(
             "\n  ".join(
                 [
-                    f"{path} was changed since the run began; it would be another run "
-                    "(undo the change, or train a new run):",
+                    f"{path} was changed after the run started, in fields that define the run; "
+                    "undo the change, or train a new run:",
                     *changed,
                 ]
             )
@@ -91,12 +91,15 @@ def config_to_resume(
     config = read_config(path, overrides)
     not_runtime = list(value_differences(stored.identity(), config.identity()))
     if not_runtime or horizon_of(config) != horizon_of(stored):
-        what = not_runtime or ["training.epochs and training.max_steps change by --epochs and --max-steps"]
-        raise ConfigError("\n  ".join([f"--set: a resumed run takes only {_free_fields(stored)}:", *what]))
+        changes = not_runtime or ["change training.epochs and training.max_steps with --epochs and --max-steps"]
+        raise ConfigError("\n  ".join([f"--set: a resumed run can change only {_free_fields(stored)}:", *changes]))
     for name, value in horizon_of(stored).items():
         if value != record["horizon"][name]:
             flag = "--" + name.replace("_", "-")
-            warn(f"{path} says training.{name}: {value}, the run's is {record['horizon'][name]}; {flag} changes it")
+            warn(
+                f"{path}: training.{name}: {value} has no effect; the run has {record['horizon'][name]}, "
+                f"and {flag} changes it"
+            )
     training = config.training.model_copy(update=record["horizon"] | horizon.changes())
     return config.model_copy(update={"training": training})
 
@@ -104,14 +107,14 @@ def config_to_resume(
 def newest_state(
     run: RunDirectory, config: Config, record: dict[str, Any], warn: Callable[[str], None]
 ) -> Checkpoint | None:
-    """Return the newest good checkpoint; None if the run was killed before it had saved any.
+    """Return the newest good checkpoint; None if the run was killed before its first checkpoint.
 
-    A run that began with another run's parameters saved them first.
+    A run that starts from another run's parameters saves them first, so it always has a checkpoint.
 
     Raises
     ------
     RunError
-        There are checkpoints, and none is good; or they were deleted, or belong to another run.
+        All checkpoints are damaged, were deleted, or belong to another run.
     """
     found = run.checkpoints.newest_good(warn)
     if found is None:
@@ -119,53 +122,53 @@ def newest_state(
         if record["status"] == "running" and drew_its_parameters and not run.checkpoints.files():
             warn(f"{run.path} was killed before its first checkpoint; it starts again from step 0")
             return None
-        raise RunError(f"{run.path}: has no good checkpoint to go on from; train it anew")
+        raise RunError(f"{run.path}: has no good checkpoint to resume from; train a new run")
     state, path = found
     if state.metadata.get("config_digest") != config.identity_digest():
-        raise RunError(f"{path}: belongs to a run of another configuration; train anew")
+        raise RunError(f"{path}: belongs to a run with another configuration; train a new run")
     return state
 
 
 def require_steps_ahead(state: Checkpoint, config: Config, horizon: Horizon, run_path: Path) -> None:
-    """Check that a horizon that was asked for lies ahead: a run cannot go back to it, nor end there as if it had.
+    """Check that a new horizon lies after the checkpoint: a run cannot go back.
 
     Raises
     ------
     ConfigError
-        The run is there already, or beyond.
+        The checkpoint is at the new last step, or after it.
     """
     if horizon.changes() and state.step >= num_steps(config):
         flags = " and ".join(f"--{name.replace('_', '-')} {value}" for name, value in horizon.changes().items())
         raise ConfigError(
-            f"{flags}: {run_path} would end at step {num_steps(config):,}, and is at step {state.step:,} already; "
-            "ask for more, or train a new run"
+            f"{flags}: {run_path} would end at step {num_steps(config):,}, but is already at step {state.step:,}; "
+            "give a larger number, or train a new run"
         )
 
 
 def why_stopped_early(config: Config, state: Checkpoint, record: dict[str, Any]) -> str | None:
-    """Return why the training ended with this checkpoint before its last step, or None if it did not."""
+    """Return the reason why the training ended early at this checkpoint; None if it did not end early."""
     settings, privacy = config.training.stop_early, config.training.privacy
     reason = None if settings is None else EarlyStopping(settings, state.metadata["stop_early"]).reason
     if reason is None and privacy is not None and privacy.target_epsilon is not None:
-        recorded = record.get("stopped_early")  # that the target is reached follows from the step, too
+        recorded = record.get("stopped_early")  # the step alone also tells that the target is reached
         return str(recorded) if recorded else None
     return reason
 
 
 def require_same_data(plan: TrainingPlan, record: dict[str, Any], run_path: Path) -> None:
-    """Check that the data set is the one that the run began with.
+    """Check that the data set is the one that the run started with.
 
     Raises
     ------
     DataError
-        It is not.
+        The digests differ.
     """
     began_with, dataset = record["data"], plan.dataset
     if dataset.digest != began_with["digest"]:
         raise DataError(
-            f"{run_path}: the data changed since the run began: it was {began_with['name']} from "
+            f"{run_path}: the data changed after the run started: it was {began_with['name']} from "
             f"{began_with['source']} with digest {began_with['digest'][:12]}…, now {dataset.source} has digest "
-            f"{dataset.digest[:12]}…; put the old data back, or train a new run"
+            f"{dataset.digest[:12]}…; restore the old data, or train a new run"
         )
 
 

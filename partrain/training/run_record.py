@@ -1,4 +1,4 @@
-"""`run.json`: what a run is, where it ran, how far it is to go, and how often it was resumed."""
+"""`run.json`: the identity, origin, horizon and status of a run, and its resumptions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from partrain.store.run_directory import RunDirectory
 from partrain.system.provenance import differences, provenance
 from partrain.training.plan import TrainingPlan
 
-# How many of the pictures that were left out are named.
+# The largest number of skipped files that are listed by name.
 MOST_NAMED = 20
 
 
@@ -42,7 +42,7 @@ class _Horizon(_Part):
 
 
 class _Record(_Part):
-    """What a resume needs of run.json."""
+    """The fields of run.json that a resume needs."""
 
     status: str
     command_lines: list[list[str]]
@@ -55,12 +55,12 @@ class _Record(_Part):
 
 
 def read_record(run: RunDirectory) -> dict[str, Any]:
-    """Return the content of run.json, with all that a resume needs.
+    """Return the content of run.json; check that it has all fields that a resume needs.
 
     Raises
     ------
     RunError
-        The file is missing, damaged, or of a newer format.
+        The file is missing or damaged, or has a newer format.
     """
     content = run.read_run_json()
     try:
@@ -78,14 +78,14 @@ def first_record(
     num_workers: int,
     ranks: Sequence[dict[str, Any]] | None,
 ) -> dict[str, Any]:
-    """Return the record of a run that begins.
+    """Return the record of a new run.
 
     Parameters
     ----------
-    plan : what is trained.
-    command_line : that began it.
-    num_workers : of all ranks together.
-    ranks : host and number of workers of each rank; None where there are no ranks.
+    plan : the plan of the training.
+    command_line : the command that started the run.
+    num_workers : the number of workers of all ranks together.
+    ranks : host and number of workers of each rank; None without MPI.
     """
     dataset, normalisation = plan.dataset, plan.normalisation
     data: dict[str, Any] = {
@@ -109,7 +109,7 @@ def first_record(
 def imported_record(
     config: Config, data: dict[str, Any], imported: dict[str, Any], command_line: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the record of a run that was trained by another program; `imported` says where it comes from."""
+    """Return the record of a run that another program trained; `imported` is the file that it was imported from."""
     time = now()
     ended = {"status": "completed", "imported": imported, "workers": None, "started": time, "ended": time}
     return ended | _origin(config, data, command_line)
@@ -134,7 +134,7 @@ def next_record(
     num_workers: int,
     ranks: Sequence[dict[str, Any]] | None,
 ) -> dict[str, Any]:
-    """Return the record of a run that goes on from a step; its last lineage entry says what is new."""
+    """Return the record of a run that is resumed from a step; the last entry of its lineage lists the changes."""
     current, horizon = provenance(), horizon_of(config)
     resumption = {
         "resumed": now(),
@@ -157,15 +157,15 @@ def next_record(
 
 
 def _ranks(ranks: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
-    """Return the field of ranks; none without MPI."""
+    """Return the field `ranks`; no field without MPI."""
     return {} if ranks is None else {"ranks": list(ranks)}
 
 
 def horizon_of(config: Config) -> dict[str, int | None]:
-    """Return how far a configuration says to train."""
+    """Return the horizon of a configuration: the fields that determine its last step."""
     return {"epochs": config.training.epochs, "max_steps": config.training.max_steps}
 
 
 def now() -> str:
-    """Return the time, in UTC."""
+    """Return the current time in UTC, in ISO format."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""The lines that describe a run at its start, and the summary that it writes at its end."""
+"""The lines that describe a run at its start, and the summary of the run at its end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_SECONDS = 1e10
 
 
 def describe_start(run: RunDirectory, resources: TrainingResources) -> list[str]:
-    """Return the lines that a training begins with: network, data, number of steps, processes, privacy."""
+    """Return the first lines that a training prints: network, data, number of steps, processes, privacy."""
     plan = resources.plan
     training, dataset = plan.config.training, plan.dataset
     start = (
@@ -52,14 +52,14 @@ def describe_processes(num_workers: int, ranks_of_job: Sequence[dict[str, Any]] 
 def summary(
     coordinator: Coordinator, resources: TrainingResources, seconds: dict[str, float], test: dict[str, float] | None
 ) -> dict[str, Any]:
-    """Return what goes into summary.json.
+    """Return the content of summary.json.
 
     Parameters
     ----------
-    coordinator : of the training, after its last step.
-    resources : that the training computed with.
-    seconds : of each activity, over all sessions of the run.
-    test : metrics of the test split, if it was evaluated.
+    coordinator : the coordinator of the training, after its last step.
+    resources : the resources of the training.
+    seconds : seconds of each activity, over all sessions of the run.
+    test : metrics of the test split; None if it was not evaluated.
     """
     plan, step = resources.plan, coordinator.step
     num_examples, privacy = plan.num_examples_until(step), plan.privacy_after(step)
@@ -86,10 +86,10 @@ def summary(
 
 
 def seconds_until(run: RunDirectory, step: int, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the seconds that a run took until `step`, by activity.
+    """Return the seconds that a run took up to `step`, by activity.
 
-    A session that ended in order wrote them into the summary. Of one that was killed only the sum is known, from
-    the metrics; it counts as training.
+    A session that ended normally has written them into the summary. For a session that was killed, only the sum is
+    known, from the metrics; it is counted as training.
     """
     with contextlib.suppress(RunError, LookupError, TypeError, ValueError):
         summary = run.read_summary()

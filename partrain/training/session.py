@@ -1,4 +1,4 @@
-"""One command that trains: what it was given, and what goes with it to its end."""
+"""The session of one command that trains: its arguments, messages, signals, and times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ KILLED_AFTER = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass(frozen=True)
 class RankSession:
-    """What a rank of an MPI job has besides: the others, and the signals that it receives itself."""
+    """The additional state of a rank of an MPI job.
+
+    Attributes
+    ----------
+    group : the communicator of all ranks.
+    received : signals that this rank received itself.
+    """
 
     group: Communicator
     received: Interruption
@@ -31,9 +37,16 @@ class RankSession:
 
 @dataclass(frozen=True)
 class Session:
-    """One command that trains: how it was called, how it speaks, what it listens to, and its time.
+    """One command that trains.
 
-    Where there are ranks, it listens to what all of them have agreed on.
+    Attributes
+    ----------
+    num_workers : the number of workers of this process; 0: this process computes.
+    command_line : the arguments that the command was called with.
+    messages : prints messages.
+    interruption : the signal to stop at; with MPI, the signal that all ranks have agreed on.
+    clock : the seconds of each activity.
+    ranks : the state of this rank; None without MPI.
     """
 
     num_workers: int
@@ -45,11 +58,11 @@ class Session:
 
     @property
     def leads(self) -> bool:
-        """Whether this process keeps the run, and speaks."""
+        """Whether this process writes the run's files and prints messages."""
         return self.ranks is None or self.ranks.group.rank == 0
 
     def run_write(self, write: Callable[[], object]) -> None:
-        """Write files; if mpiexec is about to kill this process, do it in a child that survives.
+        """Write files; if mpiexec is about to kill this process, write them in a child process that survives.
 
         Raises
         ------
@@ -62,6 +75,6 @@ class Session:
             write()
 
     def broadcast_state(self, state: InitialState | None) -> None:
-        """Tell the other ranks what to do; None: nothing."""
+        """Send the other ranks the state to start from; None: there is nothing to do."""
         if self.ranks is not None:
             self.ranks.group.broadcast(b"" if state is None else state.to_bytes())

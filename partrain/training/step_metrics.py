@@ -18,13 +18,14 @@ class StepMetrics:
 
     Parameters
     ----------
-    network : names its layers.
-    settings : which statistics are wanted, and how gradients are clipped.
-    log_every_steps : the noise scale is measured at these steps only, so that a longer run measures the same ones.
+    network : gives the names of the layers.
+    settings : the statistics to compute, and the norm to which gradients are clipped.
+    log_every_steps : the noise scale is measured only at multiples of this, so that a longer run measures it at the
+        same steps.
 
     Attributes
     ----------
-    noise_scale : of the gradient; None if it is not measured.
+    noise_scale : the gradient noise scale; None if it is not measured.
     """
 
     def __init__(self, network: Network, settings: PerExample, log_every_steps: int) -> None:
@@ -38,7 +39,7 @@ class StepMetrics:
             self.noise_scale = GradientNoiseScale(noise_scale)
 
     def compute(self, step: int, batch: BatchGradient) -> Metrics:
-        """Return the metrics of a batch, and update the noise scale; an empty batch has none."""
+        """Return the metrics of a batch, and update the noise scale; an empty batch has no metrics."""
         n = batch.num_examples
         if n == 0:
             return {}
@@ -46,7 +47,7 @@ class StepMetrics:
         return metrics if self.noise_scale is None else metrics | self._statistics(step, batch, self.noise_scale)
 
     def _statistics(self, step: int, batch: BatchGradient, noise_scale: GradientNoiseScale) -> Metrics:
-        """Return the statistics of the norms; clipping and the noise scale see the clipped gradients."""
+        """Return the statistics of the norms before clipping; the noise scale is that of the clipped gradients."""
         squared_norms_NL, clip = batch.squared_norms_NL, self._settings.clip
         metrics = norm_metrics(squared_norms_NL, self._layer_names, by_layer=self._settings.by_layer)
         norms_N = gradient_norms(squared_norms_NL)

@@ -1,4 +1,4 @@
-"""A training run from its beginning to its end: plan, processes, directory, training, summary."""
+"""Trains a run from start to end: plan, processes, directory, training, summary."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def train_new_run(
 
     Parameters
     ----------
-    config : as read; the run keeps it as resolved.
+    config : the configuration; the run stores the resolved one.
     location : where to create the run.
     session : the command that trains.
-    initial : parameters to begin with; None: they are drawn.
+    initial : the parameters to start from; None: random ones.
     dataset : the data set, if it is in memory; None: it is loaded.
 
     Returns
@@ -70,7 +70,7 @@ def train_new_run(
     UserError
         The input is wrong; nothing was created.
     FailedRun, Interrupted
-        The run failed, or a signal asked to stop; it is saved.
+        The run failed, or a signal asked to stop; the run is saved.
 
     Side effects
     ------------
@@ -95,8 +95,8 @@ def train_new_run(
                     if initial is not None:
                         coordinator.begin_with(initial.vector(plan.network, plan.config.training.dtype))
                         record["initialised_from"] = initial.origin(plan.network)
-                        session.messages.say(f"begins with the parameters of {initial.run}, step {initial.step:,}")
-                    run.write_run_json(record)  # with it, the directory is a run
+                        session.messages.say(f"starts from the parameters of {initial.run}, step {initial.step:,}")
+                    run.write_run_json(record)  # from now on, the directory is a run
                 session.interruption.check()
             except BaseException:
                 run.discard()
@@ -106,29 +106,30 @@ def train_new_run(
 
 
 def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: Session) -> RunDirectory:
-    """Go on with a run from its newest good checkpoint, to the bits of the run that was never stopped.
+    """Resume a run from its newest good checkpoint; the result is bit for bit that of an uninterrupted run.
 
     Parameters
     ----------
     path : the run's directory.
     overrides : `KEY=VALUE` texts for runtime fields of the configuration.
-    horizon : how much further to train than the run was to.
-    session : as for a new run; the number of workers may be another one.
+    horizon : the new horizon.
+    session : the command that trains; the number of workers may differ from that of earlier sessions.
 
     Returns
     -------
-    The run's directory; the run is complete. If it was complete before, that is said, and nothing done.
+    The directory of the completed run. If the run was already complete, a message says so, and nothing is changed.
 
     Raises
     ------
     UserError
-        The run cannot be resumed: it is being written, its configuration or data changed, it has no checkpoint.
+        The run cannot be resumed: another process writes it, its configuration or data changed, or it has no
+        checkpoint.
     FailedRun, Interrupted
         As for a new run.
 
     Side effects
     ------------
-    Cuts the metrics back to the checkpoint's step; then as for a new run.
+    Removes the metrics after the checkpoint's step; then as for a new run.
     """
     messages = session.messages
     run = RunDirectory.open(path)
@@ -151,21 +152,21 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
 
 
 def _end_of(run: RunDirectory, config: Config, state: Checkpoint, before: dict[str, Any]) -> str | None:
-    """Return why there is nothing to go on with in a run that was completed, or None if there is."""
+    """Return the reason why a completed run has no further steps to make; None if it has."""
     if reason := why_stopped_early(config, state, before):
         return (
             f"{run.path} is complete: it stopped early at step {state.step}: {reason}; "
-            f"to train on from its parameters, begin a new run with --init-from {run.path}"
+            f"to continue from its parameters, start a new run with --init-from {run.path}"
         )
     if state.step == num_steps(config):
-        return f"{run.path} is complete: {state.step} steps; to go further, raise --epochs or --max-steps"
+        return f"{run.path} is complete: {state.step} steps; to train further, raise --epochs or --max-steps"
     return None
 
 
 def _go_on(
     run: RunDirectory, before: dict[str, Any], config: Config, state: Checkpoint | None, session: Session
 ) -> None:
-    """Train on from a saved state, or from the beginning if there is none; `before` is run.json as it was."""
+    """Continue from a saved state, or from step 0 if `state` is None; `before` is the content of run.json."""
 
     def check(plan: TrainingPlan) -> None:
         require_same_data(plan, before, run.path)
@@ -176,11 +177,11 @@ def _go_on(
         step = 0 if state is None else state.step
         record = next_record(before, plan.config, step, session.command_line, resources.total_workers, resources.ranks)
         for difference in record["lineage"][-1]["differences"]:
-            messages.warn(f"the bits may differ from those of the run so far: {difference}")
+            messages.warn(f"the bits may differ from those of an uninterrupted run: {difference}")
         with reporting_write_errors(run):
             num_cut = cut_back(run.metrics_path, step)
             kill_point("coordinator: after the metrics were cut back")
-            run.write_run_json(record)  # first: what config.yaml says of the horizon does not count
+            run.write_run_json(record)  # before config.yaml: run.json alone determines the horizon
             write_durably(run.config_path, plan.config.to_yaml().encode())
             rows = read_metrics(run.metrics_path)
         coordinator = Coordinator(run, resources, session)
@@ -206,7 +207,7 @@ def _log_of(run: RunDirectory, messages: Messages) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _recorded_ending(run: RunDirectory, record: dict[str, Any], messages: Messages) -> Iterator[None]:
-    """Write into run.json, and into the log, how the block ended."""
+    """Record in run.json and in the log how the block ended."""
     try:
         yield
     except BaseException as error:
@@ -216,8 +217,8 @@ def _recorded_ending(run: RunDirectory, record: dict[str, Any], messages: Messag
         ending = {"status": "interrupted" if was_stopped else "failed", "cause": cause}
         try:
             run.write_run_json(record | {"ended": now()} | ending)
-        except OSError as failure:  # the cause of the end is what counts
-            messages.warn(f"{run.run_json_path}: the end is not recorded: {failure.strerror}")
+        except OSError as failure:  # only a warning: the error that ended the block is re-raised below
+            messages.warn(f"{run.run_json_path}: the end of the run is not recorded: {failure.strerror}")
         raise
     try:
         run.write_run_json(record | {"ended": now(), "status": "completed"})
@@ -233,7 +234,7 @@ def _train(
     session: Session,
     earlier_seconds: dict[str, float],
 ) -> None:
-    """Train, evaluate the test split once the run is complete, write summary and status, and draw plots."""
+    """Train; if the run completes, evaluate the test split and draw plots. Write summary and status in any case."""
     interruption, plan = session.interruption, resources.plan
     for line in describe_start(run, resources):
         session.messages.say(line)
@@ -256,7 +257,7 @@ def _train(
         if failure is not None:
             raise FailedRun(f"{run.summary_path}: cannot be written; resume the run") from failure
     kill_point("coordinator: at the end")
-    # The run is complete without its plots: a signal during drawing loses them alone, and `evaluate` draws them again.
+    # The run is complete without its plots. A signal while they are drawn loses only them; `evaluate` draws them again.
     if plan.config.logging.plots and interruption.received is None:
         parameters, images = resources.arrays["parameters"], plan.dataset.test.images
         write_plots(run, plan.network, parameters, images, report, session.messages)
@@ -265,7 +266,7 @@ def _train(
 def _report_test(
     coordinator: Coordinator, run: RunDirectory, test: Evaluation, plan: TrainingPlan, messages: Messages
 ) -> dict[str, Any]:
-    """Print the result of the test, write its report into the run, and return the report."""
+    """Print the test result, write its report into the run, and return the report."""
     messages.say(f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f}")
     if (scale := coordinator.step_metrics.noise_scale) is not None:
         messages.say(scale.advice(plan.config.training.batch_size))
@@ -290,7 +291,7 @@ def _write_summary(
     earlier_seconds: dict[str, float],
     test: Evaluation | None,
 ) -> OSError | None:
-    """Write summary.json; log how many tiles each worker computed. Return the error if it cannot be written."""
+    """Write summary.json, and log the number of tiles of each worker. Return the error if writing fails."""
     for name, number in resources.group.num_tiles_computed.items():
         session.messages.note(f"{name} computed {number:,} tiles")
     seconds = {name: value + earlier_seconds.get(name, 0.0) for name, value in session.clock.read().items()}

@@ -23,7 +23,7 @@ class Validation:
 
     Attributes
     ----------
-    best : metrics and step of the highest accuracy so far; the earliest of equal ones. None before the first
+    best : metrics and step of the highest accuracy so far, the earliest if several are equal; None before the first
         evaluation.
     """
 
@@ -37,12 +37,12 @@ class Validation:
 
     @property
     def stop_reason(self) -> str | None:
-        """Why training should stop early; None while it should not."""
+        """The reason to stop early; None while training should continue."""
         return None if self._early_stopping is None else self._early_stopping.reason
 
     @property
     def early_stopping_state(self) -> dict[str, Any] | None:
-        """The state of early stopping, as a checkpoint holds it; None if the run does not stop early."""
+        """The state of early stopping, as saved in checkpoints; None if the configuration has no early stopping."""
         return None if self._early_stopping is None else self._early_stopping.state
 
     def restore(self, best: Metrics | None, early_stopping_state: Mapping[str, Any] | None) -> None:
@@ -52,14 +52,14 @@ class Validation:
             self._early_stopping = EarlyStopping(self._stop_early, early_stopping_state)
 
     def run(self, step: int, *, is_last: bool) -> Metrics | None:
-        """Evaluate after `step`, if an evaluation is due or this is the last step.
+        """Evaluate after `step` if an evaluation is due or this is the last step; update `best`.
 
-        Early stopping counts only the evaluations that are due: a longer run does not evaluate at the last step of a
-        shorter one.
+        Early stopping counts only the evaluations that are due, because a longer run does not evaluate at the last
+        step of a shorter one.
 
         Returns
         -------
-        The metrics; None if nothing was evaluated. `best` is updated.
+        The metrics; None if nothing was evaluated.
         """
         is_due = self._is_due(step)
         if self._evaluate is None or not (is_due or is_last):

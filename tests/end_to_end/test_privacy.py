@@ -183,7 +183,7 @@ def test_secure_run_shows_epsilon_and_stops_before_the_target_is_exceeded(
             {"training.privacy": {"noise_multiplier": 0.5, "delta": 1e-5, "target_epsilon": 0.1}},
             "the first step already",
         ),
-        ({"training.batch_size": 300}, "must not be larger"),
+        ({"training.batch_size": 300}, "is larger than the number of training examples"),
         ({"training.class_weights": "balanced"}, "class_weights"),
     ],
 )

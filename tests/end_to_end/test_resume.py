@@ -153,7 +153,7 @@ def test_edited_horizon_has_no_effect_and_is_reported(killed: Path, runs: Runs, 
     config["training"]["epochs"] = 7
     (killed / "config.yaml").write_text(yaml.safe_dump(config))
     result = runs.resume(killed)
-    assert "training.epochs: 7, the run's is 2; --epochs changes it" in result.stderr
+    assert "training.epochs: 7 has no effect; the run has 2, and --epochs changes it" in result.stderr
     assert outcome(killed) == outcome(undisturbed)
 
 
@@ -163,7 +163,7 @@ def test_changed_data_is_refused(runs: Runs, noise_folder: Path) -> None:
     images, labels = noise_examples(60)
     images[3, 4, 5] ^= 1
     write_idx_folder(noise_folder, (images, labels), noise_examples(20, seed=1))
-    assert "the data changed since the run began" in runs.resume(run).refusal
+    assert "the data changed after the run started" in runs.resume(run).refusal
     assert RunDirectory.open(run).status() == "interrupted"
 
 
@@ -252,13 +252,13 @@ def test_horizon_that_the_run_has_already_reached_is_refused(
 ) -> None:
     message = runs.resume(killed, flag, number).refusal
     assert f"{flag} {number}: " in message
-    assert f"would end at step {end}, and is at step 12 already" in message
+    assert f"would end at step {end}, but is already at step 12" in message
     assert runs.resume(killed).exit_code == 0
     assert outcome(killed) == outcome(undisturbed)
 
 
 def test_completed_run_cannot_be_shortened(completed: Path, runs: Runs) -> None:
-    assert "would end at step 9, and is at step 20 already" in runs.resume(completed, "--max-steps", 9).refusal
+    assert "would end at step 9, but is already at step 20" in runs.resume(completed, "--max-steps", 9).refusal
 
 
 # ---- one writer

@@ -47,7 +47,7 @@ def refused(call: Call, *arguments: object) -> str:
 def test_run_holds_parameters_metrics_and_normalisation_of_the_file(call_partrain: Call, protocol: int) -> None:
     result = call_partrain("import-article", write_article(protocol=protocol), "--run-dir", "runs/article")
     assert (result.exit_code, result.stdout) == (0, "runs/article\n"), result.stderr
-    assert result.stderr == "runs/article: 105,634 parameters after 5 steps, the last cost is 0.2500\n"
+    assert result.stderr == "runs/article: 105,634 parameters after 5 steps; the last cost is 0.2500\n"
     run = RunDirectory.open(Path("runs/article"))
     assert run.status() == "completed"
     saved = checkpoint.load(run.checkpoints.path_of(5))
@@ -125,7 +125,7 @@ def changed(place: int, value: Any) -> list[Any]:
         (np.zeros(2), ["an array of shape (2,)"]),
         ("text", ["a str"]),
         (changed(2, np.zeros((128, 700))), ["params[2] (w3)", "(128, 700)", "not (128, 800)"]),
-        (changed(0, np.zeros((8, 5, 5))), ["params[0] (f1)", "(8, 5, 5)", "not 4 sizes"]),
+        (changed(0, np.zeros((8, 5, 5))), ["params[0] (f1)", "(8, 5, 5)", "not 4 axes"]),
         (changed(1, np.zeros((8, 3, 5, 5))), ["params[1] (f2)", "not (8, 8, 5, 5)"]),
         (changed(1, np.zeros((8, 8, 40, 40))), ["does not fit images of 28 x 28", "larger than its input"]),
         (changed(3, np.zeros((5, 128))), ["params[7] (b4)"]),

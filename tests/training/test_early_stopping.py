@@ -55,7 +55,7 @@ def test_reason_says_what_did_not_improve_since_when() -> None:
     for step, value in ((1000, 0.5), (2000, 0.75), (3000, 0.5)):
         assert stopping.reason is None
         stopping.observe(step, {"validation/loss": value})
-    assert stopping.reason == "validation/loss did not improve in 2 evaluations; its best, 0.5, is of step 1,000"
+    assert stopping.reason == "validation/loss did not improve in 2 evaluations; its best value, 0.5, was at step 1,000"
     never = EarlyStopping(StopEarly(patience=1, metric="validation/accuracy"))
     never.observe(5, {"validation/accuracy": math.nan})
     assert never.reason == "validation/accuracy did not improve in 1 evaluation; it was never finite"
@@ -84,7 +84,7 @@ def test_run_that_stopped_early_is_complete_and_says_why(undisturbed: Path) -> N
     record, summary = read_json(undisturbed / "run.json"), read_json(undisturbed / "summary.json")
     assert record["status"] == "completed"
     assert record["stopped_early"] == summary["stopped_early"]
-    assert record["stopped_early"].startswith("validation/loss did not improve in 2 evaluations; its best, ")
+    assert record["stopped_early"].startswith("validation/loss did not improve in 2 evaluations; its best value, ")
     assert (summary["steps"], rows_of(undisturbed)[-1]["step"]) == (LAST_STEP, LAST_STEP)
     assert set(summary["test"]) == {"loss", "accuracy"}
     assert "stopped early at step 14: validation/loss" in (undisturbed / "train.log").read_text()
@@ -144,4 +144,4 @@ def test_stopping_early_needs_examples_for_validation(runs: Runs) -> None:
     config = write_config(runs.folder, CHANGES | {"data.validation_examples": 0})
     result = runs.call("--config", config, "--run-dir", runs.folder / "none")
     assert result.exit_code == 2
-    assert "training.stop_early goes by examples for validation" in result.stderr
+    assert "training.stop_early needs validation examples" in result.stderr

@@ -43,7 +43,7 @@ def test_one_example_teaches_nothing_about_the_noise() -> None:
     assert "not known" in scale.advice(32)
 
 
-@pytest.mark.parametrize(("batch_size", "word"), [(10, "small"), (100, "about"), (1000, "large")])
+@pytest.mark.parametrize(("batch_size", "word"), [(10, "smaller"), (100, "close"), (1000, "larger")])
 def test_advice_says_how_the_batch_compares(batch_size: int, word: str) -> None:
     scale = GradientNoiseScale({"noise": 100.0, "signal": 1.0})
     assert f"is {word}" in scale.advice(batch_size)

@@ -10,19 +10,19 @@ from partrain.system.provenance import differences, provenance
 from partrain.training.plan import TrainingPlan
 from partrain.training.resume import value_differences
 
-# How many items of a long list a message shows.
+# Messages show twice this many differences.
 LISTED = 3
 
 
 class Gathering(Protocol):
-    """What this module needs of `parallel.mpi.communicator.Communicator`."""
+    """The part of `parallel.mpi.communicator.Communicator` that this module uses."""
 
     def allgather(self, value: Any) -> list[Any]:
         """Return the value that each rank passed."""
 
 
 class RanksDisagree(UserError):
-    """The ranks do not have the same command, configuration, data, versions or processor."""
+    """The ranks differ in their command, configuration, data, versions or processor."""
 
 
 def require_same_command(ranks: Gathering, options: dict[str, Any], host: str) -> None:
@@ -60,16 +60,16 @@ def _flag(name: str) -> str:
 
 def _require_same(gathered: Sequence[dict[str, Any]]) -> None:
     lines = [
-        f"rank {rank} on {one['host']}: {what}"
-        for rank, one in enumerate(gathered)
-        for what in _differences(gathered[0], one)
+        f"rank {rank} on {facts['host']}: {difference}"
+        for rank, facts in enumerate(gathered)
+        for difference in _differences(gathered[0], facts)
     ]
     if lines:
         more = [f"and {len(lines) - 2 * LISTED} more differences"] if len(lines) > 2 * LISTED else []
         first = (
             f"--engine mpi: the ranks would not compute the same; these differ from rank 0 on {gathered[0]['host']}:"
         )
-        last = "start all with one command; give all hosts the same data, versions and kind of processor"
+        last = "start all ranks with one command; all hosts need the same data, versions and kind of processor"
         raise RanksDisagree("\n  ".join([first, *lines[: 2 * LISTED], *more, last]))
 
 

@@ -9,7 +9,7 @@ from partrain.parallel.mpi.launcher import promised_ranks
 from partrain.system.terminal_text import table
 from partrain.training.plan import TrainingPlan
 
-# The numbers of ranks in the table if no launcher says how many there are.
+# The numbers of ranks in the table if there is no launcher.
 EXAMPLES_OF_RANKS = (2, 4, 8)
 
 
@@ -18,7 +18,7 @@ def describe_exchange(plan: TrainingPlan, environment: Mapping[str, str]) -> str
 
     Parameters
     ----------
-    environment : the environment variables, in which a launcher gives the number of ranks.
+    environment : the environment variables; a launcher gives the number of ranks there.
     """
     promised = promised_ranks(environment)
     training = plan.config.training

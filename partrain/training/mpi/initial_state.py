@@ -1,4 +1,4 @@
-"""What every rank of an MPI job starts a training from: rank 0 reads it and broadcasts it.
+"""The state from which all ranks of an MPI job start a training: rank 0 reads it and broadcasts it.
 
 The other ranks read no file of the run.
 """
@@ -18,13 +18,13 @@ from partrain.config.schema.config import Config
 
 @dataclass(frozen=True, eq=False)
 class InitialState:
-    """A configuration, and the state of the run that training starts from.
+    """A configuration, and the tensors that training starts from.
 
     Attributes
     ----------
-    config : as rank 0 read it.
-    tensors : those of the checkpoint to resume from, or the parameters to start with; empty: they are drawn.
-    metadata : the checkpoint's, or None if there is no checkpoint.
+    config : the configuration that rank 0 read.
+    tensors : the tensors of the checkpoint to resume from, or the initial parameters; empty: random initial parameters.
+    metadata : the metadata of the checkpoint; None if there is no checkpoint.
     """
 
     config: Config

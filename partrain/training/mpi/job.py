@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # its import starts MPI
 
 Result = TypeVar("Result")
 
-# What nearly all trainings use. The fork server must start before MPI, and so before rank 0 can say what is needed.
+# The kernels of nearly all trainings. The fork server starts before MPI, so rank 0 cannot send the configured ones yet.
 LIKELY_KERNELS = ("fast", "float32")
 
 
@@ -36,8 +36,8 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> Communic
 
     Parameters
     ----------
-    num_workers : 0: no process will be started.
-    warn : called with a warning when this rank waits long for others.
+    num_workers : the number of workers; 0: no process will be started.
+    warn : receives a warning when this rank waits long for others.
 
     Raises
     ------
@@ -61,16 +61,17 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> Communic
         raise MissingPackage("mpi4py", "mpi", "--engine mpi") from None
     except (ImportError, RuntimeError) as error:
         raise ConfigError(
-            f"--engine mpi: mpi4py finds no MPI ({error}); pip install 'partrain[mpi]', or load the cluster's"
+            f"--engine mpi: mpi4py finds no MPI library ({error}); pip install 'partrain[mpi]', or load the "
+            "cluster's MPI"
         ) from error
     group, promised = Communicator(warn), promised_ranks(os.environ)
     if group.size == 1 and promised is not None:
         name, number = promised
         group.close()
         raise ConfigError(
-            f"--engine mpi: {name} says that {number} processes were started, but MPI shows this one to itself alone: "
-            "the launcher and mpi4py's MPI do not know each other. With Slurm, try srun --mpi=pmix, or mpiexec of the "
-            "MPI that mpi4py uses; nothing was trained"
+            f"--engine mpi: {name} says that {number} processes were started, but MPI sees only this one: the launcher "
+            "and mpi4py use different MPI libraries. With Slurm, try srun --mpi=pmix, or the mpiexec of the MPI "
+            "library that mpi4py uses; nothing was trained"
         )
     return group
 
@@ -84,24 +85,24 @@ def run_on_ranks(
     messages: Messages,
     interruption: Interruption,
 ) -> Result | None:
-    """Run a job together with the other processes that mpiexec started.
+    """Run a job on this rank and the other ranks that mpiexec started.
 
     Parameters
     ----------
     lead : called on rank 0; it reads all input and broadcasts the initial state.
     follow : called on the other ranks.
-    asked : the options that must be the same on all ranks.
-    num_workers : the workers of this rank; None: the host's processors, divided among its ranks.
+    asked : the command-line options that must be the same on all ranks.
+    num_workers : the number of workers of this rank; None: the host's processors, divided among its ranks.
     command_line, messages, interruption : as for a training without MPI.
 
     Returns
     -------
-    The result of `lead` on rank 0; None on the others.
+    The result of `lead` on rank 0; None on the other ranks.
 
     Raises
     ------
     SystemExit
-        The job failed or was interrupted. The cause has been printed, once.
+        The job failed or was interrupted. One rank has printed the cause.
     """
     with contextlib.closing(join_ranks(num_workers, messages.warn)) as ranks:
         if num_workers is None:
@@ -136,7 +137,7 @@ def run_on_ranks(
 
 
 def _end_failed(ranks: Communicator, error: BaseException, messages: Messages) -> NoReturn:
-    """Report why this rank fails, to people and to the other ranks; give those time to save; end."""
+    """Print why this rank failed, tell the other ranks, wait until they have saved, and exit."""
     exit_code = 1
     if isinstance(error, PartrainError | MemoryError):
         exit_code = getattr(error, "exit_code", 1)
@@ -152,7 +153,7 @@ def _end_failed(ranks: Communicator, error: BaseException, messages: Messages) -
 
 
 def follow_training(session: Session) -> None:
-    """Train together with rank 0: the same steps and evaluations, but no files are written.
+    """Make the same steps and evaluations as rank 0, but write no files.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""How much a training with noise can have told of a single example: epsilon, over the steps.
+"""Privacy accounting: epsilon, which bounds what a training with noise reveals about a single example.
 
-A step takes each example into its batch with a small probability, and adds Gaussian noise to the sum of the clipped
-gradients. What any number of such steps give away is computed by Google's dp-accounting from the distribution of the
-privacy loss, rounded to the side of caution. Neighbouring data sets differ in one example more or less.
+A step includes each example in its batch with a small probability, and adds Gaussian noise to the sum of the clipped
+gradients. Google's dp-accounting computes epsilon for any number of such steps from the distribution of the privacy
+loss, with all roundings towards a larger epsilon. Neighbouring data sets differ by adding or removing one example.
 
 Sources: Dwork, Roth, "The algorithmic foundations of differential privacy", 2014; Koskela, Jälkö, Honkela, "Computing
 tight differential privacy guarantees using FFT", arXiv 1906.03049; Doroshenko et al., "Connect the dots: tighter
@@ -17,24 +17,24 @@ from typing import Any
 
 from partrain.errors import ConfigError
 
-# The grid of privacy losses: a finer one is tighter, and takes longer. With much noise a step's losses are small; at a
-# noise multiplier of 1 the coarse one makes epsilon a fifth of a percent larger.
+# The grid of privacy losses. A finer grid gives a tighter epsilon, but takes longer. With much noise, the losses of a
+# step are small and need a fine grid. At a noise multiplier of 1, the coarse grid makes epsilon 0.2 % larger.
 FINE, COARSE, COARSEST = 1e-4, 1e-3, 1e-2
 MUCH_NOISE, LITTLE_NOISE = 2.0, 0.5
-# What a noise multiplier can be; below, hardly anything is hidden, and the distribution fills the memory.
+# The range of noise multipliers. A smaller one hides almost nothing, and the distribution would need too much memory.
 LEAST_NOISE, MOST_NOISE = 0.1, 1e4
-# To so many digits after the point a noise multiplier is computed, upwards.
+# Computed noise multipliers are rounded up to this number of decimal places.
 DIGITS = 4
 
 
 class Accountant:
-    """Knows epsilon after any number of steps.
+    """Computes epsilon after any number of steps.
 
     Parameters
     ----------
-    sampling_rate : the probability of each example to be in a batch.
-    noise_multiplier : the noise's deviation, in units of the norm that gradients are clipped to.
-    delta : the probability that epsilon may fail with.
+    sampling_rate : the probability with which each example is in a batch.
+    noise_multiplier : the standard deviation of the noise, in units of the norm to which gradients are clipped.
+    delta : the probability with which the bound epsilon may fail.
 
     Raises
     ------
@@ -48,11 +48,11 @@ class Accountant:
         self.epsilon = functools.cache(self._epsilon)
 
     def _epsilon(self, num_steps: int) -> float:
-        """Return epsilon after so many steps."""
+        """Return epsilon after `num_steps` steps."""
         return _epsilon_after(self._one_step, num_steps, self.delta)
 
     def most_steps(self, target: float, at_most: int) -> int:
-        """Return how many steps keep epsilon within `target`, up to `at_most`."""
+        """Return the largest number of steps, up to `at_most`, after which epsilon does not exceed `target`."""
         if self.epsilon(at_most) <= target:
             return at_most
         enough, too_many = 0, at_most
@@ -66,12 +66,12 @@ class Accountant:
 
 
 def least_noise(sampling_rate: float, num_steps: int, delta: float, target: float) -> float:
-    """Return the smallest noise multiplier that keeps epsilon within `target` over `num_steps`, rounded up.
+    """Return the smallest noise multiplier with which epsilon is within `target` after `num_steps`, rounded up.
 
     Raises
     ------
     ConfigError
-        None up to MOST_NOISE does; or dp-accounting is not installed.
+        No noise multiplier up to MOST_NOISE suffices, or dp-accounting is not installed.
     """
 
     def suffices(noise: float) -> bool:
@@ -81,9 +81,9 @@ def least_noise(sampling_rate: float, num_steps: int, delta: float, target: floa
     if not suffices(MOST_NOISE):
         raise ConfigError(
             f"training.privacy.target_epsilon: no noise multiplier up to {MOST_NOISE:g} keeps epsilon within "
-            f"{target:g} at delta {delta:g} over {num_steps:,} steps; raise it, or train for fewer steps"
+            f"{target:g} at delta {delta:g} over {num_steps:,} steps; raise the target, or train for fewer steps"
         )
-    # From above, since with little noise the distribution is wide, and takes long.
+    # Search from above: with little noise, the distribution is wide and takes long to compute.
     enough = MOST_NOISE
     while suffices(too_little := max(LEAST_NOISE, enough / 2)):
         enough = too_little
@@ -106,7 +106,7 @@ def _loss_of_a_step(sampling_rate: float, noise_multiplier: float, interval: flo
         from dp_accounting.pld import privacy_loss_distribution
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "training.privacy: epsilon is accounted by dp-accounting, which is not installed: "
+            "training.privacy needs dp-accounting to compute epsilon, and it is not installed: "
             "pip install 'partrain[privacy]'"
         ) from error
     return privacy_loss_distribution.from_gaussian_mechanism(

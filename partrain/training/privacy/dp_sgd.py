@@ -1,15 +1,15 @@
 """The parts of a private step (DP-SGD): Poisson sampling and Gaussian noise.
 
-Each example is in a batch with the same small probability, independently of all others. Its gradient is clipped. The
-sum of the gradients gets Gaussian noise and is divided by the expected batch size, because the actual size is
-private. The optimizer sees nothing but that sum, so its result reveals no more than the sum does. An empty batch is a
-step of noise alone.
+Each example is in a batch with the same small probability, independently of all others. Its gradient is clipped.
+Gaussian noise is added to the sum of the gradients, and the sum is divided by the expected batch size, because the
+actual size is private. The optimizer sees only this noisy sum, so its result reveals no more than the sum does. A step
+with an empty batch consists of noise alone.
 
-The noise comes from random words by the Box-Muller transform, in float64; it is added in float64, and the result is
-rounded once. Floating-point numbers have gaps, through which an attacker who sees the sums exactly could learn more
-than epsilon allows (Mironov, "On significance of the least significant bits for differential privacy", CCS 2012).
-Here sums are visible only through many rounded steps of the optimizer; we do not claim a proof against such attacks.
-The tails end at 8.6 standard deviations, and the norm of a clipped gradient is `clip` up to the rounding of float32.
+The Box-Muller transform turns random words into noise, in float64. The noise is added in float64, and the result is
+rounded once. Floating-point numbers have gaps: an attacker who sees the sums exactly could learn more than epsilon
+allows (Mironov, "On significance of the least significant bits for differential privacy", CCS 2012). Here the sums are
+visible only through many rounded steps of the optimizer; we do not claim a proof against such attacks. The tails of the
+noise end at 8.6 standard deviations. The norm of a clipped gradient is at most `clip`, up to the rounding of float32.
 
 Source: Abadi et al., "Deep learning with differential privacy", arXiv 1607.00133, algorithm 1.
 
@@ -30,9 +30,9 @@ Array = NDArray[Any]
 
 
 def sample_batch(num_examples: int, batch_size: int, words_N: Words) -> NDArray[np.int64]:
-    """Return the examples in a batch, in ascending order; each is in it with probability batch_size / num_examples.
+    """Return a batch that contains each example with probability batch_size / num_examples, in ascending order.
 
-    Computed in integers: the probability is rounded down to a multiple of 2**-64.
+    Integer arithmetic rounds the probability down to a multiple of 2**-64.
     """
     threshold = batch_size * 2**64 // num_examples
     if threshold >= 2**64:
@@ -46,9 +46,9 @@ class PoissonBatches:
 
     Parameters
     ----------
-    num_train : training examples.
+    num_train : the number of training examples.
     batch_size : the expected number of examples in a batch.
-    source : of randomness.
+    source : the source of random words.
     """
 
     def __init__(self, num_train: int, batch_size: int, source: RandomSource) -> None:
@@ -65,8 +65,8 @@ class GaussianNoise:
 
     Parameters
     ----------
-    standard_deviation : of each number.
-    source : of randomness.
+    standard_deviation : the standard deviation of the noise on each number.
+    source : the source of random words.
     """
 
     def __init__(self, standard_deviation: float, source: RandomSource) -> None:

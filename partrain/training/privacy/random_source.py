@@ -14,10 +14,10 @@ Words = NDArray[np.uint64]
 
 
 class RandomSource(Protocol):
-    """Returns words that are uniform over all 64-bit integers."""
+    """A source of words that are uniformly distributed over all 64-bit integers."""
 
     def words(self, num_words: int, *, purpose: str, step: int) -> Words:
-        """Return words for one purpose in one step."""
+        """Return the words for one purpose in one step."""
 
 
 class SecureSource:
@@ -29,7 +29,7 @@ class SecureSource:
 
 
 class SeededSource:
-    """Words that are a function of the seed, for tests: with the seed, anyone can subtract the noise."""
+    """Words that are a function of the seed, for tests: with the seed, the noise can be computed and subtracted."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed

@@ -1,4 +1,4 @@
-"""Batch selection: which examples a step sees."""
+"""Batch selection: the examples of each step."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ShuffledBatches:
 
     Parameters
     ----------
-    num_train : training examples.
+    num_train : the number of training examples.
     batch_size : examples per batch.
     steps_per_epoch : batches per epoch.
-    seed : of the shuffle.
+    seed : the seed of the shuffle.
     """
 
     def __init__(self, num_train: int, batch_size: int, steps_per_epoch: int, seed: int) -> None:

@@ -28,7 +28,7 @@ def make_model(plan: TrainingPlan, arrays: Mapping[str, Array]) -> ModelState:
 
     Parameters
     ----------
-    plan : what is trained.
+    plan : the plan of the training.
     arrays : the shared arrays of the plan; the parameters are written.
     """
     training, network = plan.config.training, plan.network
@@ -40,14 +40,14 @@ def make_model(plan: TrainingPlan, arrays: Mapping[str, Array]) -> ModelState:
 def compose_step(
     plan: TrainingPlan, arrays: Mapping[str, Array], group: ComputeGroup, model: ModelState
 ) -> TrainingStep:
-    """Return the step that a plan asks for.
+    """Return the training step of a plan. The kernels must be loaded.
 
     Parameters
     ----------
-    plan : what is trained.
-    arrays : the shared arrays of the plan, with the data in them; the kernels are loaded.
+    plan : the plan of the training.
+    arrays : the shared arrays of the plan, with the data in them.
     group : computes tiles.
-    model : what the step updates.
+    model : the vectors that the step updates.
     """
     config = plan.config
     training, num_train = config.training, plan.dataset.train.size

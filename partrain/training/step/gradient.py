@@ -24,8 +24,8 @@ from partrain.training.step.phase_timer import COMPUTE, PREPARE, UPDATE, PhaseTi
 Array = NDArray[Any]
 
 
-# Without eq: comparing arrays gives arrays, so a generated == would only raise. Not frozen: that would double the time
-# that making one takes, once a step.
+# eq=False: comparing arrays gives arrays, so a generated == would only raise. Not frozen: a frozen instance, one per
+# step, takes twice as long to create.
 @dataclass(eq=False, slots=True)
 class BatchGradient:
     """The gradient of a batch, and the result of each of its examples; valid until the next step.
@@ -52,7 +52,7 @@ class BatchGradient:
 
     @property
     def num_correct(self) -> int:
-        """How many examples were classified correctly."""
+        """The number of examples that were classified correctly."""
         return int((self.result("predictions") == self._labels_M[self.indices_N]).sum())
 
     @property
@@ -92,8 +92,8 @@ class GradientComputation(Protocol):
         ----------
         indices_N : the examples.
         epoch : counted from 0; augmentation and dropout depend on it.
-        with_norms : whether to compute the norms of the examples' gradients. Where they clip, they always are.
-        timer : told of the phases.
+        with_norms : whether to compute the norms of the examples' gradients; with clipping, they are always computed.
+        timer : measures the phases; None: nothing is timed.
         """
 
 
@@ -105,7 +105,7 @@ class TiledGradient:
     group : computes tiles.
     arrays : the shared arrays.
     tiling : cuts the batch.
-    update : reduces what the tiles leave to one sum, where that is asked for.
+    update : reduces the tile sums and factors to one sum, on request.
     clips : whether gradients are clipped per example.
     """
 
@@ -129,7 +129,7 @@ class TiledGradient:
 
     @property
     def capacity(self) -> int:
-        """How many examples a round holds at most."""
+        """The largest number of examples in a round."""
         return len(self._indices)
 
     def compute(
@@ -156,7 +156,7 @@ class TiledGradient:
 
 
 class GradientInRounds:
-    """Computes a batch of any size, also an empty one, in rounds; adds the sums of the rounds in their order.
+    """Computes a batch of any size in rounds, and adds the sums of the rounds in order. The batch may be empty.
 
     Parameters
     ----------

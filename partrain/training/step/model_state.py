@@ -17,19 +17,19 @@ Array = NDArray[Any]
 
 
 class ModelState:
-    """Parameters and moments, and the step that they belong to.
+    """Parameters and moments, and the number of the step after which they are the state.
 
     Parameters
     ----------
-    network : their shapes.
-    adam : over the shared parameters.
-    update : updates both.
+    network : gives the shapes of the parameters.
+    adam : the optimizer of the shared parameters.
+    update : updates parameters and moments.
 
     Attributes
     ----------
-    adam, update : as given.
-    step : the number of steps that the vectors hold; None if an update did not succeed, so that they hold the state
-        after no step. A state is saved only if this is the step that everything else has reached.
+    adam, update : the arguments.
+    step : the number of the last step that changed the vectors; None if an update failed midway and left them
+        inconsistent. A state is saved only if this equals the last committed step.
     """
 
     def __init__(self, network: Network, adam: Adam, update: ParameterUpdate) -> None:
@@ -37,7 +37,7 @@ class ModelState:
         self.step: int | None = 0
 
     def tensors(self) -> dict[str, Array]:
-        """Return views of what a checkpoint holds, by name; valid until the next update."""
+        """Return views of the tensors of a checkpoint, by name; valid until the next update."""
         return {
             prefix + name: view
             for prefix, vector in self._vectors().items()
@@ -45,13 +45,13 @@ class ModelState:
         }
 
     def restore(self, tensors: Mapping[str, Array], step: int) -> None:
-        """Copy the tensors of a checkpoint, which was saved after `step`."""
+        """Copy the tensors of a checkpoint that was saved after `step`."""
         for name, view in self.tensors().items():
             view[:] = tensors[name]
         self.step = step
 
     def set_parameters(self, vector: Array) -> None:
-        """Begin with these parameters (K,)."""
+        """Set the parameters to `vector` (K,)."""
         self.adam.parameters[:] = vector
 
     def learning_rate(self, step: int) -> float:
@@ -63,7 +63,7 @@ class ModelState:
         return digest(self.adam.parameters)
 
     def first_not_finite(self, vector: Array) -> str | None:
-        """Return the first parameter whose part of `vector` (K,) is not finite, or None."""
+        """Return the name of the first parameter with a value in `vector` (K,) that is not finite, or None."""
         return self.update.first_not_finite(vector)
 
     def close(self) -> None:

@@ -1,7 +1,6 @@
 """One training step: select a batch, compute its gradient, update the parameters.
 
-A step is a function of its number, the parameters and the moments, and of nothing else. So a run can resume after any
-step.
+A step is a function of its number, the parameters and the moments only, so a run can resume after any step.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ class StepResult:
 
 
 class TrainingStep:
-    """Makes training steps of three exchangeable parts.
+    """Makes training steps from three exchangeable parts.
 
     Parameters
     ----------
-    network : its shapes.
+    network : gives the name of the last layer for messages.
     steps_per_epoch : steps per epoch.
     batches : selects the examples.
     gradient : computes the gradient of the batch.
@@ -49,7 +48,7 @@ class TrainingStep:
 
     Attributes
     ----------
-    batches, gradient, update, model : as given.
+    batches, gradient, update, model : the arguments.
     """
 
     def __init__(
@@ -66,18 +65,18 @@ class TrainingStep:
         self.batches, self.gradient, self.update, self.model = batches, gradient, update, model
 
     def make(self, step: int, *, with_norms: bool = False, timer: PhaseTimer | None = None) -> StepResult:
-        """Make step `step`, counted from 1: the one after those that the model holds.
+        """Make one training step.
 
         Parameters
         ----------
-        step : its number.
-        with_norms : whether to compute the norms of the examples' gradients. Where they clip, they always are.
-        timer : told of the phases; None: nothing is timed.
+        step : the number of the step, counted from 1; the model must be the state after the previous step.
+        with_norms : whether to compute the norms of the examples' gradients; with clipping, they are always computed.
+        timer : measures the phases; None: nothing is timed.
 
         Raises
         ------
         FailedRun
-            A value is not finite, or the workers failed. `model.step` says whether the model is unchanged.
+            A value is not finite, or the workers failed. `model.step` tells whether the model is unchanged.
         """
         indices_N = self.batches.select(step)
         batch = self.gradient.compute(
@@ -99,14 +98,14 @@ class TrainingStep:
             self.model.step = step - 1
             self._refuse_gradient(step, not_finite.parameter, loss)
         raise FailedRun(
-            f"step {step}: the update made {not_finite.parameter} not finite, though its gradient is finite; "
+            f"step {step}: after the update, {not_finite.parameter} is not finite, although its gradient is finite; "
             "training.optimizer.lr is too large or eps too small for this dtype; the last good checkpoint is kept"
         )
 
     def _refuse_gradient(self, step: int, parameter: str | None, loss: float) -> NoReturn:
         last_layer = self._network.layers[-1].name
-        what = f"the loss of {last_layer}'s outputs" if parameter is None else f"the gradient of {parameter}"
+        name = f"the loss of {last_layer}'s outputs" if parameter is None else f"the gradient of {parameter}"
         raise FailedRun(
-            f"step {step}: {what} is not finite (the batch's loss is {loss}); this step did not change the parameters; "
+            f"step {step}: {name} is not finite (the batch's loss is {loss}); this step did not change the parameters; "
             "a lower training.optimizer.lr or a longer warm-up may help"
         )

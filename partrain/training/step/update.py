@@ -1,4 +1,4 @@
-"""Update: from the gradient of a batch to new parameters."""
+"""Parameter updates from the gradient of a batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from partrain.training.step.phase_timer import NOISE, UPDATE, PhaseTimer
 
 Array = NDArray[Any]
 
-# Takes the sum of a batch's gradients (K,) and the step; returns another sum, and leaves the first as it is.
+# Takes the sum of a batch's gradients (K,) and the step; returns a new sum, and does not change its argument.
 SumTransform = Callable[[Array, int], Array]
 
 
@@ -25,7 +25,7 @@ class ModelUpdate(Protocol):
 
         Returns
         -------
-        None, or what is not finite. If that is a gradient, parameters and moments are unchanged.
+        None, or the value that is not finite. If it is a gradient, parameters and moments are unchanged.
         """
 
 
@@ -48,9 +48,9 @@ class UpdateFromSum:
 
     Parameters
     ----------
-    update : of the parameters.
-    divisor : the number of examples that the sum stands for.
-    transforms : applied to the sum, in their order.
+    update : updates the parameters.
+    divisor : the number that divides the sum: the (expected) number of examples.
+    transforms : applied to the sum, in order.
     """
 
     def __init__(self, update: ParameterUpdate, divisor: int, transforms: Sequence[SumTransform] = ()) -> None:
