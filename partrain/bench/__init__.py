@@ -1,1 +1,1 @@
-"""What this machine does with a network: kernels, phases of a step, more workers; and what a model expects."""
+"""Benchmarks of this machine: kernels, phases of a step, scaling with workers, and a model of more cores or hosts."""

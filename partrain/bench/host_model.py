@@ -1,4 +1,4 @@
-"""A model of a step on several hosts: how fast more of them would be, over networks that are not here."""
+"""A model of a step on several hosts: predicts the speed-up for more hosts and for faster networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from partrain.parallel.workers.tiles import Tiling
 
 @dataclass(frozen=True)
 class Link:
-    """What joins the hosts. Latency is from one program to the other; it is assumed, and typical of such networks."""
+    """The network between the hosts. The latency between two programs is an assumption, typical of such networks."""
 
     name: str
     latency_s: float
@@ -32,23 +32,24 @@ LINKS = (
 
 @dataclass(frozen=True)
 class HostCosts:
-    """A model of a step on h hosts with as many workers each as were measured, in seconds.
+    """A model of a step on h hosts, in seconds; each host has the measured number of workers.
 
         T(B, h) = serial + compute(⌈tiles(B) / h⌉) + pack(bytes) + rounds(h)·latency + bytes·(h-1)/h / bandwidth
                   + update(B)
         speed-up(B, h) = T(B, 1) / T(B, h), where T(B, 1) has no exchange
 
-    rounds(h) = ⌈log₂ h⌉ (Bruck's allgather); bytes is the sum of what all hosts contribute. The update is the whole
-    one on every host: it does not get shorter. The model knows nothing of hosts that wait for the slowest one.
+    rounds(h) = ⌈log₂ h⌉ (Bruck's allgather); bytes is the number of bytes that all hosts together contribute. Every
+    host updates all parameters, so more hosts do not shorten the update. The model ignores the time that hosts wait for
+    the slowest host.
 
     Attributes
     ----------
-    network, tiling, dtype : what is trained; they give the bytes.
-    serial : all that neither batch size nor hosts change.
-    compute : what a host takes for so many tiles; between and beyond them in proportion to the next fewer.
-    batch_size, update : of the batch that was measured; of others in proportion to the work.
-    pack_s_a_byte : copying into the message, and out of it.
-    larger : how many times as much there is to compute, and how many times as many parameters to update.
+    network, tiling, dtype : determine the number of bytes.
+    serial : the time that depends neither on the batch size nor on the number of hosts.
+    compute : the time of one host, by number of tiles; for other numbers, in proportion to the next smaller one.
+    batch_size, update : the measured batch size and the time of its update; for other sizes, in proportion to the work.
+    pack_s_a_byte : the time to copy one byte into the message and out of it.
+    larger : factors for a larger network: of the computation, and of the number of parameters.
     """
 
     network: Network
@@ -62,7 +63,7 @@ class HostCosts:
     larger: tuple[float, float] = (1.0, 1.0)
 
     def num_bytes(self, batch_size: int, hosts: int) -> int:
-        """Return the bytes that all hosts together contribute to a step; none where there is one host."""
+        """Return the number of bytes that all hosts together contribute to a step; 0 for one host."""
         if hosts == 1:
             return 0
         return sum(step_bytes(self.network, batch_size, self.tiling, self.dtype, hosts))
@@ -79,12 +80,12 @@ class HostCosts:
         return self.serial + compute + num_bytes * self.pack_s_a_byte + wire + update
 
     def speed_up(self, batch_size: int, hosts: int, link: Link) -> float:
-        """Return how many times as fast as one host `hosts` of them are."""
+        """Return the speed-up of `hosts` hosts against one host."""
         return self.step(batch_size, 1, link) / self.step(batch_size, hosts, link)
 
 
 def widened(layers: Sequence[Section], factor: int) -> list[Section]:
-    """Return layers with `factor` times as many filters and units, but for the outputs."""
+    """Return layers with `factor` times as many filters and units; the last layer stays the same."""
     wide = [
         layer.model_copy(update={"filters": layer.filters * factor})
         if isinstance(layer, layer_schema.Conv)

@@ -1,4 +1,4 @@
-"""All measurements of a machine, from a configuration to the facts. No run is made, nothing is left."""
+"""All measurements of a machine, from a configuration to the results. They create no run and leave no files."""
 
 from __future__ import annotations
 
@@ -62,24 +62,25 @@ def measure(
 
     Parameters
     ----------
-    config : what to train; None: DEFAULT_CONFIG.
-    numbers_of_workers : the numbers to measure besides 1; None: powers of 2, and the number of processors.
-    messages, interruption : receive progress, and report signals.
+    config : the training; None: DEFAULT_CONFIG.
+    numbers_of_workers : the numbers of workers to measure besides 1; None: powers of 2, and the number of processors.
+    messages : prints progress.
+    interruption : the signal to stop at.
 
     Returns
     -------
-    The facts, as they go into JSON: "machine", "training", "stages", "phases", "scaling", "model".
+    The results, for JSON: "machine", "training", "stages", "phases", "scaling", "model".
 
     Raises
     ------
     UserError
         The configuration or the data cannot be used, or there is too little memory.
     FailedRun
-        The training's numbers are not finite, or the workers failed.
+        A value of the training is not finite, or the workers failed.
 
     Side effects
     ------------
-    Starts processes, and ends them. Writes metrics into a temporary folder, and deletes it.
+    Starts processes and ends them. Writes metrics into a temporary directory and deletes it.
     """
     config = config or parse_config(DEFAULT_CONFIG, source="the built-in configuration")
     plan = plan_training(config, say=messages.say, warn=messages.warn)
@@ -96,7 +97,7 @@ def measure(
             )
         )
         folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
-        messages.say("training for a moment, then measuring kernels")
+        messages.say("warming up with training steps, then measuring kernels")
         trial = Trial(plan, resources, Path(folder), messages, interruption)
         at_end.callback(trial.close)
         trial.warm_up()
@@ -115,12 +116,12 @@ def measure(
 
 
 def _useful_numbers(plan: TrainingPlan, asked_for: Sequence[int] | None, messages: Messages) -> list[int]:
-    """Return the numbers of workers to measure: 1, and those asked for, but no more than there are tiles."""
+    """Return the numbers of workers to measure: 1 and the given ones, at most the number of tiles."""
     tiles = plan.tiling.num_tiles(min(plan.config.training.batch_size, plan.dataset.train.size))
     asked = sorted({1, *(_powers_of_two(available_processors()) if asked_for is None else asked_for)})
     if asked[-1] > tiles:
         messages.warn(
-            f"a batch has {tiles} tile{'s' * (tiles > 1)}: more workers would have nothing to compute, and are not "
+            f"a batch has {tiles} tile{'s' * (tiles > 1)}: more workers would have nothing to compute and are not "
             "measured"
         )
     return sorted({min(number, tiles) for number in asked})
@@ -159,10 +160,11 @@ def _describe_training(trial: Trial) -> dict[str, Any]:
 
 
 def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, float], trial: Trial) -> dict[str, Any]:
-    """Return the costs that the model takes from the measurements, and what it expects."""
+    """Return the measured costs that the model uses, and the speed-ups that it predicts."""
     one = next(row for row in phases if row["workers"] == 1)
-    # With as many workers as processors, as it would be on machines with more cores: the coordinator sleeps while they
-    # compute, and shares a processor with one of them (with fewer it has its own).
+    # The model assumes one worker per core: the coordinator sleeps while they compute, and shares a core with a worker.
+    # So these costs come from the largest number of workers that the processors allow; with fewer workers, the
+    # coordinator has a core of its own.
     at_once = [row for row in phases if 1 <= row["workers"] <= available_processors()]
     costs = StepCosts(
         tiling=trial.plan.tiling,
@@ -201,18 +203,18 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
 
 
 def _update(trial: Trial, batch_size: int) -> Callable[[], object]:
-    """Return a function that updates the parameters with one thread, after a batch of another size."""
+    """Return a function that updates the parameters with one thread, after a batch of `batch_size` examples."""
     return _update_with(trial, _results(trial, batch_size), batch_size, trial.training.step)
 
 
 def _helped_update(trial: Trial, batch_size: int) -> Callable[[], object]:
-    """Return a function that does the same when helpers have prepared all their pieces."""
+    """Return a function that updates the parameters after helpers have prepared all their pieces."""
     network, step = trial.plan.network, trial.training.step
     arrays = _results(trial, batch_size) | {"parameters": trial.arrays["parameters"]}
     for name, spec in help_specs(network, trial.settings.kernels, batch_size).items():
         arrays[name] = np.zeros(spec.shape, spec.dtype)
     _update_with(trial, arrays, batch_size, step)()
-    # All further updates are of the next step, for which every piece stays prepared.
+    # All further calls repeat the update of the next step, for which every piece stays prepared.
     call_helpers(arrays["update.calls"], step + 1, batch_size)
     UpdateHelper(network, arrays, 0, 1).help(step + 1)
     return _update_with(trial, arrays, batch_size, step + 1)
@@ -226,7 +228,7 @@ def _update_with(trial: Trial, arrays: Mapping[str, Array], batch_size: int, ste
 
 
 def _results(trial: Trial, batch_size: int) -> dict[str, Array]:
-    """Return what the tiles of a batch of another size would leave: the results of the last batch, repeated."""
+    """Return the results of a batch of `batch_size` examples: those of the last batch, repeated or cut."""
     training, plan = trial.training, trial.plan
     specs = exchange_specs(plan.network, batch_size, plan.tiling, trial.settings.dtype, batch_size)
     return {

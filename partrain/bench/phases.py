@@ -1,4 +1,4 @@
-"""Where the time of a step goes, for each number of workers."""
+"""Measures the phases of a step for each number of workers."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.parallel.workers.pool import WorkerPool
 
-# In the order of a step. See `measure_phases` for "wait". Only private training has "noise".
+# In the order of a step. `measure_phases` explains "wait". Only private training has the phase "noise".
 PHASES = ("prepare", "dispatch", "compute", "wait", "update", "logging")
 NOISE = "noise"
-# Phases that take as long for any batch and any number of workers.
+# Phases whose time does not depend on the batch size and the number of workers.
 SERIAL_PHASES = ("prepare", NOISE, "logging")
-# How long workers sleep before the time to wake them is measured.
+# How long workers sleep before their wake-up time is measured.
 ASLEEP_SECONDS = 0.0002
 
 
 def measure_phases(trial: Trial, num_workers: int, shard_seconds: Mapping[int, float]) -> dict[str, Any]:
     """Measure the phases of steps with `num_workers` workers (0: this process computes), in microseconds.
 
-    This process cannot see what its workers compute. "compute" is the time of the longest shard in this process, while
-    nothing else runs; "wait" is the rest of the time until all workers have answered. It may be slightly negative,
-    because the caches held other data when the shard was measured.
+    This process cannot measure the computation inside its workers. So "compute" is the time that this process takes for
+    the longest shard while nothing else runs, and "wait" is the remaining time until all workers have answered. "wait"
+    may be slightly negative, because the caches held other data when the shard was measured.
     """
     training, tiling, wake = trial.training, trial.plan.tiling, None
     with contextlib.ExitStack() as at_end:
@@ -63,7 +63,7 @@ def measure_phases(trial: Trial, num_workers: int, shard_seconds: Mapping[int, f
 
 
 def _wake_seconds(trial: Trial, pool: WorkerPool) -> float:
-    """Return the time from the last command until all workers have answered, when they have nothing to compute."""
+    """Return the time from posting the last command to the last answer when workers have nothing to compute."""
     nothing = [Command(Operation.GRADIENTS, SplitName.TRAIN, 0, 0)] * pool.num_at_once
 
     def call() -> dict[str, float]:
@@ -75,7 +75,7 @@ def _wake_seconds(trial: Trial, pool: WorkerPool) -> float:
 
 
 def scaling(phases: Sequence[Mapping[str, Any]], trial: Trial) -> list[dict[str, Any]]:
-    """Return examples per second, and the speed-up against one worker."""
+    """Return the examples per second, and the speed-up against one worker, for each number of workers."""
     one = next(row["step_us"] for row in phases if row["workers"] == 1)
     return [
         {

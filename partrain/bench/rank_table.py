@@ -1,4 +1,4 @@
-"""The facts of `partrain bench --engine mpi` as tables for people."""
+"""Text tables of the results of `partrain bench --engine mpi`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from partrain.bench.ranks import MODEL_BATCHES, MODEL_HOSTS, PHASES
 from partrain.system.terminal_text import table
 
 NOTE_ON_STEPS = """\
-exchange has in it the wait for the slowest rank. Ranks on one host share its processors."""
+exchange includes the wait for the slowest rank. Ranks on the same host share its processors."""
 NOTE_ON_MODEL = """\
-Not measured: a model, of hosts like this one with as many workers each, from the figures above, over links with 90 % of
-their nominal bandwidth and an assumed latency of 50, 25 and 3 µs. Every host makes the whole update of the parameters,
-which is what more hosts do not make shorter. The model knows nothing of hosts that wait for the slowest one."""
+Not measured: a prediction from the times above, for hosts like this one with the same number of workers each. It
+assumes 90 % of the nominal bandwidth of each link, and a latency of 50, 25 and 3 µs. Every host updates all parameters,
+so more hosts do not shorten the update. The model ignores the time that hosts wait for the slowest host."""
 
 
 def describe(facts: dict[str, Any]) -> str:
@@ -21,12 +21,12 @@ def describe(facts: dict[str, Any]) -> str:
 
     Parameters
     ----------
-    facts : what `ranks.measure_ranks` returns on rank 0.
+    facts : the result of `ranks.measure_ranks` on rank 0.
     """
     exchange, model, training = facts["exchange"], facts["model"], facts["training"]
     rows = [
-        (str(rank), one["host"], str(one["workers"]), *(f"{one[f'{name}_us']:,.0f}" for name in PHASES))
-        for rank, one in enumerate(facts["ranks"])
+        (str(rank), row["host"], str(row["workers"]), *(f"{row[f'{name}_us']:,.0f}" for name in PHASES))
+        for rank, row in enumerate(facts["ranks"])
     ]
     lines = [
         f"{training['name']}: batches of {training['batch_size']} in tiles of {training['tile']}",
@@ -35,13 +35,13 @@ def describe(facts: dict[str, Any]) -> str:
         *table(("rank", "host", "workers", *PHASES), rows, num_words=2),
         NOTE_ON_STEPS,
         "",
-        f"exchange of a step alone: median {exchange['median_us']:,.0f} µs, 90 % below {exchange['p90_us']:,.0f} µs, "
-        f"of which copying {exchange['copying_us']:,.0f} µs",
-        f"one message a rank and step: {', '.join(f'{count:,}' for count in exchange['bytes_of_ranks'])} bytes, "
-        f"in all {exchange['bytes']:,}",
+        f"exchange alone, per step: median {exchange['median_us']:,.0f} µs, 90th percentile "
+        f"{exchange['p90_us']:,.0f} µs; copying takes {exchange['copying_us']:,.0f} µs of it",
+        f"one message per rank and step: {', '.join(f'{count:,}' for count in exchange['bytes_of_ranks'])} bytes, "
+        f"in total {exchange['bytes']:,} bytes",
     ]
     for name in dict.fromkeys(row["network"] for row in model["expected"]):
-        lines += ["", f"model: speed-up to expect against one host, {name}", *_model_table(model["expected"], name)]
+        lines += ["", f"model: expected speed-up against one host, {name}", *_model_table(model["expected"], name)]
     return "\n".join([*lines, NOTE_ON_MODEL])
 
 

@@ -1,4 +1,4 @@
-"""What the ranks of an MPI job take for a step, and for its exchange; and what a model expects of more hosts."""
+"""Measures the steps of an MPI job and their exchange, and predicts the speed-up for more hosts."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from partrain.training.session import Session
 if TYPE_CHECKING:  # its import starts MPI
     from partrain.parallel.mpi.communicator import Communicator
 
-# Numbers of steps, and not seconds: all ranks must make as many.
+# Numbers of steps instead of seconds, because all ranks must make the same number.
 WARM_UP_STEPS, MEASURED_STEPS = 100, 400
 PHASES = ("compute", "exchange", "update", "step")
 MODEL_HOSTS = (2, 8, 64)
 MODEL_BATCHES = (32, 128, 512, 2048)
-# A hundred times as many weights and multiply-adds, about.
+# The factor for filters and units of the larger network: about 100 times as many weights and multiply-adds.
 WIDER = 10
 
 
 def take_part_in_bench(session: Session, config: Config | None) -> dict[str, Any]:
-    """Measure, on any rank; `config` is of rank 0 alone, which gives it to the others."""
+    """Measure on this rank; every rank calls this. Only rank 0 has a `config`, which it broadcasts."""
     ranks = session.ranks
     assert ranks is not None
     content = ranks.group.broadcast(None if config is None else InitialState(config).to_bytes())
@@ -53,27 +53,28 @@ def take_part_in_bench(session: Session, config: Config | None) -> dict[str, Any
 def measure_ranks(
     config: Config, num_workers: int, ranks: Communicator, messages: Messages, interruption: Interruption
 ) -> dict[str, Any]:
-    """Measure a training on all ranks; each of them calls this.
+    """Measure a training on all ranks; every rank calls this.
 
     Parameters
     ----------
-    config : what to train; the same on all ranks.
-    num_workers : of this rank.
-    ranks : all of them.
-    messages, interruption : where to speak, and what this rank listens to.
+    config : the training; the same on all ranks.
+    num_workers : the number of workers of this rank.
+    ranks : the communicator of all ranks.
+    messages : prints progress.
+    interruption : signals that this rank received.
 
     Returns
     -------
-    The facts, as they go into JSON: "training", "ranks", "exchange", "model".
+    The results, for JSON: "training", "ranks", "exchange", "model".
 
     Raises
     ------
     UserError, FailedRun
-        As a training.
+        As for a training.
 
     Side effects
     ------------
-    Starts processes, and ends them. Writes metrics into a temporary folder, and deletes it.
+    Starts processes and ends them. Writes metrics into a temporary directory and deletes it.
     """
     plan = plan_training(config, say=messages.say, warn=messages.warn)
     require_agreement(ranks, plan)
@@ -91,7 +92,7 @@ def measure_ranks(
         messages.say(f"measuring with {ranks.size} ranks")
         own = _measure_steps(training, group, agreed)
         exchange = _measure_exchange(training, group, ranks)
-        # The other ranks sleep meanwhile.
+        # Meanwhile the other ranks sleep.
         compute = _measure_compute(training, group.local) if ranks.rank == 0 else {}
         gathered = ranks.allgather({"host": socket.gethostname(), "workers": num_workers} | own)
         return {
@@ -150,7 +151,7 @@ def _copy(message: Message) -> None:
 
 
 def _measure_compute(training: MeasuredTraining, local: ComputeGroup) -> dict[int, float]:
-    """Return the seconds that this rank takes for a number of tiles: powers of 2, and the whole batch."""
+    """Return the seconds of this rank by number of tiles: for powers of 2, and for the whole batch."""
     tiling, num_examples = training.plan.tiling, training.round_size
     tiles = tiling.num_tiles(num_examples)
     medians = {}
@@ -201,11 +202,11 @@ def _model(
                 "batch_size": batch_size,
                 "hosts": hosts,
                 "link": link.name,
-                "bytes": of.num_bytes(batch_size, hosts),
-                "step_us": of.step(batch_size, hosts, link) * 1e6,
-                "speed_up": of.speed_up(batch_size, hosts, link),
+                "bytes": model.num_bytes(batch_size, hosts),
+                "step_us": model.step(batch_size, hosts, link) * 1e6,
+                "speed_up": model.speed_up(batch_size, hosts, link),
             }
-            for name, of in networks.items()
+            for name, model in networks.items()
             for batch_size in MODEL_BATCHES
             for link in LINKS
             for hosts in MODEL_HOSTS

@@ -1,4 +1,4 @@
-"""What each stage of a step's computation takes: the network's, forward and backward, and the coordinator's."""
+"""Measures each stage of a step: the network's stages, forward and backward, and the coordinator's update."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from partrain.training.step.composition import make_model_update, make_parameter
 
 
 class _TimedStage:
-    """A stage of the fast execution that notes the seconds of its passes."""
+    """A stage of the fast execution that records the seconds of its passes."""
 
     def __init__(self, stage: Any) -> None:
         self._stage = stage
@@ -52,7 +52,7 @@ class _TimedStage:
         self._stage.sum_tiles(scales_N, slots_TK, tile, factors)
 
     def multiply_adds(self, direction: str) -> int:
-        """Return those of an example; a dense layer's weight gradient is the coordinator's."""
+        """Return the multiply-adds of an example. The coordinator computes the weight gradients of dense layers."""
         if direction == "forward":
             return sum(layer.multiply_adds for layer in self.layers)
         return sum(layer.multiply_adds * (isinstance(layer, Conv2d) + self._needs_dx) for layer in self.layers)
@@ -60,7 +60,7 @@ class _TimedStage:
 
 @dataclass(frozen=True)
 class StageTimes:
-    """The seconds of a stage's calls. A call is `units_a_call` of `unit`; `multiply_adds` are those of a unit."""
+    """The seconds of a stage's calls. A call processes `units_a_call` of `unit`, each with `multiply_adds`."""
 
     name: str
     direction: str
@@ -71,7 +71,7 @@ class StageTimes:
 
 
 def stage_facts(stage: StageTimes, peak_gflops: float) -> dict[str, Any]:
-    """Return what goes into JSON: microseconds of a unit, and the rate where multiply-adds are known."""
+    """Return the result for JSON: microseconds per unit, and the rate if the multiply-adds are known."""
     median = statistics.median(stage.seconds) / stage.units_a_call
     gflops = 2 * stage.multiply_adds / median / 1e9 if stage.multiply_adds else None
     return {
@@ -87,7 +87,7 @@ def stage_facts(stage: StageTimes, peak_gflops: float) -> dict[str, Any]:
 
 
 def measure_execution(trial: Trial) -> list[StageTimes]:
-    """Measure what a worker computes for the examples that it takes at once; the loops only as a whole."""
+    """Measure a worker's computation for the examples of one call; for the plain loops, only forward and backward."""
     timed: list[_TimedStage] = []
     execution = _make_execution(trial, timed)
     n = min(execution.capacity, trial.training.round_size)
@@ -126,7 +126,7 @@ def _make_execution(trial: Trial, timed: list[_TimedStage]) -> Execution:
 
 
 class _ExecutionCall:
-    """Computes a training batch of `n` examples, other ones in each call; returns the seconds of its parts."""
+    """Computes a batch of `n` training examples, different ones in each call; returns the seconds of each part."""
 
     def __init__(self, trial: Trial, execution: Execution, timed: Sequence[_TimedStage], n: int) -> None:
         network, settings, arrays = trial.plan.network, trial.settings, trial.arrays
@@ -181,7 +181,7 @@ class _ExecutionCall:
 
 
 def measure_coordinator(trial: Trial) -> list[StageTimes]:
-    """Measure the update of the parameters after real steps, with one thread and with as many as pay here."""
+    """Measure the update of the parameters after real steps, with one thread and with the number used in training."""
     training, network, plan = trial.training, trial.plan.network, trial.plan
     numbers = sorted({1, training.model.update.num_threads})
     parameter_updates = [make_parameter_update(plan, trial.arrays, training.model.adam, n) for n in numbers]

@@ -1,4 +1,4 @@
-"""A model of a step: how fast more cores than are here would be, from phases that were measured here."""
+"""A model of a step: predicts the speed-up for more cores from the phases measured on this machine."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from partrain.parallel.workers.tiles import Tiling
 
 @dataclass(frozen=True)
 class StepCosts:
-    """A model of a step, in seconds: what is done once by the coordinator, and what n workers share.
+    """A model of a step, in seconds: the coordinator's serial work, and the work that n workers share.
 
-    With n the cores (a worker on each; no more than there are tiles), B the batch size:
+    n is the number of cores, each with one worker, at most the number of tiles; B is the batch size:
 
         T(B, n) = serial + n·dispatch + shard(⌈tiles(B) / n⌉) + wake + update(B, n)
         speed-up(B, n) = T(B, 1) / T(B, n)
 
-    An update is divided between threads, or between workers that help: then it is the time with all that they make
-    ready, and the n-th part of what that is less than the time without help.
+    Either threads share the update, or workers help with it. If n workers help, update(B, n) = h + (u - h) / n, where u
+    is the time without help, and h the time after workers have prepared all pieces that they can.
 
-    It knows nothing of memory bandwidth, shared caches, and clocks that fall when all cores work.
+    The model ignores memory bandwidth, shared caches, and lower clock rates when all cores are busy.
 
     Attributes
     ----------
-    tiling : cuts a batch.
-    serial : all that neither the batch size nor the number of workers changes.
-    dispatch : giving one worker its command.
-    wake : from there until its answer is there, if it has nothing to compute.
-    shard : a worker's computation, by its number of tiles; between and beyond them in proportion to the next fewer.
-    update : the update of the parameters by one thread, by batch size.
-    helped_update : the same with all that helpers make ready, for batch sizes with which workers help.
-    num_threads : how many threads make it, of a batch size and a number of cores.
+    tiling : cuts a batch into tiles.
+    serial : the time that depends neither on the batch size nor on the number of workers.
+    dispatch : the time to post the command of one worker.
+    wake : the time from the last command to the last answer when workers have nothing to compute.
+    shard : the time of a worker, by number of tiles; for other numbers, in proportion to the next smaller one.
+    update : u, the time of the update with one thread, by batch size.
+    helped_update : h, by batch size; only batch sizes at which workers help.
+    num_threads : returns the number of threads of the update for a batch size and a number of cores.
     """
 
     tiling: Tiling
@@ -58,5 +58,5 @@ class StepCosts:
         return self.serial + workers * self.dispatch + compute + self.wake + update
 
     def speed_up(self, batch_size: int, cores: int) -> float:
-        """Return how many times as fast as one worker `cores` of them are."""
+        """Return the speed-up of `cores` cores against one core."""
         return self.step(batch_size, 1) / self.step(batch_size, cores)

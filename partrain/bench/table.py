@@ -1,4 +1,4 @@
-"""The facts of `partrain bench` as tables for people."""
+"""Text tables of the results of `partrain bench`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 from partrain.system.terminal_text import table
 
 NOTE_ON_STAGES = """\
-A multiply-add counts as two operations, and all of them count: the backward passes and the update skip gradients that
-are zero, so their share of the peak can exceed 100 %. The update computes the gradients of dense layers, sums slots,
-checks for values that are not finite, and applies Adam."""
+A multiply-add counts as two operations. Skipped multiply-adds count too: the backward passes and the update skip
+gradients that are zero, so their share of the peak can exceed 100 %. The update computes the gradients of dense layers,
+adds up the tile sums, checks for values that are not finite, and applies Adam."""
 NOTE_ON_PHASES = """\
-compute is the time of the longest shard in this process; wait is the additional time of the workers: to wake them, to
+compute is the time of the longest shard in this process. wait is the additional time with workers: to wake them, to
 collect their answers, and to fetch data that other processors wrote. More workers than processors take turns."""
 NOTE_ON_MODEL = """\
-Not measured: a model of as many cores like this one, from the phases above. It ignores memory bandwidth, shared caches,
+Not measured: a prediction for more cores like these, from the phases above. It ignores memory bandwidth, shared caches,
 and lower clock rates when all cores are busy."""
 
 
@@ -23,7 +23,7 @@ def describe(facts: dict[str, Any]) -> str:
 
     Parameters
     ----------
-    facts : what `measurement.measure` returns.
+    facts : the result of `measurement.measure`.
     """
     machine, training = facts["machine"], facts["training"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -77,7 +77,7 @@ def describe(facts: dict[str, Any]) -> str:
 def _describe_model(model: dict[str, Any]) -> list[str]:
     """Return the table of expected speed-ups, and the measured times that the model uses."""
     return [
-        "model: speed-up to expect against one worker",
+        "model: expected speed-up against one worker",
         *table(
             ("batch", *(f"{cores} cores" for cores in _distinct(model, "cores"))),
             [
@@ -89,15 +89,15 @@ def _describe_model(model: dict[str, Any]) -> list[str]:
             ],
             num_words=0,
         ),
-        f"µs: {model['serial_us']:.0f} once a step, {model['wake_us']:.0f} for waking, "
-        f"{model['dispatch_us']:.0f} for each worker's command",
-        "µs of the update by one thread, by batch: " + _costs(model["update_us"]),
+        f"µs per step: {model['serial_us']:.0f} serial work, {model['wake_us']:.0f} to wake workers, "
+        f"{model['dispatch_us']:.0f} per worker to post its command",
+        "µs of the update with one thread, by batch size: " + _costs(model["update_us"]),
         *(
-            ["µs of the update with everything that workers prepare: " + _costs(model["helped_update_us"])]
+            ["µs of the update after all help by workers, by batch size: " + _costs(model["helped_update_us"])]
             if model["helped_update_us"]
             else []
         ),
-        "µs of a worker, by its tiles: " + _costs(model["shard_us"]),
+        "µs of a worker, by number of tiles: " + _costs(model["shard_us"]),
     ]
 
 

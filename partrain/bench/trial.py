@@ -1,4 +1,4 @@
-"""The training that is measured: real steps, so that gradients are as sparse and caches as full as in a run."""
+"""The training that benchmarks measure: real steps, so that gradients are as sparse and caches as full as in a run."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from partrain.training.step_metrics import StepMetrics
 
 Samples = dict[str, list[float]]
 
-# Steps before anything is measured: after them ReLU and pooling let through as few gradients as later in a training.
+# Warm-up steps: after them, ReLU and pooling pass as few gradients as later in a training.
 TRAINING_STEPS = 200
-# How long each measurement takes, and its number of calls, at least and at most.
+# How long each measurement takes, and the smallest and largest number of its calls.
 SECONDS = 1.0
 LEAST_CALLS, MOST_CALLS = 10, 1000
-# Steps between two logged ones, at most: otherwise a configuration that rarely logs would show no time for it.
+# The largest interval between logged steps: a configuration that logs rarely would otherwise show no logging time.
 LOG_EVERY = 10
 
 # Phases of a step besides those of its timer: "run" is the time from the first command to the last answer. A logged
@@ -44,12 +44,13 @@ RUN, RUN_WITH_NORMS = "run", "run with norms"
 
 
 class TimedGroup:
-    """A group that measures how long its commands take; of all rounds of a step together.
+    """A group that measures how long its commands take, in total over all rounds of a step.
 
     Attributes
     ----------
-    before_dispatch, dispatch, run_seconds : seconds until the first command is posted, until all are posted, and from
-        the first one until all are carried out; since the last `restart`.
+    before_dispatch : seconds before the first command is posted, since the last `restart`.
+    dispatch : seconds from posting the first command to posting the last one.
+    run_seconds : seconds from posting the first command to the last answer.
     """
 
     def __init__(self, group: ComputeGroup) -> None:
@@ -87,15 +88,15 @@ class MeasuredTraining:
 
     Parameters
     ----------
-    plan : what is trained.
-    arrays : its shared arrays.
-    folder : receives the metrics.
+    plan : the plan of the training.
+    arrays : the shared arrays of the plan.
+    folder : the directory for the metrics.
     warn : receives warnings.
 
     Attributes
     ----------
     num_examples : the size of a batch; with sampled batches, the expected size.
-    round_size : how many of them are computed at once.
+    round_size : the number of examples that are computed at once.
     last_batch : the gradient of the last step.
     """
 
@@ -109,7 +110,7 @@ class MeasuredTraining:
         self.model = make_model(plan, arrays)
         self._log_every = config.logging.every_steps
         per_example = config.training.per_example
-        # Only logged steps compute norms for statistics alone; if every step is logged, all do.
+        # Without clipping, only logged steps compute norms; clipping computes them in every step.
         self._with_norms = per_example.statistics and not per_example.clips
         self._step_metrics = StepMetrics(plan.network, per_example, self._log_every)
         self._logger = MetricsLogger(RunPaths(folder).metrics_path, plan, Stopwatch("train"), warn)
@@ -139,7 +140,7 @@ class MeasuredTraining:
         return partial(self._make, compose_step(self.plan, self.arrays, timed, self.model), timed)
 
     def close(self) -> None:
-        """End the threads of the update, and close the metrics."""
+        """End the threads of the update, and close the metrics file."""
         self.model.close()
         self._logger.close()
 
@@ -165,25 +166,26 @@ class MeasuredTraining:
         if is_logged:
             metrics = self._step_metrics.compute(number, result.batch)
             self._logger.log_step(number, metrics | {"lr": self.model.learning_rate(number)})
-            # Each step's share of work that is done once in so many steps.
+            # Logging happens once in `log_every` steps; this is the share of one step.
             times["logging"] = (monotonic() - updated) / self._log_every
         return times | {"step": monotonic() - begin}
 
     def add_norms_to_logging(self, medians: dict[str, float]) -> None:
-        """Move the share of norms that only logged steps compute from `RUN_WITH_NORMS` to "logging"."""
+        """Add to "logging" the time that logged steps take for norms, and remove `RUN_WITH_NORMS`."""
         if RUN_WITH_NORMS in medians:
             medians["logging"] += max(0.0, medians.pop(RUN_WITH_NORMS) - medians[RUN]) / self._log_every
 
 
 class Trial:
-    """The training that all measurements share, and repeated calls of what is measured.
+    """The training that all measurements share, and functions that repeat and time calls.
 
     Parameters
     ----------
-    plan : what is trained.
+    plan : the plan of the training.
     resources : kernels and shared arrays of the plan.
-    folder : receives metrics.
-    messages, interruption : receive progress, and report signals.
+    folder : the directory for the metrics.
+    messages : prints progress.
+    interruption : the signal to stop at.
     """
 
     def __init__(
@@ -213,11 +215,11 @@ class Trial:
         return samples
 
     def close(self) -> None:
-        """End the training."""
+        """Release the resources of the training."""
         self.training.close()
 
     def warm_up(self) -> None:
-        """Train in this process."""
+        """Make the warm-up steps in this process."""
         self.repeat(self.training.on(self.in_process), TRAINING_STEPS)
 
     def compare(self, calls: Mapping[int, Callable[[], object]]) -> dict[int, float]:
@@ -226,7 +228,7 @@ class Trial:
         return {key: statistics.median(samples[str(key)]) for key in calls}
 
     def shard_seconds(self, numbers_of_workers: Sequence[int]) -> dict[int, float]:
-        """Return the seconds of a shard in this process, by number of tiles: those of workers, and powers of 2."""
+        """Return the seconds of a shard in this process, by number of tiles: powers of 2, and the workers' numbers."""
         training, tile_size = self.training, self.plan.tiling.tile_size
         powers = (2**k for k in range(self.num_tiles.bit_length()))
         at_once = (max(1, min(number, available_processors())) for number in numbers_of_workers)
@@ -239,7 +241,7 @@ class Trial:
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Return how long a call takes."""
+    """Return the seconds that a call takes."""
     begin = monotonic()
     call()
     return monotonic() - begin

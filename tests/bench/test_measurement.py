@@ -269,7 +269,7 @@ def test_bench_measures_the_exchange_between_ranks(
     assert facts["exchange"]["bytes"] == sum(facts["exchange"]["bytes_of_ranks"])
     assert facts["exchange"]["median_us"] > facts["exchange"]["copying_us"] > 0
     assert len(facts["model"]["expected"]) == 2 * len(HOST_BATCHES) * len(LINKS) * len(MODEL_HOSTS)
-    assert "model: speed-up to expect against one host, this network" in describe(facts)
+    assert "model: expected speed-up against one host, this network" in describe(facts)
 
 
 def test_bench_on_ranks_takes_one_number_of_workers(call_partrain: Callable[..., Result]) -> None:
