@@ -1,10 +1,10 @@
-"""The names of the splits of a data set; a module of its own, for the command line needs no NumPy to know them."""
+"""The names of the splits of a data set, in a module without NumPy, so that the command line starts fast."""
 
 from enum import StrEnum
 
 
 class SplitName(StrEnum):
-    """What the examples of a split are for: training, choosing between checkpoints, or the final test."""
+    """The purpose of a split: training, selection of checkpoints, or the final test."""
 
     TRAIN = "train"
     VALIDATION = "validation"

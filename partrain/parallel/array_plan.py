@@ -1,4 +1,4 @@
-"""What the coordinator and its workers exchange, as a plan of shared arrays."""
+"""Plans the shared arrays through which the coordinator and its workers exchange data."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from partrain.system.shared_arrays import ArraySpec
 
 
 def evaluation_specs(network: Network, dtype: str, num_results: int) -> dict[str, ArraySpec]:
-    """Plan the arrays that an evaluation exchanges.
+    """Plan the arrays of an evaluation.
 
-    `parameters` go from the coordinator to the workers. Back come each example's loss, its predicted class, and the
-    probability of that class (`confidences`).
+    The coordinator writes `parameters`. Workers write each example's loss, its predicted class, and the probability of
+    that class (`confidences`).
+
+    Parameters
+    ----------
+    num_results : the number of examples for which there is space.
     """
     return {
         "parameters": ArraySpec((network.parameters.size,), dtype),
@@ -22,18 +26,22 @@ def evaluation_specs(network: Network, dtype: str, num_results: int) -> dict[str
 
 
 def norm_specs(network: Network, num_examples: int) -> dict[str, ArraySpec]:
-    """Plan the array for the squared norms of each example's gradient, a column for each layer with parameters."""
+    """Plan the array of squared gradient norms: one row per example, one column per layer with parameters."""
     return {"squared_norms": ArraySpec((num_examples, len(network.trained_layers)), "float64")}
 
 
 def exchange_specs(
     network: Network, batch_size: int, tiling: Tiling, dtype: str, num_results: int
 ) -> dict[str, ArraySpec]:
-    """Plan the arrays that a training exchanges.
+    """Plan the arrays of a training.
 
-    Those of an evaluation (`num_results`: a batch's, or those of a whole evaluation), and `indices` that go from the
-    coordinator to the workers. Back come besides a slot of sums for each tile, and factors of each dense layer with a
-    row for each example. A step writes no `confidences`.
+    They include the arrays of an evaluation; a step does not write `confidences`. The coordinator also writes
+    `indices`. Workers also write the sums of each tile into its slot of `tile_sums`, and the factors of each dense
+    layer, one row per example.
+
+    Parameters
+    ----------
+    num_results : the larger of the batch size and the number of examples of an evaluation.
     """
     specs = evaluation_specs(network, dtype, num_results)
     specs["indices"] = ArraySpec((batch_size,), "int64")

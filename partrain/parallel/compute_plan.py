@@ -1,4 +1,4 @@
-"""The plan of a computation: what it needs, as it is known before anything is started. Nothing here needs Numba."""
+"""The plan of a computation: its network, data, shared arrays and memory. This module does not import Numba."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from partrain.system.shared_arrays import ArraySpec, MappedFile, total_bytes
 
 @dataclass(frozen=True, eq=False)
 class ComputePlan:
-    """A computation that has been checked, before anything is started for it.
+    """A checked computation, for which no process has started yet.
 
     Attributes
     ----------
-    purpose : "the training", "the evaluation"; messages name it.
-    network, normalisation : what is computed.
+    purpose : its name in messages, such as "the training" or "the evaluation".
+    network : the network.
+    normalisation : turns pixels into the network's inputs.
     training : the configuration's section; gives kernels, dtype, tile, clipping and augmentation.
-    splits : the data that goes into the shared arrays, by name.
+    splits : the data for the shared arrays, by name.
     exchange : the shared arrays besides the data.
-    own_bytes : memory that this process allocates for itself, by what it is for.
-    trains : whether steps are made; otherwise the network is only evaluated.
+    own_bytes : private memory of this process, by purpose.
+    trains : whether the network is trained; otherwise it is only evaluated.
     class_weights : weight of each class in the loss; None: all weights are 1.
-    seed : of augmentation and dropout.
+    seed : the seed of augmentation and dropout.
     """
 
     purpose: str
@@ -44,12 +45,12 @@ class ComputePlan:
     seed: int = 0
 
     def arrays(self) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
-        """Return the shared arrays to allocate, and those that stay in their files."""
+        """Return the shared arrays to allocate, and the arrays that are mapped from files."""
         specs, files = plan_splits(self.splits)
         return {**self.exchange, **specs}, files
 
     def memory(self, num_workers: int) -> dict[str, int]:
-        """Return the bytes that the computation needs, by what they are for."""
+        """Return the bytes of memory that the computation needs, by purpose."""
         data, _ = plan_splits(self.splits)
         return {
             "data set": total_bytes(data),

@@ -1,7 +1,7 @@
-"""Set up everything that a computation needs: memory, kernels, shared arrays with the data in them, and processes.
+"""Acquires the resources of a computation: memory, kernels, shared arrays with the data in them, and processes.
 
-Training, evaluation and benchmarks all use `compute_resources`. It acquires these resources in one fixed order, and
-releases them in the reverse order, whatever happens in between.
+Training, evaluation and benchmarks all use `compute_resources`. It acquires the resources in a fixed order and releases
+them in the reverse order, even after an error.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class RankConnection:
 
     Attributes
     ----------
-    ranks : exchanges bytes with them.
-    num_processors : processors of this rank.
+    ranks : exchanges bytes with the other ranks.
+    num_processors : the number of processors of this rank.
     received : signals that this rank received.
     agreed : signals that all ranks have agreed on.
     """
@@ -52,7 +52,7 @@ class ComputeResources:
 
     Attributes
     ----------
-    computation : what the processes compute.
+    computation : describes the computation to the workers.
     arrays : the shared arrays.
     splits : the data of the plan, in the shared arrays.
     """
@@ -74,10 +74,10 @@ class ComputeResources:
 
         Parameters
         ----------
-        num_workers : 0: this process computes.
+        num_workers : the number of workers; 0: this process computes.
         max_restarts : how many workers are replaced, in total, before the computation fails.
-        log : called with a line about each worker that fails.
-        connection : to the other ranks, which compute their share of each command; None: this process is alone.
+        log : receives a line about each worker that fails.
+        connection : connects to the other ranks, which compute their share of each command; None: no other ranks.
         """
         local = start_group(
             num_workers,
@@ -117,10 +117,11 @@ def compute_resources(
 
     Parameters
     ----------
-    plan : what is computed. Its data is released once it is shared; no caller should keep another reference.
+    plan : the computation. Its private copy of the data is released after sharing, if the caller keeps no reference.
     num_workers : the largest number of workers; 0: this process computes.
-    messages : receives what takes time.
-    computes_here : whether this process computes tiles besides its workers, and so calls their kernels.
+    messages : prints which slow operations run.
+    interruption : defers signals.
+    computes_here : whether this process also computes tiles while it has workers, and so needs their kernels.
     more_kernels : further kernels that the caller needs.
 
     Raises
@@ -131,10 +132,10 @@ def compute_resources(
     check_memory(plan.memory(num_workers), plan.purpose)
     kernels = (*required_kernels(plan, num_workers, computes_here=computes_here), *more_kernels)
     if load(kernels, plan.training.dtype, announce=messages.say, warn=messages.warn):
-        end_fork_server()  # it started before these kernels were compiled, and so has not loaded them
+        end_fork_server()  # it started before these kernels were compiled, so it has not loaded them
     with interruption.deferred(), contextlib.closing(SharedArrays(*plan.arrays())) as arrays:
         shared = share_splits(plan.splits, arrays)
-        plan = replace(plan, splits=shared)  # releases the copy that was read: memory would hold the data twice
+        plan = replace(plan, splits=shared)  # releases the private copy of the data
         yield ComputeResources(_computation_of(plan, arrays), arrays, shared)
 
 

@@ -1,4 +1,4 @@
-"""Memory that the processes of a computation need, compared with the memory that is available."""
+"""Plans the memory of the processes of a computation, and compares it with the available memory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from partrain.errors import ResourceError
 from partrain.network.network import Network, examples_a_call
 from partrain.system.machine import MIB, available_memory
 
-# What a worker has of its own besides its buffers: Python's objects, stack, pages that the fork copied.
+# Private memory of a worker besides its buffers: Python objects, stack, pages copied after the fork.
 WORKER_BYTES = 16 * MIB
-# The interpreter with NumPy and Numba: the coordinator's, and the fork server's.
+# An interpreter with NumPy and Numba; the coordinator and the fork server have one each.
 INTERPRETER_BYTES = 160 * MIB
 
 
 def memory_of_processes(training: Training, network: Network, num_workers: int) -> dict[str, int]:
-    """Return what the processes that compute need of their own, in bytes, by what it is for."""
+    """Return the bytes of private memory that the computing processes need, by purpose."""
     buffers = examples_a_call(training.tile) * network.num_activations * max(np.dtype(training.dtype).itemsize, 8)
     return {
         f"{num_workers} workers": num_workers * (WORKER_BYTES + buffers) if num_workers else buffers,
@@ -25,12 +25,12 @@ def memory_of_processes(training: Training, network: Network, num_workers: int) 
 
 
 def check_memory(plan: dict[str, int], what: str = "the training") -> None:
-    """Compare the memory plan of `what` with what this process can still take.
+    """Check that the available memory is sufficient for the memory plan of `what`.
 
     Raises
     ------
     ResourceError
-        There is too little; says how much is needed, for what, and how much is there.
+        It is not; the message says how much is needed, for which purposes, and how much is available.
     """
     needed, there = sum(plan.values()), available_memory()
     if there is not None and needed > there:

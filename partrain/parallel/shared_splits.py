@@ -15,7 +15,7 @@ from partrain.system.shared_arrays import ArraySpec, MappedFile
 
 
 def plan_splits(splits: Mapping[SplitName, Split]) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
-    """Return the arrays to allocate for these splits, and those that are files and read as they are needed."""
+    """Return the arrays to allocate for these splits, and the arrays that are mapped from files instead."""
     specs: dict[str, ArraySpec] = {}
     files: dict[str, MappedFile] = {}
     for name, split in splits.items():
@@ -30,7 +30,7 @@ def plan_splits(splits: Mapping[SplitName, Split]) -> tuple[dict[str, ArraySpec]
 
 
 def share_splits(splits: Mapping[SplitName, Split], arrays: Mapping[str, NDArray[Any]]) -> dict[SplitName, Split]:
-    """Copy splits into the shared arrays, except images that are read from their file; return the splits there."""
+    """Copy splits into the shared arrays, except images that are mapped from files; return the shared splits."""
     shared = {}
     for name, split in splits.items():
         images = split.images

@@ -1,4 +1,4 @@
-"""Every example of a split, classified once, by the same workers in the same tiles as in a training."""
+"""Evaluation of a split: workers classify every example once, in the same tiles as in training."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.parallel.workers.tiles import Tiling
 
-# Tiles a command: few enough that workers end at about the same time, enough that commands cost nothing.
+# Tiles per command: few enough that all workers finish at about the same time, and enough that the cost of commands is
+# negligible.
 TILES_A_COMMAND = 64
 
 
-# Without eq: comparing arrays gives arrays, so a generated == would only raise.
+# eq=False: comparing arrays gives arrays, so a generated == would only raise.
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What came of each of N examples, in their order.
+    """The results of N examples, in order; L layers with parameters.
 
     Attributes
     ----------
-    labels_N, predictions_N : the true class, and the most probable one; int64.
+    labels_N : the true class; int64.
+    predictions_N : the most probable class; int64.
     losses_N : cross-entropy, in nats; float64.
     confidences_N : the probability of the predicted class, 0 to 1; float64.
-    squared_norms_NL : of each example's gradient, by layer, where that was asked for; float64.
+    squared_norms_NL : squared norm of each example's gradient, by layer; float64; None if not computed.
     """
 
     labels_N: NDArray[np.int64]
@@ -40,7 +42,7 @@ class Evaluation:
 
     @property
     def num_examples(self) -> int:
-        """How many examples."""
+        """The number of examples."""
         return len(self.labels_N)
 
     @property
@@ -50,11 +52,11 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of examples that were classified rightly, 0 to 1."""
+        """The fraction of examples that were classified correctly, 0 to 1."""
         return float((self.predictions_N == self.labels_N).mean())
 
     def metrics(self) -> dict[str, float]:
-        """Return loss and accuracy by name."""
+        """Return loss and accuracy, by name."""
         return {"loss": self.loss, "accuracy": self.accuracy}
 
 
@@ -71,17 +73,22 @@ def evaluate_split(
 
     Parameters
     ----------
-    group : who computes.
+    group : computes the examples.
     arrays : the shared arrays; `losses`, `predictions` and `confidences` are overwritten.
-    split : its examples are in the shared arrays, at least one.
-    tiling : cuts the split.
-    follow : called after each round with how many examples are done; may raise, to stop.
-    with_norms : also the norms of the examples' gradients, in the array `squared_norms`.
-    commands_a_round : at the end of each round workers wait for each other; without it there is one round.
+    split : the split; the shared arrays must contain at least one example of it.
+    tiling : cuts the split into tiles.
+    follow : called after each round with the number of examples done; may raise to stop the evaluation.
+    commands_a_round : commands per round; workers wait for each other at the end of a round. None: one round.
+    with_norms : whether to compute the norms of the examples' gradients, in the array `squared_norms`.
 
     Returns
     -------
     The evaluation; its arrays are copies.
+
+    Raises
+    ------
+    FailedRun
+        The workers failed, or did not evaluate all examples.
     """
     operation = Operation.EVALUATION_WITH_NORMS if with_norms else Operation.EVALUATION
     labels_N = arrays[f"{split}.labels"]

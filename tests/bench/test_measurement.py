@@ -137,7 +137,7 @@ def test_table_is_on_stdout_and_the_rest_on_stderr(
         "all layers",
         "phases of a step",
         "tiles per worker",
-        "model: speed-up",
+        "model: expected speed-up",
         "loops kernels in float64",
     ):
         assert expected in result.stdout

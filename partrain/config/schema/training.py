@@ -1,4 +1,4 @@
-"""The section `training`: what a step computes, and how many steps there are."""
+"""The section `training`: the computation of a step, and the number of steps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Optimizer(Section):
 
 
 class Schedule(Section):
-    """How the learning rate changes over the steps."""
+    """The schedule of the learning rate over the steps."""
 
     name: Literal["constant", "cosine", "step"] = Field(
         "constant", description="How the learning rate changes after the warmup."
@@ -66,7 +66,7 @@ class StopEarly(Section):
 
 
 class PerExample(Section):
-    """What happens to each example's own gradient, before gradients are summed."""
+    """Statistics and clipping of each example's gradient, before gradients are summed."""
 
     statistics: bool = Field(
         False,
@@ -83,14 +83,14 @@ class PerExample(Section):
     @pydantic.model_validator(mode="after")
     def _require_statistics_for_layers(self) -> PerExample:
         if self.by_layer and not self.statistics:
-            raise ValueError("by_layer refines the statistics; set training.per_example.statistics: true as well")
+            raise ValueError("by_layer needs the statistics; set training.per_example.statistics: true as well")
         if self.clip is not None and not 1e-30 <= self.clip <= 1e30 and self.clip != math.inf:
             raise ValueError("clip must be a norm from 1e-30 to 1e30, or .inf")
         return self
 
     @property
     def clips(self) -> bool:
-        """Whether a gradient may be scaled down; an infinite norm scales none."""
+        """Whether gradients are clipped; an infinite norm clips none."""
         return self.clip is not None and self.clip != math.inf
 
 
@@ -151,7 +151,7 @@ class Privacy(Section):
 
 
 class Training(Section):
-    """What a step computes, and how many steps there are."""
+    """The computation of a step, and the number of steps."""
 
     epochs: PositiveInt = Field(1, description="How many times to go through the training examples.")
     max_steps: PositiveInt | None = Field(
@@ -203,12 +203,12 @@ class Training(Section):
     def _require_clipping_for_privacy(self) -> Training:
         if self.privacy and not self.per_example.clips:
             raise ValueError(
-                "training.privacy hides each example's clipped gradient in noise; "
-                "set training.per_example.clip to a finite norm, for example 1.0"
+                "training.privacy needs clipped gradients; set training.per_example.clip to a finite norm, for "
+                "example 1.0"
             )
         if self.privacy and self.class_weights is not None:
             raise ValueError(
-                "training.class_weights are counted from the labels, which training.privacy does not account for; "
-                "leave one of them out"
+                "training.class_weights depends on all labels, which training.privacy does not protect; use only one "
+                "of them"
             )
         return self
