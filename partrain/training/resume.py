@@ -38,7 +38,7 @@ def _free_fields(config: Config) -> str:
     free = "logging, checkpoints, workers and the statistics of training.per_example"
     if config.training.stop_early is None:
         return free
-    return f"{free}, but not logging.evaluate_every_epochs and evaluate_every_steps, which training.stop_early counts"
+    return f"{free}, but not logging.evaluate_every_epochs and evaluate_every_steps, which training.stop_early uses"
 
 
 def require_trained_here(record: dict[str, Any], run_path: Path) -> None:

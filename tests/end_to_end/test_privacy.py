@@ -150,7 +150,7 @@ def test_secure_run_shows_epsilon_and_stops_before_the_target_is_exceeded(
     run = tmp_path / "run"
     result = call_partrain("--config", config, "--workers", 0, "--run-dir", run)
     assert result.exit_code == 0, result.stderr
-    assert f"after step {most}, where the target ends the training" in result.stderr
+    assert f"after step {most}, at which the target epsilon ends the training" in result.stderr
     assert "would exceed epsilon 1.9" in result.stderr
     summary = summary_of(run)
     assert summary["steps"] == most

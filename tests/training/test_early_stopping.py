@@ -136,7 +136,7 @@ def test_resume_cannot_change_when_it_would_stop(runs: Runs) -> None:
         result = runs.resume(run, "--set", change)
         assert result.exit_code == 2
         assert f"{change.partition('=')[0]}: " in result.stderr
-        assert "not how often it is evaluated" in result.stderr
+        assert "but not logging.evaluate_every_epochs and evaluate_every_steps" in result.stderr
     assert runs.resume(run, "--set", "logging.every_steps=5").exit_code == 0
 
 

@@ -134,13 +134,13 @@ class Privacy(Section):
     )
     source: Literal["secure", "seeded"] = Field(
         "secure",
-        description="Where randomness comes from. `secure`: the system's cryptographic generator; no two runs are "
+        description="The source of random numbers. `secure`: the system's cryptographic generator; no two runs are "
         "equal. `seeded`: the seed; runs are reproducible and not private, because the noise can be subtracted.",
     )
     max_batch_size: PositiveInt | None = Field(
         None,
-        description="How many examples are computed at a time; a larger batch takes several rounds. null: six standard "
-        "deviations above the expected batch size.",
+        description="The largest number of examples computed at a time; a larger batch takes several rounds. null: six "
+        "standard deviations above the expected batch size.",
     )
 
     @pydantic.model_validator(mode="after")
@@ -177,14 +177,14 @@ class Training(Section):
     per_example: PerExample = PerExample()
     augment: Augment | None = Field(
         None,
-        description="Change training images at random, anew in each epoch, e.g. `{shift: 2, rotation: 10}`. Each image "
-        "is resampled once, bilinearly, by a map drawn uniformly within the bounds below; outside the image, pixels "
-        "are 0. Validation and test images never change. null: no augmentation.",
+        description="Transform training images at random, differently in each epoch, e.g. `{shift: 2, rotation: 10}`. "
+        "Each image is resampled once, bilinearly, by a map drawn uniformly within the bounds below; outside the "
+        "image, pixels are 0. Validation and test images never change. null: no augmentation.",
     )
     privacy: Privacy | None = Field(
         None,
         description="Train with differential privacy (DP-SGD), e.g. `{delta: 1.0e-5, target_epsilon: 3}`. Needs "
-        "`per_example.clip`; not allowed with `class_weights`. null: without.",
+        "`per_example.clip`; not allowed with `class_weights`. null: no privacy.",
     )
     kernels: Literal["fast", "loops"] = Field(
         "fast", description="The optimised kernels, or the plain loops that define what they compute."

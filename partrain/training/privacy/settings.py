@@ -69,7 +69,7 @@ def describe_private_training(
     """Return the lines that describe a private training at its start; the target epsilon ends it at `budget_steps`."""
     last_step, when = num_steps, f"all {num_steps:,} steps"
     if budget_steps is not None and budget_steps < num_steps:
-        last_step, when = budget_steps, f"step {budget_steps:,}, where the target ends the training"
+        last_step, when = budget_steps, f"step {budget_steps:,}, at which the target epsilon ends the training"
     return [
         f"private training: each example is in a batch with probability {accountant.sampling_rate:.4g}, gradients are "
         f"clipped to {training.per_example.clip:g}, noise multiplier {accountant.noise_multiplier:g}: epsilon "
