@@ -20,7 +20,7 @@ import partrain
 from partrain.config.reader import read_config
 from partrain.errors import FailedRun
 from partrain.parallel import compute_resources
-from partrain.parallel.workers import pool
+from partrain.parallel.workers import compute_group
 from partrain.parallel.workers.fork_server import fork_server_pid
 from partrain.parallel.workers.in_process_group import InProcessGroup
 from partrain.store import checkpoint
@@ -344,7 +344,7 @@ def test_value_that_is_not_finite_is_named_with_its_layer(
             super().run(commands)
             self._computer._arrays[array][place] = np.inf
 
-    monkeypatch.setattr(pool, "InProcessGroup", SpoilingGroup)
+    monkeypatch.setattr(compute_group, "InProcessGroup", SpoilingGroup)
     _, message = failed_run(call_partrain, tmp_path, "--config", small_config(), "--workers", 0)
     assert re.match(f"step 1: {named} is not finite", message)
 
@@ -359,7 +359,7 @@ def test_failed_run_says_why_in_its_log(
         def run(self, commands: Any) -> None:
             raise FailedRun("the group failed")
 
-    monkeypatch.setattr(pool, "InProcessGroup", FailingGroup)
+    monkeypatch.setattr(compute_group, "InProcessGroup", FailingGroup)
     run, message = failed_run(call_partrain, tmp_path, "--config", small_config(), "--workers", 0)
     assert message == "the group failed"
     assert "error: the group failed" in (run / "train.log").read_text()
@@ -375,7 +375,7 @@ def test_defect_of_the_program_keeps_its_traceback_and_the_run_its_checkpoint(
         def run(self, commands: Any) -> None:
             raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(pool, "InProcessGroup", DefectiveGroup)
+    monkeypatch.setattr(compute_group, "InProcessGroup", DefectiveGroup)
     with pytest.raises(ZeroDivisionError):
         call_partrain("--config", small_config(), "--workers", 0, "--runs-dir", tmp_path / "runs")
     (run,) = (tmp_path / "runs").iterdir()
