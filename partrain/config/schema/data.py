@@ -21,7 +21,7 @@ class Data(Section):
         Field(
             description="The data set. `mnist`, `fashion-mnist` and `cifar-10` are read from this machine or "
             "downloaded; `synthetic-digits` are drawn by partrain; `idx`, `arrays` and `folder` are your own files "
-            "at `data.path`; `memory` stands for arrays that a Python program passed to `partrain.train`.",
+            "at `data.path`; `memory`: arrays passed to `partrain.train`; the Python API sets it.",
         )
     )
     path: str | None = Field(
@@ -34,8 +34,8 @@ class Data(Section):
     )
     size: PositivePair | None = Field(
         None,
-        description="With `folder`, where it is required: the size that images are resized to, in pixels. Other "
-        "proportions are stretched.",
+        description="With `folder`, where it is required: the size that images are resized to, in pixels. The "
+        "aspect ratio is not kept.",
     )
     channels: Literal[1, 3] | None = Field(
         None, description="With `folder`: read images as grey (1) or colour (3). With `folder` the default is 3."
@@ -48,7 +48,7 @@ class Data(Section):
     train_examples: PositiveInt | None = Field(
         None,
         description="The number of examples to train on, counted from the beginning of the training file. null: all "
-        "that validation does not take.",
+        "that are not used for validation.",
     )
     validation_examples: NonNegativeInt | None = Field(
         None,

@@ -16,7 +16,7 @@ class Conv(Section):
     kind: Literal["conv"] = "conv"
     filters: PositiveInt = Field(description="The number of filters, that is, of output channels.")
     kernel: PositivePair = Field(description="The size of each filter.")
-    stride: PositivePair = Field((1, 1), description="The step from one output pixel to the next, in input pixels.")
+    stride: PositivePair = Field((1, 1), description="The distance between neighbouring outputs, in input pixels.")
     padding: NonNegativePair = Field((0, 0), description="The number of zeros added on each side of the input.")
 
 
@@ -33,7 +33,8 @@ class MaxPool(Section):
     window: PositivePair = Field(description="The size of the window.")
     stride: PositivePair | None = Field(
         None,
-        description="The step from one window to the next; smaller than the window, windows overlap. null: the window.",
+        description="The distance between neighbouring windows. If it is smaller than the window, windows overlap. "
+        "null: the size of the window.",
     )
 
 

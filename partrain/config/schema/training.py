@@ -77,7 +77,7 @@ class PerExample(Section):
     clip: Annotated[float, Field(gt=0)] | None = Field(
         None,
         description="The largest norm of an example's gradient; larger gradients are scaled down to it before the sum. "
-        "`.inf` scales none, null: no clipping.",
+        "`.inf` clips nothing but computes the norms; null: off.",
     )
 
     @pydantic.model_validator(mode="after")
