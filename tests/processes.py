@@ -72,17 +72,17 @@ def is_running(pid: int) -> bool:
     return read_process(pid) is not None
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = GONE_SECONDS) -> Any:
+def wait_until(condition: Callable[[], Any], purpose: str, seconds: float = GONE_SECONDS) -> Any:
     """Return the first true value of `condition`; fail if there is none within `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {seconds:g} s")
+            pytest.fail(f"{purpose}: not within {seconds:g} s")
         time.sleep(0.01)
     return value
 
 
-def wait_for_the_end_of(processes: Callable[[], list[ProcessEntry]], what: str) -> None:
+def wait_for_the_end_of(processes: Callable[[], list[ProcessEntry]], purpose: str) -> None:
     """Wait until `processes` returns none; those that are left after `GONE_SECONDS` are killed, and the test fails."""
     deadline = time.monotonic() + GONE_SECONDS
     while left := processes():
@@ -90,5 +90,5 @@ def wait_for_the_end_of(processes: Callable[[], list[ProcessEntry]], what: str) 
             for entry in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(entry.pid, signal.SIGKILL)
-            pytest.fail(f"{what} were left and had to be killed: {left}")
+            pytest.fail(f"{purpose} were left and had to be killed: {left}")
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Evaluates a trained run. It takes no lock, so it does not disturb a training in progress."""
+"""Evaluates a trained run. It takes no lock, so it does not disturb training in progress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from partrain.errors import DataError, RunError
 from partrain.parallel.array_plan import evaluation_specs, norm_specs
 from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.compute_resources import compute_resources
-from partrain.parallel.split_evaluation import TILES_A_COMMAND, Evaluation, evaluate_split
+from partrain.parallel.split_evaluation import TILES_PER_COMMAND, Evaluation, evaluate_split
 from partrain.parallel.workers.fork_server import start_fork_server
 from partrain.parallel.workers.tiles import Tiling
 from partrain.store.run_directory import RunDirectory
@@ -120,7 +120,7 @@ def prepare_evaluation(
     num_examples = dataset.splits[split].size
     if num_examples == 0:
         raise RunError(f"{path}: its data has no {split} examples. Choose another --split.")
-    return trained, dataset, min(num_workers, len(Tiling(training.tile).chunks(0, num_examples, TILES_A_COMMAND)))
+    return trained, dataset, min(num_workers, len(Tiling(training.tile).chunks(0, num_examples, TILES_PER_COMMAND)))
 
 
 def report_of(
@@ -227,9 +227,9 @@ def compute_evaluation(
                 reported = time.monotonic()
                 messages.say(f"{num_done:,} of {num_examples:,} examples")
 
-        commands_a_round = COMMANDS_PER_CHECK * max(1, num_workers)
+        commands_per_round = COMMANDS_PER_CHECK * max(1, num_workers)
         tiling = resources.computation.tiling
-        evaluation = evaluate_split(group, resources.arrays, split, tiling, follow, commands_a_round, with_norms)
+        evaluation = evaluate_split(group, resources.arrays, split, tiling, follow, commands_per_round, with_norms)
         return evaluation, max(time.monotonic() - started, np.finfo(float).tiny)
 
 

@@ -10,7 +10,7 @@ from partrain.config.schema import layers as layer_schema
 from partrain.config.schema.values import Section
 from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import step_bytes
-from partrain.parallel.update.piece_plan import NANOSECONDS_A_STEP, NANOSECONDS_AN_EXAMPLE
+from partrain.parallel.update.piece_plan import NANOSECONDS_PER_EXAMPLE, NANOSECONDS_PER_STEP
 from partrain.parallel.workers.tiles import Tiling
 
 
@@ -20,7 +20,7 @@ class Link:
 
     name: str
     latency_s: float
-    bytes_a_second: float
+    bytes_per_second: float
 
 
 LINKS = (
@@ -48,7 +48,7 @@ class HostCosts:
     serial : the time that depends neither on the batch size nor on the number of hosts.
     compute : the time of one host, by number of tiles; for other numbers, in proportion to the next smaller one.
     batch_size, update : the measured batch size and the time of its update; for other sizes, in proportion to the work.
-    pack_s_a_byte : the time to copy one byte into the message and out of it.
+    pack_s_per_byte : the time to copy one byte into the message and out of it.
     larger : factors for a larger network: of the computation, and of the number of parameters.
     """
 
@@ -59,7 +59,7 @@ class HostCosts:
     compute: Mapping[int, float]
     batch_size: int
     update: float
-    pack_s_a_byte: float
+    pack_s_per_byte: float
     larger: tuple[float, float] = (1.0, 1.0)
 
     def num_bytes(self, batch_size: int, hosts: int) -> int:
@@ -76,8 +76,8 @@ class HostCosts:
         work, parameters = self.larger
         compute = work * self.compute[known] * longest / known
         update = parameters * self.update * _update_work(batch_size) / _update_work(self.batch_size)
-        wire = math.ceil(math.log2(hosts)) * link.latency_s + num_bytes * (hosts - 1) / hosts / link.bytes_a_second
-        return self.serial + compute + num_bytes * self.pack_s_a_byte + wire + update
+        wire = math.ceil(math.log2(hosts)) * link.latency_s + num_bytes * (hosts - 1) / hosts / link.bytes_per_second
+        return self.serial + compute + num_bytes * self.pack_s_per_byte + wire + update
 
     def speed_up(self, batch_size: int, hosts: int, link: Link) -> float:
         """Return the speed-up of `hosts` hosts against one host."""
@@ -98,4 +98,4 @@ def widened(layers: Sequence[Section], factor: int) -> list[Section]:
 
 
 def _update_work(batch_size: int) -> float:
-    return NANOSECONDS_A_STEP + NANOSECONDS_AN_EXAMPLE * batch_size
+    return NANOSECONDS_PER_STEP + NANOSECONDS_PER_EXAMPLE * batch_size

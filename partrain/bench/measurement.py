@@ -20,7 +20,7 @@ from partrain.config.reader import parse_config
 from partrain.config.schema.config import Config
 from partrain.kernels import peak
 from partrain.kernels.simd.vectors import LANES
-from partrain.kernels.update import call_helpers
+from partrain.kernels.update import request_help
 from partrain.parallel.array_plan import exchange_specs
 from partrain.parallel.compute_resources import compute_resources
 from partrain.parallel.update.parameter_update import Array, UpdateHelper
@@ -58,7 +58,7 @@ MODEL_BATCHES = (32, 128, 256, 512)
 def measure(
     config: Config | None, numbers_of_workers: Sequence[int] | None, messages: Messages, interruption: Interruption
 ) -> dict[str, Any]:
-    """Measure this machine with a training.
+    """Measure this machine with a training run.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def _describe_machine(trial: Trial) -> dict[str, Any]:
         "processors_available": available_processors(),
         "versions": origin["versions"],
         "lanes": LANES,
-        "peak_gflops": rounds * peak.OPERATIONS_A_ROUND / min(seconds) / 1e9,
+        "peak_gflops": rounds * peak.OPERATIONS_PER_ROUND / min(seconds) / 1e9,
     }
 
 
@@ -215,7 +215,7 @@ def _helped_update(trial: Trial, batch_size: int) -> Callable[[], object]:
         arrays[name] = np.zeros(spec.shape, spec.dtype)
     _update_with(trial, arrays, batch_size, step)()
     # All further calls repeat the update of the next step, for which every piece stays prepared.
-    call_helpers(arrays["update.calls"], step + 1, batch_size)
+    request_help(arrays["update.help_requests"], step + 1, batch_size)
     UpdateHelper(network, arrays, 0, 1).help(step + 1)
     return _update_with(trial, arrays, batch_size, step + 1)
 

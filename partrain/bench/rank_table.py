@@ -47,7 +47,11 @@ def describe(facts: dict[str, Any]) -> str:
 
 def _model_table(expected: list[dict[str, Any]], network: str) -> list[str]:
     by_key = {(r["batch_size"], r["hosts"], r["link"]): r for r in expected if r["network"] == network}
-    columns = ("batch", "MB a step", *(f"{hosts} at {link.name.split()[0]}" for link in LINKS for hosts in MODEL_HOSTS))
+    columns = (
+        "batch",
+        "MB per step",
+        *(f"{hosts} at {link.name.split()[0]}" for link in LINKS for hosts in MODEL_HOSTS),
+    )
     rows = [
         (
             str(batch),

@@ -53,7 +53,7 @@ def take_part_in_bench(session: Session, config: Config | None) -> dict[str, Any
 def measure_ranks(
     config: Config, num_workers: int, ranks: Communicator, messages: Messages, interruption: Interruption
 ) -> dict[str, Any]:
-    """Measure a training on all ranks; every rank calls this.
+    """Measure a training run on all ranks; every rank calls this.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def measure_ranks(
     Raises
     ------
     UserError, FailedRun
-        As for a training.
+        As for a training run.
 
     Side effects
     ------------
@@ -183,7 +183,7 @@ def _model(
         compute=compute,
         batch_size=training.round_size,
         update=own["update_us"] / 1e6,
-        pack_s_a_byte=exchange["copying_us"] / 1e6 / exchange["bytes"],
+        pack_s_per_byte=exchange["copying_us"] / 1e6 / exchange["bytes"],
     )
     wide = Network(widened(config.network, WIDER), network.input_shape, network.num_outputs)
     work, parameters = (

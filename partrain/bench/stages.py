@@ -60,26 +60,26 @@ class _TimedStage:
 
 @dataclass(frozen=True)
 class StageTimes:
-    """The seconds of a stage's calls. A call processes `units_a_call` of `unit`, each with `multiply_adds`."""
+    """The seconds of a stage's calls. Each call processes `units_per_call` of `unit`, each with `multiply_adds`."""
 
     name: str
     direction: str
     unit: str
     seconds: Sequence[float]
-    units_a_call: int = 1
+    units_per_call: int = 1
     multiply_adds: int = 0
 
 
 def stage_facts(stage: StageTimes, peak_gflops: float) -> dict[str, Any]:
     """Return the result for JSON: microseconds per unit, and the rate if the multiply-adds are known."""
-    median = statistics.median(stage.seconds) / stage.units_a_call
+    median = statistics.median(stage.seconds) / stage.units_per_call
     gflops = 2 * stage.multiply_adds / median / 1e9 if stage.multiply_adds else None
     return {
         "stage": stage.name,
         "pass": stage.direction,
         "per": stage.unit,
         "median_us": median * 1e6,
-        "minimum_us": min(stage.seconds) / stage.units_a_call * 1e6,
+        "minimum_us": min(stage.seconds) / stage.units_per_call * 1e6,
         "calls": len(stage.seconds),
         "gflops": gflops,
         "share_of_peak": gflops and gflops / peak_gflops,

@@ -30,7 +30,7 @@ from partrain.training.step_metrics import StepMetrics
 
 Samples = dict[str, list[float]]
 
-# Warm-up steps: after them, ReLU and pooling pass as few gradients as later in a training.
+# Number of warm-up steps, so that gradients are as sparse as later in training.
 TRAINING_STEPS = 200
 # How long each measurement takes, and the smallest and largest number of its calls.
 SECONDS = 1.0
@@ -84,11 +84,11 @@ class TimedGroup:
 
 
 class MeasuredTraining:
-    """Makes the steps of a training, and measures their phases.
+    """Makes the steps of a training run, and measures their phases.
 
     Parameters
     ----------
-    plan : the plan of the training.
+    plan : the plan of the training run.
     arrays : the shared arrays of the plan.
     folder : the directory for the metrics.
     warn : receives warnings.
@@ -181,7 +181,7 @@ class Trial:
 
     Parameters
     ----------
-    plan : the plan of the training.
+    plan : the plan of the training run.
     resources : kernels and shared arrays of the plan.
     folder : the directory for the metrics.
     messages : prints progress.

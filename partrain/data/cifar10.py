@@ -32,7 +32,7 @@ NUM_BYTES = 170_052_171
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-EXAMPLES_A_FILE = 10_000
+EXAMPLES_PER_FILE = 10_000
 SHAPE = (3, 32, 32)
 _FOLDER = "cifar-10-batches-bin"
 _TRAIN_FILES = tuple(f"{_FOLDER}/data_batch_{k}.bin" for k in range(1, 6))
@@ -129,7 +129,7 @@ def check_archive(path: Path) -> None:
 
 def _read_members(path: Path) -> dict[str, bytes]:
     """Return the content of the six files of examples, without extracting anything to disk."""
-    size = EXAMPLES_A_FILE * (1 + int(np.prod(SHAPE)))
+    size = EXAMPLES_PER_FILE * (1 + int(np.prod(SHAPE)))
     wanted = (*_TRAIN_FILES, _TEST_FILE)
     contents: dict[str, bytes] = {}
     try:
@@ -149,7 +149,7 @@ def _read_members(path: Path) -> dict[str, bytes]:
 
 def _split(content: bytes, path: Path, file_name: str) -> Split:
     """Parse records of one byte for the label, then the red, green and blue planes."""
-    records = np.frombuffer(content, np.uint8).reshape(EXAMPLES_A_FILE, -1)
+    records = np.frombuffer(content, np.uint8).reshape(EXAMPLES_PER_FILE, -1)
     labels = records[:, 0].astype(np.int64)
     if labels.max() >= len(CLASS_NAMES):
         raise DataError(f"{path}: {file_name} contains the label {labels.max()}, expected 0 to 9.")

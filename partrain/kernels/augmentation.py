@@ -87,7 +87,7 @@ def augment_by_formula(images_MCHW, places_N, examples_N, key, bounds, elastic, 
     images_MCHW : raw pixels; read.
     places_N : indices of the examples among them; read.
     examples_N : indices of the examples in the training set; random numbers depend on them. Read.
-    key : of the random numbers; depends on seed and epoch.
+    key : the key of the random numbers; depends on seed and epoch.
     bounds, elastic : see the head of this file.
     augmented_NCHW : raw pixels; overwritten.
     """

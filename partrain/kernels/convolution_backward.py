@@ -1,6 +1,6 @@
 """The backward pass of a convolution for float32, over a list of the outputs whose gradient is not zero.
 
-Behind ReLU and max pooling at most one output of each window has a gradient, and about half of those are zero: a list
+After ReLU and max pooling, at most one output of each window has a gradient, and about half of those are zero: a list
 of winners (filter, gradient, position) is much shorter than the output. Without pooling every output is a winner, and
 the same code is the general backward pass, for any stride and padding.
 
@@ -287,10 +287,10 @@ def conv2d_backward_winners(
     ----------
     x_NHWC : the layer's input, with its border; read.
     w_FV : filters as `pack_patch_vectors` makes them; read.
-    d_ND : gradient at the pooled output; that of position (i, j) and filter f is at
-        (i·J + j)·place_step + f·filter_step of its row. Read.
+    d_ND : gradient at the pooled output; position (i, j), filter f is at (i·J + j)·place_step + f·filter_step of the
+        example's row; read-only.
     pooled_NIJF : the pooled output; with `rectified`, the gradient is zero where it is not positive. Read.
-    winner_NIJF : position p·Q + q of the output that each pooled number is. Read.
+    winner_NIJF : position p·Q + q of the output that each pooled number was taken from; read-only.
     kernel_size, stride, border, output_size : (R, S), rows and columns of a step and of the border, (P, Q).
     tile : examples in a tile; the last tile may have fewer.
     slots_TK : a row for each tile; its parts from `weight_start` (F, C, R, S) and `bias_start` (F,) are overwritten.

@@ -1,6 +1,6 @@
 """The filter gradient of a convolution for float32, where most outputs have a gradient.
 
-Such is a first layer without pooling. kernels.convolution_backward is faster where few outputs have one.
+This is the case for a first layer without pooling. kernels.convolution_backward is faster where few outputs have one.
 
 Shapes: N examples; T tiles; K parameters of a slot; C, H, W channels, rows, columns with the border; F filters; P, Q
 output rows, columns; R, S filter rows, columns.

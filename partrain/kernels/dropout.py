@@ -20,7 +20,7 @@ def draw_factors(key, examples_N, rate, factors_ND):
 
     Parameters
     ----------
-    key : of the random numbers; depends on seed, epoch and layer.
+    key : the key of the random numbers; depends on seed, epoch and layer.
     examples_N : indices of the examples in the training set; read.
     rate : 0 or more, below 1.
     factors_ND : overwritten.

@@ -9,7 +9,7 @@ from partrain.kernels.simd.vectors import LANES, broadcast, multiply_add, store
 # two factors they fit 16 registers.
 SUMS = 12
 # Floating-point operations in a round.
-OPERATIONS_A_ROUND = 2 * SUMS * LANES
+OPERATIONS_PER_ROUND = 2 * SUMS * LANES
 
 
 @kernel("void(int64, float32[::1])")

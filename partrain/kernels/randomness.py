@@ -21,10 +21,10 @@ def philox_words(num_words: int, *, seed: int, purpose: str, epoch: int = 0, nam
     Parameters
     ----------
     num_words : number of words.
-    seed : of the run.
+    seed : the seed of the run.
     purpose : e.g. "shuffle"; two purposes share no words.
     epoch : counted from 0, for numbers that are drawn in each epoch.
-    name : of a parameter or file, for numbers that are drawn once for each.
+    name : the name of a parameter or file, for numbers that are drawn once for each.
 
     Returns
     -------

@@ -1,4 +1,5 @@
-"""Updates the parameters from the results of a batch's tiles, by several threads, without storing a gradient.
+"""Updates the parameters from the results of a batch's tiles, by several threads, without storing
+the dense layers' gradients.
 
 The gradient of a dense layer is as large as the layer. Here it is never stored: a block of it is summed from the
 layer's factors into the first-level cache, and Adam reads it there. So it must be known that the whole gradient is
@@ -13,8 +14,8 @@ the same.
     second round    Adam on the parameters of slots; gradient and Adam, unit by unit, of dense layers
 
 Worker processes that are idle may help. `update_units_ahead` computes pieces of the second round from the same
-parameters and moments, and writes the new values into other shared memory. The coordinator waits for no helper: it
-computes itself any piece that is not ready when nothing else is left. Each helper has pieces of its own, and writes for
+parameters and moments, and writes the new values into other shared memory. The coordinator waits for no helper:
+when only unfinished pieces remain, it computes them itself. Each helper has pieces of its own, and writes for
 each piece the step for which it is ready. So the coordinator ignores the results of a helper that comes too late, with
 an earlier step.
 
@@ -31,7 +32,7 @@ import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.ipc.atomics import atomic_add, atomic_load, atomic_max, atomic_store
-from partrain.kernels.ipc.signal_words import CALL, CALL_EXAMPLES, LINE, READY
+from partrain.kernels.ipc.signal_words import HELP_REQUEST, LINE, READY, REQUEST_EXAMPLES
 from partrain.kernels.update_claims import (
     CLAIMS,
     DONE,
@@ -91,36 +92,36 @@ def _check_all(control, thread, num_threads, generation, checks, N, magnitudes, 
 
 
 @inlined
-def _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, calls, next_U,
-                m_BU, v_BU, w_U):  # fmt: skip
+def _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, help_requests,
+                next_U, m_BU, v_BU, w_U):  # fmt: skip
     """Compute pieces of the second round: update the parameters, those of dense layers unit by unit."""
     scratch = scratch_for(pieces, N)
-    helped, current_buffers = len(calls) > 0, current_buffers_at(len(pieces))
-    step = calls[CALL] if helped else 0
-    left = np.ones(len(pieces), np.bool_)
+    helped, current_buffers = len(help_requests) > 0, current_buffers_at(len(pieces))
+    step = help_requests[HELP_REQUEST] if helped else 0
+    remaining = np.ones(len(pieces), np.bool_)
     while True:
         if helped:
-            piece = choose_piece(pieces, left, calls, step)
+            piece = choose_piece(pieces, remaining, help_requests, step)
         else:
             piece = claim_any(control, CLAIMS + LINE, generation, thread, num_threads, len(pieces))
         if piece < 0:
             break
-        left[piece] = False
-        row, zero = pieces[piece], np.float32(0)
-        current = calls[current_buffers + piece] if helped else 0
+        remaining[piece] = False
+        row, finite_check = pieces[piece], np.float32(0)
+        current = help_requests[current_buffers + piece] if helped else 0
         m, v = m_BU[current], v_BU[current]
         if row[0] == SLOTS:
-            zero = adam(gradient_K[row[1] :], row[1], row[2] - row[1], coefficients, m, v, w_U, m, v, w_U)
-        elif helped and is_ready(calls, piece, step):
+            finite_check = adam(gradient_K[row[1] :], row[1], row[2] - row[1], coefficients, m, v, w_U, m, v, w_U)
+        elif helped and is_ready(help_requests, piece, step):
             take_units(row, next_U, w_U)
-            calls[current_buffers + piece] = 1 - current
-            if calls[READY + LINE * piece] < 0:
-                zero = np.float32(np.nan)
+            help_requests[current_buffers + piece] = 1 - current
+            if help_requests[READY + LINE * piece] < 0:
+                finite_check = np.float32(np.nan)
         else:
             if helped:
-                atomic_store(calls, coordinator_steps_at(len(pieces)) + piece, step)
-            zero = update_units(row, N, coefficients, scratch, m, v, w_U, m, v, w_U)
-        if zero != 0:
+                atomic_store(help_requests, coordinator_steps_at(len(pieces)) + piece, step)
+            finite_check = update_units(row, N, coefficients, scratch, m, v, w_U, m, v, w_U)
+        if finite_check != 0:
             atomic_store(control, NOT_FINITE_PARAMETERS, 1)
         atomic_add(control, DONE, 1)
 
@@ -128,24 +129,24 @@ def _update_all(control, thread, num_threads, generation, pieces, N, coefficient
 @kernel("int64(int64[::1], int64, int64, int64[:,::1], int64[:,::1], int64, int64, float32[:,::1], float32[::1],"
         " float32[::1], int64[::1], float32[::1], float32[:,::1], float32[:,::1], float32[::1])")  # fmt: skip
 def update_parameters(
-    control, thread, num_threads, checks, pieces, num_layers, tile, slots_TK, coefficients, gradient_K, calls,
+    control, thread, num_threads, checks, pieces, num_layers, tile, slots_TK, coefficients, gradient_K, help_requests,
     next_U, m_BU, v_BU, w_U
 ):  # fmt: skip
     """Compute one thread's part of the update that `begin_update` announced; all threads call this.
 
     Parameters
     ----------
-    control : int64, of `control_size`; read and written.
-    thread, num_threads : number of this thread, counted from 0, and of all. Thread 0 returns when the update is
-        finished, the others when no piece is left.
-    checks, pieces : the pieces of the first and of the second round, a row each; read.
+    control : int64, of length `control_size`; read and written.
+    thread, num_threads : index of this thread, and the number of threads. Thread 0 returns when the update is finished,
+        the others when no piece remains.
+    checks, pieces : the pieces of the first and of the second round, one row per piece; read.
     num_layers : number of dense layers.
-    tile : examples in a tile.
-    slots_TK : a row for each tile; read.
-    coefficients : those of `loops.adam_update`, in its order; read.
+    tile : number of examples per tile.
+    slots_TK : one row per tile; read.
+    coefficients : the coefficients of `loops.adam_update`, in its order; read.
     gradient_K : overwritten with the sums of the slots.
-    calls : words shared with the helpers (ipc.signal_words); read, and the current buffers are written. Empty without
-        helpers; with helpers there is one thread.
+    help_requests : words shared with the helpers (ipc.signal_words); read, and the current buffers are written. Empty
+        without helpers; with helpers there is one thread.
     next_U : new parameters, written by the helpers; read. Empty without helpers.
     m_BU, v_BU : moments, in two buffers with helpers and in one without; updated.
     w_U : parameters; updated.
@@ -166,8 +167,8 @@ def update_parameters(
         if thread == 0:
             atomic_add(control, DONE, num_pieces)
         return UNPROVEN
-    _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, calls, next_U,
-                m_BU, v_BU, w_U)  # fmt: skip
+    _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, help_requests,
+                next_U, m_BU, v_BU, w_U)  # fmt: skip
     if thread != 0:
         return UPDATED
     wait_until_done(control, done_before + num_checks + num_pieces)
@@ -176,7 +177,7 @@ def update_parameters(
 
 @kernel("void(int64[::1], int64, int64, int64)")
 def begin_update(control, num_threads, num_layers, num_examples):
-    """Announce an update with the gradients of `num_examples` to `update_parameters`; the last one is finished."""
+    """Announce an update with the gradients of `num_examples`; the previous update must be finished."""
     generation = control[GENERATION] + 1
     control[NUM_EXAMPLES] = num_examples
     control[NOT_FINITE_SUMS] = control[NOT_FINITE_PARAMETERS] = 0
@@ -188,42 +189,42 @@ def begin_update(control, num_threads, num_layers, num_examples):
 
 
 @kernel("void(int64[::1], int64, int64)")
-def call_helpers(calls, step, num_examples):
+def request_help(help_requests, step, num_examples):
     """Announce the update of `step` to the helpers; all factors of its batch have been written."""
-    calls[CALL_EXAMPLES] = num_examples
-    atomic_store(calls, CALL, step)
+    help_requests[REQUEST_EXAMPLES] = num_examples
+    atomic_store(help_requests, HELP_REQUEST, step)
 
 
 @kernel("void(int64[::1], int64, int64[:,::1], int64, int64, float32[::1], float32[::1], float32[:,::1],"
         " float32[:,::1], float32[::1])")  # fmt: skip
-def update_units_ahead(calls, step, pieces, helper, num_helpers, coefficients, next_U, m_BU, v_BU, w_U):
+def update_units_ahead(help_requests, step, pieces, helper, num_helpers, coefficients, next_U, m_BU, v_BU, w_U):
     """Compute a helper's pieces, as long as the update of `step` is the newest.
 
     Parameters
     ----------
-    calls : int64, of `signal_words.calls_size`; read, and written for each piece that is ready: the step, or its
-        negative if a parameter is not finite.
-    step : the update that was called for.
-    pieces : those of `update_parameters`, with the addresses of this process; read.
-    helper, num_helpers : number of this helper, counted from 0, and of all. Its pieces are the rows `helper`,
+    help_requests : int64, of length `signal_words.help_requests_size`; read, and written for each piece that is ready:
+        the step, or its negative if a parameter is not finite.
+    step : the update for which help was requested.
+    pieces : as for `update_parameters`, with the addresses of this process; read.
+    helper, num_helpers : index of this helper, and the number of helpers. Its pieces are the rows `helper`,
         `helper` + `num_helpers`, … of `pieces`.
-    coefficients, w_U : those of `update_parameters`; read.
+    coefficients, w_U : as for `update_parameters`; read.
     next_U : new parameters; this helper's pieces are written.
     m_BU, v_BU : the moments in two buffers; each piece is read from its current buffer, and written to the other one.
     """
-    N = calls[CALL_EXAMPLES]
+    N = help_requests[REQUEST_EXAMPLES]
     current_buffers, coordinator_steps = current_buffers_at(len(pieces)), coordinator_steps_at(len(pieces))
     scratch = scratch_for(pieces, N)
     for piece in range(helper, len(pieces), num_helpers):
         row = pieces[piece]
         if row[0] != UNITS:
             continue
-        if atomic_load(calls, CALL) != step:
+        if atomic_load(help_requests, HELP_REQUEST) != step:
             break
-        if atomic_load(calls, coordinator_steps + piece) == step:  # the coordinator has computed it
+        if atomic_load(help_requests, coordinator_steps + piece) == step:  # the coordinator has computed it
             continue
-        current = calls[current_buffers + piece]
+        current = help_requests[current_buffers + piece]
         other = 1 - current
-        zero = update_units(row, N, coefficients, scratch, m_BU[current], v_BU[current], w_U, m_BU[other], v_BU[other],
-                            next_U)  # fmt: skip
-        atomic_store(calls, READY + LINE * piece, step if zero == 0 else -step)
+        finite_check = update_units(row, N, coefficients, scratch, m_BU[current], v_BU[current], w_U, m_BU[other],
+                                    v_BU[other], next_U)  # fmt: skip
+        atomic_store(help_requests, READY + LINE * piece, step if finite_check == 0 else -step)

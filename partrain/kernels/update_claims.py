@@ -15,7 +15,7 @@ from partrain.kernels.ipc.signal_words import LINE, OWNER, READY
 GENERATION, NUM_EXAMPLES, DONE, NOT_FINITE_SUMS, NOT_FINITE_PARAMETERS, CLAIMS = (LINE * k for k in range(6))
 # They are followed by the claims of both rounds for each thread, and the largest input and delta of each dense layer.
 
-# First column of a row of `checks` and `pieces`: what it is a piece of. See parallel.update.parameter_update.
+# First column of a row of `checks` and `pieces`: the kind of piece. See parallel.update.parameter_update.
 SLOTS, FACTORS, UNITS = 0, 1, 2
 NUM_COLUMNS = 10
 
@@ -32,7 +32,7 @@ def control_size(num_threads: int, num_layers: int) -> int:
 
 @inlined
 def _claim(control, claims, generation, size):
-    """Return a number below `size` that no other thread gets in this generation, or -1 if none is left."""
+    """Return a number below `size` that no other thread gets in this generation, or -1 if none remains."""
     while True:
         seen = atomic_load(control, claims)
         place = seen & 0xFFFFFFFF
@@ -44,7 +44,7 @@ def _claim(control, claims, generation, size):
 
 @inlined
 def claim_any(control, claims, generation, thread, num_threads, size):
-    """Return a piece below `size` that no other thread gets, or -1 if none is left.
+    """Return a piece below `size` that no other thread gets, or -1 if none remains.
 
     A thread takes the pieces of its own share first, and then those of the other threads.
     """
@@ -58,29 +58,29 @@ def claim_any(control, claims, generation, thread, num_threads, size):
 
 
 @inlined
-def is_ready(calls, piece, step):
+def is_ready(help_requests, piece, step):
     """Return whether a helper has computed the piece for the update of `step`."""
-    return abs(atomic_load(calls, READY + LINE * piece)) == step
+    return abs(atomic_load(help_requests, READY + LINE * piece)) == step
 
 
 @inlined
-def choose_piece(pieces, left, calls, step):
-    """Return a piece that the coordinator takes next, or -1 if none is left.
+def choose_piece(pieces, remaining, help_requests, step):
+    """Return the piece that the coordinator takes next, or -1 if none remains.
 
-    A piece that is ready, or that no helper computes, comes first; then the last piece of a helper that has not made
-    any ready, and so may never come; then the last piece that is left.
+    A piece that is ready, or that no helper computes, comes first; then the last piece of a helper that has finished
+    none and may be dead; then the last remaining piece.
     """
-    at_work = 0  # the helpers that have made a piece ready, as bits; helpers from the 62nd on share a bit
+    at_work = 0  # the helpers that have finished a piece, as bits; helpers from the 62nd on share a bit
     for piece in range(len(pieces)):
-        ready = is_ready(calls, piece, step)
-        if left[piece] and (ready or pieces[piece, 0] == SLOTS):
+        ready = is_ready(help_requests, piece, step)
+        if remaining[piece] and (ready or pieces[piece, 0] == SLOTS):
             return piece
         if ready:
-            at_work |= 1 << min(calls[OWNER + LINE * piece], 62)
+            at_work |= 1 << min(help_requests[OWNER + LINE * piece], 62)
     last = -1
     for piece in range(len(pieces) - 1, -1, -1):
-        if left[piece]:
-            if not at_work >> min(calls[OWNER + LINE * piece], 62) & 1:
+        if remaining[piece]:
+            if not at_work >> min(help_requests[OWNER + LINE * piece], 62) & 1:
                 return piece
             last = max(last, piece)
     return last

@@ -90,7 +90,7 @@ def adam(gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w):
         next_w = subtract(multiply(load(w, i), broadcast(decay)), step)
         store(new_w, i, next_w)
         zeros = add(zeros, subtract(next_w, next_w))
-    zero = sum_lanes(zeros)
+    finite_check = sum_lanes(zeros)
     for i in range(start + whole, start + count):
         g = element(gradient, i - start) * scale
         m_i = beta1 * element(m, i) + rest1 * g
@@ -99,8 +99,8 @@ def adam(gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w):
         store_number(new_v, i, v_i)
         w_i = element(w, i) * decay - step_size * m_i / (np.sqrt(v_i) * root_scale + eps)
         store_number(new_w, i, w_i)
-        zero += w_i - w_i
-    return zero
+        finite_check += w_i - w_i
+    return finite_check
 
 
 @inlined
@@ -128,9 +128,9 @@ def update_units(row, N, coefficients, scratch, m, v, w, new_m, new_v, new_w):
     x = numba.carray(float32_pointer(row[3]), (N * D,))
     dy = numba.carray(float32_pointer(row[4]), (N * E,))
     list_deltas(dy, N, E, D, first, last, starts, rows, deltas, sums)
-    zero = adam(sums, row[8] + first, num_units, coefficients, m, v, w, new_m, new_v, new_w)
+    finite_check = adam(sums, row[8] + first, num_units, coefficients, m, v, w, new_m, new_v, new_w)
     _sum_weights(x, D, num_units, starts, rows, deltas, sums)
-    return zero + adam(sums, row[7] + first * D, num_units * D, coefficients, m, v, w, new_m, new_v, new_w)
+    return finite_check + adam(sums, row[7] + first * D, num_units * D, coefficients, m, v, w, new_m, new_v, new_w)
 
 
 @inlined

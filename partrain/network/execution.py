@@ -1,4 +1,4 @@
-"""What the two executions of a network share: their interface, gradients as factors, and dropout.
+"""Interface and helpers common to both executions of a network: gradients as factors, and dropout.
 
 An execution is a network's layers with buffers and kernels: it computes tiles, forward and backward.
 network.loops_execution is the plain one, network.fast_execution the fast one. A buffer belongs to the layer that writes
@@ -33,7 +33,7 @@ NORM_KERNELS = (norms.factor_squared_norms, norms.slot_squared_norms)
 
 @dataclass(frozen=True)
 class Factors:
-    """A dense layer's weight gradient as its factors: inputs and output gradients (deltas), a row for each example.
+    """A dense layer's weight gradient as its factors: inputs and output gradients (deltas), one row per example.
 
     dw[e,d] = sum over n of  deltas[n,e] · inputs[n,d]
 
@@ -72,7 +72,7 @@ def scale_rows(rows: Array, scales_N: Array) -> None:
 
 
 class Execution(Protocol):
-    """Computes up to `capacity` examples in a call, a whole number of tiles."""
+    """Computes up to `capacity` examples per call, a whole number of tiles."""
 
     capacity: int
 
@@ -90,7 +90,7 @@ class Execution(Protocol):
         Parameters
         ----------
         dlogits_NE : gradient at the logits; may be overwritten.
-        slots_TK : a row for each tile; overwritten with the sum of its examples' gradients.
+        slots_TK : one row per tile; overwritten with the sum of its examples' gradients.
         factors : these examples' rows of each dense layer's factors; overwritten.
         """
 
@@ -118,13 +118,13 @@ class Execution(Protocol):
 
 
 class DropoutFactors:
-    """A dropout layer's factors for the examples of a call.
+    """A dropout layer's factors for the examples of one call.
 
     Parameters
     ----------
     layer : the dropout layer.
-    num : the largest number of examples in a call.
-    dtype : of the factors.
+    num : the largest number of examples per call.
+    dtype : the dtype of the factors.
     """
 
     KERNELS = (dropout.draw_factors, dropout.scale_by_factors)

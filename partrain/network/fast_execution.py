@@ -27,7 +27,7 @@ from partrain.network.fast_stages import (
     zeros_with_slack,
 )
 from partrain.network.layers import Layer
-from partrain.network.network import Network, examples_a_call
+from partrain.network.network import Network, examples_per_call
 from partrain.network.normalisation import Normalisation
 
 
@@ -36,10 +36,10 @@ class FastExecution:
 
     Parameters
     ----------
-    network : its shapes.
+    network : the network's shapes.
     parameters : float32 vector (network.parameters.size,); every call reads its current values.
-    normalisation : of the images.
-    tile : examples a tile.
+    normalisation : the normalisation of the images.
+    tile : number of examples per tile.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class FastExecution:
     KERNELS = (layout.gather_normalised, *NORM_KERNELS)
 
     def __init__(self, network: Network, parameters: Array, normalisation: Normalisation, tile: int) -> None:
-        self.capacity = num = examples_a_call(tile)
+        self.capacity = num = examples_per_call(tile)
         self._network, self._tile = network, tile
         self._example_slots_NK = np.zeros((num, network.tile_sums.size), np.float32)
         self._mean = np.array(normalisation.mean, np.float32)

@@ -336,8 +336,8 @@ def make_stages(network: Network, views: Views, num: int) -> list[Stage]:
 
     Parameters
     ----------
-    network : its shapes.
-    views : of the parameters, by name.
+    network : the network's shapes.
+    views : views of the parameters, by name.
     num : the largest number of examples in a call.
     """
     waiting = list(network.layers)

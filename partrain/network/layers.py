@@ -1,4 +1,4 @@
-"""The layers as shapes: input, output, parameters, and number of multiply-adds.
+"""Layer descriptions: shapes and parameters, and the number of multiply-adds.
 
 A layer is built from its configuration and the shape of its input; all errors of shapes are found then, before anything
 is computed. network.loops_execution and network.fast_execution compute the layers.
@@ -122,7 +122,7 @@ def _build_layer(name: str, description: Section, shape: Shape, *, gain: float) 
             return Flatten(name, shape, (math.prod(_image(shape)),))
         case layer_schema.Dense(units=E):
             if len(shape) != 1:
-                raise ValueError(f"a dense layer takes a row of numbers, not {shape}; put `flatten` before it")
+                raise ValueError(f"needs a vector, but its input has the shape {shape}; put `flatten` before it")
             D = shape[0]
             weight = Parameter(f"{name}.weight", (E, D), math.sqrt(gain / D))
             bias = Parameter(f"{name}.bias", (E,), 0.0)
@@ -151,7 +151,7 @@ def _build_conv(name: str, description: layer_schema.Conv, shape: Shape, gain: f
 
 def _image(shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
-        raise ValueError(f"it takes an image (channels, rows, columns), but only {shape[0]} numbers reach it")
+        raise ValueError(f"needs an image (channels, rows, columns), but its input is a vector of {shape[0]} numbers")
     return shape[0], shape[1], shape[2]
 
 

@@ -29,7 +29,7 @@ from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 
 
-class _BoundLayer(Protocol):
+class _LoopsLayer(Protocol):
     """A layer with buffers for a tile."""
 
     def forward(self, x: Array) -> Array:
@@ -39,7 +39,7 @@ class _BoundLayer(Protocol):
         """Return the gradient at the input if `needs_dx`; keep `dy` for the gradient of the parameters."""
 
 
-class _TrainedLayer(_BoundLayer, Protocol):
+class _TrainedLayer(_LoopsLayer, Protocol):
     """A layer with parameters."""
 
     dy: Array  # the gradient at the output that `backward` was given last
@@ -51,7 +51,7 @@ class _TrainedLayer(_BoundLayer, Protocol):
         """Add the gradients of the examples `first` … `last`-1, for a layer whose gradient is exchanged as sums."""
 
 
-class _BoundConv2d:
+class _Conv2dLoops:
     KERNELS = (loops.conv2d_forward, loops.conv2d_backward_input, loops.conv2d_backward_weights)
 
     def __init__(self, layer: Conv2d, parameters: Views, tile: int, dtype: str) -> None:
@@ -84,7 +84,7 @@ class _BoundConv2d:
         loops.conv2d_backward_weights(x, dy, self.layer.stride, self.layer.padding, dw, db)
 
 
-class _BoundMaxPool2d:
+class _MaxPool2dLoops:
     KERNELS = (loops.max_pool_forward, loops.max_pool_backward_input)
 
     def __init__(self, layer: MaxPool2d, parameters: Views, tile: int, dtype: str) -> None:
@@ -104,7 +104,7 @@ class _BoundMaxPool2d:
         return dx
 
 
-class _BoundRelu:
+class _ReluLoops:
     KERNELS = (loops.relu_forward, loops.relu_backward_input)
 
     def __init__(self, layer: Relu, parameters: Views, tile: int, dtype: str) -> None:
@@ -121,7 +121,7 @@ class _BoundRelu:
         return dy
 
 
-class _BoundFlatten:
+class _FlattenLoops:
     KERNELS = ()
 
     def __init__(self, layer: Flatten, parameters: Views, tile: int, dtype: str) -> None:
@@ -134,7 +134,7 @@ class _BoundFlatten:
         return dy.reshape(len(dy), *self.input_shape)
 
 
-class _BoundDense:
+class _DenseLoops:
     KERNELS = (loops.dense_forward, loops.dense_backward_input)
 
     def __init__(self, layer: Dense, parameters: Views, tile: int, dtype: str) -> None:
@@ -167,7 +167,7 @@ class _BoundDense:
         """Do nothing: the gradient is exchanged as factors."""
 
 
-class _BoundDropout:
+class _DropoutLoops:
     KERNELS = DropoutFactors.KERNELS
 
     def __init__(self, layer: Dropout, parameters: Views, tile: int, dtype: str) -> None:
@@ -183,25 +183,25 @@ class _BoundDropout:
 
 
 # Each class has `KERNELS`, the kernels that it calls.
-_BOUND: dict[type[Layer], Any] = {
-    Conv2d: _BoundConv2d,
-    MaxPool2d: _BoundMaxPool2d,
-    Relu: _BoundRelu,
-    Flatten: _BoundFlatten,
-    Dense: _BoundDense,
-    Dropout: _BoundDropout,
+_LAYERS: dict[type[Layer], Any] = {
+    Conv2d: _Conv2dLoops,
+    MaxPool2d: _MaxPool2dLoops,
+    Relu: _ReluLoops,
+    Flatten: _FlattenLoops,
+    Dense: _DenseLoops,
+    Dropout: _DropoutLoops,
 }
 
 
 class LoopsExecution:
-    """Computes a tile in a call.
+    """Computes one tile per call.
 
     Parameters
     ----------
-    network : its shapes.
+    network : the network's shapes.
     parameters : dtype vector (network.parameters.size,); every call reads its current values.
-    normalisation : of the images.
-    tile : examples a tile.
+    normalisation : the normalisation of the images.
+    tile : number of examples per tile.
     dtype : "float32" or "float64"; the loops are loaded for it.
     """
 
@@ -216,13 +216,13 @@ class LoopsExecution:
         self._mean = np.array(normalisation.mean, dtype)
         self._inverse_std = 1 / np.array(normalisation.std, dtype)
         self._x_NCHW = np.empty((tile, *network.input_shape), dtype)
-        self._layers: list[_BoundLayer] = [_BOUND[type(layer)](layer, views, tile, dtype) for layer in network.layers]
-        self._dropouts = [layer.factors for layer in self._layers if isinstance(layer, _BoundDropout)]
+        self._layers: list[_LoopsLayer] = [_LAYERS[type(layer)](layer, views, tile, dtype) for layer in network.layers]
+        self._dropouts = [layer.factors for layer in self._layers if isinstance(layer, _DropoutLoops)]
         # No gradient is needed at the input of the first layer with parameters, nor before it.
         self._first_trained = next(k for k, layer in enumerate(network.layers) if layer.parameters)
         self._trained = [
-            cast(_TrainedLayer, bound)
-            for bound, layer in zip(self._layers, network.layers, strict=True)
+            cast(_TrainedLayer, loops_layer)
+            for loops_layer, layer in zip(self._layers, network.layers, strict=True)
             if layer.parameters
         ]
         self._example_slots_NK = np.zeros((tile, network.tile_sums.size), dtype)
@@ -230,7 +230,7 @@ class LoopsExecution:
     @classmethod
     def kernels(cls, kinds: Iterable[type[Layer]]) -> tuple[Kernel, ...]:
         """Return the kernels that this execution calls for layers of these kinds."""
-        return (*cls.KERNELS, *(k for kind in kinds for k in _BOUND[kind].KERNELS))
+        return (*cls.KERNELS, *(k for kind in kinds for k in _LAYERS[kind].KERNELS))
 
     def forward(
         self, images_MCHW: Array, indices_N: NDArray[np.int64], training: TrainingExamples | None = None

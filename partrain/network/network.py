@@ -11,14 +11,14 @@ from partrain.network.layers import Dense, Dropout, Layer, Shape, build_layers
 from partrain.network.parameters import ParameterLayout
 from partrain.system.terminal_text import table
 
-# The least number of examples that a worker computes in a call: they share the loading of the weights and the overhead
+# The least number of examples that a worker computes per call: they share the loading of the weights and the overhead
 # of Python. With 8, dense networks take a tenth longer; with 32, few networks are faster.
-EXAMPLES_A_CALL = 16
+EXAMPLES_PER_CALL = 16
 
 
-def examples_a_call(tile: int) -> int:
-    """Return the number of examples that the fast execution computes in a call, a whole number of tiles."""
-    return tile * -(-EXAMPLES_A_CALL // tile)
+def examples_per_call(tile: int) -> int:
+    """Return the number of examples that the fast execution computes per call, a whole number of tiles."""
+    return tile * -(-EXAMPLES_PER_CALL // tile)
 
 
 class Network:
@@ -31,8 +31,8 @@ class Network:
     trained_layers : the layers that have parameters.
     dense_layers : the dense layers, whose gradients are exchanged as factors (network.execution.Factors).
     parameters : all parameters, in the order of the layers.
-    tile_sums : the parameters of the convolutions, whose gradients are exchanged as one sum for each tile. `parameters`
-        begins with them, because no convolution follows a dense layer.
+    tile_sums : the parameters of the convolutions, whose gradients are exchanged as one sum per tile. They are a prefix
+        of `parameters`.
     """
 
     def __init__(self, descriptions: Sequence[Section], input_shape: Shape, num_classes: int) -> None:
@@ -52,18 +52,21 @@ class Network:
         self.tile_sums = ParameterLayout(
             p for layer in self.layers if not isinstance(layer, Dense) for p in layer.parameters
         )
+        # The reduction writes the tile sums to the front of the gradient.
+        prefix = self.parameters.parameters[: len(self.tile_sums.parameters)]
+        assert prefix == self.tile_sums.parameters, "tile sums are not a prefix: a convolution follows a dense layer"
         last = self.layers[-1]
         for place in range(len(self.layers) - 1, -1, -1):
             if self.layers[place].parameters:
                 break
             if isinstance(self.layers[place], Dropout):
                 raise ConfigError(
-                    f"network.{place} ({self.layers[place].name}): it would drop outputs of the network, and with them "
-                    "the score of an example's own class; put it before the last `dense` layer"
+                    f"network.{place} ({self.layers[place].name}): dropout after the last dense layer would discard "
+                    "class scores; move it before the last `dense`"
                 )
         if len(last.output_shape) != 1:
             raise ConfigError(
-                f"network: the last layer ({last.name}) gives {last.output_shape}, not a row of numbers; "
+                f"network: the last layer ({last.name}) gives {last.output_shape}, not a vector; "
                 f"end with `flatten` and `dense: {{units: {num_classes}}}`"
             )
         self.num_outputs = math.prod(last.output_shape)

@@ -33,7 +33,7 @@ def norm_specs(network: Network, num_examples: int) -> dict[str, ArraySpec]:
 def exchange_specs(
     network: Network, batch_size: int, tiling: Tiling, dtype: str, num_results: int
 ) -> dict[str, ArraySpec]:
-    """Plan the arrays of a training.
+    """Plan the arrays of a training run.
 
     They include the arrays of an evaluation; a step does not write `confidences`. The coordinator also writes
     `indices`. Workers also write the sums of each tile into its slot of `tile_sums`, and the factors of each dense

@@ -21,7 +21,7 @@ class ComputePlan:
 
     Attributes
     ----------
-    purpose : its name in messages, such as "the training" or "the evaluation".
+    purpose : the name of the computation in messages, such as "the training" or "the evaluation".
     network : the network.
     normalisation : turns pixels into the network's inputs.
     training : the configuration's section; gives kernels, dtype, tile, clipping and augmentation.

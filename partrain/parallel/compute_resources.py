@@ -75,7 +75,7 @@ class ComputeResources:
         Parameters
         ----------
         num_workers : the number of workers; 0: this process computes.
-        max_restarts : how many workers are replaced, in total, before the computation fails.
+        max_restarts : the number of workers that are replaced, in total, before the computation fails.
         log : receives a line about each worker that fails.
         connection : connects to the other ranks, which compute their share of each command; None: no other ranks.
         """

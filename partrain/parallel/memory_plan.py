@@ -6,7 +6,7 @@ import numpy as np
 
 from partrain.config.schema.training import Training
 from partrain.errors import ResourceError
-from partrain.network.network import Network, examples_a_call
+from partrain.network.network import Network, examples_per_call
 from partrain.system.machine import MIB, available_memory
 
 # Private memory of a worker besides its buffers: Python objects, stack, pages copied after the fork.
@@ -17,15 +17,20 @@ INTERPRETER_BYTES = 160 * MIB
 
 def memory_of_processes(training: Training, network: Network, num_workers: int) -> dict[str, int]:
     """Return the bytes of private memory that the computing processes need, by purpose."""
-    buffers = examples_a_call(training.tile) * network.num_activations * max(np.dtype(training.dtype).itemsize, 8)
+    buffers = examples_per_call(training.tile) * network.num_activations * max(np.dtype(training.dtype).itemsize, 8)
     return {
         f"{num_workers} workers": num_workers * (WORKER_BYTES + buffers) if num_workers else buffers,
         "interpreters": INTERPRETER_BYTES * (2 if num_workers else 1),
     }
 
 
-def check_memory(plan: dict[str, int], what: str = "the training") -> None:
-    """Check that the available memory is sufficient for the memory plan of `what`.
+def check_memory(plan: dict[str, int], purpose: str = "the training") -> None:
+    """Check that the available memory is sufficient for the memory plan.
+
+    Parameters
+    ----------
+    plan : the bytes of each part.
+    purpose : the subject of the message.
 
     Raises
     ------
@@ -36,6 +41,6 @@ def check_memory(plan: dict[str, int], what: str = "the training") -> None:
     if there is not None and needed > there:
         parts = ", ".join(f"{part} {size / MIB:,.0f} MiB" for part, size in plan.items())
         raise ResourceError(
-            f"{what} needs about {needed / MIB:,.0f} MiB of memory ({parts}), but {there / MIB:,.0f} MiB "
+            f"{purpose} needs about {needed / MIB:,.0f} MiB of memory ({parts}), but {there / MIB:,.0f} MiB "
             "are available; use fewer workers, a smaller batch or network, or free some memory"
         )

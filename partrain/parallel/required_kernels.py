@@ -19,7 +19,7 @@ def required_kernels(plan: ComputePlan, num_workers: int, *, computes_here: bool
 
     Parameters
     ----------
-    plan : what is computed.
+    plan : the plan of the computation.
     num_workers : 0: this process computes the tiles.
     computes_here : whether it computes tiles besides its workers.
     """

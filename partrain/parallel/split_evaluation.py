@@ -17,7 +17,7 @@ from partrain.parallel.workers.tiles import Tiling
 
 # Tiles per command: few enough that all workers finish at about the same time, and enough that the cost of commands is
 # negligible.
-TILES_A_COMMAND = 64
+TILES_PER_COMMAND = 64
 
 
 # eq=False: comparing arrays gives arrays, so a generated == would only raise.
@@ -66,7 +66,7 @@ def evaluate_split(
     split: SplitName,
     tiling: Tiling,
     follow: Callable[[int], None] = lambda num_done: None,
-    commands_a_round: int | None = None,
+    commands_per_round: int | None = None,
     with_norms: bool = False,
 ) -> Evaluation:
     """Evaluate the shared parameters on every example of a split, each once.
@@ -78,7 +78,7 @@ def evaluate_split(
     split : the split; the shared arrays must contain at least one example of it.
     tiling : cuts the split into tiles.
     follow : called after each round with the number of examples done; may raise to stop the evaluation.
-    commands_a_round : commands per round; workers wait for each other at the end of a round. None: one round.
+    commands_per_round : commands per round; workers wait for each other at the end of a round. None: one round.
     with_norms : whether to compute the norms of the examples' gradients, in the array `squared_norms`.
 
     Returns
@@ -95,10 +95,10 @@ def evaluate_split(
     N = len(labels_N)
     arrays["predictions"][:N] = -1
     rounds = [(0, N)]
-    if commands_a_round is not None:
-        rounds = tiling.chunks(0, N, commands_a_round * TILES_A_COMMAND)
+    if commands_per_round is not None:
+        rounds = tiling.chunks(0, N, commands_per_round * TILES_PER_COMMAND)
     for start, stop in rounds:
-        chunks = tiling.chunks(start, stop, TILES_A_COMMAND)
+        chunks = tiling.chunks(start, stop, TILES_PER_COMMAND)
         group.run([Command(operation, split, first, last) for first, last in chunks])
         follow(stop)
     predictions_N = arrays["predictions"][:N]

@@ -138,8 +138,12 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
         require_trained_here(before, path)
         config = config_to_resume(run.config_path, before, overrides, horizon, messages.warn)
         state = newest_state(run, config, before, messages.warn)
-        if before["status"] == "completed" and state is not None and (end := _end_of(run, config, state, before)):
-            messages.say(end)
+        if (
+            before["status"] == "completed"
+            and state is not None
+            and (reason := _reason_not_to_resume(run, config, state, before))
+        ):
+            messages.say(reason)
             session.broadcast_state(None)
             return run
         if state is not None:
@@ -147,11 +151,11 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
         initial_state = InitialState(config) if state is None else InitialState(config, state.tensors, state.metadata)
         session.broadcast_state(initial_state)
         with _log_of(run, messages):
-            _go_on(run, before, config, state, session)
+            _continue_run(run, before, config, state, session)
     return run
 
 
-def _end_of(run: RunDirectory, config: Config, state: Checkpoint, before: dict[str, Any]) -> str | None:
+def _reason_not_to_resume(run: RunDirectory, config: Config, state: Checkpoint, before: dict[str, Any]) -> str | None:
     """Return the reason why a completed run has no further steps to make; None if it has."""
     if reason := why_stopped_early(config, state, before):
         return (
@@ -163,7 +167,7 @@ def _end_of(run: RunDirectory, config: Config, state: Checkpoint, before: dict[s
     return None
 
 
-def _go_on(
+def _continue_run(
     run: RunDirectory, before: dict[str, Any], config: Config, state: Checkpoint | None, session: Session
 ) -> None:
     """Continue from a saved state, or from step 0 if `state` is None; `before` is the content of run.json."""

@@ -184,7 +184,7 @@ def test_run_that_cannot_be_written_is_still_evaluated(
 def test_long_evaluation_reports_progress(call_partrain: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(evaluation, "COMMANDS_PER_CHECK", 1)
-    monkeypatch.setattr(split_evaluation, "TILES_A_COMMAND", 30)
+    monkeypatch.setattr(split_evaluation, "TILES_PER_COMMAND", 30)
     result = call_partrain("evaluate", run, "--workers", 0)
     assert [line for line in result.stderr.splitlines() if line.endswith("of 240 examples")] == [
         "90 of 240 examples",

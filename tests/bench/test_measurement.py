@@ -233,9 +233,9 @@ def test_model_of_hosts_is_its_formula() -> None:
         compute={1: 3.0, 4: 10.0, 8: 20.0},
         batch_size=32,
         update=2.0,
-        pack_s_a_byte=1e-6,
+        pack_s_per_byte=1e-6,
     )
-    link = Link("a link", latency_s=0.5, bytes_a_second=1e5)
+    link = Link("a link", latency_s=0.5, bytes_per_second=1e5)
     assert costs.num_bytes(32, 1) == 0
     assert costs.step(32, 1, link) == 1 + 20 + 2
     sent = sum(step_bytes(network, 32, Tiling(4), "float32", 8))

@@ -45,7 +45,7 @@ ARCHIVE = archive_of(members())
 
 def expect(monkeypatch: pytest.MonkeyPatch, archive: bytes, *mirrors: str) -> None:
     """Have this archive be the right one."""
-    monkeypatch.setattr(cifar10, "EXAMPLES_A_FILE", NUM)
+    monkeypatch.setattr(cifar10, "EXAMPLES_PER_FILE", NUM)
     monkeypatch.setattr(cifar10, "NUM_BYTES", len(archive))
     monkeypatch.setattr(cifar10, "MD5", hashlib.md5(archive).hexdigest())
     monkeypatch.setattr(cifar10, "MIRRORS", mirrors)

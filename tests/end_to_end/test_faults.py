@@ -99,7 +99,7 @@ def test_worker_killed_at_this_point_changes_no_bit(
     assert result.exit_code == 0, result
     assert not token.exists(), "no worker was killed"
     assert outcome(tmp_path / "run") == outcome(undisturbed)
-    said = re.findall(r"^worker \d was killed by SIGKILL; a successor takes its place$", result.stderr, re.MULTILINE)
+    said = re.findall(r"^worker \d was killed by SIGKILL; starting a replacement$", result.stderr, re.MULTILINE)
     assert len(said) == (point != "worker: shutting down")
 
 
@@ -132,7 +132,7 @@ def test_worker_that_keeps_dying_ends_the_run_cleanly(start_partrain: Start, tmp
     run = tmp_path / "run"
     result = start_partrain("--config", config, "--workers", 2, "--run-dir", run, env=env).wait()
     assert result.exit_code == 1
-    assert re.search(r"error: worker \d was killed by SIGKILL, and 3 workers have been replaced", result.stderr)
+    assert re.search(r"error: worker \d was killed by SIGKILL; the limit on replacements .*: 3", result.stderr)
     assert RunDirectory.open(run).status() == "failed"
     assert start_partrain("resume", run, "--workers", 2).wait().exit_code == 0
 
@@ -148,7 +148,7 @@ def test_workers_that_keep_dying_at_random_points_change_no_bit(
     words = ("--config", write_config(tmp_path, LONG), "--workers", rng.randint(2, 4), "--run-dir", run)
     result = start_partrain(*words, env=env).wait()
     assert result.exit_code == 0, result
-    assert result.stderr.count("was killed by SIGKILL; a successor takes its place") >= 15
+    assert result.stderr.count("was killed by SIGKILL; starting a replacement") >= 15
     assert outcome(run) == outcome(undisturbed_long)
 
 
@@ -203,7 +203,9 @@ def test_worker_that_hangs_is_killed_and_replaced(
     os.kill(victim, signal.SIGSTOP)
     wait_until(lambda: not is_running(victim), "that it is killed")
     result = impatient.wait()
-    assert re.search(r"^worker \d hung: it took \d+ s for \d+ examples, and was killed; a succ", result.stderr, re.M)
+    assert re.search(
+        r"^worker \d hung: silent for \d+ s with \d+ examples to compute; killed; start", result.stderr, re.M
+    )
     assert outcome(tmp_path / result.run) == outcome(undisturbed_long)
 
 
@@ -223,7 +225,7 @@ def test_stopped_coordinator_kills_no_worker_when_it_continues(
     time.sleep(3)  # three times its patience
     impatient.send(signal.SIGCONT, to_group=whole_group)
     result = impatient.wait()
-    assert "successor" not in result.stderr
+    assert "replacement" not in result.stderr
     assert outcome(tmp_path / result.run) == outcome(undisturbed_long)
 
 

@@ -55,7 +55,7 @@ def test_signal_in_the_middle_of_training_saves_and_ends(
     assert result.exit_code == EXIT_CODES[number], result.stderr
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
-    assert "successor" not in result.stderr
+    assert "replacement" not in result.stderr
     assert number.name in result.stderr.splitlines()[-1]
     assert_saved(run, "interrupted")
 

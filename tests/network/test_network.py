@@ -6,7 +6,9 @@ import pytest
 
 from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.errors import ConfigError
+from partrain.network import layers, network
 from partrain.network.network import Network
+from partrain.network.parameters import Parameter
 
 ARTICLE = [
     Conv(filters=8, kernel=5),
@@ -97,10 +99,18 @@ def test_the_table_tells_shapes_parameters_and_multiply_adds(article):
 def test_dropout_of_the_networks_outputs_is_refused(after):
     chain = [Flatten(), Dropout(rate=0.2), Dense(units=3), Dropout(rate=0.5), *after]
     with pytest.raises(
-        ConfigError, match=r"^network\.3 \(dropout2\): it would drop outputs of the network.* before the"
+        ConfigError, match=r"^network\.3 \(dropout2\): dropout after the last dense layer .* before the last"
     ):
         Network(chain, (1, 4, 4), num_classes=3)
     assert Network(chain[:3], (1, 4, 4), num_classes=3).layers[1].name == "dropout1"
+
+
+def test_a_network_with_tile_sums_after_a_dense_layer_is_refused(monkeypatch):
+    dense = layers.Dense("dense1", (4,), (3,), (Parameter("dense1.weight", (3, 4), 1.0),))
+    scale = layers.Layer("scale1", (3,), (3,), (Parameter("scale1.weight", (3,), 1.0),))
+    monkeypatch.setattr(network, "build_layers", lambda descriptions, input_shape: (dense, scale))
+    with pytest.raises(AssertionError, match="tile sums are not a prefix"):
+        Network([], (4,), num_classes=3)
 
 
 def test_the_table_has_dropout_without_parameters_and_multiply_adds():

@@ -13,8 +13,8 @@ import numba
 
 Kernel = Callable[..., Any]
 
-# LLVM may reorder sums and contract them to fused multiply-adds. It does so when it compiles, and so alike in every
-# process. "nnan" and "ninf" stay off: values that are not finite must be seen.
+# LLVM may reorder sums and contract them to fused multiply-adds. It does this at compile time, so every process gets
+# the same result. "nnan" and "ninf" stay off: values that are not finite must be seen.
 FAST_MATH = {"reassoc", "contract", "nsz"}
 
 _signatures: dict[Kernel, tuple[str, ...]] = {}
@@ -40,8 +40,8 @@ def kernel(*signatures: str, fast_math: bool = False) -> Callable[[Callable[...,
     return declare
 
 
-# Declares a function that kernels call: it is compiled into each of them, with the caller's types. It gets no wrappers
-# for calls from Python and C, which take a third of the time of compiling.
+# Declares a function that kernels call: it is compiled into each of them, with the caller's types. No Python or C
+# wrappers are generated; they would take a third of the compile time.
 inlined = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 

@@ -66,7 +66,7 @@ def load(
 
 def load_cached(kernels: Iterable[Kernel], float_type: str) -> None:
     """Load those of `kernels` that the cache has, and compile nothing; if the cache cannot be used, load none."""
-    with contextlib.suppress(Exception):  # `load` finds it again, and reports it
+    with contextlib.suppress(Exception):  # `load` will hit the same error and report it
         directory = cache.cache_directory()
         listed = cache.listed_kernels(_pending(kernels, float_type), float_type, directory)
         if listed:
@@ -88,7 +88,10 @@ def _pending(kernels: Iterable[Kernel], float_type: str) -> list[Kernel]:
 
 
 def _load_all_from_cache(kernels: Sequence[Kernel], float_type: str, directory: Path) -> bool:
-    """Load the kernels if the cache has all of them and is intact; return whether. Processes may do so at once."""
+    """Load the kernels if the cache has all of them and is intact. Return whether that succeeded.
+
+    Several processes may call this at once.
+    """
     with cache.shared_lock(directory):
         if cache.listed_kernels(kernels, float_type, directory) != kernels or not cache.is_intact(directory):
             return False

@@ -1,8 +1,7 @@
-"""Compiles kernels in several processes: LLVM uses one processor, and a first run waits for it.
+"""Compiles kernels in several processes, because LLVM is single-threaded and the first run has to wait.
 
-Each process claims kernels of a list, this one from its front, the others from its end. They compile into the cache,
-where this process finds the machine code afterwards. It depends on none of them: it compiles itself whatever a failed
-or killed process has left.
+This process takes kernels from the front of the list, helpers from the end. Helpers compile into the cache, where this
+process finds the machine code afterwards. It compiles whatever a failed helper left undone.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from partrain.system.machine import available_processors
 
 # More processes would wait for the few kernels that take longest.
 MAX_PROCESSES = 4
-# For each process. A process imports Numba first; with fewer kernels it would start when all are compiled.
+# Kernels per process. A process imports Numba first; with fewer kernels it would start when all are compiled.
 MIN_KERNELS = 4
 
-# How long the other processes may take when this one has nothing left to compile; some kernels take seconds.
+# How long the helpers may take when this process has nothing left to compile; some kernels take seconds.
 PATIENCE_SECONDS = 120.0
 
-# The program of the other processes: they find modules where this one does.
+# The program of the helpers: they find modules where this process does.
 PROGRAM = """
 import json, sys
 job = json.loads(sys.argv[1])
@@ -42,20 +41,21 @@ compile_claimed(job)
 
 @contextlib.contextmanager
 def claims_among_compilers(kernels: Sequence[Any], float_type: str, directory: Path) -> Iterator[Callable[[int], bool]]:
-    """Let other processes compile kernels, too, while the body runs; they have ended when it is left.
+    """Compile kernels in helper processes inside the `with` block; it waits for them on exit.
 
     Parameters
     ----------
     kernels : the kernels to compile.
     float_type : see `loading.load`.
-    directory : of the cache, whose lock this process holds.
+    directory : the cache directory, whose lock this process holds.
 
     Yields
     ------
-    A function that returns whether this process must compile the kernel at an index of the list; call it once for each.
+    A function that returns whether this process must compile the kernel at an index of the list; call it once per
+    kernel.
     """
-    num_others = min(available_processors(), MAX_PROCESSES, len(kernels) // MIN_KERNELS) - 1
-    if num_others < 1:
+    num_helpers = min(available_processors(), MAX_PROCESSES, len(kernels) // MIN_KERNELS) - 1
+    if num_helpers < 1:
         yield lambda place: True
         return
     with _claims_directory(directory) as claims:
@@ -67,23 +67,23 @@ def claims_among_compilers(kernels: Sequence[Any], float_type: str, directory: P
             "claims": str(claims),
         }
         command = [sys.executable, "-c", PROGRAM, json.dumps(job)]
-        others: list[subprocess.Popen[bytes]] = []
+        helpers: list[subprocess.Popen[bytes]] = []
         try:
             with contextlib.suppress(OSError):
-                for _ in range(num_others):
-                    others.append(
+                for _ in range(num_helpers):
+                    helpers.append(
                         subprocess.Popen(
                             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
                         )
                     )
             yield lambda place: _claim(claims, place)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                for other in others:
-                    other.wait(PATIENCE_SECONDS)
+                for helper in helpers:
+                    helper.wait(PATIENCE_SECONDS)
         finally:
-            for other in others:
-                other.kill()
-                other.communicate()
+            for helper in helpers:
+                helper.kill()
+                helper.communicate()
 
 
 def compile_claimed(job: dict[str, Any]) -> None:

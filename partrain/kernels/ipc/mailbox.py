@@ -5,7 +5,7 @@ then writes that count to `DONE`. Each word has one writer, so a killed process 
 
 A process that waits sets its word `ASLEEP`, looks once more, and then sleeps on its pipe. A process that posts or
 answers writes its word first, and then looks whether the other one sleeps. All atomic operations have one order, so at
-least one of the two sees the other's word (the core of Dekker's algorithm); at worst a process is woken for nothing.
+least one of the two sees the other's word (the core of Dekker's algorithm); at worst a process is woken needlessly.
 
 Source: Dijkstra, "Cooperating sequential processes", EWD 123, 1965.
 """
@@ -22,12 +22,12 @@ from partrain.kernels.ipc.signal_words import LINE
 POSTED, DONE, ASLEEP, TAKEN = 0, LINE, LINE + 1, 2 * LINE
 BOX = 3 * LINE
 COORDINATOR_ASLEEP = 0
-# Numbers in a command. They are on the line of POSTED, behind the word that says whether another command follows.
+# Numbers in a command. They are on the line of POSTED, after the word that says whether another command follows.
 FIELDS = 5
 # Results of `await_news`.
-NOTHING, CALL, COMMAND = 0, 1, 2
-# Looks before a waiting process yields its processor: a few microseconds.
-LOOKS = 100
+NOTHING, HELP_REQUEST, COMMAND = 0, 1, 2
+# Number of polls before a waiting process yields its processor: a few microseconds.
+NUM_POLLS = 100
 
 
 def size(num_workers: int) -> int:
@@ -62,28 +62,32 @@ def post(boxes, box, more_follows, command):
 
 
 @inlined
-def _news(boxes, box, last, calls, last_call):
+def _news(boxes, box, last, help_requests, last_request):
     if atomic_load(boxes, box + POSTED) != last:
         return COMMAND
-    return CALL if atomic_load(calls, 0) != last_call else NOTHING
+    return HELP_REQUEST if atomic_load(help_requests, 0) != last_request else NOTHING
 
 
 @kernel("int64(int64[::1], int64, int64, int64[::1], int64, int64)")
-def await_news(boxes, box, last, calls, last_call, turns):
-    """Look for a command after number `last`, or for a change of calls[0] from `last_call`, and `turns` times again.
+def await_news(boxes, box, last, help_requests, last_request, num_yields):
+    """Poll for a command after number `last`, or for a change of help_requests[0] from `last_request`.
+
+    Parameters
+    ----------
+    num_yields : how often to yield the processor before giving up; 0: look once.
 
     Returns
     -------
-    COMMAND, CALL or NOTHING.
+    COMMAND, HELP_REQUEST or NOTHING.
     """
-    for _ in range(turns):
-        for _ in range(LOOKS):
-            news = _news(boxes, box, last, calls, last_call)
+    for _ in range(num_yields):
+        for _ in range(NUM_POLLS):
+            news = _news(boxes, box, last, help_requests, last_request)
             if news != NOTHING:
                 return news
             relax_processor()
         yield_processor()
-    return _news(boxes, box, last, calls, last_call)
+    return _news(boxes, box, last, help_requests, last_request)
 
 
 @kernel("boolean(int64[::1], int64, int64)")
@@ -94,10 +98,10 @@ def answer(boxes, box, number):
 
 
 @kernel("int64(int64[::1], int64, int64)")
-def await_answer(boxes, num_workers, turns):
-    """Look for an answer, and `turns` times again; take it and return its worker, or return -1 if there is none."""
-    for _ in range(turns):
-        for _ in range(LOOKS):
+def await_answer(boxes, num_workers, num_yields):
+    """Poll for an answer, yielding up to `num_yields` times; take it and return its worker, or -1 if there is none."""
+    for _ in range(num_yields):
+        for _ in range(NUM_POLLS):
             worker = _answered(boxes, num_workers)
             if worker >= 0:
                 return worker

@@ -1,6 +1,6 @@
 """Communication between the ranks of an MPI job. No other module imports mpi4py.
 
-MPI moves bytes here and never adds. All calls are non-blocking, and this module waits for their completion itself:
+MPI only moves bytes; it never sums. All calls are non-blocking, and this module waits for their completion itself:
 
 - MPI busy-waits and occupies a core that a worker could use. A waiting partrain rank yields the core at once and, after
   0.2 ms, sleeps 50 µs at a time.
@@ -45,7 +45,7 @@ NAP_SECONDS = 0.00005
 ANSWER_SECONDS = 0.25
 # How long a rank waits for the others after mpiexec has ended: they may have ended too, and nothing reports that.
 ORPHAN_SECONDS = 3.0
-# How long a failed rank listens whether a lower rank reports the same failure, and how long it then waits for the
+# How long a failed rank waits to see whether a lower rank reports the same failure, and how long it then waits for the
 # others to save and to finish.
 ECHO_SECONDS = 0.3
 FINISH_SECONDS = 3.0

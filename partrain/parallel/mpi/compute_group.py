@@ -45,7 +45,7 @@ class MpiComputeGroup:
     ----------
     local : computes this rank's share.
     ranks : exchanges bytes with the other ranks.
-    network, arrays, tiling : those of the computation.
+    network, arrays, tiling : the network, the shared arrays and the tiling of the computation.
     received : the signals that this rank has received.
     agreed : is set to the signal that any rank has received, on all ranks after the same exchange.
 
@@ -141,10 +141,10 @@ class MpiComputeGroup:
 
     def _read_headers(self, message: Message, operation: Operation) -> None:
         for rank, header in enumerate(message.headers_RW):
-            for place, what in ((SEQUENCE, "exchange another message"), (CHECK, "have other parameters")):
+            for place, problem in ((SEQUENCE, "exchange another message"), (CHECK, "have other parameters")):
                 if header[place] != message.headers_RW[0][place]:
                     raise FailedRun(
-                        f"rank {rank} and rank 0 {what}; the run stops, because their parameters would differ"
+                        f"rank {rank} and rank 0 {problem}; the run stops, because their parameters would differ"
                     )
             if header[SIGNAL] and self._agreed.received is None:
                 self._agreed.received = int(header[SIGNAL])

@@ -18,8 +18,8 @@ VARIABLE_PREFIXES = ("OMPI_", "OPAL_", "PMIX_", "PRTE_", "PMI_", "MPI_LOCAL", "M
 # The prefix of Open MPI's files in shared memory.
 SEGMENT_PREFIX = "/dev/shm/sm_segment."
 
-# The process name of Open MPI 5's mpiexec, and how to end it when it hangs: it takes the first SIGTERM as an order that
-# it is carrying out already, and the second one as a warning. Each signal is sent after so many seconds.
+# The process name of Open MPI 5's mpiexec, and how to end it when it hangs. mpiexec ignores the first SIGTERM when it
+# is already shutting down, and only warns on the second. Pairs of delay in seconds and signal.
 LAUNCHER = "prterun"
 KILL_SEQUENCE = ((10.0, signal.SIGTERM), (1.0, signal.SIGTERM), (1.0, signal.SIGTERM), (5.0, signal.SIGKILL))
 
@@ -28,7 +28,7 @@ SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 def launcher_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return the names of the variables that are meant for the rank alone."""
+    """Return the names of the variables that are meant only for the rank."""
     return [name for name in environment if name.startswith(VARIABLE_PREFIXES)]
 
 
@@ -72,8 +72,8 @@ def remove_segments(maps: Path = Path("/proc/self/maps")) -> None:
 def end_launcher(pid: int) -> int | None:
     """Make sure that mpiexec ends although a host does not answer; for a rank that is about to abort the job.
 
-    Open MPI's mpiexec waits for the daemon of each host, for ever if that daemon is stopped or unreachable. Before that
-    it has killed the ranks that it reaches, so a detached process ends it.
+    Open MPI's mpiexec waits for the daemon of each host, forever if that daemon is stopped or unreachable. By then it
+    has killed all reachable ranks, this one too, so a detached process must end mpiexec.
 
     Parameters
     ----------

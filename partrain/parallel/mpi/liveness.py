@@ -1,7 +1,7 @@
-"""Which ranks still answer: a waiting rank asks the others, so that no wait lasts for ever.
+"""Which ranks still answer: a waiting rank asks the others, so that no wait lasts forever.
 
-A rank that computes, compiles, reads data or saves answers all the same. It is late, and the others wait for it. A rank
-that does not answer is stopped, or its host is down; the job then ends, and the message names that rank.
+A busy rank still answers; the others treat it as late and wait. A rank that computes, compiles, reads data or saves is
+busy. A rank that does not answer is stopped, or its host is down; the job then ends, and the message names that rank.
 
 Silence counts only while this rank listens. A rank that was itself stopped for a while, as a batch system stops a whole
 job, cannot know which of the others answered meanwhile.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from partrain.errors import FailedRun
 
-# How long a rank waits before it asks the others, and between two questions. No step takes so long.
+# How long a rank waits before it asks the others, and between two questions. No step takes that long.
 ASK_SECONDS = 5.0
 # After how much silence a warning is printed, and after how much the job ends. Nothing that a rank does keeps it from
 # answering, but a machine that swaps or is migrated can be silent for seconds.

@@ -1,8 +1,9 @@
 """Updates the parameters with the results that the tiles of a batch left in the shared arrays.
 
-The plain way is: reduce (parallel.update.reduction), check, Adam, check. With the fast kernels, and if the gradient is
-proven to be finite without being stored, all of this is one pass over pieces, by threads of the coordinator while the
-workers sleep (kernels.update). It makes the same sums in the same order, and so has the same bits. If an update is too
+Without the fast path the update is: reduce (parallel.update.reduction), check for non-finite values, apply Adam, check
+again. With the fast kernels, and if the gradient is proven to be finite without being stored, all of this is one pass
+over pieces, by threads of the coordinator while the workers sleep (kernels.update). It makes the same sums in the same
+order, so the result is bit for bit the same. If an update is too
 short for a second thread, workers that wait without sleeping help with it.
 """
 
@@ -41,16 +42,17 @@ class NotFinite:
 
 
 class ParameterUpdate:
-    """Updates the parameters in each step of a training.
+    """Updates the parameters in each step of a training run.
 
     Parameters
     ----------
-    network : its shapes.
-    kernels : "fast" or "loops"; those of `kernels` must be loaded for `dtype`.
-    arrays : of `array_plan.exchange_specs`; read. If those of `help_specs` are among them, helpers are called.
+    network : the network's shapes.
+    kernels : "fast" or "loops"; the kernels of `kernels` must be loaded for `dtype`.
+    arrays : the arrays of `array_plan.exchange_specs`; read. If they include those of `help_specs`, workers help.
     tiling : cuts the batch.
     dtype : "float32" or "float64".
-    adam : over arrays["parameters"]. With helpers, its moments are out of date between updates; see `collect_moments`.
+    adam : updates arrays["parameters"]. With helpers, its moments are out of date between updates; see
+        `collect_moments`.
     num_threads : the largest number of threads; None: the fastest number on this machine, and 1 with helpers. Any
         number gives the same bits.
 
@@ -145,25 +147,25 @@ class UpdateHelper:
 
     Parameters
     ----------
-    network : its shapes.
-    arrays : the shared ones.
-    helper, num_helpers : number of this worker, counted from 0, and of all.
+    network : the network's shapes.
+    arrays : the shared arrays.
+    helper, num_helpers : index of this worker, and the number of workers.
 
     Attributes
     ----------
-    calls : int64 (kernels.ipc.signal_words); the first element is the step of the newest call, and 0 before the first
-        one, or if updates need no help.
+    help_requests : int64 (kernels.ipc.signal_words); the first element is the step of the newest request, or 0 before
+        the first one and if updates need no help.
     """
 
     def __init__(self, network: Network, arrays: Mapping[str, Array], helper: int, num_helpers: int) -> None:
-        is_needed = "update.calls" in arrays
-        self.calls = arrays["update.calls"] if is_needed else np.zeros(1, np.int64)
+        is_needed = "update.help_requests" in arrays
+        self.help_requests = arrays["update.help_requests"] if is_needed else np.zeros(1, np.int64)
         self._arguments: tuple[Any, ...] = ()
         if is_needed:
             names = ("coefficients", "parameters", "first_moments", "second_moments")
             shared = (arrays[f"update.{name}"] for name in names)
             pieces = np.array(list(_pieces(network, arrays)))
-            self.calls[OWNER : current_buffers_at(len(pieces)) : LINE][helper::num_helpers] = helper + 1
+            self.help_requests[OWNER : current_buffers_at(len(pieces)) : LINE][helper::num_helpers] = helper + 1
             self._arguments = (pieces, helper, num_helpers, *shared, arrays["parameters"])
         self._arrays = arrays  # keeps them alive: the kernel has only their addresses
 
@@ -173,29 +175,29 @@ class UpdateHelper:
         return (update.update_units_ahead,) if kernels == "fast" else ()
 
     def help(self, step: int) -> None:
-        """Compute pieces of the update of `step`, until the next one begins or none is left."""
+        """Compute pieces of the update of `step`, until the next one begins or none remains."""
         kill_point("helper: in an update")
-        update.update_units_ahead(self.calls, step, *self._arguments)
+        update.update_units_ahead(self.help_requests, step, *self._arguments)
 
 
 class _UpdateThreads:
     """Runs `kernels.update.update_parameters` in this thread, and in others that sleep between updates."""
 
-    KERNELS = (update.begin_update, update.update_parameters, update.call_helpers)
+    KERNELS = (update.begin_update, update.update_parameters, update.request_help)
 
     def __init__(
         self, network: Network, arrays: Mapping[str, Array], tiling: Tiling, adam: Adam, num_threads: int | None
     ) -> None:
         checks, pieces = np.array(list(_checks(network, arrays))), np.array(list(_pieces(network, arrays)))
         self._shared: _SharedMoments | None = None
-        if "update.calls" in arrays:
-            names = ("calls", "coefficients", "parameters", "first_moments", "second_moments")
-            self._calls, self._coefficients, ahead, *moments = (arrays[f"update.{name}"] for name in names)
-            current_buffers = self._calls[current_buffers_at(len(pieces)) :][: len(pieces)]
+        if "update.help_requests" in arrays:
+            names = ("help_requests", "coefficients", "parameters", "first_moments", "second_moments")
+            self._help_requests, self._coefficients, ahead, *moments = (arrays[f"update.{name}"] for name in names)
+            current_buffers = self._help_requests[current_buffers_at(len(pieces)) :][: len(pieces)]
             self._shared = _SharedMoments(adam, current_buffers, moments, pieces)
             num_threads = 1
         else:
-            self._calls, ahead = np.empty(0, np.int64), np.empty(0, np.float32)
+            self._help_requests, ahead = np.empty(0, np.int64), np.empty(0, np.float32)
             self._coefficients = np.zeros(NUM_COEFFICIENTS, np.float32)
             moments = [vector.reshape(1, -1) for vector in (adam.first_moment, adam.second_moment)]
         self.number = num_threads or useful_threads(network, len(arrays["indices"]), available_processors())
@@ -210,7 +212,7 @@ class _UpdateThreads:
             arrays["tile_sums"],
             self._coefficients,
             np.zeros(network.tile_sums.size, np.float32),
-            self._calls,
+            self._help_requests,
             ahead,
             *moments,
             adam.parameters,
@@ -222,7 +224,7 @@ class _UpdateThreads:
         self._coefficients[:] = self._adam.coefficients(num_examples, step)
         if self._shared is not None:
             self._shared.share()
-            update.call_helpers(self._calls, step, num_examples)
+            update.request_help(self._help_requests, step, num_examples)
         update.begin_update(self._control, self.number, self._num_layers, num_examples)
         while len(self._sleepers) < self.number - 1:
             self._sleepers.append(_Sleeper(self._participate, len(self._sleepers) + 1))

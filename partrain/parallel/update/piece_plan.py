@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from partrain.kernels.ipc.signal_words import NUM_COEFFICIENTS, calls_size
+from partrain.kernels.ipc.signal_words import NUM_COEFFICIENTS, help_requests_size
 from partrain.network.layers import Dense
 from partrain.network.network import Network
 from partrain.system.shared_arrays import ArraySpec
@@ -15,8 +15,8 @@ PIECE = 8192
 MAX_THREADS = 8
 # The least work for a thread, and an estimate of all work: nanoseconds for each parameter, once in a step (Adam) and
 # for each example (its gradient). With less work, waking the thread and moving the data to its cache take longer.
-NANOSECONDS_A_THREAD = 100_000
-NANOSECONDS_A_STEP, NANOSECONDS_AN_EXAMPLE = 0.43, 0.0135
+NANOSECONDS_PER_THREAD = 100_000
+NANOSECONDS_PER_STEP, NANOSECONDS_PER_EXAMPLE = 0.43, 0.0135
 
 
 def help_specs(network: Network, kernels: str, batch_size: int) -> dict[str, ArraySpec]:
@@ -28,7 +28,7 @@ def help_specs(network: Network, kernels: str, batch_size: int) -> dict[str, Arr
         return {}
     num_pieces, size = len(list(cut_update(network))), network.parameters.size
     return {
-        "update.calls": ArraySpec((calls_size(num_pieces),), "int64"),
+        "update.help_requests": ArraySpec((help_requests_size(num_pieces),), "int64"),
         "update.coefficients": ArraySpec((NUM_COEFFICIENTS,), "float32"),
         "update.parameters": ArraySpec((size,), "float32"),
         "update.first_moments": ArraySpec((2, size), "float32"),
@@ -38,8 +38,8 @@ def help_specs(network: Network, kernels: str, batch_size: int) -> dict[str, Arr
 
 def useful_threads(network: Network, batch_size: int, num_processors: int) -> int:
     """Return the number of threads that make an update fastest."""
-    nanoseconds = network.parameters.size * (NANOSECONDS_A_STEP + NANOSECONDS_AN_EXAMPLE * batch_size)
-    return max(1, min(num_processors, MAX_THREADS, int(nanoseconds / NANOSECONDS_A_THREAD)))
+    nanoseconds = network.parameters.size * (NANOSECONDS_PER_STEP + NANOSECONDS_PER_EXAMPLE * batch_size)
+    return max(1, min(num_processors, MAX_THREADS, int(nanoseconds / NANOSECONDS_PER_THREAD)))
 
 
 def cut_update(network: Network) -> Iterator[tuple[Dense | None, int, int]]:

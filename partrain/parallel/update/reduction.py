@@ -1,4 +1,4 @@
-"""Sums the gradients of tiles and examples to the gradient of the batch; only this file defines the order of the sums.
+"""Sums tile and example gradients into the batch gradient; only this file defines the order of the sums.
 
 Slots are added in the order of the tiles, rows of factors in the order of the examples, whichever worker computed them.
 Adam divides the sum by the batch size, once.
@@ -30,9 +30,9 @@ class GradientReduction:
 
     Parameters
     ----------
-    network : its shapes.
-    kernels : "fast" or "loops"; those of `kernels` must be loaded for `dtype`.
-    arrays : of `array_plan.exchange_specs`; read.
+    network : the network's shapes.
+    kernels : "fast" or "loops"; the kernels of `kernels` must be loaded for `dtype`.
+    arrays : the arrays of `array_plan.exchange_specs`; read.
     tiling : cuts the batch.
     dtype : "float32" or "float64".
     """

@@ -1,4 +1,4 @@
-"""What carries out commands: a pool of worker processes, or the coordinator itself."""
+"""Interface of the objects that carry out commands: a pool of worker processes, or the coordinator itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ComputeGroup(Protocol):
 
     Attributes
     ----------
-    num_at_once : the number of commands that a batch is best cut into.
+    num_at_once : the best number of commands per batch.
     num_tiles_computed : the tiles of training steps that each worker has computed so far.
     """
 

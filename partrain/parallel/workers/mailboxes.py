@@ -16,8 +16,9 @@ from partrain.system.shared_arrays import ArraySpec, SharedArrays
 
 # The message through a pipe that wakes a process.
 WAKE = b"W"
-# How often a spinning process yields between two looks at the clock: about 50 microseconds, if no other process runs.
-TURNS = 16
+# How often a spinning process yields between two readings of the clock: about 50 microseconds if no other
+# process runs.
+NUM_YIELDS = 16
 
 
 class Mailboxes:
@@ -29,7 +30,7 @@ class Mailboxes:
 
     Attributes
     ----------
-    arrays : what each worker's `Mailbox` is made of.
+    arrays : the arrays from which each worker's `Mailbox` is made.
 
     Raises
     ------
@@ -55,16 +56,16 @@ class Mailboxes:
 
         Parameters
         ----------
-        worker : its number; it has no command.
+        worker : the worker's number; it has no command.
         command : `kernels.ipc.mailbox.FIELDS` numbers.
         more_follows : whether the worker should spin for a moment after this command.
         """
         must_wake: bool = mailbox.post(self._boxes, mailbox.box_of(worker), more_follows, tuple(command))
         return must_wake
 
-    def take_answer(self, turns: int = 0) -> int | None:
-        """Take an answer; return the number of its worker, or None if no answer comes within `turns` yields."""
-        worker: int = mailbox.await_answer(self._boxes, self._num_workers, turns)
+    def take_answer(self, num_yields: int = 0) -> int | None:
+        """Take an answer; return the number of its worker, or None if no answer comes within `num_yields` yields."""
+        worker: int = mailbox.await_answer(self._boxes, self._num_workers, num_yields)
         return None if worker < 0 else worker
 
     def set_asleep(self, asleep: bool) -> None:
@@ -81,36 +82,38 @@ class Mailbox:
 
     Parameters
     ----------
-    arrays : those of the coordinator's `Mailboxes`.
-    worker : its number.
-    calls : calls for help with an update are announced in its first element (see `UpdateHelper`).
+    arrays : the arrays of the coordinator's `Mailboxes`.
+    worker : the worker's number.
+    help_requests : requests for help with an update are announced in its first element (see `UpdateHelper`).
 
     Attributes
     ----------
-    more_follows : what the last command said about spinning.
+    more_follows : whether the last command asked the worker to spin for a moment after it.
     """
 
     KERNELS = (mailbox.await_news, mailbox.answer, mailbox.say)
 
-    def __init__(self, arrays: SharedArrays, worker: int, calls: NDArray[np.int64]) -> None:
-        self._boxes, self._box, self._calls = arrays["boxes"], mailbox.box_of(worker), calls
-        self._number, self._call = int(self._boxes[self._box + mailbox.DONE]), int(calls[0])
+    def __init__(self, arrays: SharedArrays, worker: int, help_requests: NDArray[np.int64]) -> None:
+        self._boxes, self._box, self._help_requests = arrays["boxes"], mailbox.box_of(worker), help_requests
+        self._number, self._last_request = int(self._boxes[self._box + mailbox.DONE]), int(help_requests[0])
         self.more_follows = False
 
     def has_command(self) -> bool:
         """Return whether there is a command."""
         return self._look(0) == mailbox.COMMAND
 
-    def await_command(self, answer_call: Callable[[int], object]) -> bool:
-        """Return whether a command comes within TURNS yields. If a call for help comes first, answer it."""
-        found = self._look(TURNS)
-        if found == mailbox.CALL:
-            self._call = int(self._calls[0])
-            answer_call(self._call)
+    def await_command(self, answer_request: Callable[[int], object]) -> bool:
+        """Return whether a command comes within NUM_YIELDS yields. If a request for help comes first, answer it."""
+        found = self._look(NUM_YIELDS)
+        if found == mailbox.HELP_REQUEST:
+            self._last_request = int(self._help_requests[0])
+            answer_request(self._last_request)
         return found == mailbox.COMMAND
 
-    def _look(self, turns: int) -> int:
-        found: int = mailbox.await_news(self._boxes, self._box, self._number, self._calls, self._call, turns)
+    def _look(self, num_yields: int) -> int:
+        found: int = mailbox.await_news(
+            self._boxes, self._box, self._number, self._help_requests, self._last_request, num_yields
+        )
         return found
 
     def set_asleep(self, asleep: bool) -> None:
@@ -118,9 +121,9 @@ class Mailbox:
         mailbox.say(self._boxes, self._box + mailbox.ASLEEP, asleep)
 
     def take_command(self) -> list[int]:
-        """Return the command that has been posted. Earlier calls for help are over."""
+        """Return the command that has been posted. Earlier requests for help have lapsed."""
         self._number += 1
-        self._call = int(self._calls[0])
+        self._last_request = int(self._help_requests[0])
         first = self._box + mailbox.POSTED + 1
         more_follows, *fields = map(int, self._boxes[first : first + 1 + mailbox.FIELDS])
         self.more_follows = bool(more_follows)

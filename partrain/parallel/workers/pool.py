@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from partrain.errors import FailedRun
 from partrain.parallel.workers.commands import Command
 from partrain.parallel.workers.fork_server import fork_server_pid
-from partrain.parallel.workers.mailboxes import TURNS, WAKE, Mailboxes
+from partrain.parallel.workers.mailboxes import NUM_YIELDS, WAKE, Mailboxes
 from partrain.parallel.workers.supervision import Supervision
 from partrain.parallel.workers.tile_computer import Computation
 from partrain.parallel.workers.turns import Turns
@@ -32,7 +32,7 @@ from partrain.parallel.workers.worker_start import WorkerStarter
 from partrain.system.fault_injection import kill_point
 from partrain.system.machine import available_processors, processor_quota
 
-# How often a command may raise an exception. It is tried again elsewhere, because the cause may have been that
+# How often a command may raise an exception. It is retried in another worker, because the cause may have been that
 # process's memory, or a signal. The second time, the program is to blame.
 MAX_FAILURES = 2
 
@@ -49,17 +49,17 @@ class WorkerPool:
     Parameters
     ----------
     num_workers : at least 1.
-    computation : what they compute on.
-    max_restarts : how many dead workers are replaced, all together, before the run fails.
+    computation : the network, the arrays and the tiling that they compute with.
+    max_restarts : the number of dead workers that are replaced, all together, before the run fails.
     log : called with each line for the log.
-    num_processors : the processors to compute on; None: all that this process may use.
+    num_processors : the number of processors to compute on; None: all that this process may use.
 
     If there are more workers than processors, they take turns (`Turns`). A worker whose turn continues spins for a
     moment before it sleeps; so does the coordinator while fewer workers compute than there are processors.
 
     Attributes
     ----------
-    num_at_once : how many of the workers compute at the same time.
+    num_at_once : the number of workers that compute at the same time.
     dispatching_at, dispatched_at : when the last `run` began to post the first commands, and when all were posted;
         `time.monotonic`.
 
@@ -131,7 +131,7 @@ class WorkerPool:
         kill_point("coordinator: during the commands")
         began = now = self.dispatched_at = time.monotonic()
         num_restarts = self._supervision.num_restarts
-        was_smooth = all(worker.has_begun for worker in self._workers.values())
+        undisturbed = all(worker.has_begun for worker in self._workers.values())
         while num_unfinished:
             before = now
             # While workers compute on all processors the coordinator sleeps: spinning, it would displace one of them.
@@ -144,12 +144,12 @@ class WorkerPool:
             for key, _ in ready:
                 self._receive(self._workers[key.data], waiting)
             if now - before > 2 * SLICE_SECONDS:
-                was_smooth = False
+                undisturbed = False
             elif not (answered or ready):
                 self._add_silence(now - before, waiting)
-        if was_smooth and num_restarts == self._supervision.num_restarts:
+        if undisturbed and num_restarts == self._supervision.num_restarts:
             policy.record(now - self.dispatching_at)
-            # As if the commands had been spread evenly. No command is timed by itself, and a timeout needs no more.
+            # Assume that the work was spread evenly; that is accurate enough for timeouts.
             self._supervision.record(operation, num_examples, (now - began) * len(self._workers))
 
     def close(self) -> None:
@@ -166,7 +166,7 @@ class WorkerPool:
 
     def _await(self, *, may_spin: bool) -> tuple[str | None, list[tuple[selectors.SelectorKey, int]]]:
         """Return the name of a worker that has answered, or else the readable pipes; neither after a silent slice."""
-        name = spin(lambda: self._take_answer(TURNS), SPIN_SECONDS) if may_spin else self._take_answer()
+        name = spin(lambda: self._take_answer(NUM_YIELDS), SPIN_SECONDS) if may_spin else self._take_answer()
         if name:
             return name, []
         self._mailboxes.set_asleep(True)
@@ -177,8 +177,8 @@ class WorkerPool:
         finally:
             self._mailboxes.set_asleep(False)
 
-    def _take_answer(self, turns: int = 0) -> str | None:
-        number = self._mailboxes.take_answer(turns)
+    def _take_answer(self, num_yields: int = 0) -> str | None:
+        number = self._mailboxes.take_answer(num_yields)
         return None if number is None else self._names[number]
 
     def _give(self, worker: WorkerHandle, waiting: deque[Task]) -> None:
@@ -225,7 +225,7 @@ class WorkerPool:
         """Have a task that raised an exception in `worker` tried again, in another worker if there is one."""
         if task is None or task.num_failures + 1 == MAX_FAILURES:
             raise FailedRun(f"{worker.name} failed; its own traceback:\n\n{worker_traceback.rstrip()}")
-        self._log(f"{worker.name} raised, the tiles are tried once more:\n{worker_traceback.rstrip()}")
+        self._log(f"{worker.name} raised an exception; retrying its tiles once:\n{worker_traceback.rstrip()}")
         task.num_failures += 1
         waiting.append(task)
         others = [other for other in self._workers.values() if other is not worker]
@@ -253,7 +253,7 @@ class WorkerPool:
         except FailedRun:
             del self._workers[dead.name]
             raise
-        self._log(f"{dead.name} {cause}; a successor takes its place")
+        self._log(f"{dead.name} {cause}; starting a replacement")
         self._give(self._start(dead.name), waiting)
 
     def _retire(self, worker: WorkerHandle) -> None:

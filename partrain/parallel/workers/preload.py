@@ -1,7 +1,7 @@
-"""Imported by the fork server alone: every worker is born with the modules and kernels that are loaded here.
+"""Imported by the fork server alone: workers inherit the modules and kernels loaded here.
 
-The import also makes the importing process ignore signals and end with the coordinator. That comes first, because the
-rest takes a second, in which the fork server does not notice that it is an orphan.
+The import also makes the importing process ignore signals and end with the coordinator. The signal set-up comes first:
+loading takes a second, during which an orphaned fork server would go unnoticed.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ class Supervision:
 
     Parameters
     ----------
-    max_restarts : how many workers may be replaced, all together, before the run fails.
+    max_restarts : the number of workers that may be replaced, all together, before the run fails.
 
     Attributes
     ----------
-    num_restarts : how many have been replaced so far.
+    num_restarts : the number of workers that have been replaced so far.
     """
 
     def __init__(self, max_restarts: int) -> None:
@@ -37,17 +37,17 @@ class Supervision:
         """
         for worker in workers:
             if not worker.has_begun:
-                limit, what = timeouts.START_UP_SECONDS, "to begin"
+                limit, purpose = timeouts.START_UP_SECONDS, "while starting"
             elif worker.task is not None:
                 command = worker.task.command
                 num_examples = command.last - command.first
                 limit = self._timeouts.limit_s(command.operation, num_examples)
-                what = f"for {num_examples} examples"
+                purpose = f"with {num_examples} examples to compute"
             else:
                 continue
             worker.silent_s += seconds
             if worker.silent_s > limit:
-                yield worker, f"hung: it took {worker.silent_s:.0f} s {what}, and was killed"
+                yield worker, f"hung: silent for {worker.silent_s:.0f} s {purpose}; killed"
 
     def count_restart(self, name: str, cause: str) -> None:
         """Count that the worker `name` is to be replaced.
@@ -59,6 +59,6 @@ class Supervision:
         """
         if self.num_restarts == self._max_restarts:
             raise FailedRun(
-                f"{name} {cause}, and {self._max_restarts} workers have been replaced already (workers.max_restarts)"
+                f"{name} {cause}; the limit on replacements (workers.max_restarts: {self._max_restarts}) is reached"
             )
         self.num_restarts += 1

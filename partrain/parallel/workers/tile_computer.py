@@ -183,7 +183,7 @@ def tile_kernels(kernels: str, kinds: Iterable[type[Layer]], *, augments: bool) 
     Parameters
     ----------
     kernels : "fast" or "loops".
-    kinds : of the network's layers.
+    kinds : the classes of the network's layers.
     augments : whether the images of a step are augmented.
     """
     augment = (AUGMENT[kernels],) if augments else ()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-# For a worker that has not said hello. It may have to compile the kernels, together with all others on one processor.
+# The limit for a worker that has not said hello. It may have to compile the kernels, and share one processor with all
+# the others.
 START_UP_SECONDS = 300.0
 # The minimum for a command. A machine that swaps, or runs other programs, is slow for seconds.
 MIN_SECONDS = 30.0
-# The limit is so many times the average duration of such a command.
+# The limit as a multiple of the average duration of such a command.
 SAFETY_FACTOR = 100.0
 # The weight of the newest measurement in the running mean.
 WEIGHT = 0.1
@@ -28,7 +29,7 @@ class CommandTimeouts:
         self._mean_s[operation] = mean + WEIGHT * (measured - mean)
 
     def limit_s(self, operation: int, num_examples: int) -> float:
-        """Return after how many seconds of silence a worker with such a command counts as hung."""
+        """Return the silence, in seconds, after which a worker counts as hung."""
         mean = self._mean_s.get(operation)
         if mean is None:
             return START_UP_SECONDS

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 # How many calls of `WorkerPool.run` a turn lasts. In the first call of a turn the caches are cold, the workers sleep,
-# and the system may wake two of them on one processor: with turns of 4 calls a step took 1.1 times as long as with 16.
+# and the system may wake two of them on one processor: with turns of 4 calls, a step took 1.1 times as long as with 16.
 TURN_RUNS = 8
 
 
@@ -20,7 +20,7 @@ class Turns:
     Parameters
     ----------
     workers : the names of all workers.
-    num_at_once : how many of them compute at the same time.
+    num_at_once : the number of workers that compute at the same time.
     """
 
     def __init__(self, workers: Sequence[str], num_at_once: int) -> None:

@@ -1,10 +1,10 @@
-"""Spinning: waiting for a moment without going to sleep.
+"""Spinning: a short wait without going to sleep.
 
-Waking a sleeping process takes another processor; on a virtual machine that costs as much as a tenth of a small step,
-and the process comes back with cold caches. A process that spins continues at once, but occupies its processor. So at
-most as many processes compute or spin as there are processors: the coordinator spins only while a worker waits. And a
-spinning process yields the processor again and again: if two workers share one, the first that finishes lets the
-coordinator in.
+To wake a sleeping process, one processor must interrupt another. On a virtual machine that costs up to a tenth of a
+small step, and the process resumes with cold caches. A process that spins continues at once, but occupies its
+processor. So the processes that compute or spin never outnumber the processors: the coordinator spins only while a
+worker waits. A spinning process also yields its processor repeatedly: if two workers share a processor, the first one
+that finishes makes room for the coordinator.
 
 When other programs use the processors, a process that yields may wait for milliseconds until it runs again, while a
 process that sleeps is given priority when it wakes. So `SpinPolicy` measures now and then which of the two is faster.
@@ -19,13 +19,13 @@ from typing import TypeVar
 
 Answer = TypeVar("Answer")
 
-# Every PERIOD_RUNS runs, TRIAL_RUNS are made spinning and as many sleeping, to see which is faster.
+# In every PERIOD_RUNS runs, the first TRIAL_RUNS spin and the next TRIAL_RUNS sleep, to see which is faster.
 PERIOD_RUNS, TRIAL_RUNS = 256, 6
 # Sleeping is chosen if it takes less than this share of the time of spinning. Without a margin, noise would decide.
 SLEEP_MARGIN = 0.9
 
-# Longer than a worker waits for its next command, and the coordinator for an answer, when steps are short. When steps
-# are long, the cost of waking does not matter.
+# The longest time to spin. It exceeds the waits for commands and answers when steps are short. When steps are long, the
+# cost of waking does not matter.
 SPIN_SECONDS = 0.002
 
 
@@ -59,7 +59,7 @@ class SpinPolicy:
         self._seconds.append(seconds)
         num_runs = len(self._seconds)
         if num_runs == 2 * TRIAL_RUNS:
-            # Without the first run of each kind: in it, some processes still waited in the other way.
+            # Ignore the first run of each kind: during it, some processes still waited in the other way.
             spinning, sleeping = self._seconds[1:TRIAL_RUNS], self._seconds[TRIAL_RUNS + 1 :]
             self._spinning_is_faster = statistics.median(sleeping) > SLEEP_MARGIN * statistics.median(spinning)
         elif num_runs == PERIOD_RUNS:

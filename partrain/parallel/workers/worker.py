@@ -55,7 +55,7 @@ def work(
     commands, replies : the worker's ends of its two pipes.
     boxes, number : the arrays of the mailboxes, and the worker's number.
     num_workers : the number of workers in the pool.
-    computation : what the worker computes on.
+    computation : the network, the arrays and the tiling that the worker computes with.
     preload_module : if this module is loaded, the fork server had preloaded the kernels.
     """
     # No message is longer than one write, so plain reads and writes do. `Connection` would frame each message and read
@@ -75,7 +75,7 @@ def work(
             load(worker_kernels(computation.kernels, network.kinds, augments=augments), computation.dtype)
             computer = TileComputer(computation)
             helper = UpdateHelper(network, computation.arrays, number, num_workers)
-            mailbox = Mailbox(boxes, number, helper.calls)
+            mailbox = Mailbox(boxes, number, helper.help_requests)
             os.write(target, HELLO + (b"1" if was_preloaded else b"0"))
             while numbers := _next_command(mailbox, source, helper):
                 kill_point("worker: before computing")

@@ -30,8 +30,8 @@ class WorkerStarter:
 
     Parameters
     ----------
-    num_workers : the number of workers of the pool.
-    computation : what they compute on.
+    num_workers : the number of workers in the pool.
+    computation : the network, the arrays and the tiling that they compute with.
     boxes : the shared arrays of the pool's `Mailboxes`.
     log : called with each line for the log.
     """
@@ -58,7 +58,7 @@ class WorkerStarter:
                 # If the worker was forked nevertheless, its pipe has closed, and it ends.
                 if attempt == MAX_STARTS:
                     raise FailedRun(f"{name} cannot be started: the fork server died {MAX_STARTS} times") from error
-                self._log(f"the fork server died while it started {name}; another takes its place")
+                self._log(f"the fork server died while it started {name}; starting another one")
                 end_fork_server()
         raise AssertionError("unreachable")
 
@@ -82,7 +82,7 @@ class WorkerStarter:
             daemon=True,
         )
         start_fork_server(kernels, dtype)
-        # A stopped fork server would block `start` for ever. Killed, it makes `start` fail.
+        # A stopped fork server would block `start` forever, so kill it: `start` then fails.
         watchdog = threading.Timer(timeouts.START_UP_SECONDS, kill_fork_server)
         watchdog.start()
         try:

@@ -125,7 +125,7 @@ class TiledGradient:
             arrays["losses"],
             arrays[f"{SplitName.TRAIN}.labels"],
         )
-        self._commands = functools.lru_cache(maxsize=4)(self._cut_batch)
+        self._commands = functools.lru_cache(maxsize=4)(self._cut_into_shards)
 
     @property
     def capacity(self) -> int:
@@ -149,7 +149,7 @@ class TiledGradient:
             timer.end(PREPARE)
         return BatchGradient(indices_N, loss, has_norms, self._arrays, self._labels_M, self.update)
 
-    def _cut_batch(self, num_examples: int, has_norms: bool, epoch: int) -> list[Command]:
+    def _cut_into_shards(self, num_examples: int, has_norms: bool, epoch: int) -> list[Command]:
         operation = Operation.GRADIENTS_WITH_NORMS if has_norms else Operation.GRADIENTS
         shards = self._tiling.shards(0, num_examples, self._group.num_at_once)
         return [Command(operation, SplitName.TRAIN, first, last, epoch) for first, last in shards]

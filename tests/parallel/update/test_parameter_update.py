@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from partrain.config.schema.training import Optimizer, Schedule
 from partrain.kernels import update
-from partrain.kernels.ipc.signal_words import CALL, LINE, READY, current_buffers_at
+from partrain.kernels.ipc.signal_words import HELP_REQUEST, LINE, READY, current_buffers_at
 from partrain.network.adam import Adam
 from partrain.network.network import Network
 from partrain.parallel.update import parameter_update, piece_plan
@@ -104,21 +104,21 @@ def help_from(
 def ready_steps(made: tuple[Computation, Adam, ParameterUpdate]) -> NDArray[np.int64]:
     """Return for each piece the step for which a helper has made it ready."""
     num_pieces = len(list(piece_plan.cut_update(made[0].network)))
-    ready: NDArray[np.int64] = made[0].arrays["update.calls"][READY : current_buffers_at(num_pieces) : LINE]
+    ready: NDArray[np.int64] = made[0].arrays["update.help_requests"][READY : current_buffers_at(num_pieces) : LINE]
     return ready
 
 
 @pytest.fixture
 def at_each_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], object]], None]:
-    """Have something done with the step of each call for helpers, as soon as they are called."""
+    """Have something done with the step of each request for help, as soon as it is made."""
 
     def set_up(what: Callable[[int], object]) -> None:
-        def call(calls: NDArray[np.int64], step: int, num_examples: int) -> None:
-            call_helpers(calls, step, num_examples)
+        def call(help_requests: NDArray[np.int64], step: int, num_examples: int) -> None:
+            request_help(help_requests, step, num_examples)
             what(step)
 
-        call_helpers = update.call_helpers
-        monkeypatch.setattr(update, "call_helpers", call)
+        request_help = update.request_help
+        monkeypatch.setattr(update, "request_help", call)
 
     return set_up
 
@@ -164,9 +164,9 @@ def test_helper_that_comes_too_late_changes_no_bit(make_update: Make, at_each_ca
 
     def help_too_late(step: int) -> None:
         help_from(made, [1], step)  # so that the current buffers of the pieces differ
-        made[0].arrays["update.calls"][CALL] = step - 1
+        made[0].arrays["update.help_requests"][HELP_REQUEST] = step - 1
         help_from(made, [0, 2], step - 1)  # with the numbers of this step, or with any
-        made[0].arrays["update.calls"][CALL] = step
+        made[0].arrays["update.help_requests"][HELP_REQUEST] = step
 
     at_each_call(help_too_late)
     assert after_steps(made, 20, 20, 7, 1, 20) == expected

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes
 TRAIN, TEST = SplitName.TRAIN, SplitName.TEST
 # A command that no worker can carry out: the computation has no examples for validation.
 UNCOMPUTABLE = Command(Operation.GRADIENTS, SplitName.VALIDATION, 0, 3)
-SUCCESSOR = r"^worker \d was killed by SIGKILL; a successor takes its place$"
+REPLACED = r"^worker \d was killed by SIGKILL; starting a replacement$"
 
 
 def batch(num_shards: int) -> list[Command]:
@@ -204,7 +204,7 @@ def test_worker_has_one_thread_and_ignores_the_signals_of_the_group_from_birth(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_worker_that_dies_while_idle_gets_a_successor(
+def test_worker_that_dies_while_idle_is_replaced(
     make_computation: Callable[..., Computation], pools: Pools, number: signal.Signals
 ) -> None:
     computation = make_computation()
@@ -217,7 +217,7 @@ def test_worker_that_dies_while_idle_gets_a_successor(
     assert results(pool, computation, batch(3)) == expected
     assert len(pools.log) == 1
     assert pools.log[0].startswith(f"worker 1 was killed by {number.name}")
-    assert pools.log[0].endswith("; a successor takes its place")
+    assert pools.log[0].endswith("; starting a replacement")
     assert len(worker_pids(pool)) == 3
     assert dead not in worker_pids(pool)
 
@@ -244,7 +244,7 @@ def test_worker_that_dies_while_it_computes_has_its_tiles_computed_again(
     finally:
         killer.join()
     assert len(pools.log) == 1
-    assert re.match(SUCCESSOR, pools.log[0])
+    assert re.match(REPLACED, pools.log[0])
 
 
 def test_worker_that_dies_with_an_unread_command_has_it_done_by_another(
@@ -263,12 +263,10 @@ def test_worker_that_dies_with_an_unread_command_has_it_done_by_another(
     finally:
         killer.join()
     assert len(pools.log) == 1
-    assert re.match(SUCCESSOR, pools.log[0])
+    assert re.match(REPLACED, pools.log[0])
 
 
-def test_worker_that_dies_at_start_up_gets_a_successor(
-    make_computation: Callable[..., Computation], pools: Pools
-) -> None:
+def test_worker_that_dies_at_start_up_is_replaced(make_computation: Callable[..., Computation], pools: Pools) -> None:
     computation = make_computation()
     expected = results(InProcessGroup(computation), computation, batch(2))
     pool = pools.start(2, computation)
@@ -276,7 +274,7 @@ def test_worker_that_dies_at_start_up_gets_a_successor(
     assert results(pool, computation, batch(2)) == expected
     pool.run(batch(2))
     assert len(pools.log) == 1
-    assert re.match(SUCCESSOR, pools.log[0])
+    assert re.match(REPLACED, pools.log[0])
 
 
 def test_all_workers_may_die_at_once(make_computation: Callable[..., Computation], pools: Pools) -> None:
@@ -288,7 +286,7 @@ def test_all_workers_may_die_at_once(make_computation: Callable[..., Computation
     assert results(pool, computation, batch(3)) == expected
     assert results(pool, computation, batch(3)) == expected
     assert len(pools.log) == 3
-    assert all(re.match(SUCCESSOR, line) for line in pools.log)
+    assert all(re.match(REPLACED, line) for line in pools.log)
 
 
 def test_more_deaths_than_allowed_end_the_run_and_name_the_signal(
@@ -304,7 +302,7 @@ def test_more_deaths_than_allowed_end_the_run_and_name_the_signal(
         for _ in range(3):
             pool.run(batch(2))
 
-    with pytest.raises(FailedRun, match=r"SIGKILL, and 1 workers.*workers\.max_restarts"):
+    with pytest.raises(FailedRun, match=r"SIGKILL; the limit on replacements \(workers\.max_restarts: 1\)"):
         run_until_it_fails()
 
 
@@ -328,7 +326,7 @@ def test_command_that_raises_twice_ends_the_run_with_the_workers_traceback(
     assert "in carry_out" in message
     assert "KeyError" in message
     assert len(pools.log) == 1
-    assert re.match(r"worker \d raised, the tiles are tried once more:\nTraceback", pools.log[0])
+    assert re.match(r"worker \d raised an exception; retrying its tiles once:\nTraceback", pools.log[0])
 
 
 def test_command_that_raised_is_tried_by_another_worker(
@@ -369,7 +367,7 @@ def test_killed_fork_server_is_started_anew_with_the_next_worker(
     for pid in {*pids, *first_workers} - {server_pid()}:
         wait_until(lambda pid=pid: not is_running(pid), f"the end of process {pid}")
     assert len(pools.log) == 1
-    assert "a successor takes its place" in pools.log[0]
+    assert "starting a replacement" in pools.log[0]
 
 
 @pytest.fixture
@@ -395,7 +393,7 @@ def test_worker_that_hangs_is_killed_and_its_tiles_are_computed_again(
     assert not is_running(victim)
     assert results(pool, computation, batch(3)) == expected
     assert len(pools.log) == 1
-    assert re.match(r"^worker \d hung: it took 0 s for \d examples, and was killed; a successor takes", pools.log[0])
+    assert re.match(r"^worker \d hung: silent for 0 s with \d examples to compute; killed; starting", pools.log[0])
 
 
 def test_worker_that_hangs_at_its_start_is_replaced(
@@ -407,7 +405,7 @@ def test_worker_that_hangs_at_its_start_is_replaced(
     pool = pools.start(2, computation)
     os.kill(worker_pids(pool)[0], signal.SIGSTOP)
     assert results(pool, computation, batch(2)) == expected
-    assert all(re.match(r"^worker 0 hung: it took 2 s (to begin|for)", line) for line in pools.log)
+    assert all(re.match(r"^worker 0 hung: silent for 2 s (while starting|with)", line) for line in pools.log)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -416,7 +414,7 @@ def test_hanging_workers_count_as_restarts(make_computation: Callable[..., Compu
     for _ in range(3):
         pool.run(batch(1))
     os.kill(worker_pids(pool)[0], signal.SIGSTOP)
-    with pytest.raises(FailedRun, match=r"worker 0 hung: .* 0 workers have been replaced"):
+    with pytest.raises(FailedRun, match=r"worker 0 hung: .* the limit on replacements .*: 0"):
         pool.run(batch(1))
 
 
@@ -460,7 +458,7 @@ def test_out_of_memory_is_suspected_only_where_the_system_counted_it(
     kill(*worker_pids(pool))
     pool.run(batch(1))
     suspicion = " (probably out of memory)" * num_kills
-    assert pools.log == [f"worker 0 was killed by SIGKILL{suspicion}; a successor takes its place"]
+    assert pools.log == [f"worker 0 was killed by SIGKILL{suspicion}; starting a replacement"]
 
 
 @pytest.mark.parametrize("exception", [EOFError, ConnectionRefusedError, BrokenPipeError])
@@ -479,7 +477,7 @@ def test_fork_server_that_dies_while_it_starts_a_worker_is_started_anew(
 
     monkeypatch.setattr(ForkServerProcess, "start", failing)
     pools.start(1, make_computation()).run(batch(1))
-    assert pools.log == ["the fork server died while it started worker 0; another takes its place"] * 2
+    assert pools.log == ["the fork server died while it started worker 0; starting another one"] * 2
     failures += [exception() for _ in range(5)]
     with pytest.raises(FailedRun, match="the fork server died 5 times"):
         pools.start(1, make_computation())
@@ -509,7 +507,7 @@ def test_stopped_fork_server_holds_up_neither_a_start_nor_an_end(
     monkeypatch.setattr(pools, "log_line", lambda line: (usual_log(line), monkeypatch.undo()))
     os.kill(server_pid(), signal.SIGSTOP)
     assert results(pools.start(1, computation), computation, batch(2)) == expected
-    assert pools.log == ["the fork server died while it started worker 0; another takes its place"]
+    assert pools.log == ["the fork server died while it started worker 0; starting another one"]
     os.kill(server_pid(), signal.SIGSTOP)
     pids = worker_pids(pool)
     pool.close()
