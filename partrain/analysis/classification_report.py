@@ -29,7 +29,7 @@ def classification_report(evaluation: Evaluation, class_names: Sequence[str]) ->
 
     Parameters
     ----------
-    evaluation : of N examples.
+    evaluation : the evaluation of N examples.
     class_names : the names of the E outputs of the network.
 
     Returns
@@ -44,7 +44,7 @@ def classification_report(evaluation: Evaluation, class_names: Sequence[str]) ->
     least_certain : the examples whose predicted class has the lowest probability: index, label, prediction and
         probability;
     most_confidently_wrong : the misclassified examples whose predicted class has the highest probability;
-    labels, predictions : of all examples, in order.
+    labels, predictions : the labels and predictions of all examples, in order.
     """
     E, labels_N, predictions_N = len(class_names), evaluation.labels_N, evaluation.predictions_N
     correct_N = predictions_N == labels_N

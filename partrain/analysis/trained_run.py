@@ -28,7 +28,7 @@ from partrain.store import checkpoint
 from partrain.store.checkpoint import Checkpoint, is_parameter
 from partrain.store.run_directory import RunDirectory
 
-# Attempts to open the best checkpoint: a training in progress may replace it at any moment.
+# Attempts to open the best checkpoint: training in progress may replace it at any moment.
 MAX_ATTEMPTS = 3
 # The maximum number of items that a message lists.
 MAX_LISTED = 3
@@ -67,9 +67,9 @@ class TrainedRun:
     ----------
     run, config : the run's directory and its configuration.
     network, parameters : the network, and its vector of parameters in the configuration's dtype.
-    normalisation : of the images.
-    class_names : of all outputs; an output without a class in the data is named by its number.
-    image_dtype : of the images: "uint8" (0 to 255), or "float32" in the data set's own units.
+    normalisation : the normalisation of the images.
+    class_names : the class names of all outputs; an output without a class in the data is named by its number.
+    image_dtype : the dtype of the images: "uint8" (0 to 255), or "float32" in the data set's own units.
     data_digest : the digest of the data set that the run was trained on; None if unknown.
     checkpoint : the checkpoint file.
     step : the number of training steps at the checkpoint.

@@ -62,7 +62,7 @@ def parse_config(mapping: dict[Any, Any], *, source: str) -> Config:
     Parameters
     ----------
     mapping : the configuration.
-    source : what messages call it, such as its file.
+    source : the name used in error messages, such as its file.
 
     Raises
     ------

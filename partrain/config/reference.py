@@ -34,11 +34,11 @@ class Key:
 
     Attributes
     ----------
-    key : its dotted path, as `--set` takes it; N stands for the number of a layer.
-    type : its type and bounds, in words.
+    key : the dotted path, as `--set` takes it; N stands for the number of a layer.
+    type : the type and bounds, in words.
     required : whether it has no default.
-    default : its default; None also for a required key and for a kind of layer.
-    meaning : what it does.
+    default : the default; None also for a required key and for a kind of layer.
+    meaning : the effect of the key.
     """
 
     key: str

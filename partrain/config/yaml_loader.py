@@ -42,7 +42,7 @@ def load_yaml(text: str, source: str) -> Any:
     Parameters
     ----------
     text : the document.
-    source : what messages call it, such as its file.
+    source : the name used in error messages, such as its file.
 
     Raises
     ------

@@ -25,7 +25,7 @@ def export_arrays(dataset: Dataset, to: Path) -> Path:
 
     Parameters
     ----------
-    dataset : what to write, with the splits "train", "validation" and "test".
+    dataset : the data set to write, with the splits "train", "validation" and "test".
     to : an .npz file, which is replaced if it exists, or a new or empty directory.
 
     Returns
@@ -92,7 +92,7 @@ def _write_directory(arrays: Mapping[str, Sequence[NDArray[Any]]], to: Path) -> 
                     file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        os.rename(temporary, to)  # replaces an empty directory, too
+        os.rename(temporary, to)  # also replaces an empty directory
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -73,7 +73,7 @@ def load_arrays(path: str | Path) -> Dataset:
     arrays = _map_directory(path) if os.path.isdir(path) else _read_npz(path)
     measurements = None
     if any(is_streamed(array) for _, array in arrays.values()):
-        # All four files: the digest depends on the labels, too.
+        # All four files: the digest also depends on the labels.
         measurements = MeasurementCache([take_fingerprint(path / f"{key}.npy") for key in _KEYS])
     return dataset_of_arrays("arrays", str(path.resolve()), arrays, measurements)
 
@@ -85,7 +85,7 @@ def dataset_of_arrays(
 
     Parameters
     ----------
-    name, source : of the data set.
+    name, source : the name and the source of the data set.
     arrays : the four arrays with their names in messages; optionally `CLASS_NAMES` and `NUM_VALIDATION`.
     measurements : cache of measurements, if the files are large.
 

@@ -97,7 +97,7 @@ class FoundFile:
 
     Parameters
     ----------
-    content : its content and path.
+    content : the file's content and path.
     source : the directory in which it was found, or the URL of the mirror from which it was fetched.
     """
 

@@ -29,9 +29,9 @@ class FileReport:
 
     Attributes
     ----------
-    name : of the file; the path of a wrong file.
+    name : the name of the file; the path of a wrong file.
     content : path, size and digest of a right file; None if the file is wrong or missing.
-    problem : what is wrong; None if the file is right or missing.
+    problem : the defect of the file; None if the file is right or missing.
     """
 
     name: str

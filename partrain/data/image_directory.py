@@ -45,8 +45,8 @@ class ImageFile:
     Attributes
     ----------
     path : the file.
-    name : its class and its path within the class, e.g. "cat/on a roof.png", in NFC.
-    class_name : its class.
+    name : the image's class and its path within the class, e.g. "cat/on a roof.png", in NFC.
+    class_name : the image's class.
     num_bytes, mtime_ns : size and time of the last change; they reveal that a file was changed.
     """
 

@@ -27,7 +27,8 @@ def read_image(path: Path, shape: tuple[int, ...], dtype: str, *, invert: bool =
     ----------
     path : a PNG, JPEG, BMP or WebP file, or an .npy file with an array (C,H,W), or (H,W) for one channel.
     shape : (C,H,W) of the network's images.
-    dtype : of the network's images: "uint8" (0 to 255), or "float32" in any unit; then only arrays are accepted.
+    dtype : the dtype of the network's images: "uint8" (0 to 255), or "float32" in any unit; then only arrays are
+        accepted.
     invert : swap dark and light: 255 - x.
 
     Returns
@@ -59,7 +60,7 @@ def invert_image(image_CHW: NDArray[Any], dtype: str, name: str) -> NDArray[Any]
 
     Parameters
     ----------
-    dtype : of the network's images.
+    dtype : the dtype of the network's images.
     name : the image's name in messages.
 
     Raises
@@ -88,7 +89,7 @@ def pixel_values(array: NDArray[Any], dtype: str, name: str) -> NDArray[np.float
 
     Parameters
     ----------
-    dtype : of the network's images.
+    dtype : the dtype of the network's images.
     name : the array's name in messages.
 
     Raises

@@ -36,7 +36,8 @@ def load_dataset(
 
     Parameters
     ----------
-    data, seed : of the configuration; the seed decides how synthetic digits look and which labels are made wrong.
+    data, seed : the section `data` and the seed of the configuration; the seed decides how synthetic digits look and
+        which labels are made wrong.
     say : called with a line before anything that takes time.
     warn : called with a message if other data are used than those that `data` names.
     dataset : the source, if it is in memory already; then nothing is read.

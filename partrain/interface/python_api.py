@@ -54,7 +54,8 @@ class Report:
     accuracy : the share of examples that were classified correctly, 0 to 1.
     loss : the mean cross-entropy, in nats.
     class_names : the names of the E classes.
-    recall, precision : of each class, float64 (E,); NaN for a class without examples, or without predictions.
+    recall, precision : the recall and precision of each class, float64 (E,); NaN for a class without examples, or
+        without predictions.
     confusion : int64 (E,E), rows for true classes, columns for predicted classes; None with more than 1,000 classes.
     labels, predictions : int64 (N,).
     """

@@ -29,7 +29,7 @@ from partrain.errors import RunError
 
 CHECKPOINT_FORMAT = 1
 
-# The names of Adam's moments are the parameter's name behind these prefixes.
+# The names of Adam's moments are these prefixes plus the parameter's name.
 FIRST_MOMENT_PREFIX = "adam.first_moment."
 SECOND_MOMENT_PREFIX = "adam.second_moment."
 
@@ -105,7 +105,7 @@ def decode(data: bytes, name: str) -> Checkpoint:
     Parameters
     ----------
     data : the whole file.
-    name : what messages call the file.
+    name : the file's name in error messages.
 
     Returns
     -------

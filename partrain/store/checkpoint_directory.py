@@ -89,7 +89,7 @@ class CheckpointDirectory:
         Parameters
         ----------
         newest_step : the step that was just saved; always kept.
-        keep_last : how many checkpoints to keep, counted back from the newest; at least 1.
+        keep_last : the number of checkpoints to keep, counted back from the newest; at least 1.
         best_step : the step of another checkpoint to keep, if there is one.
 
         Raises

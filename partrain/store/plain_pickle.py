@@ -55,7 +55,7 @@ def load_plain_pickle(data: bytes, name: str) -> Any:
     Parameters
     ----------
     data : the whole file, of protocol 0 to 5. Bytes after the first pickle are ignored.
-    name : what messages call the file.
+    name : the file's name in error messages.
 
     Raises
     ------

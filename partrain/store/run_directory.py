@@ -66,7 +66,7 @@ class RunDirectory(RunPaths):
 
     @classmethod
     def create_at(cls, path: Path) -> RunDirectory:
-        """Create the run's directory at exactly this path; missing parents are created, too.
+        """Create the run's directory at exactly this path; missing parents are also created.
 
         Raises
         ------

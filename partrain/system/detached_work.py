@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 
 # A forked child has only the thread that forked. If another thread held a lock at that moment, the child waits for it
-# for ever. After this time the parent kills the child and does the work itself.
+# forever. After this time the parent kills the child and does the work itself.
 TIMEOUT_SECONDS = 60.0
 # After this time the child ends itself, in case its parent has died.
 LIFETIME_SECONDS = 600.0

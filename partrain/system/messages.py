@@ -81,7 +81,7 @@ class Messages:
             self._log(text)
 
     def progress(self, *, first_step: int, last_step: int, num_epochs: int) -> Progress:
-        """Return the progress display of a training from `first_step` (already done) to `last_step`."""
+        """Return the progress display of a training run from `first_step` (already done) to `last_step`."""
         if self._quiet:
             return Progress(first_step, last_step, num_epochs)
         if sys.stderr.isatty():

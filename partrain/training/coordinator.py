@@ -35,7 +35,7 @@ class Coordinator:
 
     Parameters
     ----------
-    run : the run's directory, locked; receives metrics and checkpoints. None: another rank writes them.
+    run : the run's directory, locked; receives metrics and checkpoints. None on ranks other than 0.
     resources : the plan, the shared arrays and the group that computes.
     session : the command that trains.
 

@@ -1,4 +1,4 @@
-"""Plans a training: loads the data, checks shapes, and plans memory and disk.
+"""Plans a training run: loads the data, checks shapes, and plans memory and disk.
 
 No process is started, no kernel is compiled, and nothing is written.
 """
@@ -129,7 +129,7 @@ class TrainingPlan:
 
 
 def num_steps(resolved: Config) -> int:
-    """Return the last step of a training: the end of its epochs, or `max_steps` if that is smaller."""
+    """Return the last step of a training run: the end of its epochs, or `max_steps` if that is smaller."""
     training = resolved.training
     assert resolved.data.train_examples is not None
     steps = training.epochs * steps_per_epoch(resolved.data.train_examples, training.batch_size)
@@ -180,7 +180,7 @@ def _normalisation(dataset: Dataset) -> Normalisation:
 def describe_plan(plan: TrainingPlan, num_workers: int) -> str:
     """Return the output of `--dry-run`: configuration, table of layers, memory plan."""
     memory = plan.compute_plan().memory(num_workers)
-    lines = [f"{size / MIB:>10,.1f} MiB  {what}" for what, size in (memory | {"total": sum(memory.values())}).items()]
+    lines = [f"{size / MIB:>10,.1f} MiB  {name}" for name, size in (memory | {"total": sum(memory.values())}).items()]
     return "\n".join([plan.config.to_yaml(), plan.network.table(), "", "memory plan", *lines])
 
 

@@ -1,4 +1,4 @@
-"""Plans a training and acquires its resources on this rank: shared arrays with the data, and worker processes."""
+"""Plans a training run and acquires its resources on this rank: shared arrays with the data, and worker processes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:  # its import starts MPI
 
 @dataclass(frozen=True)
 class TrainingResources:
-    """The resources of a training, while it runs.
+    """The resources of a training run.
 
     Attributes
     ----------
-    plan : what is trained; its data is in the shared arrays.
+    plan : the plan of the training run; its data is in the shared arrays.
     num_workers : the number of workers of this rank; 0: this process computes.
     ranks : host and number of workers of each rank; None without MPI.
     arrays : the shared arrays.
@@ -80,7 +80,7 @@ def _useful_workers_of_rank(session: Session, ranks: Communicator, batch_size: i
     if session.leads and tiles < ranks.size:
         session.messages.warn(
             f"a batch has {tiles} tiles (training.batch_size, training.tile), and there are {ranks.size} ranks: "
-            f"{ranks.size - tiles} of them have nothing to compute in a step"
+            f"{ranks.size - tiles} of them have nothing to compute"
         )
     return min(session.num_workers, max(1, tiling.num_tiles(last - first)))
 
@@ -93,7 +93,7 @@ def training_resources(
     check: Callable[[TrainingPlan], None],
     dataset: Dataset | None = None,
 ) -> Iterator[TrainingResources]:
-    """Plan a training, create the shared arrays with the data in them, and start the processes that compute.
+    """Plan a training run, create the shared arrays with the data in them, and start the processes that compute.
 
     Memory and disk space are checked before any process starts.
 

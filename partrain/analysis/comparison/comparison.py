@@ -33,14 +33,14 @@ def compare(runs: Sequence[LoggedRun], *, everything: bool = False) -> Facts:
     Returns
     -------
     level : confidence level of intervals and tests.
-    runs : of each run label, name, path, status, whether it is finished, seed, digest of its parameters, problems.
+    runs : for each run: label, name, path, status, whether it is finished, seed, digest of its parameters, problems.
     configuration, surroundings : keys, each with a value per run; only keys that differ, unless `everything`.
     results : each with key, title, kind, better, a value per run, and the indices of the runs with the best value.
     parameters : for each run but the first, whether its parameters are bit for bit those of the first, and otherwise
         where the logged losses first differ.
     groups, welch : see `seed_groups` and `welch_tests`.
     mcnemar : tests between runs that were evaluated on the same examples.
-    notes : what to keep in mind when reading the results.
+    notes : remarks for reading the results.
     """
     labels = [label(index) for index in range(len(runs))]
     results = [_result(result, runs) for result in RESULTS]

@@ -20,8 +20,8 @@ class Result:
 
     Attributes
     ----------
-    key : its name in JSON.
-    title : its name for people.
+    key : the result's name in JSON.
+    title : the result's name for people.
     kind : count, loss, accuracy, seconds, rate or bytes; selects how values are formatted.
     better : "low" or "high"; None if no value is better than another.
     value : reads it from a run; None if the run does not have it.

@@ -31,7 +31,7 @@ def seed_groups(runs: Sequence[LoggedRun], values: dict[str, list[float | None]]
     Parameters
     ----------
     runs : the runs that are compared.
-    values : of each result, by key, the value of each run.
+    values : the value of each run, for each result by key.
 
     Returns
     -------

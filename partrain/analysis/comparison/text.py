@@ -48,7 +48,7 @@ def format_value(value: object, kind: str = "") -> str:
 
     Parameters
     ----------
-    value : of the configuration, or of a result.
+    value : a value of the configuration, or of a result.
     kind : the kind of the result, see `Result`.
     """
     if value is None:

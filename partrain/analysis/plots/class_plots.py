@@ -25,7 +25,7 @@ def draw_recall(report: Mapping[str, Any], labels: ClassLabels) -> Figure:
     Parameters
     ----------
     report : an evaluation, see `classification_report`; with its split.
-    labels : of the classes.
+    labels : the labels of the classes.
     """
     recall = report["recall"]
     known = [k for k in range(len(recall)) if recall[k] is not None]
@@ -55,7 +55,7 @@ def draw_confusion(report: Mapping[str, Any], labels: ClassLabels) -> Figure | N
     Parameters
     ----------
     report : an evaluation, see `classification_report`; with its split.
-    labels : of the classes.
+    labels : the labels of the classes.
 
     Returns
     -------

@@ -34,10 +34,10 @@ def draw_misclassified(
     Parameters
     ----------
     images : (C,H,W) each.
-    examples : of each image index, label, prediction and probability.
+    examples : for each image: index, label, prediction and probability.
     num_wrong : the total number of misclassified examples.
     split : the examples that were evaluated, e.g. "10,000 test examples".
-    labels : of the classes.
+    labels : the labels of the classes.
     """
     title = f"Most confident of {num_wrong:,} errors, {split}" if images else f"No errors, {split}"
     return _draw_sheet(images, examples, title, labels, lambda example: f"index {example['index']}")
@@ -51,10 +51,10 @@ def draw_hardest(
     Parameters
     ----------
     images : (C,H,W) each.
-    examples : of each image index, label, prediction, probability, loss and gradient_norm; flipped, if label noise
+    examples : for each image: index, label, prediction, probability, loss and gradient_norm; flipped, if label noise
         was added.
-    title : of the sheet.
-    labels : of the classes.
+    title : the title of the sheet.
+    labels : the labels of the classes.
     """
 
     def caption(example: Mapping[str, Any]) -> str:
@@ -113,8 +113,8 @@ def draw_examples(rows: Sequence[Sequence[NDArray[Any]]], labels: ClassLabels, n
     Parameters
     ----------
     rows : for each class some images (C,H,W).
-    labels : of these classes.
-    name : of the data set.
+    labels : the labels of these classes.
+    name : the name of the data set.
     num_more : the number of classes that are not drawn.
     """
     columns = max(1, *map(len, rows))

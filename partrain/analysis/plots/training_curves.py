@@ -1,4 +1,4 @@
-"""Curves of a training: loss over steps, accuracy over epochs."""
+"""Curves of a training run: loss over steps, accuracy over epochs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def draw_loss(rows: Rows) -> Figure | None:
 
     Parameters
     ----------
-    rows : of metrics.jsonl.
+    rows : the rows of metrics.jsonl.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def draw_accuracy(rows: Rows) -> Figure | None:
 
     Parameters
     ----------
-    rows : of metrics.jsonl.
+    rows : the rows of metrics.jsonl.
 
     Returns
     -------

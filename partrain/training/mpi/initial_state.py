@@ -1,4 +1,4 @@
-"""The state from which all ranks of an MPI job start a training: rank 0 reads it and broadcasts it.
+"""The state from which all ranks of an MPI job start a training run: rank 0 reads it and broadcasts it.
 
 The other ranks read no file of the run.
 """

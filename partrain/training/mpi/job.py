@@ -1,4 +1,4 @@
-"""Runs a training or a benchmark as an MPI job: rank 0 leads, and the other ranks follow."""
+"""Runs a training run or a benchmark as an MPI job: rank 0 leads, and the other ranks follow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # its import starts MPI
 
 Result = TypeVar("Result")
 
-# The kernels of nearly all trainings. The fork server starts before MPI, so rank 0 cannot send the configured ones yet.
+# The kernels of nearly all runs. The fork server starts before MPI, so rank 0 cannot send the configured ones yet.
 LIKELY_KERNELS = ("fast", "float32")
 
 
@@ -46,8 +46,8 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> Communic
 
     Side effects
     ------------
-    Undoes the binding to a core, and starts the fork server. Both happen before MPI starts, so that no child process
-    inherits MPI's state.
+    Undoes mpiexec's core binding of this process, and starts the fork server. Both happen before MPI starts, so that no
+    child process inherits MPI's state.
     """
     undo_binding(os.environ)
     kernels, dtype = LIKELY_KERNELS
@@ -93,7 +93,7 @@ def run_on_ranks(
     follow : called on the other ranks.
     asked : the command-line options that must be the same on all ranks.
     num_workers : the number of workers of this rank; None: the host's processors, divided among its ranks.
-    command_line, messages, interruption : as for a training without MPI.
+    command_line, messages, interruption : as for a training run without MPI.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Privacy accounting: epsilon, which bounds what a training with noise reveals about a single example.
+"""Privacy accounting: epsilon, which bounds what training with noise reveals about a single example.
 
 A step includes each example in its batch with a small probability, and adds Gaussian noise to the sum of the clipped
 gradients. Google's dp-accounting computes epsilon for any number of such steps from the distribution of the privacy

@@ -26,8 +26,8 @@ class StepResult:
 
     Attributes
     ----------
-    step : its number, counted from 1.
-    batch : its gradient, and the result of each example; valid until the next step.
+    step : the number of the step, counted from 1.
+    batch : the gradient of the batch, and the result of each example; valid until the next step.
     """
 
     step: int
