@@ -54,7 +54,7 @@ class MissingPackage(UserError):
     ----------
     package : the name of the package.
     extra : the extra of partrain that installs it.
-    purpose : what needs the package; the message begins with it.
+    purpose : the feature that needs the package; the message begins with it.
     """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:

@@ -90,7 +90,7 @@ class TrainedRun:
 
 
 def load_trained_run(path: Path, checkpoint_name: str, warn: Callable[[str], None]) -> TrainedRun:
-    """Load a run. A training that is writing into it is not disturbed.
+    """Load a run. A training run that is writing into it is not disturbed.
 
     Parameters
     ----------

@@ -302,7 +302,7 @@ class DropoutStage:
         self.factors = DropoutFactors(layer, num, "float32")
 
     def forward(self, x: Array) -> Array:
-        # Images have channels last; rows behind a `flatten` have the order of the factors.
+        # Images have channels last; rows after a `flatten` have the order of the factors.
         self.factors.scale(x.reshape(len(x), -1), x.shape[3] if x.ndim == 4 else 1, 1)
         return x
 

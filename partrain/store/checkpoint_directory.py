@@ -61,7 +61,7 @@ class CheckpointDirectory:
             try:
                 return load(path), path
             except FileNotFoundError:
-                # A training that runs at this moment has saved a newer checkpoint and deleted this one.
+                # A training run in progress has saved a newer checkpoint and deleted this one.
                 return self.newest_good(warn)
             except CorruptCheckpoint as error:
                 warn(f"{error} It is skipped.")

@@ -1,4 +1,4 @@
-"""Early stopping: ends a training after `patience` evaluations in a row in which a metric did not improve.
+"""Early stopping: ends a training run after `patience` evaluations in a row in which a metric did not improve.
 
 Every checkpoint contains the state, so a resumed run stops at the same step as an uninterrupted one.
 """

@@ -33,7 +33,7 @@ from partrain.training.privacy.settings import resolve_privacy
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A training that has been checked against its data.
+    """A training run that has been checked against its data.
 
     Attributes
     ----------

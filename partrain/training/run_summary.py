@@ -17,7 +17,7 @@ MOST_SECONDS = 1e10
 
 
 def describe_start(run: RunDirectory, resources: TrainingResources) -> list[str]:
-    """Return the first lines that a training prints: network, data, number of steps, processes, privacy."""
+    """Return the first lines that a training run prints: network, data, number of steps, processes, privacy."""
     plan = resources.plan
     training, dataset = plan.config.training, plan.dataset
     start = (

@@ -45,7 +45,7 @@ COMMAND = Command(
     name="evaluate",
     summary="measure accuracy, recall and precision per class, confusion matrix",
     description="Evaluate a trained network on a split of its data: accuracy, loss, recall and precision per class, "
-    "confusion matrix. Prints the figures, and writes them and plots into the run. A training that is under way is not "
+    "confusion matrix. Prints the figures, and writes them and plots into the run. A training run in progress is not "
     "disturbed.",
     example="partrain evaluate last --split test --checkpoint best --json",
     add_arguments=_add_arguments,

@@ -1,7 +1,7 @@
 """Gives a worker the images of a split, from shared memory or from a file that is too large for memory.
 
 The file is read, not mapped. The pages of a mapped file count as memory of each process, and a process that reads
-behind the end of a truncated file dies of a bus error. Reading an image of 3 kB from the page cache takes about two
+past the end of a truncated file dies of a bus error. Reading an image of 3 kB from the page cache takes about two
 microseconds.
 """
 

@@ -93,7 +93,7 @@ class TileComputer:
 
         Parameters
         ----------
-        command : its positions are those of the shared arrays, which are written.
+        command : the command; its positions are indices of the shared arrays, which are written.
         is_wanted : called between two calls of the execution; if it returns False, the rest is not computed.
         """
         split, operation = command.split, command.operation
