@@ -115,7 +115,7 @@ def test_failure_of_a_rank_ends_the_job_with_its_cause_and_the_run_saved(mpi_job
     assert (result.exit_code, result.stdout) == (1, "")
     said = re.findall(r"^error: (.*)$", result.stderr, re.MULTILINE)
     assert len(said) == 1
-    assert re.match(r"rank 1 on \S+: worker 0 was killed by SIGKILL, and 0 workers", said[0])
+    assert re.match(r"rank 1 on \S+: worker 0 was killed by SIGKILL; the limit on replacements", said[0])
     assert_saved(run, "failed")
     assert read_json(run / "run.json")["cause"].startswith("rank 1 failed: worker 0 was killed")
 
@@ -199,9 +199,10 @@ def test_stopped_rank_is_named_and_ends_the_job(
     os.kill(ranks_of(process)[stopped].pid, signal.SIGSTOP)
     result = process.wait(END_SECONDS)
     assert (result.exit_code, result.stdout) == (1, "")
-    speaks = rf"rank {speaker} on \S+: no answer from rank {stopped} on \S+ for"
-    assert len(re.findall(rf"^warning: {speaks} 2 s", result.stderr, re.MULTILINE)) == 1, result.stderr
-    assert len(re.findall(rf"^error: {speaks} 4 s", result.stderr, re.MULTILINE)) == 1, result.stderr
+    silence = rf"on \S+: no answer from rank {stopped} on \S+ for"
+    assert len(re.findall(rf"^warning: rank {speaker} {silence} 2 s", result.stderr, re.MULTILINE)) == 1, result.stderr
+    # A rank that finds the error first waits 0.3 s for a lower one to report it. On a busy machine that one may be later.
+    assert len(re.findall(rf"^error: rank \d {silence} 4 s", result.stderr, re.MULTILINE)) == 1, result.stderr
     assert result.stderr.count("no answer from") == 2, result.stderr
     assert len(re.findall(r"^error: ", result.stderr, re.MULTILINE)) == 1, result.stderr
     assert "Traceback" not in result.stderr
