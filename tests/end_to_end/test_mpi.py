@@ -201,7 +201,7 @@ def test_stopped_rank_is_named_and_ends_the_job(
     assert (result.exit_code, result.stdout) == (1, "")
     silence = rf"on \S+: no answer from rank {stopped} on \S+ for"
     assert len(re.findall(rf"^warning: rank {speaker} {silence} 2 s", result.stderr, re.MULTILINE)) == 1, result.stderr
-    # A rank that finds the error first waits 0.3 s for a lower one to report it. On a busy machine that one may be later.
+    # A rank that finds the error waits 0.3 s for a lower one to report it; on a busy machine that one may be later.
     assert len(re.findall(rf"^error: rank \d {silence} 4 s", result.stderr, re.MULTILINE)) == 1, result.stderr
     assert result.stderr.count("no answer from") == 2, result.stderr
     assert len(re.findall(r"^error: ", result.stderr, re.MULTILINE)) == 1, result.stderr
