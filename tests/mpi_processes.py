@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,11 +65,14 @@ def workers_of(process: PartrainProcess, rank: int) -> list[int]:
 class MpiJobs:
     """Starts jobs of several ranks in a folder."""
 
-    def __init__(self, start: Callable[..., PartrainProcess]) -> None:
-        self._start = start
+    def __init__(self, start: Callable[..., PartrainProcess], at_end: contextlib.ExitStack) -> None:
+        self._start, self._at_end = start, at_end
 
     def start(self, num_ranks: int, *arguments: object, **options: Any) -> PartrainProcess:
         """Start `partrain … --engine mpi` on so many ranks."""
-        env = ENVIRONMENT | options.pop("env", {})
+        # A job that ends removes the directory of all jobs if it finds it empty, also under a job that just begins.
+        sessions = tempfile.mkdtemp(prefix="mpi-")
+        self._at_end.callback(shutil.rmtree, sessions, ignore_errors=True)
+        env = ENVIRONMENT | {"PRTE_MCA_prte_tmpdir_base": sessions} | options.pop("env", {})
         wrapper: Sequence[str] = options.pop("wrapper", mpiexec(num_ranks))
         return self._start(*arguments, "--engine", "mpi", env=env, wrapper=wrapper, **options)

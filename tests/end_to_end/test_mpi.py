@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -31,7 +32,8 @@ TWO_TILES: dict[str, Any] = {"training.tile": 10, "training.per_example": {"stat
 def mpi_jobs(start_partrain: Callable[..., PartrainProcess]) -> Iterator[MpiJobs]:
     """Start jobs; what Open MPI itself leaves in shared memory, where it is killed, is removed at the end."""
     before = set(SHARED_MEMORY.glob("sm_segment.*"))
-    yield MpiJobs(start_partrain)
+    with contextlib.ExitStack() as at_end:
+        yield MpiJobs(start_partrain, at_end)
     for path in set(SHARED_MEMORY.glob("sm_segment.*")) - before:
         path.unlink(missing_ok=True)
 
