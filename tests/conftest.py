@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from partrain.system.machine import available_processors
+from tests.browser import browser_processes
 from tests.noise_data import noise_examples, write_idx_folder
 from tests.processes import ProcessEntry, descendants_of, wait_for_the_end_of, wait_until
 from tests.program import ROOT, RUN_SECONDS, PartrainProcess, Result
@@ -40,7 +41,7 @@ SEGMENT_PREFIXES = ("psm_", "sem.mp-", "pym-", "partrain")
 # ---- how pytest runs
 
 # Directories and files with the longest tests. They run first, so that no worker waits for another one in the end.
-LONGEST = ("end_to_end", "bench", "test_page.py", "test_run_plots.py", "test_example_ranking.py", "test_options.py")
+LONGEST = ("end_to_end", "bench", "html_report", "test_run_plots.py", "test_example_ranking.py", "test_options.py")
 # pytest-xdist starts at most this many processes; each takes 300 MB.
 MAX_PROCESSES = 8
 
@@ -130,7 +131,7 @@ def _open_files(name: str) -> list[str]:
 def _processes_of_tests() -> list[ProcessEntry]:
     tracker = getattr(multiprocessing.resource_tracker._resource_tracker, "_pid", None)
     server = getattr(forkserver._forkserver, "_forkserver_pid", None)
-    lasting = (tracker, server, program_server_pid())
+    lasting = {tracker, server, program_server_pid(), *(entry.pid for entry in browser_processes())}
     return [entry for entry in descendants_of(os.getpid()) if entry.pid not in lasting]
 
 

@@ -1,0 +1,153 @@
+"""The page in a real browser, from a file, without a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.analysis.html_report.sample_page import HOSTILE
+from tests.browser import BROWSER, running_browser
+from tests.processes import wait_until
+
+pytestmark = [
+    pytest.mark.skipif(
+        BROWSER is None, reason="no browser: install Debian's chromium (apt-get install chromium) to run this"
+    ),
+    # All in one process of pytest-xdist: each process would start a browser.
+    pytest.mark.xdist_group("browser"),
+]
+DRAWN_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The browser of these tests; each test has a context of its own in it."""
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def opened(browser: Any, written_page: Path) -> Iterator[Any]:
+    """The drawn page. It must not write to the console and must not use the network."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    tab = context.new_page()
+    said: list[str] = []
+    asked: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(written_page.as_uri())
+    tab.wait_for_selector("html[data-drawn]", timeout=DRAWN_MS)
+    yield tab
+    assert said == []
+    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [written_page.as_uri()]
+    context.close()
+
+
+def wait_for(page: Any, condition: str) -> None:
+    """Wait until an expression is true in the page.
+
+    It is asked from here: the page's own policy forbids a script that asks again and again within it.
+    """
+    wait_until(lambda: page.evaluate(condition), condition)
+
+
+def traces(tab: Any, chart: str = "loss") -> list[dict[str, Any]]:
+    return json.loads(tab.evaluate(f"JSON.stringify(document.getElementById('{chart}').data)"))  # type: ignore[no-any-return]
+
+
+def first_column(tab: Any, table: str) -> list[str]:
+    heads = tab.locator(f"table.{table} tbody th")
+    return [head.split()[0] for head in heads.all_inner_texts()]
+
+
+def test_curves_of_all_runs_are_drawn(opened: Any) -> None:
+    for chart in ("loss", "accuracy"):
+        assert len(traces(opened, chart)) == 6  # training and validation of three runs
+        assert opened.locator(f"#{chart} .scatterlayer .trace path.js-line").count() == 6
+    assert traces(opened)[0]["x"] == list(range(1, 41))
+    assert traces(opened)[2]["y"][-1] is None  # NaN is a gap
+
+
+def test_a_run_is_switched_off_and_on(opened: Any) -> None:
+    box = opened.locator("#runs input[data-run='1']")
+    box.uncheck()
+    wait_for(opened, "document.getElementById('loss').data.length === 4")
+    assert all("B " not in trace["name"] for trace in traces(opened))
+    assert opened.locator("table.results tr.off").count() == 1
+    box.check()
+    wait_for(opened, "document.getElementById('loss').data.length === 6")
+    opened.locator("#no-runs").click()
+    wait_for(opened, "document.getElementById('loss').data.length === 0")
+
+
+def test_x_axis_is_chosen(opened: Any) -> None:
+    for axis, last in (("epoch", 2), ("examples", 1280), ("seconds", pytest.approx(3)), ("step", 40)):
+        opened.locator("#x-axis").select_option(axis)
+        wait_for(opened, f"document.getElementById('loss').layout.xaxis.title.text === '{axis}'")
+        assert traces(opened)[0]["x"][-1] == last
+
+
+def test_smoothing_and_log_scale_change_the_curves(opened: Any) -> None:
+    raw = traces(opened)[0]["y"]
+    opened.locator("#smoothing").fill("0.9")
+    wait_for(opened, "document.getElementById('smoothing-value').value === '0.900'")
+    smoothed = traces(opened)[0]["y"]
+    assert smoothed[0] == pytest.approx(raw[0])
+    assert smoothed[-1] > raw[-1]  # it comes after a falling curve
+    opened.locator("#log-loss").check()
+    wait_for(opened, "document.getElementById('loss').layout.yaxis.type === 'log'")
+
+
+def test_a_zoom_shows_the_points_in_view(opened: Any) -> None:
+    opened.evaluate("Plotly.relayout('loss', {'xaxis.range[0]': 10, 'xaxis.range[1]': 20})")
+    wait_for(opened, "document.getElementById('loss').data[0].x.length < 20")
+    shown = traces(opened)[0]["x"]
+    assert (min(shown), max(shown)) == (9, 21)
+
+
+def test_tables_are_sorted_by_their_heads(opened: Any) -> None:
+    head = opened.locator("table.results th", has_text="test accuracy").locator("button")
+    assert first_column(opened, "results") == ["A", "B", "C"]
+    head.click()
+    assert first_column(opened, "results") == ["A", "B", "C"]
+    head.click()
+    assert first_column(opened, "results") == ["B", "A", "C"]  # what is missing stays last
+    opened.locator("table.configuration th", has_text="lr").locator("button").click()
+    opened.locator("table.configuration th", has_text="lr").locator("button").click()
+    assert first_column(opened, "configuration") == ["C", "B", "A"]
+
+
+def test_names_are_shown_also_beside_matrices_and_not_executed(opened: Any) -> None:
+    opened.wait_for_timeout(100)
+    assert opened.evaluate("window.hurt") is None
+    assert opened.locator("img").count() == 0
+    shown = opened.locator("#runs bdi").all_inner_texts()
+    assert shown == ["one", HOSTILE, "三"]
+    assert opened.locator("table.recall tbody td", has_text="<script>").count() == 1
+    assert opened.locator("table.recall thead th").count() == 3
+    assert opened.locator("table.matrix").count() == 2
+
+
+def test_page_fits_the_screen_and_takes_its_colours(opened: Any) -> None:
+    for width, scheme, ground in ((1400, "light", "#ffffff"), (390, "dark", "#14171c")):
+        opened.emulate_media(color_scheme=scheme)
+        opened.set_viewport_size({"width": width, "height": 800})
+        wait_for(opened, f"document.getElementById('loss').layout.paper_bgcolor === '{ground}'")
+        wait_for(opened, f"document.querySelector('#loss .main-svg').clientWidth <= {width}")
+        assert opened.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_browser_without_decompression_still_shows_the_tables(browser: Any, written_page: Path) -> None:
+    context = browser.new_context()
+    context.add_init_script("delete window.DecompressionStream")
+    tab = context.new_page()
+    tab.goto(written_page.as_uri())
+    tab.wait_for_selector("#no-curves:not([hidden])")
+    assert "too old" in tab.locator("#no-curves").inner_text()
+    assert first_column(tab, "results") == ["A", "B", "C"]
+    context.close()
