@@ -121,8 +121,8 @@ def write_sheet(dataset: Dataset, path: Path) -> None:
     ------
     MissingPackage
         matplotlib is not installed.
-    OSError
-        The file cannot be written.
+    ConfigError, ResourceError
+        The file cannot be written (see `write_output_file`).
     """
     try:
         from partrain.analysis.plots import canvas
@@ -130,7 +130,7 @@ def write_sheet(dataset: Dataset, path: Path) -> None:
         raise MissingPackage("matplotlib", "plots", "drawing examples") from None
     from partrain.analysis.plots.class_labels import ClassLabels
     from partrain.analysis.plots.image_sheets import draw_examples
-    from partrain.system.durable_files import write_durably
+    from partrain.store.output_files import write_output_file
 
     train = dataset.train
     rows = []
@@ -140,4 +140,4 @@ def write_sheet(dataset: Dataset, path: Path) -> None:
     num_more = len(dataset.class_names) - len(rows)
     with canvas.house_style():
         figure = draw_examples(rows, ClassLabels.of(dataset.class_names[: len(rows)]), dataset.name, num_more)
-        write_durably(path, canvas.to_png(figure))
+        write_output_file(path, canvas.to_png(figure), "--sheet")

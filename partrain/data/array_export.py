@@ -17,7 +17,10 @@ from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION
 from partrain.data.dataset import Dataset
 from partrain.data.mapped_arrays import chunks
 from partrain.errors import ConfigError, ResourceError
-from partrain.system.durable_files import sync_folder
+from partrain.store.output_files import require_output, require_output_file
+from partrain.system.durable_files import make_folders, sync_folder
+
+FILE_SUFFIX = ".npz"
 
 
 def export_arrays(dataset: Dataset, to: Path) -> Path:
@@ -35,21 +38,35 @@ def export_arrays(dataset: Dataset, to: Path) -> Path:
     Raises
     ------
     ConfigError
-        The directory is not empty.
+        The directory is not empty, or `to` is a device or a run's file (see `require_output_file`).
     ResourceError
         The arrays cannot be written.
     """
+    real = require_pack_target(to)
     arrays = _arrays(dataset)
-    is_file = to.suffix == ".npz"
-    if not is_file and (to.is_file() or (to.is_dir() and any(to.iterdir()))):
-        raise ConfigError(f"{to}: exists already. Give a new or empty directory, or a file that ends in .npz.")
     try:
-        to.absolute().parent.mkdir(parents=True, exist_ok=True)
-        (_write_file if is_file else _write_directory)(arrays, to.absolute())
-        sync_folder(to.absolute().parent)
+        make_folders(real.parent)
+        (_write_file if to.suffix == FILE_SUFFIX else _write_directory)(arrays, real)
+        sync_folder(real.parent)
     except OSError as error:
         raise ResourceError(f"{to}: cannot be written: {error.strerror or error}") from None
     return to
+
+
+def require_pack_target(to: Path) -> Path:
+    """Check the path to write arrays to; return it with all links resolved.
+
+    Raises
+    ------
+    ConfigError
+        As `export_arrays`.
+    """
+    if to.suffix == FILE_SUFFIX:
+        return require_output_file(to, "--to")
+    real = require_output(to, "--to")
+    if os.path.lexists(real) and not (real.is_dir() and not any(real.iterdir())):
+        raise ConfigError(f"{to}: exists already. Give a new or empty directory, or a file that ends in {FILE_SUFFIX}.")
+    return real
 
 
 def _arrays(dataset: Dataset) -> dict[str, tuple[NDArray[Any], ...]]:

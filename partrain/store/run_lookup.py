@@ -56,14 +56,14 @@ def _runs_by_age(runs_dir: Path) -> list[Path]:
 
 
 def run_that_needs(path: Path) -> Path | None:
-    """Return the directory of the run that `path` is a training file of; None if no run needs it.
+    """Return the directory of the run that `path` is a file of; None if it is no run's file.
 
     Parameters
     ----------
-    path : absolute, with symbolic links resolved.
+    path : an absolute path.
     """
     for directory in path.parents:
         run = RunPaths(directory)
-        if run.run_json_path.is_file():
-            return directory if run.is_training_file(path) else None
+        if os.path.lexists(run.run_json_path) or os.path.lexists(run.lock_path):
+            return directory if run.is_run_file(path) else None
     return None

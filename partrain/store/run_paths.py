@@ -15,6 +15,12 @@ CHECKPOINTS_DIRECTORY = "checkpoints"
 PLOTS_DIRECTORY = "plots"
 
 _CHECKPOINT_FILE = re.compile(r"step-(\d{8,})\.safetensors")
+# The files and directories in a run's directory.
+_FILES = (
+    *(CONFIG_FILE, RUN_FILE, METRICS_FILE, SUMMARY_FILE, LOG_FILE, LOCK_FILE),
+    *(CHECKPOINTS_DIRECTORY, PLOTS_DIRECTORY),
+)
+_NUMBERED_FILE = re.compile(r"metrics\.cut-\d+\.jsonl|evaluation-\w+\.json")
 
 
 def checkpoint_file(step: int) -> str:
@@ -83,14 +89,8 @@ class RunPaths:
         """Return the path of the evaluation on a split."""
         return self.path / f"evaluation-{split}.json"
 
-    def is_training_file(self, path: Path) -> bool:
-        """Return whether training writes this path; other files, such as exports, may also be in the directory."""
-        written = (
-            self.config_path,
-            self.run_json_path,
-            self.metrics_path,
-            self.summary_path,
-            self.train_log_path,
-            self.lock_path,
-        )
-        return path in written or self.checkpoints_path in path.parents
+    def is_run_file(self, path: Path) -> bool:
+        """Return whether training or evaluation writes this path; the directory may also contain others' files."""
+        if path.parent == self.path:
+            return path.name in _FILES or _NUMBERED_FILE.fullmatch(path.name) is not None
+        return any(directory in path.parents for directory in (self.checkpoints_path, self.plots_path))

@@ -44,10 +44,13 @@ def test_the_nearest_name_is_suggested(tmp_path: Path) -> None:
         find_run("20261123-171502-mnits", tmp_path)
 
 
-def test_the_files_that_training_writes_belong_to_their_run(runs_dir: Path) -> None:
+def test_the_files_that_training_and_evaluation_write_belong_to_their_run(runs_dir: Path) -> None:
     run = RunDirectory.open(runs_dir / "a")
-    needed = (run.config_path, run.metrics_path, run.lock_path, run.checkpoints_path / "step-00000001.safetensors")
+    needed = (
+        *(run.config_path, run.metrics_path, run.lock_path, run.checkpoints_path / "step-00000001.safetensors"),
+        *(run.evaluation_path("test"), run.plots_path / "cost.png", run.path / "metrics.cut-1.jsonl"),
+        *(run.checkpoints_path, run.plots_path),
+    )
     assert [run_that_needs(path) for path in needed] == [run.path] * len(needed)
     assert run_that_needs(run.path / "model.onnx") is None
-    assert run_that_needs(run.evaluation_path("test")) is None
     assert run_that_needs(runs_dir / "model.onnx") is None

@@ -9,9 +9,9 @@ from pathlib import Path
 from partrain.analysis.export.metrics import events_name, metrics_csv, metrics_events
 from partrain.analysis.export.onnx_model import encode_onnx
 from partrain.analysis.export.parameter_files import encode_npz, encode_safetensors
-from partrain.analysis.export.target import write_target
 from partrain.analysis.trained_run import TrainedRun, load_trained_run
 from partrain.errors import ConfigError
+from partrain.store.output_files import write_output_file
 from partrain.store.run_directory import RunDirectory
 
 # Formats of parameters, and formats of metrics.
@@ -77,9 +77,9 @@ def export_run(
         if format_name == "tensorboard":
             to = to / events_name(run)
             _require_no_other_events(to)
-    written = write_target(to, data)
+    write_output_file(to, data, "--to", make_parents=True)
     say(f"{path}: {content}, {len(data):,} bytes of {format_name}")
-    return written
+    return to
 
 
 def _require_no_other_events(file: Path) -> None:

@@ -22,8 +22,8 @@ from partrain.analysis.comparison.text import (
 from partrain.analysis.html_report.curves import curves, pack, pack_json
 from partrain.analysis.logged_run import LoggedRun
 from partrain.data.split_name import SplitName
-from partrain.errors import MissingPackage, ResourceError
-from partrain.system.durable_files import write_durably
+from partrain.errors import MissingPackage
+from partrain.store.output_files import write_output_file
 
 # Larger confusion matrices are not readable.
 MAX_CLASSES = 30
@@ -44,19 +44,16 @@ def write_page(path: Path, runs: Sequence[LoggedRun], facts: Facts) -> None:
     ------
     MissingPackage
         plotly is not installed.
-    ResourceError
-        The file cannot be written.
+    ConfigError, ResourceError
+        The file cannot be written (see `write_output_file`).
     """
     try:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:
         raise MissingPackage("plotly", "report", "--html") from error
     text = page(runs, facts, get_plotlyjs())
-    try:
-        # A surrogate represents a byte of a name that is not valid UTF-8.
-        write_durably(path, text.encode("utf-8", errors="replace"))
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be written: {error.strerror}. Choose another file for --html.") from error
+    # A surrogate represents a byte of a name that is not valid UTF-8.
+    write_output_file(path, text.encode("utf-8", errors="replace"), "--html")
 
 
 def page(runs: Sequence[LoggedRun], facts: Facts, plotly: str) -> str:

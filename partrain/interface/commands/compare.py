@@ -10,6 +10,7 @@ from pathlib import Path
 from partrain.errors import ConfigError
 from partrain.interface.arguments import RUN_HELP, add_json, add_quiet
 from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_data, terminal_width
+from partrain.store.output_files import require_output_file
 from partrain.store.run_lookup import find_run
 from partrain.system.durable_files import json_text
 
@@ -25,6 +26,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(context: CommandContext) -> None:
     options = context.options
     paths = _find_runs(options.runs)
+    if options.html is not None:
+        require_output_file(Path(options.html), "--html")
     from partrain.analysis.comparison.comparison import compare
     from partrain.analysis.comparison.text import describe
     from partrain.analysis.logged_run import LoggedRun

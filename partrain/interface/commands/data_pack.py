@@ -22,9 +22,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(context: CommandContext) -> None:
-    from partrain.data.array_export import export_arrays
+    from partrain.data.array_export import export_arrays, require_pack_target
 
-    print(export_arrays(load_source(context), Path(context.options.to)))
+    to = Path(context.options.to)
+    require_pack_target(to)
+    print(export_arrays(load_source(context), to))
 
 
 COMMAND = Command(

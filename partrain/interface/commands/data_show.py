@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from partrain.errors import MissingPackage, ResourceError
+from partrain.errors import MissingPackage
 from partrain.interface.arguments import add_json, add_quiet
 from partrain.interface.command import Command, CommandContext, print_data
 from partrain.interface.data_source import add_source, load_source
@@ -25,8 +25,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(context: CommandContext) -> None:
     from partrain.analysis.data_inspection import describe, inspect, write_sheet
+    from partrain.store.output_files import require_output_file
 
     options, messages = context.options, context.messages
+    if options.sheet is not None:
+        require_output_file(Path(options.sheet), "--sheet")
     dataset = load_source(context)
     facts = inspect(dataset)
     print_data(json_text(facts) if options.json else describe(facts))
@@ -38,8 +41,6 @@ def _run(context: CommandContext) -> None:
         if options.sheet is not None:
             raise
         messages.say(f"no image of examples is drawn: {missing}")
-    except OSError as error:
-        raise ResourceError(f"{sheet}: cannot be written: {error.strerror}") from error
 
 
 COMMAND = Command(
