@@ -11,6 +11,9 @@ def main() -> int:
     # NumPy's BLAS creates its threads when NumPy is imported. partrain does not use BLAS, so one thread is enough.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
+        from partrain.system.standard_streams import prepare_standard_streams
+
+        prepare_standard_streams()
         from partrain.interface.command_line import main as run_command_line
 
         return run_command_line()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from partrain.errors import ResourceError
 from partrain.store.run_lookup import find_run
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
 from partrain.system.signals import Interruption
+from partrain.system.standard_streams import is_terminal
 
 # The directory of runs unless the user names another.
 RUNS_DIR = "runs"
@@ -77,13 +80,35 @@ class Command:
 
 def terminal_width() -> int | None:
     """Return the columns of the terminal that stdout is; None if it is not a terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
 
 
 def print_data(text: str) -> None:
-    """Print a command's result to stdout; a reader that closes the pipe early, such as `head`, is not an error."""
-    try:
+    """Print a command's result to stdout; a reader that closes the pipe early, such as `head`, is not an error.
+
+    Raises
+    ------
+    ResourceError
+        It cannot be written, for example because the disk is full.
+    """
+    with _writing_stdout():
         print(text, flush=True)
-    except BrokenPipeError:
+
+
+def print_path(path: Path) -> None:
+    """Print a path to stdout, byte for byte as the file system has it; otherwise like `print_data`."""
+    with _writing_stdout():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _writing_stdout() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
         # Otherwise Python would flush the rest at exit, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise ResourceError(f"stdout: cannot be written: {error.strerror}") from error

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from partrain.interface.command import CommandContext
+from partrain.interface.command import CommandContext, print_path
 
 if TYPE_CHECKING:  # imports Numba
     from partrain.training.session import Session
@@ -38,7 +38,7 @@ def run_session(train: Callable[[Session], Path], context: CommandContext) -> No
 
         path = train(Session(context.num_workers, context.command_line, context.messages, context.interruption))
     if path is not None:
-        print(path)
+        print_path(path)
 
 
 def shared_options(context: CommandContext) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
 
 from partrain.errors import ConfigError
@@ -14,7 +16,8 @@ def validate_run_name(name: str) -> None:
     """Check that `name` can be part of a directory's name and cannot lead out of the directory of runs.
 
     A name consists of letters, marks and digits of any script, `-`, `_`, `.`, `+`, and spaces inside; it has at most
-    100 characters and 200 bytes of UTF-8, and does not start with a dot.
+    100 characters and 200 bytes of UTF-8, and does not start with a dot. The encoding
+    of file names must have its characters.
 
     Raises
     ------
@@ -39,3 +42,11 @@ def validate_run_name(name: str) -> None:
     num_bytes = len(name.encode())
     if num_bytes > _MAX_BYTES:
         raise ConfigError(f"name: {shown} has {num_bytes} bytes in UTF-8. Shorten it to at most {_MAX_BYTES}.")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        raise ConfigError(
+            f"name: {shown} has characters that file names cannot have in this locale (encoding {encoding}). "
+            "Set PYTHONUTF8=1, or use ASCII letters."
+        ) from None

@@ -15,6 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from partrain.system.standard_streams import is_terminal
+
 # Only this process writes progress. tqdm's default lock is a named semaphore in shared memory, which would stay if the
 # process were killed while it is being created.
 tqdm.set_lock(threading.RLock())
@@ -37,7 +39,7 @@ class Messages:
         self._prefix = ""
         self._log: Callable[[str], None] | None = None
         self._before_log: list[str] = []
-        self._has_colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        self._has_colours = is_terminal(sys.stderr) and not os.environ.get("NO_COLOR")
 
     def set_rank(self, name: str, *, only_warnings: bool) -> None:
         """Begin warnings and errors with the name of this rank; with `only_warnings`, print nothing else."""
@@ -84,12 +86,14 @@ class Messages:
         """Return the progress display of a training run from `first_step` (already done) to `last_step`."""
         if self._quiet:
             return Progress(first_step, last_step, num_epochs)
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             return _BarProgress(first_step, last_step, num_epochs)
         return _PlainProgress(first_step, last_step, num_epochs, self.say)
 
 
 def _print(text: str) -> None:
+    if sys.stderr is None or sys.stderr.closed:
+        return  # a program without a terminal, such as a daemon, may have closed it
     with contextlib.suppress(OSError):  # the terminal has closed; training continues, and the log has the message
         tqdm.write(text, file=sys.stderr)
         sys.stderr.flush()

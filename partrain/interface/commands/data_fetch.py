@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from partrain.interface.arguments import add_data_set, add_quiet
-from partrain.interface.command import Command, CommandContext
+from partrain.interface.command import Command, CommandContext, print_data
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(context: CommandContext) -> None:
     from partrain.data.dataset_files import describe, fetch
 
-    print(describe(fetch(context.options.name, context.messages.say)))
+    print_data(describe(fetch(context.options.name, context.messages.say)))
 
 
 COMMAND = Command(

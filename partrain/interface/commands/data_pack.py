@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from partrain.interface.arguments import add_quiet
-from partrain.interface.command import Command, CommandContext
+from partrain.interface.command import Command, CommandContext, print_path
 from partrain.interface.data_source import add_source, load_source
 
 
@@ -26,7 +26,7 @@ def _run(context: CommandContext) -> None:
 
     to = Path(context.options.to)
     require_pack_target(to)
-    print(export_arrays(load_source(context), to))
+    print_path(export_arrays(load_source(context), to))
 
 
 COMMAND = Command(

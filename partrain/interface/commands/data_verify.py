@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from partrain.interface.arguments import add_data_set, add_quiet
-from partrain.interface.command import Command, CommandContext
+from partrain.interface.command import Command, CommandContext, print_data
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def _run(context: CommandContext) -> None:
     from partrain.data.dataset_files import describe, require_valid, verify
 
     reports = verify(context.options.name)
-    print(describe(reports), flush=True)
+    print_data(describe(reports))
     require_valid(context.options.name, reports)
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from partrain.interface.arguments import add_quiet, add_run
-from partrain.interface.command import Command, CommandContext
+from partrain.interface.command import Command, CommandContext, print_path
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def _run(context: CommandContext) -> None:
     options, messages = context.options, context.messages
     format_name = choose_format(options.to, options.format)
     path = context.find_run()
-    print(export_run(path, Path(options.to), format_name, say=messages.say, warn=messages.warn))
+    print_path(export_run(path, Path(options.to), format_name, say=messages.say, warn=messages.warn))
 
 
 COMMAND = Command(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from partrain.interface.arguments import add_quiet, finite_number, positive_number
-from partrain.interface.command import RUNS_DIR, Command, CommandContext
+from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_path
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def _run(context: CommandContext) -> None:
     location = RunLocation(Path(RUNS_DIR), None if options.run_dir is None else Path(options.run_dir))
     normalisation = Normalisation((options.mean,), (options.std,))
     run = import_article(Path(options.file), location, normalisation, context.command_line, context.messages.say)
-    print(run.path)
+    print_path(run.path)
 
 
 COMMAND = Command(
