@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from partrain.config.validation_messages import shorten
@@ -24,11 +25,10 @@ def apply_override(mapping: dict[Any, Any], override: str) -> None:
         The override is not KEY=VALUE, its value is not YAML, or its path leads through a single value.
     """
     key, equals, text = override.partition("=")
-    key = key.strip()
-    if not equals or not key:
+    if not equals or not key.strip():
         raise ConfigError(f"--set {override}: write KEY=VALUE, for example training.optimizer.lr=0.01")
     value = load_yaml(text, f"--set {shorten(override)}: the value")
-    *parents, last = key.split(".")
+    *parents, last = _keys_of(override)
     section: Any = mapping
     for parent in parents:
         if isinstance(section, dict) and section.get(parent) is None:
@@ -44,6 +44,28 @@ def apply_override(mapping: dict[Any, Any], override: str) -> None:
         section[last] = value
     else:
         raise ConfigError(f"--set {override}: {'.'.join(parents)} is a single value and has no keys")
+
+
+def origin_of(location: Sequence[str], source: str, overrides: Sequence[str]) -> str:
+    """Return where an error comes from: the file, a `--set`, or a section that both have filled.
+
+    Parameters
+    ----------
+    location : the keys that lead to the error.
+    source : the name of the file.
+    overrides : the `--set` texts that were applied to its content.
+    """
+    for override in reversed(overrides):
+        key = _keys_of(override)
+        if key == list(location[: len(key)]):
+            return f"--set {shorten(override)}"
+        if key[: len(location)] == list(location):
+            return f"{source} with --set {shorten(override)}"
+    return source
+
+
+def _keys_of(override: str) -> list[str]:
+    return override.partition("=")[0].strip().split(".")
 
 
 def _entry(section: Any, key: str, override: str) -> Any:

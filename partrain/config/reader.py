@@ -8,11 +8,14 @@ from typing import Any
 
 import pydantic
 
-from partrain.config.overrides import apply_override
+from partrain.config.overrides import apply_override, origin_of
 from partrain.config.schema.config import Config
 from partrain.config.validation_messages import explain
 from partrain.config.yaml_loader import load_yaml
 from partrain.errors import ConfigError
+
+# So many errors of a file are listed.
+_MAX_LISTED = 20
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -26,12 +29,12 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises
     ------
     ConfigError
-        The file cannot be read, is not YAML, or has errors; the message lists all of them, each with its key.
+        The file cannot be read, is not YAML, or has errors; the message lists them, each with its key.
     """
     mapping = read_mapping(path)
     for override in overrides:
         apply_override(mapping, override)
-    return parse_config(mapping, source=str(path))
+    return parse_config(mapping, source=str(path), overrides=overrides)
 
 
 def read_mapping(path: str | Path) -> dict[Any, Any]:
@@ -56,23 +59,37 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
     return mapping
 
 
-def parse_config(mapping: dict[Any, Any], *, source: str) -> Config:
+def parse_config(mapping: dict[Any, Any], *, source: str, overrides: Sequence[str] = ()) -> Config:
     """Check a configuration given as plain containers.
 
     Parameters
     ----------
     mapping : the configuration.
     source : the name used in error messages, such as its file.
+    overrides : the texts of `--set` that were applied to it; the message names the one that an error comes from.
 
     Raises
     ------
     ConfigError
-        Lists all errors, each with its key.
+        Lists the errors, each with its key.
     """
     try:
         return Config.model_validate(mapping)
     except pydantic.ValidationError as error:
-        lines = [explain(details) for details in error.errors()]
-        count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
-        message = "\n  ".join([f"{source}: {count} in the configuration", *lines])
-        raise ConfigError(message) from error
+        raise ConfigError(_describe(error, source, overrides)) from error
+
+
+def _describe(error: pydantic.ValidationError, source: str, overrides: Sequence[str]) -> str:
+    """Return the errors, grouped by where they come from."""
+    errors_of_origins: dict[str, list[Any]] = {}
+    for details in error.errors(include_url=False):
+        location = [str(part) for part in details["loc"]]
+        errors_of_origins.setdefault(origin_of(location, source, overrides), []).append(details)
+    lines = []
+    for origin, errors in errors_of_origins.items():
+        count = "1 error" if len(errors) == 1 else f"{len(errors):,} errors"
+        lines.append(f"{origin}: {count} in the configuration")
+        lines += [f"  {explain(details)}" for details in errors[:_MAX_LISTED]]
+        if len(errors) > _MAX_LISTED:
+            lines.append(f"  … and {len(errors) - _MAX_LISTED:,} more")
+    return "\n".join(lines)

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import yaml
-
 from partrain.config.identity import RUNTIME_KEYS
 from partrain.config.schema.config import Config
 from partrain.config.schema.layers import LAYERS
 from partrain.config.schema.values import Section, section_in
+from partrain.config.yaml_writer import dump_yaml
 
 # The widths of the text's columns; the meaning follows below them.
 _KEY_WIDTH, _TYPE_WIDTH = 34, 26
@@ -168,5 +167,4 @@ def _one_number_if_square(default: Any) -> Any:
 def _as_yaml(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-").replace("e+0", "e")
-    text: str = yaml.safe_dump(value)
-    return text.removesuffix("\n...\n").strip()
+    return dump_yaml(value).removesuffix("\n...\n").strip()

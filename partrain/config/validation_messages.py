@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import reprlib
 from collections.abc import Iterator, Sequence
@@ -46,13 +47,34 @@ def explain(details: Any) -> str:
         return message if location and message.startswith(location[0]) else f"{path}: {message}"
     message = _MESSAGES.get(details["type"], message).format(**details.get("ctx", {}))
     value = details["input"]
-    return f"{path}: {message}, not {shorten(repr(value) if isinstance(value, str) else value)}"
+    shown = shorten(repr(value) if isinstance(value, str) else _in_yaml(value))
+    # YAML makes a number of 2026, a boolean of `no`, and a date of 2026-01-02.
+    hint = "; put it in quotes" if details["type"] == "string_type" and _is_plain_word(value) else ""
+    return f"{path}: {message}, not {shown}{hint}"
 
 
-def shorten(value: Any) -> str:
-    """Return a value as a text of at most 60 characters."""
-    text = value if isinstance(value, str) else reprlib.repr(value)  # bounded: aliases can make a value huge
+def shorten(text: str) -> str:
+    """Return a text of at most 60 characters."""
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+class _BoundedText(reprlib.Repr):
+    """Python's text for a value, bounded: aliases can make a value huge, and Python prints no huge integer."""
+
+    def repr_int(self, number: int, level: int) -> str:
+        num_bits = number.bit_length()
+        return super().repr_int(number, level) if num_bits < 1000 else f"a number of {num_bits:,} bits"
+
+
+def _in_yaml(value: object) -> str:
+    """Return a value as YAML writes it, if that is a single word."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value) if isinstance(value, datetime.date) else _BoundedText().repr(value)
+
+
+def _is_plain_word(value: object) -> bool:
+    return isinstance(value, bool | int | float | datetime.date)
 
 
 def _known_keys(location: Sequence[str]) -> list[str]:

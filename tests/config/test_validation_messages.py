@@ -5,6 +5,8 @@ import re
 import pytest
 import yaml
 
+from partrain.config.reader import parse_config
+from partrain.errors import ConfigError
 from tests.config.sample_configs import SMALLEST
 
 UNKNOWN_KEYS = {
@@ -133,3 +135,39 @@ def test_a_missing_key_is_named(refusal):
     message = refusal("name: x")
     assert "data: this key is needed" in message
     assert "network: this key is needed" in message
+
+
+def test_of_many_errors_the_first_are_listed(refusal):
+    message = refusal(SMALLEST + "\n".join(f"key{number}: 1" for number in range(2000)))
+    assert "2,000 errors" in message
+    assert "… and 1,980 more" in message
+    assert message.count("unknown key") == 20
+
+
+def test_an_error_in_an_override_is_not_blamed_on_the_file(refusal):
+    message = refusal(SMALLEST + "seed: -1\ntraining: {tile: 2}", "training.epochs=two", "training.tile=3")
+    lines = message.splitlines()
+    assert [line.removesuffix(": 1 error in the configuration").rpartition("/")[2] for line in lines[::2]] == [
+        "config.yaml",
+        "--set training.epochs=two",
+    ]
+    assert [line.split()[0] for line in lines[1::2]] == ["seed:", "training.epochs:"]
+
+
+@pytest.mark.parametrize(
+    ("override", "origin"),
+    [
+        ("data={}", "--set data={}"),
+        ("network.0=dens", "--set network.0=dens"),
+        ("network.1.dense.unit=3", "--set network.1.dense.unit=3"),
+        ("training.dtype=float64", "config.yaml with --set training.dtype=float64"),
+    ],
+)
+def test_the_message_names_the_override_that_caused_the_error(refusal, override, origin):
+    assert f"{origin}: " in refusal(SMALLEST, override)
+
+
+def test_a_huge_integer_is_not_printed(tmp_path):
+    mapping = yaml.safe_load(SMALLEST) | {"training": {"tile": [10**5000], "epochs": 10**5000}}
+    with pytest.raises(ConfigError, match=r"training\.tile: must be a whole number, not \[a number of 16,610 bits\]"):
+        parse_config(mapping, source="test")

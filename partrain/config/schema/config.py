@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 from pydantic import Field
 
 from partrain.config.identity import identity_digest, identity_of
@@ -13,6 +12,7 @@ from partrain.config.schema.data import Data
 from partrain.config.schema.layers import LayerEntry
 from partrain.config.schema.training import Training
 from partrain.config.schema.values import NonNegativeInt, PositiveInt, Section
+from partrain.config.yaml_writer import dump_yaml
 
 
 class Logging(Section):
@@ -89,8 +89,7 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """Return the configuration as a YAML document."""
-        text: str = yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True, width=110)
-        return text
+        return dump_yaml(self.to_mapping())
 
     def identity(self) -> dict[str, Any]:
         """Return the part of the configuration that decides the results; see `config.identity`."""
