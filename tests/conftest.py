@@ -42,7 +42,8 @@ SEGMENT_PREFIXES = ("psm_", "sem.mp-", "pym-", "partrain")
 
 # Directories and files with the longest tests. They run first, so that no worker waits for another one in the end.
 LONGEST = ("end_to_end", "bench", "html_report", "test_run_plots.py", "test_example_ranking.py", "test_options.py")
-# pytest-xdist starts at most this many processes; each takes 300 MB.
+# pytest-xdist starts at most this many processes; each takes 300 MB. There is one more than processors, because many
+# tests wait.
 MAX_PROCESSES = 8
 
 
@@ -56,7 +57,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run tests that are named one by one, or whose output is not captured, in pytest's own process."""
     if config.option.capture == "no" or all("::" in argument for argument in config.args):
         return 0
-    return min(MAX_PROCESSES, available_processors())
+    return min(MAX_PROCESSES, available_processors() + 1)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

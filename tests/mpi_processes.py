@@ -7,41 +7,61 @@ import importlib.util
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.processes import ProcessEntry
+from tests.processes import ProcessEntry, list_processes
 from tests.program import PartrainProcess
 
 # The launcher of the environment that the tests run in comes first: it fits the mpi4py there.
 _BESIDE_PYTHON = Path(sys.executable).with_name("mpiexec")
 MPIEXEC = str(_BESIDE_PYTHON) if _BESIDE_PYTHON.exists() else shutil.which("mpiexec")
 
-# Tests of MPI run one after the other: they look for files that Open MPI leaves in shared memory.
-MPI_MARKS = (
-    pytest.mark.xdist_group("mpi"),
-    pytest.mark.skipif(
-        MPIEXEC is None or importlib.util.find_spec("mpi4py") is None,
-        reason="mpiexec or mpi4py is missing: pip install 'partrain[mpi]'",
-    ),
+needs_mpi = pytest.mark.skipif(
+    MPIEXEC is None or importlib.util.find_spec("mpi4py") is None,
+    reason="mpiexec or mpi4py is missing: pip install 'partrain[mpi]'",
 )
 
-# Root is who runs tests in a container.
-ENVIRONMENT = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-}
-SHARED_MEMORY = Path("/dev/shm")
+
+def segments() -> set[Path]:
+    """Return the files in shared memory through which the ranks of all jobs on this host communicate."""
+    return set(Path("/dev/shm").glob("sm_segment.*"))
 
 
-def needs_mpi(test: Callable[..., None]) -> Callable[..., None]:
-    """Mark a test that needs MPI."""
-    for mark in MPI_MARKS:
-        test = mark(test)
-    return test
+def mapped_by(processes: Iterable[int]) -> set[Path]:
+    """Return the segments that one of the processes has mapped."""
+    maps = ""
+    for pid in processes:
+        with contextlib.suppress(OSError):  # it has ended
+            maps += Path(f"/proc/{pid}/maps").read_text()
+    return {path for path in segments() if f"{path}\n" in maps}
+
+
+@contextlib.contextmanager
+def isolated_jobs() -> Iterator[dict[str, str]]:
+    """Yield the environment of jobs that run at the same time as jobs of other tests; clean up after killed jobs.
+
+    A job that ends removes Open MPI's directory of all jobs if it is empty, even if another job is just starting. So
+    each test has a directory of its own.
+    """
+    before = segments()
+    with tempfile.TemporaryDirectory(prefix="mpi-", ignore_cleanup_errors=True) as sessions:
+        yield {
+            "OMPI_ALLOW_RUN_AS_ROOT": "1",  # tests in a container run as root
+            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+            "PRTE_MCA_prte_tmpdir_base": sessions,
+        }
+    unused = segments() - before
+    for _ in range(3):  # a rank of another test may have created its segment, but not mapped it yet
+        if unused:
+            time.sleep(0.1)
+            unused -= mapped_by(entry.pid for entry in list_processes())
+    for path in unused:
+        path.unlink(missing_ok=True)
 
 
 def mpiexec(num_ranks: int, *options: str) -> list[str]:
@@ -65,14 +85,11 @@ def workers_of(process: PartrainProcess, rank: int) -> list[int]:
 class MpiJobs:
     """Starts jobs of several ranks in a folder."""
 
-    def __init__(self, start: Callable[..., PartrainProcess], at_end: contextlib.ExitStack) -> None:
-        self._start, self._at_end = start, at_end
+    def __init__(self, start: Callable[..., PartrainProcess], environment: dict[str, str]) -> None:
+        self._start, self._environment = start, environment
 
     def start(self, num_ranks: int, *arguments: object, **options: Any) -> PartrainProcess:
         """Start `partrain … --engine mpi` on so many ranks."""
-        # A job that ends removes the directory of all jobs if it finds it empty, also under a job that just begins.
-        sessions = tempfile.mkdtemp(prefix="mpi-")
-        self._at_end.callback(shutil.rmtree, sessions, ignore_errors=True)
-        env = ENVIRONMENT | {"PRTE_MCA_prte_tmpdir_base": sessions} | options.pop("env", {})
+        env = self._environment | options.pop("env", {})
         wrapper: Sequence[str] = options.pop("wrapper", mpiexec(num_ranks))
         return self._start(*arguments, "--engine", "mpi", env=env, wrapper=wrapper, **options)

@@ -53,6 +53,11 @@ def points_of(process: str) -> list[str]:
     return re.findall(rf'kill_point\("({process}: [^"]+)"\)', sources)
 
 
+def saved_steps(run: Path) -> list[int]:
+    """Return the steps of a run's checkpoints."""
+    return sorted(int(path.stem.partition("-")[2]) for path in (run / "checkpoints").iterdir())
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON object."""
     content: dict[str, Any] = json.loads(path.read_text())

@@ -27,6 +27,7 @@ from tests.noise_data import noise_examples, write_idx
 from tests.processes import wait_until
 from tests.program import ROOT, PartrainProcess, Result
 from tests.small_run import ENDLESS, write_small_config
+from tests.whole_runs import read_json
 
 Call = Callable[..., Result]
 
@@ -54,11 +55,6 @@ def run(trained: Path, tmp_path: Path) -> Path:
     path = tmp_path / "run"
     shutil.copytree(trained, path)
     return path
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
 
 
 def refuse(result: Result) -> str:

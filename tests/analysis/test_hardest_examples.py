@@ -65,7 +65,7 @@ def test_gradient_norms_agree_with_the_loops(noisy_run: Path, call_partrain: Cal
     from partrain.kernels.compiler.loading import load
     from partrain.parallel.update.reduction import GradientReduction
     from partrain.parallel.workers.tile_computer import tile_kernels
-    from tests.network.test_execution import Batch
+    from tests.network.networks import Batch
 
     facts = json.loads(call_partrain("examples", noisy_run, "--split", "test", "--top", 3, "--json", "-q").stdout)
     trained = load_trained_run(noisy_run, "last", print)

@@ -22,7 +22,7 @@ from partrain.config.reader import read_config
 from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import step_bytes
 from partrain.parallel.workers.tiles import Tiling
-from tests.mpi_processes import ENVIRONMENT, mpiexec, needs_mpi
+from tests.mpi_processes import isolated_jobs, mpiexec, needs_mpi
 from tests.program import ROOT, PartrainProcess, Result
 
 COSTS = StepCosts(
@@ -260,7 +260,8 @@ def test_bench_measures_the_exchange_between_ranks(
     run_partrain: Callable[..., Result], small_config: Callable[..., Path]
 ) -> None:
     words = ("bench", "--engine", "mpi", "--config", small_config(), "--workers", 1, "--json", "-q")
-    result = run_partrain(*words, wrapper=mpiexec(2), env=ENVIRONMENT)
+    with isolated_jobs() as environment:
+        result = run_partrain(*words, wrapper=mpiexec(2), env=environment)
     assert (result.exit_code, result.stderr) == (0, "")
     facts = json.loads(result.stdout)
     assert list(facts) == ["training", "ranks", "exchange", "model"]

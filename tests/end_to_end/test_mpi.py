@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ import pytest
 
 from partrain.store.run_directory import RunDirectory
 from tests.end_to_end.test_interruption import assert_saved
-from tests.mpi_processes import SHARED_MEMORY, MpiJobs, mpiexec, needs_mpi, ranks_of, workers_of
-from tests.processes import ProcessEntry, wait_until
+from tests.mpi_processes import MpiJobs, isolated_jobs, mapped_by, mpiexec, needs_mpi, ranks_of, segments, workers_of
+from tests.processes import wait_until
 from tests.program import ROOT, PartrainProcess, Result
 from tests.small_run import ENDLESS
 from tests.whole_runs import Runs, outcome, read_json, write_config
@@ -30,12 +29,8 @@ TWO_TILES: dict[str, Any] = {"training.tile": 10, "training.per_example": {"stat
 
 @pytest.fixture
 def mpi_jobs(start_partrain: Callable[..., PartrainProcess]) -> Iterator[MpiJobs]:
-    """Start jobs; what Open MPI itself leaves in shared memory, where it is killed, is removed at the end."""
-    before = set(SHARED_MEMORY.glob("sm_segment.*"))
-    with contextlib.ExitStack() as at_end:
-        yield MpiJobs(start_partrain, at_end)
-    for path in set(SHARED_MEMORY.glob("sm_segment.*")) - before:
-        path.unlink(missing_ok=True)
+    with isolated_jobs() as environment:
+        yield MpiJobs(start_partrain, environment)
 
 
 def expected(folder: Path, changes: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -158,21 +153,16 @@ def test_sigterm_to_mpiexec_ends_all_processes(mpi_jobs: MpiJobs, tmp_path: Path
     assert RunDirectory.open(run).status() == "interrupted"
 
 
-def is_mapped(path: Path, processes: Iterable[ProcessEntry]) -> bool:
-    """Return whether one of the processes maps the file: other MPI jobs of this machine have files of their own."""
-    return any(str(path) in Path(f"/proc/{process.pid}/maps").read_text() for process in processes)
-
-
 @needs_mpi
 def test_ranks_whose_launcher_is_killed_save_and_end_and_clean_up(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
     process, run = start_endless(mpi_jobs, tmp_path)
-    segments = {path for path in SHARED_MEMORY.glob("sm_segment.*") if is_mapped(path, process.processes())}
-    assert segments
+    own_segments = mapped_by(entry.pid for entry in process.processes())
+    assert own_segments
     process.send(signal.SIGKILL)
     assert process.wait(END_SECONDS).exit_code == -signal.SIGKILL
     wait_until(lambda: not process.processes(), "the end of the ranks", END_SECONDS)
     assert_saved(run, "interrupted")
-    assert not [path for path in segments if path.exists()]
+    assert not own_segments & segments()
 
 
 # ---- ranks that hang, and ranks that are only late
@@ -193,7 +183,9 @@ def start_impatient(jobs: MpiJobs, folder: Path, num_ranks: int) -> tuple[Partra
 
 
 @needs_mpi
-@pytest.mark.parametrize(("num_ranks", "stopped", "speaker"), [(3, 1, 0), (2, 0, 1)])
+@pytest.mark.parametrize(
+    ("num_ranks", "stopped", "speaker"), [(3, 1, 0), pytest.param(2, 0, 1, marks=pytest.mark.slow)]
+)
 def test_stopped_rank_is_named_and_ends_the_job(
     num_ranks: int, stopped: int, speaker: int, mpi_jobs: MpiJobs, tmp_path: Path
 ) -> None:
@@ -214,6 +206,7 @@ def test_stopped_rank_is_named_and_ends_the_job(
         assert RunDirectory.open(run).status() in ("failed", "interrupted")
 
 
+@pytest.mark.slow
 @needs_mpi
 def test_rank_whose_workers_take_long_is_waited_for(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
     process, run = start_impatient(mpi_jobs, tmp_path, 2)

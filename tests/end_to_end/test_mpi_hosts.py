@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from partrain.store.run_directory import RunDirectory
-from tests.mpi_processes import ENVIRONMENT, MPI_MARKS, MPIEXEC, SHARED_MEMORY
+from tests.mpi_processes import MPIEXEC, isolated_jobs, needs_mpi
 from tests.program import PartrainProcess
 from tests.small_run import ENDLESS
 from tests.whole_runs import Runs, outcome, write_config
 
 pytestmark = [
-    *MPI_MARKS,
+    needs_mpi,
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root makes network namespaces"),
     pytest.mark.skipif(
@@ -38,6 +38,7 @@ class TwoHosts:
     """Namespaces a and b, with an address each."""
 
     def __init__(self, folder: Path) -> None:
+        self.environment: dict[str, str] = {}
         name = f"partrain-{os.getpid()}"
         self.a, self.b = f"{name}-a", f"{name}-b"
         # Not longer than the 15 letters that the name of an interface may have.
@@ -95,16 +96,14 @@ def ip(*words: str) -> str:
 @pytest.fixture
 def two_hosts(tmp_path: Path) -> Iterator[TwoHosts]:
     hosts = TwoHosts(tmp_path)
-    segments = set(SHARED_MEMORY.glob("sm_segment.*"))
     try:
         hosts.make()
     except subprocess.CalledProcessError as error:
         hosts.remove()
         pytest.skip(f"network namespaces cannot be made here: {error.stderr.strip()}")
-    yield hosts
-    hosts.remove()
-    for path in set(SHARED_MEMORY.glob("sm_segment.*")) - segments:  # Open MPI's, of ranks that were killed
-        path.unlink(missing_ok=True)
+    with isolated_jobs() as hosts.environment:
+        yield hosts
+        hosts.remove()
 
 
 def test_two_hosts_have_the_bits_of_one_and_lose_nothing_when_one_dies(
@@ -114,13 +113,13 @@ def test_two_hosts_have_the_bits_of_one_and_lose_nothing_when_one_dies(
     alone.mkdir()
     expected = outcome(Runs(alone).train())
     words = ("--config", write_config(tmp_path), "--run-dir", "run", "--workers", 1, "--engine", "mpi")
-    result = start_partrain(*words, wrapper=two_hosts.launcher(), env=ENVIRONMENT).wait()
+    result = start_partrain(*words, wrapper=two_hosts.launcher(), env=two_hosts.environment).wait()
     assert (result.exit_code, result.stdout) == (0, "run\n"), result.stderr
     assert outcome(tmp_path / "run") == expected
     assert two_hosts.received_bytes() > 20_000
 
     words = ("--config", write_config(tmp_path, ENDLESS), "--runs-dir", "runs", "--workers", 1, "--engine", "mpi")
-    process = start_partrain(*words, wrapper=two_hosts.launcher(), env=ENVIRONMENT)
+    process = start_partrain(*words, wrapper=two_hosts.launcher(), env=two_hosts.environment)
     run = process.wait_for_training()
     for pid in two_hosts.processes_on_b():
         os.kill(pid, signal.SIGKILL)

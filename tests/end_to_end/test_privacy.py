@@ -15,6 +15,7 @@ from partrain.training.privacy.dp_sgd import sample_batch
 from partrain.training.privacy.random_source import SecureSource, SeededSource
 from partrain.training.privacy.settings import default_max_batch_size
 from tests.program import Result
+from tests.whole_runs import rows_of
 
 PRIVATE: dict[str, Any] = {
     "training.per_example": {"clip": 1.0, "statistics": True},
@@ -94,11 +95,6 @@ def summary_of(run: Path) -> dict[str, Any]:
     return summary
 
 
-def metrics_of(run: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("time_s", "examples_per_s")} for row in rows]
-
-
 def test_seeded_run_has_the_same_bits_with_workers_and_after_a_resume_and_says_that_it_is_not_private(
     call_partrain: Callable[..., Result],
     small_config: Callable[..., Path],
@@ -114,10 +110,10 @@ def test_seeded_run_has_the_same_bits_with_workers_and_after_a_resume_and_says_t
     resumed = call_partrain("resume", stopped.run, "--workers", 1, "--max-steps", 10)
     assert summary_of(alone.run)["parameters_sha256"] == summary_of(resumed.run)["parameters_sha256"]
     assert summary_of(alone.run)["privacy"] == summary_of(resumed.run)["privacy"]
-    steps = [row for row in metrics_of(alone.run) if "train/loss" in row]
+    steps = [row for row in rows_of(alone.run) if "train/loss" in row]
     assert len(steps) == 10
-    assert [row for row in metrics_of(resumed.run) if "train/loss" in row] == steps
-    epsilons = [row["privacy/epsilon"] for row in metrics_of(alone.run) if "privacy/epsilon" in row]
+    assert [row for row in rows_of(resumed.run) if "train/loss" in row] == steps
+    epsilons = [row["privacy/epsilon"] for row in rows_of(alone.run) if "privacy/epsilon" in row]
     assert epsilons == [summary_of(alone.run)["privacy"]["epsilon"]]
     assert "NOT private" in call_partrain("evaluate", alone.run, "--workers", 0).stdout
     assert "not private" in call_partrain("list", "--runs-dir", tmp_path).stdout
@@ -134,7 +130,7 @@ def test_batches_larger_than_the_slots_run_in_rounds_and_empty_ones_are_noise_al
         config = small_config({**PRIVATE, "logging": {"every_steps": 1}, **changes})
         result = call_partrain("--config", config, "--workers", 0, "--run-dir", tmp_path / name, "-q")
         assert result.exit_code == 0, result.stderr
-    steps = [row for row in metrics_of(tmp_path / "empty") if "lr" in row]
+    steps = [row for row in rows_of(tmp_path / "empty") if "lr" in row]
     assert len(steps) == 20
     assert 0 < sum("train/loss" not in row for row in steps) < 20
 

@@ -21,6 +21,7 @@ from tests.noise_data import write_idx_folder
 from tests.processes import wait_until
 from tests.program import ROOT, PartrainProcess
 from tests.small_run import ENDLESS
+from tests.whole_runs import rows_of
 
 MakeRun = Callable[..., Path]
 Split = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -123,11 +124,6 @@ def summary_of(run: Path) -> dict[str, Any]:
     return summary
 
 
-def metrics_of(run: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("time_s", "examples_per_s")} for row in rows]
-
-
 def digests(made: dict[Any, Path]) -> dict[str, list[Any]]:
     """Return the runs by the digest of their parameters: one entry if all are equal."""
     by_digest: dict[str, list[Any]] = {}
@@ -148,10 +144,10 @@ def test_number_of_workers_changes_no_bit(case: str, make_run: MakeRun, idx_fold
     words = options("idx", idx_folder, *changes)
     made = {n: make_run("--config", config, "--workers", n, *words) for n in numbers}
     assert len(digests(made)) == 1, digests(made)
-    expected_metrics, expected_bytes = metrics_of(made[0]), last_checkpoint(made[0])
+    expected_metrics, expected_bytes = rows_of(made[0]), last_checkpoint(made[0])
     assert [row["step"] for row in expected_metrics if "train/loss" in row] == [1, 2, 3, 4, 5, 6]
     for run in made.values():
-        assert metrics_of(run) == expected_metrics
+        assert rows_of(run) == expected_metrics
         assert last_checkpoint(run) == expected_bytes
         assert [summary_of(run)[kind] for kind in ("test", "best")] == [
             summary_of(made[0])[k] for k in ("test", "best")
@@ -163,7 +159,7 @@ def test_fresh_interpreter_has_the_bits_of_a_forked_one(make_run: MakeRun, idx_f
     words = ["--config", str(MNIST), "--workers", "3", "--run-dir", "fresh", "-q", *options("idx", idx_folder)]
     fresh = tmp_path / PartrainProcess(words, tmp_path, fresh=True).wait().run
     assert last_checkpoint(fresh) == last_checkpoint(forked)
-    assert metrics_of(fresh) == metrics_of(forked)
+    assert rows_of(fresh) == rows_of(forked)
 
 
 def test_arrays_train_to_the_same_bits_from_an_archive_and_from_mapped_files(
@@ -185,8 +181,8 @@ def test_arrays_train_to_the_same_bits_from_an_archive_and_from_mapped_files(
         for n in (0, 3)
     }
     assert len(digests(made)) == 1, digests(made)
-    expected = metrics_of(made["data", 0])
-    assert all(metrics_of(run) == expected for run in made.values())
+    expected = rows_of(made["data", 0])
+    assert all(rows_of(run) == expected for run in made.values())
 
 
 def test_training_again_from_a_runs_own_configuration_has_its_bits(make_run: MakeRun, idx_folder: Path) -> None:

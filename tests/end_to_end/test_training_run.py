@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -18,16 +16,12 @@ import yaml
 
 import partrain
 from partrain.config.reader import read_config
-from partrain.errors import FailedRun
 from partrain.parallel import compute_resources
-from partrain.parallel.workers import compute_group
 from partrain.parallel.workers.fork_server import fork_server_pid
-from partrain.parallel.workers.in_process_group import InProcessGroup
 from partrain.store import checkpoint
 from partrain.store.checkpoint_directory import CheckpointDirectory
-from partrain.store.metrics_log import MetricsLog
-from partrain.training import training_run
 from tests.program import Result
+from tests.whole_runs import read_json, rows_of, saved_steps
 
 Train = Callable[..., Path]
 
@@ -41,19 +35,6 @@ def train(call_partrain: Callable[..., Result], small_config: Callable[..., Path
         return call_partrain("--config", small_config(changes), "--workers", workers, *where).run
 
     return call
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
-
-
-def metrics_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def saved_steps(run: Path) -> list[int]:
-    return sorted(int(path.stem.partition("-")[2]) for path in (run / "checkpoints").iterdir())
 
 
 def test_fork_server_that_started_before_kernels_were_compiled_is_replaced(
@@ -164,7 +145,8 @@ def test_summary_has_every_field(train: Train) -> None:
 
 
 def test_metrics_have_a_line_for_each_logged_step_and_each_evaluation(train: Train) -> None:
-    rows = metrics_of(train({"training.epochs": 2, "logging": {"every_steps": 4}, "training.batch_size": 30}))
+    run = train({"training.epochs": 2, "logging": {"every_steps": 4}, "training.batch_size": 30})
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     logged = [row for row in rows if "train/loss" in row]
     evaluated = [row for row in rows if "validation/loss" in row]
     assert [row["step"] for row in logged] == [4, 8, 12, 14]
@@ -189,13 +171,13 @@ def test_metrics_have_a_line_for_each_logged_step_and_each_evaluation(train: Tra
 
 def test_evaluations_come_as_often_as_they_are_asked_for(train: Train) -> None:
     changes: dict[str, Any] = {"logging": {"evaluate_every_steps": 4, "evaluate_every_epochs": None}}
-    rows = metrics_of(train({"training.epochs": 2, **changes}))
+    rows = rows_of(train({"training.epochs": 2, **changes}))
     assert [row["step"] for row in rows if "validation/loss" in row] == [4, 8, 12, 16, 20]
 
 
 def test_best_is_the_highest_accuracy_and_of_equals_the_earliest(train: Train) -> None:
     run = train({"training.epochs": 6, "data.validation_examples": 5})
-    evaluated = [row for row in metrics_of(run) if "validation/accuracy" in row]
+    evaluated = [row for row in rows_of(run) if "validation/accuracy" in row]
     accuracies = [row["validation/accuracy"] for row in evaluated]
     best = read_json(run / "summary.json")["best"]
     assert best["step"] == evaluated[accuracies.index(max(accuracies))]["step"]
@@ -216,7 +198,7 @@ def test_checkpoints_that_are_kept_are_the_last_and_the_best(train: Train, keep_
 def test_run_without_validation_has_no_best(train: Train) -> None:
     run = train({"data.validation_examples": 0})
     assert read_json(run / "summary.json")["best"] is None
-    assert not [row for row in metrics_of(run) if "validation/loss" in row]
+    assert not [row for row in rows_of(run) if "validation/loss" in row]
     assert saved_steps(run) == [10]
 
 
@@ -290,134 +272,6 @@ def test_network_of_any_composition_trains_to_the_same_bits(train: Train, networ
 
 def test_training_learns(train: Train) -> None:
     run = train({"training.epochs": 20, "data.train_examples": 500})
-    losses = [row["train/loss"] for row in metrics_of(run) if "train/loss" in row]
+    losses = [row["train/loss"] for row in rows_of(run) if "train/loss" in row]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:3])
     assert read_json(run / "summary.json")["test"]["accuracy"] > 0.4
-
-
-# ---- runs that fail
-
-
-def failed_run(call: Callable[..., Result], tmp_path: Path, *arguments: object) -> tuple[Path, str]:
-    result = call(*arguments, "--runs-dir", tmp_path / "runs")
-    assert result.exit_code == 1, result
-    assert result.stdout == ""
-    assert "Traceback (most recent call last)" not in result.stderr.partition("its own traceback")[0]
-    (run,) = (tmp_path / "runs").iterdir()
-    message = result.stderr[result.stderr.index("error: ") + len("error: ") :].strip()
-    record = read_json(run / "run.json")
-    assert record["status"] == "failed"
-    assert record["cause"] == message
-    return run, message
-
-
-@pytest.mark.parametrize("lr", ["1e20", "1e30"])
-def test_value_that_is_not_finite_ends_the_run_before_it_reaches_the_parameters(
-    call_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path, lr: str
-) -> None:
-    config = small_config({"training.optimizer.lr": float(lr)})
-    run, message = failed_run(call_partrain, tmp_path, "--config", config, "--workers", 2)
-    assert re.match(r"step \d+: .* not finite", message)
-    assert "training.optimizer.lr" in message
-    found = CheckpointDirectory(run / "checkpoints").newest_good(pytest.fail)
-    assert found is not None
-    assert all(np.isfinite(tensor).all() for tensor in found[0].tensors.values())
-    assert f"step {found[0].step + 1}: " in message
-    assert read_json(run / "summary.json")["steps"] == found[0].step
-
-
-@pytest.mark.parametrize(
-    ("array", "place", "named"),
-    [("dense1.deltas", (0, 3), r"the gradient of dense1\.\w+"), ("losses", 2, "the loss of dense1's outputs")],
-)
-def test_value_that_is_not_finite_is_named_with_its_layer(
-    call_partrain: Callable[..., Result],
-    small_config: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    array: str,
-    place: Any,
-    named: str,
-) -> None:
-    class SpoilingGroup(InProcessGroup):
-        def run(self, commands: Any) -> None:
-            super().run(commands)
-            self._computer._arrays[array][place] = np.inf
-
-    monkeypatch.setattr(compute_group, "InProcessGroup", SpoilingGroup)
-    _, message = failed_run(call_partrain, tmp_path, "--config", small_config(), "--workers", 0)
-    assert re.match(f"step 1: {named} is not finite", message)
-
-
-def test_failed_run_says_why_in_its_log(
-    call_partrain: Callable[..., Result],
-    small_config: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class FailingGroup(InProcessGroup):
-        def run(self, commands: Any) -> None:
-            raise FailedRun("the group failed")
-
-    monkeypatch.setattr(compute_group, "InProcessGroup", FailingGroup)
-    run, message = failed_run(call_partrain, tmp_path, "--config", small_config(), "--workers", 0)
-    assert message == "the group failed"
-    assert "error: the group failed" in (run / "train.log").read_text()
-
-
-def test_defect_of_the_program_keeps_its_traceback_and_the_run_its_checkpoint(
-    call_partrain: Callable[..., Result],
-    small_config: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class DefectiveGroup(InProcessGroup):
-        def run(self, commands: Any) -> None:
-            raise ZeroDivisionError("a defect")
-
-    monkeypatch.setattr(compute_group, "InProcessGroup", DefectiveGroup)
-    with pytest.raises(ZeroDivisionError):
-        call_partrain("--config", small_config(), "--workers", 0, "--runs-dir", tmp_path / "runs")
-    (run,) = (tmp_path / "runs").iterdir()
-    record = read_json(run / "run.json")
-    assert (record["status"], record["cause"]) == ("failed", "a defect")
-    assert saved_steps(run) == [0]
-
-
-def test_lines_of_metrics_that_are_lost_are_said_once_and_counted(
-    call_partrain: Callable[..., Result],
-    small_config: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    append = MetricsLog.append
-
-    def failing(log: MetricsLog, row: dict[str, Any]) -> None:
-        if 3 <= row["step"] <= 6:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        append(log, row)
-
-    monkeypatch.setattr(MetricsLog, "append", failing)
-    config = small_config({"logging.every_steps": 1})
-    result = call_partrain("--config", config, "--workers", 0, "--runs-dir", tmp_path / "runs")
-    assert result.exit_code == 0
-    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
-    first, last = (line for line in warnings if "lost" in line)
-    assert "the metrics of step 3 are lost" in first
-    assert re.search(r": [4-9] lines of metrics were lost up to step 7$", last)
-
-
-def test_disk_that_is_full_before_training_leaves_no_run(
-    call_partrain: Callable[..., Result],
-    small_config: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def full(*args: object, **options: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(training_run.RunDirectory, "write_run_json", full)
-    result = call_partrain("--config", small_config(), "--workers", 0, "--runs-dir", tmp_path / "runs")
-    assert result.exit_code in (1, 2)
-    assert os.strerror(errno.ENOSPC) in result.stderr
-    assert list((tmp_path / "runs").iterdir()) == []

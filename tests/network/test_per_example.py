@@ -10,7 +10,7 @@ import pytest
 from partrain.kernels import loops
 from partrain.network.clipping import clipping_scales, gradient_norms
 from partrain.network.parameters import ParameterLayout
-from tests.network.test_execution import ALL_NETWORKS, WHOLE, Batch
+from tests.network.networks import ALL_NETWORKS, WHOLE, Batch
 
 TILE, NUM = 3, 8
 

@@ -1,0 +1,26 @@
+"""Shapes: N examples; C, H, W channels, rows, columns; F filters; R, S filter rows, columns; P, Q outputs; I, J the
+same after pooling; T tiles.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from partrain.kernels import convolution, convolution_backward, convolution_weights, loops, max_pool
+from partrain.kernels.compiler.loading import load
+
+
+@pytest.fixture(scope="session")
+def convolution_kernels():
+    of_loops = (loops.conv2d_forward, loops.conv2d_backward_input, loops.conv2d_backward_weights)
+    load(of_loops, "float32")
+    load(of_loops, "float64")
+    fast = (
+        convolution.pack_filters,
+        convolution.conv2d_forward,
+        convolution_backward.pack_patch_vectors,
+        convolution_backward.conv2d_backward_winners,
+        convolution_weights.conv2d_backward_weights,
+        max_pool.max_pool_forward,
+    )
+    load(fast, "float32")
