@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 
 from partrain.errors import PartrainError
-from partrain.interface.command import CommandContext
+from partrain.interface.command import Command, CommandContext
 from partrain.interface.parser import insert_default_command, parse
 from partrain.system.messages import Messages
-from partrain.system.signals import SIGNALS, SIGNALS_OF_RANKS, Interrupted, Interruption
+from partrain.system.signals import SIGNALS, SIGNALS_OF_RANKS, Interrupted, Interruption, interruption_behind
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     interruption = Interruption(SIGNALS_OF_RANKS if with_ranks else SIGNALS)
     try:
         with interruption.watching():
-            command.run(CommandContext(options, ["partrain", *arguments], messages, interruption))
+            return _run(command, CommandContext(options, ["partrain", *arguments], messages, interruption))
+    except Interrupted as interrupted:  # the command had already ended
+        return interrupted.exit_code
+
+
+def _run(command: Command, context: CommandContext) -> int:
+    """Run a command, and print the message of an error; return the exit code."""
+    messages = context.messages
+    try:
+        command.run(context)
     except PartrainError as error:
         messages.error(str(error))
         return error.exit_code
@@ -36,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "smaller batch, network or data set"
         )
         return 1
-    except Interrupted as interrupted:
+    except (Interrupted, Exception) as error:
+        if (interrupted := interruption_behind(error)) is None:
+            raise
         messages.error(f"ended by {interrupted}")
         return interrupted.exit_code
     return 0

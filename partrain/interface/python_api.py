@@ -40,7 +40,7 @@ from partrain.store.run_lookup import find_run
 from partrain.store.run_name import validate_run_name
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
-from partrain.system.signals import Interrupted, Interruption
+from partrain.system.signals import Interrupted, Interruption, interruption_behind
 from partrain.training.session import Session
 from partrain.training.training_run import train_new_run
 
@@ -285,7 +285,9 @@ def _interruptible() -> Iterator[Interruption]:
     try:
         with interruption.watching():
             yield interruption
-    except Interrupted as interrupted:
+    except (Interrupted, Exception) as error:
+        if (interrupted := interruption_behind(error)) is None:
+            raise
         if interrupted.exit_code == 128 + signal.SIGINT:
             raise KeyboardInterrupt(str(interrupted)) from None
         raise SystemExit(interrupted.exit_code) from None

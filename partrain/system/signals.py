@@ -1,7 +1,10 @@
 """Handles SIGINT, SIGTERM and SIGHUP, with MPI also SIGUSR1: training finishes its step, saves, and ends.
 
 Outside of training there is nothing to save: the first signal ends the command with an exception, so that all clean-up
-code runs. A second signal ends the process at once.
+code runs.
+
+Further signals have no effect, because they are not another request: when a terminal closes, the kernel and the shell
+each send SIGHUP, and a session manager adds SIGTERM. The exception is a second Ctrl-C, which ends the process at once.
 """
 
 from __future__ import annotations
@@ -10,13 +13,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # SIGUSR1 is the signal that mpiexec forwards to the ranks without killing them shortly afterwards.
 SIGNALS_OF_RANKS = (*SIGNALS, signal.SIGUSR1)
+
+# A second SIGINT within this time belongs to the same key press: a terminal and a launcher may each send one.
+SAME_REQUEST_SECONDS = 1.0
 
 
 class Interrupted(BaseException):
@@ -33,8 +40,8 @@ class Interruption:
     Parameters
     ----------
     signals : the signals to handle.
-    second_exits : whether a second signal ends the process at once. If not, because partrain is part of a larger
-        program, a second signal has no effect.
+    second_exits : whether a second SIGINT, at least SAME_REQUEST_SECONDS after the first, ends the process at once. If
+        not, because partrain is part of a larger program, it has no effect either.
 
     Attributes
     ----------
@@ -45,6 +52,7 @@ class Interruption:
         self.received: int | None = None
         self._signals, self._second_exits = signals, second_exits
         self._deferred = False
+        self._interrupted_at: float | None = None
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -85,10 +93,43 @@ class Interruption:
             raise Interrupted(self.received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            if self._second_exits:
+        if number == signal.SIGINT:
+            now = time.monotonic()
+            if self._interrupted_at is None:
+                self._interrupted_at = now
+            elif self._second_exits and now - self._interrupted_at >= SAME_REQUEST_SECONDS:
                 os._exit(128 + number)
-            return
-        self.received = number
-        if not self._deferred:
-            raise Interrupted(number)
+        if self.received is None:
+            self.received = number
+            if not self._deferred:
+                raise Interrupted(number)
+
+
+def interruption_behind(error: BaseException) -> Interrupted | None:
+    """Return the Interrupted that `error` is, or that other code turned into `error`; None for any other error.
+
+    Before Python 3.12, an exception in `__set_name__` becomes a RuntimeError: so a signal can end an import.
+    """
+    for candidate in (error, error.__cause__):
+        if isinstance(candidate, Interrupted):
+            return candidate
+    return None
+
+
+def exit_at_signals() -> None:
+    """Let signals end this process at once, with exit code 128 + number; for its imports.
+
+    An exception would not do: imported code may catch it, or turn it into an error of its own.
+    """
+    _handle_with(lambda number, frame: os._exit(128 + number))
+
+
+def ignore_signals() -> None:
+    """Let signals have no effect on this process; for its end, when its exit code is known."""
+    _handle_with(signal.SIG_IGN)
+
+
+def _handle_with(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    for number in SIGNALS_OF_RANKS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
-from partrain.system.signals import SIGNALS, Interrupted, Interruption
+from partrain.system.signals import SIGNALS, Interrupted, Interruption, interruption_behind
 from tests.program import Result
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -84,19 +85,70 @@ def test_other_threads_leave_the_handlers_alone() -> None:
 
 
 @pytest.mark.parametrize("second", SIGNALS)
-def test_second_signal_ends_the_process_at_once(run_partrain: Callable[..., Result], second: signal.Signals) -> None:
+@pytest.mark.parametrize("first", SIGNALS)
+def test_further_signals_have_no_effect(first: signal.Signals, second: signal.Signals) -> None:
+    interruption = Interruption()
+    with interruption.watching(), interruption.deferred():
+        raise_signal(first)
+        for _ in range(10):
+            raise_signal(second)
+    assert interruption.received == first
+
+
+def test_further_signals_do_not_interrupt_the_clean_up() -> None:
+    ended = []
+
+    def end() -> None:
+        for number in SIGNALS:
+            raise_signal(number)
+        ended.append(True)
+
+    with contextlib.ExitStack() as block:
+        block.enter_context(pytest.raises(Interrupted, match="SIGHUP"))
+        block.enter_context(Interruption().watching())
+        block.callback(end)
+        raise_signal(signal.SIGHUP)
+    assert ended
+
+
+@pytest.mark.parametrize("first", SIGNALS)
+def test_second_sigint_ends_the_process_at_once_if_a_second_has_passed(
+    run_partrain: Callable[..., Result], first: signal.Signals
+) -> None:
     program = f"""
-import os, signal
-from partrain.training import training_run
+import signal, time
 from partrain.system.signals import Interruption
+time.monotonic = lambda: 100.0
 interruption = Interruption()
 with interruption.watching(), interruption.deferred():
-    signal.raise_signal(signal.SIGINT)
-    print("still here", flush=True)
-    try:
-        signal.raise_signal({int(second)})
-    finally:
-        print("no longer here", flush=True)
+    signal.raise_signal({int(first)})
+    for time.monotonic in (lambda: 100.0, lambda: 100.9, lambda: 101.5):
+        print(time.monotonic(), flush=True)
+        signal.raise_signal(signal.SIGINT)
 """
     result = run_partrain(code=program)
-    assert (result.exit_code, result.stdout, result.stderr) == (EXIT_CODES[second], "still here\n", "")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "100.0\n100.9\n101.5\n", "")
+
+
+def test_second_sigint_has_no_effect_in_a_larger_program() -> None:
+    interruption = Interruption(second_exits=False)
+    clock = iter([100.0, 200.0, 300.0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: next(clock))
+        with interruption.watching(), interruption.deferred():
+            for _ in range(3):
+                raise_signal(signal.SIGINT)
+    assert interruption.received == signal.SIGINT
+
+
+def test_interruption_is_found_behind_the_error_that_other_code_made_of_it() -> None:
+    class Named:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise_signal(signal.SIGTERM)
+
+    with pytest.raises((RuntimeError, Interrupted)) as raised, Interruption().watching():
+        type("Owner", (), {"named": Named()})
+    found = interruption_behind(raised.value)
+    assert found is not None
+    assert found.exit_code == 143
+    assert interruption_behind(RuntimeError()) is None
