@@ -17,6 +17,7 @@ from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
 from partrain.system.signals import Interruption
 from partrain.system.standard_streams import is_terminal
+from partrain.system.terminal_text import printable_lines
 
 # The directory of runs unless the user names another.
 RUNS_DIR = "runs"
@@ -83,20 +84,29 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
 
 
-def print_data(text: str) -> None:
+def print_data(text: str, *, styled: bool = False) -> None:
     """Print a command's result to stdout; a reader that closes the pipe early, such as `head`, is not an error.
+
+    Parameters
+    ----------
+    text : the result. Characters that control a terminal are replaced.
+    styled : whether they have been replaced already, and those in `text` style it.
 
     Raises
     ------
     ResourceError
         It cannot be written, for example because the disk is full.
     """
+    text = text if styled else printable_lines(text)
     with _writing_stdout():
         print(text, flush=True)
 
 
 def print_path(path: Path) -> None:
-    """Print a path to stdout, byte for byte as the file system has it; otherwise like `print_data`."""
+    """Print a path to stdout, byte for byte as the file system has it; on a terminal as `print_data` does."""
+    if is_terminal(sys.stdout):
+        print_data(str(path))
+        return
     with _writing_stdout():
         sys.stdout.flush()
         sys.stdout.buffer.write(os.fsencode(path) + b"\n")

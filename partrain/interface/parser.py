@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import partrain
 from partrain.interface.command import Command
@@ -25,6 +25,7 @@ from partrain.interface.commands import (
     resume,
     train,
 )
+from partrain.system.terminal_text import printable_lines
 
 # In the order in which the help lists them. A new command is a new module in commands/, imported and listed here.
 COMMANDS: tuple[Command, ...] = (
@@ -47,6 +48,14 @@ COMMANDS: tuple[Command, ...] = (
 
 # Summaries of the groups: commands whose names have the same first word.
 GROUPS = {"data": "prepare and inspect data sets"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages quote arguments without characters that control the terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and exit."""
+        super().error(printable_lines(message))
 
 
 def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
@@ -86,7 +95,7 @@ def insert_default_command(arguments: Sequence[str]) -> list[str]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands. Parsed options hold the command's name as `command`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="partrain",
         description=partrain.__doc__,
         epilog="Without a command, the command is train.",

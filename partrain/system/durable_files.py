@@ -20,6 +20,8 @@ from typing import Any
 
 from partrain.system.fault_injection import kill_point
 
+# All characters that are not printable are among these.
+_UNPRINTABLE = re.compile(r"[^ -~]")
 _TEMPORARY_NAME = re.compile(r"\..+\.(\d+)\.tmp")
 
 
@@ -132,15 +134,14 @@ def write_json_durably(path: Path, content: dict[str, Any]) -> None:
     OSError : as `write_durably`.
     TypeError : `content` contains something other than plain values, lists and dictionaries.
     """
-    # A surrogate represents a byte of a path that is not UTF-8. Written as an escape, it is read back unchanged.
-    write_durably(path, (json_text(content) + "\n").encode("utf-8", errors="backslashreplace"))
+    write_durably(path, (json_text(content) + "\n").encode())
 
 
 def json_text(content: Any) -> str:
     """Return `content` as readable JSON, with keys in their given order.
 
     A list of plain values is one line, and so is each entry of a list: a matrix has one line per row. JSON has no NaN
-    and no infinity, so a float that is not finite becomes null.
+    and no infinity, so a float that is not finite becomes null. Characters that are not printable are escaped.
 
     Raises
     ------
@@ -163,7 +164,14 @@ def _json_lines(value: Any, indent: str) -> str:
 
 
 def _json_line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    # Only strings contain characters that are not printable. Some of them would control the terminal.
+    return text if text.isprintable() else _UNPRINTABLE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    character = found[0]
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def replace_non_finite(value: Any, replace: Callable[[float], object]) -> Any:

@@ -1,6 +1,7 @@
 """Messages and progress on stderr and in the run's log; stdout is for data.
 
-On a terminal, progress is a bar that is updated in place. Otherwise it is a plain line every few seconds.
+Messages quote names from configurations, runs and files, so characters that control a terminal are replaced in all of
+them. On a terminal, progress is a bar that is updated in place. Otherwise it is a plain line every few seconds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from partrain.system.standard_streams import is_terminal
+from partrain.system.terminal_text import printable_lines
 
 # Only this process writes progress. tqdm's default lock is a named semaphore in shared memory, which would stay if the
 # process were killed while it is being created.
@@ -59,24 +61,26 @@ class Messages:
 
     def say(self, text: str) -> None:
         """Print an informative message, unless `quiet`, and log it."""
+        text = printable_lines(text)
         self.note(text)
         if not self._quiet:
             _print(text)
 
     def warn(self, text: str) -> None:
         """Print and log a warning."""
-        text = self._prefix + text
+        text = self._prefix + printable_lines(text)
         self.note(f"warning: {text}")
         _print(f"\033[1;33mwarning: {text}\033[0m" if self._has_colours else f"warning: {text}")
 
     def error(self, text: str) -> None:
         """Print and log the reason for which the program ends."""
-        text = self._prefix + text
+        text = self._prefix + printable_lines(text)
         self.note(f"error: {text}")
         _print(f"\033[1;31merror: {text}\033[0m" if self._has_colours else f"error: {text}")
 
     def note(self, text: str) -> None:
         """Write to the log only."""
+        text = printable_lines(text)
         if self._log is None:
             self._before_log.append(text)
         else:

@@ -8,7 +8,14 @@ from collections.abc import Collection, Sequence
 
 def printable(text: str) -> str:
     """Return `text` with U+FFFD in place of control characters and other characters that are not printable."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return `text` as `printable` does, but with its line breaks: all text for a terminal goes through here."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def num_columns(text: str) -> int:

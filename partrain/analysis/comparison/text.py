@@ -9,7 +9,7 @@ from typing import Any
 
 from partrain.analysis.comparison.comparison import Facts
 from partrain.analysis.run_table import duration
-from partrain.system.terminal_text import num_columns, printable, table
+from partrain.system.terminal_text import num_columns, printable, printable_lines, table
 
 # Follows the best value of a row.
 MARK = "*"
@@ -39,7 +39,7 @@ def describe(facts: Facts, *, width: int | None = None, bold: bool = False) -> s
         ["notes", *(f"- {printable(note)}" for note in facts["notes"])] if facts["notes"] else [],
         [f"{run['label']}: {printable(problem)}" for run in facts["runs"] for problem in run["problems"]],
     ]
-    text = "\n\n".join("\n".join(lines) for lines in sections if lines)
+    text = printable_lines("\n\n".join("\n".join(lines) for lines in sections if lines))
     return _MARKED.sub("\033[1m\\1*\033[0m", text) if bold else text
 
 

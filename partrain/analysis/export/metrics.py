@@ -14,9 +14,12 @@ from typing import Any
 from partrain.errors import MissingPackage, RunError
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
+from partrain.system.terminal_text import printable
 
 # Columns that locate a row; they are not metrics.
 _LOCATIONS = ("step", "epoch", "examples", "time_s")
+# Spreadsheets may take a cell that begins like this for a formula.
+_FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def metrics_csv(run: RunDirectory) -> tuple[bytes, int]:
@@ -34,9 +37,9 @@ def metrics_csv(run: RunDirectory) -> tuple[bytes, int]:
     rows = _rows(run)
     table = io.StringIO()
     columns = list(dict.fromkeys([*_LOCATIONS, *(name for row in rows for name in row)]))
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(map(_cell, columns))
+    writer.writerows([_cell(row.get(name, "")) for name in columns] for row in rows)
     return table.getvalue().encode(), len(rows)
 
 
@@ -86,6 +89,24 @@ def events_name(run: RunDirectory) -> str:
     TensorBoard reads files with "tfevents" in their names, and treats all files in a directory as one run.
     """
     return f"events.out.tfevents.{math.floor(_started(run))}.{run.path.resolve().name}"
+
+
+def _cell(value: object) -> object:
+    """Return the value for a cell: text that a spreadsheet would take for a formula gets a quote in front.
+
+    As OWASP recommends (CSV Injection, owasp.org). Text that is a number stays as it is. Characters that are not
+    printable are replaced: a carriage return could begin a row.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    if not text.startswith(_FORMULA_STARTS):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def _rows(run: RunDirectory) -> list[dict[str, Any]]:

@@ -43,7 +43,8 @@ def _run(context: CommandContext) -> None:
         print_data(json_text(facts))
     else:
         width = terminal_width()
-        print_data(describe(facts, width=width, bold=width is not None and not os.environ.get("NO_COLOR")))
+        bold = width is not None and not os.environ.get("NO_COLOR")
+        print_data(describe(facts, width=width, bold=bold), styled=bold)
 
 
 def _find_runs(references: Sequence[str]) -> list[Path]:

@@ -106,3 +106,25 @@ def test_missing_package_is_one_message_that_names_the_extra(
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(MissingPackage, match=r"^export to TensorBoard needs .* tensorboardX: .*partrain\[export\]'$"):
         metrics_events(run)
+
+
+def test_csv_cells_that_a_spreadsheet_would_run_are_quoted(tmp_path: Path) -> None:
+    formula = '=HYPERLINK("http://localhost/";"x")'
+    hostile = {"+text": formula, "-text": "-1+1", "@name": "@SUM(A1)", "=n": "\t=1", "tab\t": "a\r=1"}
+    numbers = {"number": -1.5, "text": "-1.5e-3", "plus": "+2"}
+    write_saved_run(
+        tmp_path / "hostile", rows=[{"step": 1, "epoch": 1.0, "examples": 4, "time_s": 1.5} | hostile | numbers]
+    )
+    data, _ = metrics_csv(RunDirectory.open(tmp_path / "hostile"))
+    names, values = csv.reader(io.StringIO(data.decode(), newline=""))
+    cells = dict(zip(names[4:], values[4:], strict=True))
+    assert cells == {
+        "'+text": f"'{formula}",
+        "'-text": "'-1+1",
+        "'@name": "'@SUM(A1)",
+        "'=n": "\ufffd=1",
+        "tab\ufffd": "a\ufffd=1",
+        "number": "-1.5",
+        "text": "-1.5e-3",
+        "plus": "+2",
+    }
