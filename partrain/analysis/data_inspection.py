@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.data.dataset import Dataset
+from partrain.data.image_tree import describe_ignored
 from partrain.data.mapped_arrays import release_pages
 from partrain.errors import MissingPackage
 from partrain.system.terminal_text import printable, table
@@ -33,6 +34,7 @@ def inspect(dataset: Dataset) -> dict[str, Any]:
     Returns
     -------
     name, source, digest; shape (C,H,W) and dtype of the images; skipped, the number of unusable image files;
+    ignored, the numbers of files that are no images, by their suffix;
     examples : the number of examples of each split;
     classes : the names;
     counts : for each split, the number of examples of each class;
@@ -52,6 +54,7 @@ def inspect(dataset: Dataset) -> dict[str, Any]:
         "shape": list(dataset.image_shape),
         "dtype": dataset.image_dtype,
         "skipped": len(dataset.skipped),
+        "ignored": dict(dataset.ignored),
         "examples": {name: split.size for name, split in splits.items()},
         "classes": list(dataset.class_names),
         "counts": counts,
@@ -92,6 +95,8 @@ def describe(facts: Mapping[str, Any]) -> str:
     ]
     if facts["skipped"]:
         lines.append(f"unusable image files, skipped: {facts['skipped']:,}")
+    if facts["ignored"]:
+        lines.append(describe_ignored(facts["ignored"]))
     num_train = max(1, facts["examples"]["train"])
     rows = [
         (printable(name), *(f"{facts['counts'][split][k]:,}" for split in splits), f"{count / num_train:.1%}")

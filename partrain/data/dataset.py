@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,7 @@ class Dataset:
         the source does not say.
     skipped : names of files that were left out because they cannot be used.
     measurements : cache of measurements, if an array is streamed from its file.
+    ignored : of a directory of images, the number of files that are no images, by their suffix.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Dataset:
     num_validation: int | None = None
     skipped: tuple[str, ...] = ()
     measurements: MeasurementCache | None = None
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     def renamed(self, name: str, source: str, skipped: tuple[str, ...] = ()) -> Dataset:
         """Return the same examples under the name of another data set."""

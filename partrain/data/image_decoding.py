@@ -3,7 +3,8 @@
 Training and prediction use the same decoding. Its details are fixed, because results depend on them:
 
 - Of an animation the first frame is used. The EXIF orientation is applied.
-- Transparent pixels become white. 16-bit grey is rounded to 8 bits.
+- Transparent pixels become white. 16-bit grey is rounded to 8 bits; of 16-bit colour the high byte is taken. Which
+  pixels are transparent is decided before.
 - One channel is luma (ITU-R 601-2: 0.299 R + 0.587 G + 0.114 B); three channels are R, G, B, as Pillow converts
   palettes and CMYK; colour profiles are not applied.
 - The image is resized with Pillow's BILINEAR filter, which averages over the covered pixels when it shrinks an image.
@@ -18,7 +19,7 @@ import contextlib
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,17 @@ if TYPE_CHECKING:
 # A larger image is not decoded: a file of a few kilobytes can expand to gigabytes of pixels.
 MAX_PIXELS = 64 * 1024**2
 # The suffixes of image files, and Pillow's names of their formats.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
 # Pillow's mode for each number of channels.
 MODES = {1: "L", 3: "RGB"}
+# Pillow's modes of images whose values have a fixed range. Others are 32-bit numbers, of which nobody knows what is
+# white, and CIE Lab.
+_CONVERTIBLE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
+# Names of the pixels in a PNG file (Pillow): 2-bit and 4-bit grey, whose values Pillow multiplies by this factor, but
+# not the value that is declared transparent; and 16-bit colour, with the high and the low bytes.
+_GREY_FACTORS = {"L;2": 85, "L;4": 17}
+_HIGH_BYTES, _LOW_BYTES = "RGB;16B", "RGB;16L"
 
 # The exceptions that Pillow raises for truncated or altered files.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
@@ -55,7 +63,9 @@ def require_pillow(purpose: str) -> str:
         import PIL.features
     except ImportError:
         raise MissingPackage("pillow", "images", purpose) from None
-    return f"{PIL.__version__}, libjpeg {PIL.features.version('jpg')}, libwebp {PIL.features.version('webp')}"
+    libraries = {"libjpeg": "jpg", "libwebp": "webp", "libtiff": "libtiff"}
+    versions = [f"{name} {PIL.features.version(feature)}" for name, feature in libraries.items()]
+    return ", ".join([PIL.__version__, *versions])
 
 
 @contextlib.contextmanager
@@ -79,42 +89,82 @@ def decode_image(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     ResourceError
         The image does not fit into memory.
     """
-    import PIL.Image
-    import PIL.ImageOps
-
     channels, rows, columns = shape
+    image = _decode(path, MODES[channels], lambda width, height: (columns, rows))
+    return np.ascontiguousarray(np.asarray(image, np.uint8).reshape(rows, columns, channels).transpose(2, 0, 1))
+
+
+def _decode(path: Path, mode: str, size: Callable[[int, int], tuple[int, int]]) -> Image:
+    """Return an image in grey or RGB; its new width and height are a function of those of the file."""
+    import PIL.Image
+
     try:
         with PIL.Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(path, f"{image.width:,} x {image.height:,} pixels")
-            upright = PIL.ImageOps.exif_transpose(image)
-            converted = _convert(upright, MODES[channels])
-            small = converted.resize((columns, rows), PIL.Image.Resampling.BILINEAR)
+            converted = _over_white(path, image).convert(mode)
+            return converted.resize(size(*converted.size), PIL.Image.Resampling.BILINEAR)
     except PIL.Image.DecompressionBombError:
         raise _too_large(path, "more pixels than Pillow opens") from None
     except PIL.UnidentifiedImageError:
-        raise DataError(f"{path}: is not a PNG, JPEG, BMP or WebP image.") from None
+        raise DataError(f"{path}: is not a PNG, JPEG, BMP, WebP, GIF or TIFF image.") from None
     except MemoryError:
         raise ResourceError(f"{path}: does not fit into memory. Make the image smaller.") from None
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(path, error) from None
         raise DataError(f"{path}: is damaged: {error}.") from None
-    return np.ascontiguousarray(np.asarray(small, np.uint8).reshape(rows, columns, channels).transpose(2, 0, 1))
 
 
-def _convert(image: Image, mode: str) -> Image:
-    """Convert an image to grey or RGB with 8 bits per channel, over a white background."""
+def _over_white(path: Path, image: Image) -> Image:
+    """Return the upright image with 8 bits per channel; transparent pixels become white."""
     import PIL.Image
+    import PIL.ImageOps
 
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
-        values = np.asarray(image).astype(np.float64) / 257
-        image = PIL.Image.fromarray(np.rint(np.clip(values, 0, 255)).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = PIL.Image.new("RGBA", image.size, "white")
-        image = PIL.Image.alpha_composite(white, image)
-    return image.convert(mode)
+    # Loading the image forgets how its file stores the pixels.
+    tiles = getattr(image, "tile", ()) if image.format == "PNG" else ()
+    stored = tiles[0][3] if tiles else None
+    upright = PIL.ImageOps.exif_transpose(image)
+    transparent = upright.info.get("transparency")
+    opacity = None
+    if upright.mode.startswith("I;16") or (
+        upright.mode == "I" and image.format == "PNG"
+    ):  # Pillow would clip it to 255
+        values = np.asarray(upright)
+        opacity = None if transparent is None else values != transparent
+        upright = PIL.Image.fromarray(
+            (values // 257).astype(np.uint8) + (values % 257 > 128)
+        )  # rounded, in little memory
+    elif upright.mode not in _CONVERTIBLE_MODES:
+        raise DataError(f"{path}: has pixels of the kind {upright.mode!r}. Convert it to 8 or 16 bits per channel.")
+    elif stored in _GREY_FACTORS and transparent is not None:
+        upright.info["transparency"] = transparent * _GREY_FACTORS[stored] & 255
+    elif stored == _HIGH_BYTES and transparent is not None:
+        high, low = np.asarray(upright), np.asarray(PIL.ImageOps.exif_transpose(_low_bytes(path)))
+        transparent_high, transparent_low = np.divmod(np.array(transparent), 256)
+        opacity = (high != transparent_high).any(axis=2) | (low != transparent_low).any(axis=2)
+    if opacity is not None:
+        upright.info.pop("transparency", None)
+        upright.putalpha(PIL.Image.fromarray(opacity.astype(np.uint8) * 255))
+    if not upright.has_transparency_data:
+        return upright
+    upright = upright.convert("RGBA")
+    return PIL.Image.alpha_composite(PIL.Image.new("RGBA", upright.size, "white"), upright)
+
+
+def _low_bytes(path: Path) -> Image:
+    """Return the low bytes of a PNG of 16-bit colour, which Pillow leaves out.
+
+    Pillow decodes the same file as if its 16-bit numbers began with their low byte.
+    """
+    import PIL.Image
+    import PIL.PngImagePlugin
+
+    with PIL.Image.open(path, formats=("PNG",)) as image:
+        assert isinstance(image, PIL.PngImagePlugin.PngImageFile)
+        image.tile = [tile._replace(args=_LOW_BYTES) for tile in image.tile]
+        image.load()
+    return image
 
 
 def _too_large(path: Path, size: str) -> DataError:

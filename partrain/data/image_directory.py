@@ -1,6 +1,6 @@
 """Lists a directory of images with one subdirectory per class, and assigns each image to a split.
 
-The classes are subdirectories of the directory itself, or of its subdirectories `train`, `validation` and `test`. A
+The classes are subdirectories of the directory itself, or of its directories of splits (see `split_directories`). A
 split that has no directory is taken out of `train` (or out of all images) by a hash of each image's name, so that an
 added image moves no other one. Names are compared in Unicode's form NFC, because systems differ in how they store
 accents.
@@ -10,28 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from partrain.data.file_access import unreadable
 from partrain.data.image_decoding import SUFFIXES
+from partrain.data.image_tree import entries_of, is_image, subdirectories, suffix_of, walk
+from partrain.data.split_directories import Layout, recognise_layout
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError
 from partrain.system.terminal_text import printable
 
-# The names that the directory of a split may have.
-_DIRECTORY_NAMES = {
-    "train": SplitName.TRAIN,
-    "training": SplitName.TRAIN,
-    "validation": SplitName.VALIDATION,
-    "valid": SplitName.VALIDATION,
-    "val": SplitName.VALIDATION,
-    "test": SplitName.TEST,
-    "testing": SplitName.TEST,
-}
 # A split without a directory gets the images of `train` whose hash lies in its part of [0, 1).
 _HASH_RANGES = {SplitName.TEST: (0.0, 0.1), SplitName.VALIDATION: (0.1, 0.2)}
 # A message names this many items of a longer list.
@@ -66,11 +57,15 @@ class ImageDirectory:
     root : the directory, with symbolic links resolved.
     class_names : sorted by code points.
     splits : the images of each split, sorted by class and name.
+    ignored : the number of files that are not used, by their suffix.
+    notes : sentences that tell the user how the directory was understood.
     """
 
     root: Path
     class_names: tuple[str, ...]
     splits: dict[SplitName, list[ImageFile]]
+    ignored: Counter[str]
+    notes: tuple[str, ...]
 
     @property
     def size(self) -> int:
@@ -90,24 +85,26 @@ class ImageDirectory:
 def list_images(path: str | Path) -> ImageDirectory:
     """Find the images in a directory without opening them.
 
-    An image is a file named `.png`, `.jpg`, `.jpeg`, `.bmp` or `.webp`, at any depth below the directory of its class.
+    An image is a file with one of the `SUFFIXES`, at any depth below the directory of its class.
     Hidden files and directories are ignored.
 
     Raises
     ------
     DataError
-        The directory does not exist or cannot be read; a symbolic link leads out of it; there are fewer than two
-        classes, or a class, the training split or the test split is empty.
+        The directory does not exist or cannot be read; a symbolic link leads out of it; splits and classes are mixed;
+        there are fewer than two classes, or a class, the training split or the test split is empty.
     """
     root = Path(os.path.expanduser(path))
     if root.exists() and not root.is_dir():
         raise DataError(f"{root}: is a file, expected a directory with one subdirectory of images per class.")
-    layout = _layout(_subdirectories(root))
+    layout, ignored = recognise_layout(root), Counter[str]()
     found = {
-        split: [image for directory in directories for image in _images_in(directory, root.resolve())]
-        for split, directories in layout.items()
+        split: [image for directory in directories for image in _images_in(directory, root.resolve(), ignored)]
+        for split, directories in layout.parents.items()
     }
-    hashed = [split for split in (SplitName.VALIDATION, SplitName.TEST) if split not in layout]
+    if root not in layout.parents.get(SplitName.TRAIN, ()):
+        ignored.update(_files_beside_directories(root))
+    hashed = [split for split in (SplitName.VALIDATION, SplitName.TEST) if split not in layout.parents]
     for split in hashed:
         found[split] = [image for image in found[SplitName.TRAIN] if _hash_selects(image.name, split)]
     taken = {image.path for split in hashed for image in found[split]}
@@ -115,7 +112,7 @@ def list_images(path: str | Path) -> ImageDirectory:
     splits = {split: sorted(found[split], key=_sort_key) for split in SplitName}
     class_names = tuple(sorted({_name_as_text(directory) for directory in _class_directories(layout)}))
     _require_enough(root, class_names, splits, hashed)
-    return ImageDirectory(root.resolve(), class_names, splits)
+    return ImageDirectory(root.resolve(), class_names, splits, ignored, layout.notes)
 
 
 def hash_of_name(name: str) -> float:
@@ -139,90 +136,28 @@ def _sort_key(image: ImageFile) -> tuple[str, str, bytes]:
     return image.class_name, image.name, os.fsencode(image.path)
 
 
-def _layout(directories: list[Path]) -> dict[SplitName, list[Path]]:
-    """Return, for each split that has directories, those whose subdirectories are its classes.
-
-    Unless all directories are named like splits, "train" among them, they are classes: then "train" gets their parent.
-    """
-    by_split: dict[SplitName, list[Path]] = {}
-    for directory in directories:
-        split = _DIRECTORY_NAMES.get(directory.name.lower())
-        if split is None:
-            return {SplitName.TRAIN: [directory.parent]}
-        by_split.setdefault(split, []).append(directory)
-    if SplitName.TRAIN in by_split:
-        return by_split
-    return {SplitName.TRAIN: [directories[0].parent] if directories else []}
-
-
-def _class_directories(layout: dict[SplitName, list[Path]]) -> Iterator[Path]:
-    for directories in layout.values():
+def _class_directories(layout: Layout) -> Iterator[Path]:
+    for directories in layout.parents.values():
         for directory in directories:
-            yield from _subdirectories(directory)
+            yield from subdirectories(directory)
 
 
-def _images_in(directory: Path, root: Path) -> Iterator[ImageFile]:
-    """Yield the images in a directory whose subdirectories are classes."""
-    for class_directory in _subdirectories(directory):
+def _images_in(directory: Path, root: Path, ignored: Counter[str]) -> Iterator[ImageFile]:
+    """Yield the images in a directory whose subdirectories are classes, and count the other files."""
+    ignored.update(_files_beside_directories(directory))
+    for class_directory in subdirectories(directory):
         class_name = _name_as_text(class_directory)
-        for path, status in _walk(class_directory, root):
+        for path, status in walk(class_directory, root, ignored):
             relative = unicodedata.normalize("NFC", path.relative_to(class_directory).as_posix())
             yield ImageFile(path, f"{class_name}/{relative}", class_name, status.st_size, status.st_mtime_ns)
 
 
-def _walk(directory: Path, root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield the image files at any depth below a directory."""
-    for entry in _entries(directory):
-        path = Path(entry.path)
-        is_image = path.suffix.lower() in SUFFIXES
-        if entry.is_symlink() and (is_image or entry.is_dir()):
-            _require_inside(path, root)
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(path, root)
-        elif is_image:
-            try:
-                status = path.stat()
-            except OSError as error:
-                raise unreadable(path, error) from None
-            if not stat.S_ISREG(status.st_mode):
-                raise DataError(f"{printable(str(path))}: is named like an image, but is not a file. Remove it.")
-            yield path, status
-
-
-def _require_inside(path: Path, root: Path) -> None:
-    """Check that a symbolic link leads to a file in the directory of images."""
-    target = Path(os.path.realpath(path))
-    if not target.is_relative_to(root):
-        raise DataError(
-            f"{printable(str(path))}: is a symbolic link out of {root}, to {printable(str(target))}. Such links are "
-            "not followed: put the file itself there."
-        )
-    if not target.exists():
-        raise DataError(f"{printable(str(path))}: is a symbolic link to nothing. Remove it.")
-    if target.is_dir():
-        raise DataError(
-            f"{printable(str(path))}: is a symbolic link to a directory, whose images would count twice. Remove it, "
-            "or replace it by a directory."
-        )
-
-
-def _subdirectories(directory: Path) -> list[Path]:
-    """Return the subdirectories, sorted. A symbolic link to a directory is an error."""
-    found = []
-    for entry in _entries(directory):
-        if entry.is_symlink() and entry.is_dir():
-            _require_inside(Path(entry.path), directory.resolve())
-        if entry.is_dir():
-            found.append(Path(entry.path))
-    return sorted(found)
-
-
-def _entries(directory: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(directory) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except (OSError, ValueError) as error:
-        raise unreadable(directory, error) from None
+def _files_beside_directories(directory: Path) -> Iterator[str]:
+    """Yield the suffix of each file directly in a directory that should contain only directories."""
+    for entry in entries_of(directory):
+        if not entry.is_dir():
+            outside = " outside the directories of classes" if is_image(entry.name) else ""
+            yield suffix_of(entry.name) + outside
 
 
 def _name_as_text(directory: Path) -> str:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION, load_arrays
 from partrain.data.dataset import Dataset
 from partrain.data.image_decoding import decode_image, pillow_warnings_ignored, require_pillow
 from partrain.data.image_directory import MAX_LISTED, ImageDirectory, ImageFile, list_images
+from partrain.data.image_tree import describe_ignored
 from partrain.data.npy_writer import NpyWriter
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError, ResourceError
@@ -37,7 +39,7 @@ from partrain.system.cache_directories import user_cache_directory
 from partrain.system.terminal_text import printable
 
 # Version of the decoding and of the files of a pack. Another version recreates all packs.
-PACK_FORMAT = 1
+PACK_FORMAT = 2
 # Images queued per decoding thread.
 QUEUED_PER_DECODER = 16
 # Time between two lines of progress.
@@ -51,7 +53,7 @@ class _Index(BaseModel):
     """The content of the file beside the arrays of a pack."""
 
     model_config = ConfigDict(strict=True)
-    format: Literal[1]
+    format: Literal[2]
     digest: str
     broken: dict[str, str]  # name of each image that was left out -> what is wrong with it
 
@@ -75,7 +77,7 @@ def load_image_directory(
     channels : 1 (grey) or 3 (colour).
     on_broken : "error", or "skip" to leave out images that cannot be decoded.
     num_decoders : the number of threads that decode.
-    say : called with a line before anything that takes time.
+    say : called with a line before anything that takes time, and about files that are no images.
     warn : called with the images that are left out, and if a cached pack was damaged.
 
     Raises
@@ -93,6 +95,10 @@ def load_image_directory(
     """
     decoder = require_pillow(f"{path}: a directory of images")
     directory = list_images(path)
+    for note in directory.notes:
+        say(f"{directory.root}: {note}")
+    if directory.ignored:
+        say(f"{directory.root}: {describe_ignored(directory.ignored)}")
     shape = (channels, *size)
     identity = (PACK_FORMAT, decoder, shape, directory.class_names, directory.fingerprint())
     place = user_cache_directory() / _DIRECTORY / hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
@@ -115,7 +121,7 @@ def load_image_directory(
     pack, broken = dataset
     _report_broken(directory.root, broken, on_broken, warn)
     skipped = tuple(printable(name) for name in broken)
-    return pack.renamed("folder", str(directory.root), skipped)
+    return replace(pack.renamed("folder", str(directory.root), skipped), ignored=directory.ignored)
 
 
 def _report_broken(root: Path, broken: dict[str, str], on_broken: str, warn: Callable[[str], None]) -> None:

@@ -25,7 +25,7 @@ def read_image(path: Path, shape: tuple[int, ...], dtype: str, *, invert: bool =
 
     Parameters
     ----------
-    path : a PNG, JPEG, BMP or WebP file, or an .npy file with an array (C,H,W), or (H,W) for one channel.
+    path : an image file, or an .npy file with an array (C,H,W), or (H,W) for one channel.
     shape : (C,H,W) of the network's images.
     dtype : the dtype of the network's images: "uint8" (0 to 255), or "float32" in any unit; then only arrays are
         accepted.

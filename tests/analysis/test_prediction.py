@@ -177,4 +177,4 @@ def test_one_image_that_is_none_keeps_the_others_back(call_partrain: Call, train
     Image.fromarray(noise_examples(1)[0][0]).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_text("no picture")
     message = refuse(call_partrain("predict", trained, tmp_path / "good.png", tmp_path / "bad.png"))
-    assert f"{tmp_path / 'bad.png'}: is not a PNG, JPEG, BMP or WebP image" in message
+    assert f"{tmp_path / 'bad.png'}: is not a PNG, JPEG, BMP, WebP, GIF or TIFF image" in message

@@ -123,7 +123,9 @@ def test_directory_with_too_little(tmp_path: Path) -> None:
     write(tmp_path, *many(60, ("only",)))
     assert "contains one class, only" in failure(tmp_path)
     (tmp_path / "empty").mkdir()
-    assert "there are no images (.png, .jpg, .jpeg, .bmp, .webp) of empty" in failure(tmp_path)
+    assert "there are no images (.png, .jpg, .jpeg, .jfif, .bmp, .webp, .gif, .tif, .tiff) of empty" in failure(
+        tmp_path
+    )
 
 
 def test_split_that_would_be_empty(tmp_path: Path) -> None:

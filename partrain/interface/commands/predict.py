@@ -22,7 +22,7 @@ from partrain.system.durable_files import json_text
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument(
-        "images", nargs="*", metavar="IMAGE", help="an image file (PNG, JPEG, BMP, WebP) or an .npy array"
+        "images", nargs="*", metavar="IMAGE", help="an image file (PNG, JPEG, BMP, WebP, GIF, TIFF) or an .npy array"
     )
     parser.add_argument(
         "--index", type=non_negative_integer, metavar="I", help="the index of an example in the split, from 0"
