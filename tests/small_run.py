@@ -50,3 +50,12 @@ def write_small_config(folder: Path, changes: Mapping[str, Any] | None = None) -
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(mapping))
     return path
+
+
+def train_small(folder: Path, changes: Mapping[str, Any]) -> Path:
+    """Train the small configuration with these changes in this process; return the run's directory."""
+    from partrain.interface.command_line import main
+
+    words = ["--config", str(write_small_config(folder, changes)), "--workers", "0", "-q"]
+    assert main([*words, "--run-dir", str(folder / "run")]) == 0
+    return folder / "run"

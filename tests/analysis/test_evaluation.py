@@ -26,7 +26,7 @@ from partrain.store.run_directory import RunDirectory
 from tests.noise_data import noise_examples, write_idx
 from tests.processes import wait_until
 from tests.program import ROOT, PartrainProcess, Result
-from tests.small_run import ENDLESS, write_small_config
+from tests.small_run import ENDLESS, train_small
 from tests.whole_runs import read_json
 
 Call = Callable[..., Result]
@@ -41,12 +41,7 @@ def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A completed run of two epochs; tests copy its directory."""
-    from partrain.interface.command_line import main
-
-    folder = tmp_path_factory.mktemp("trained")
-    config = write_small_config(folder, {"training.epochs": 2})
-    assert main(["--config", str(config), "--workers", "0", "-q", "--run-dir", str(folder / "run")]) == 0
-    return folder / "run"
+    return train_small(tmp_path_factory.mktemp("trained"), {"training.epochs": 2})
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from partrain.config.reader import read_config
 from partrain.data.loading import load_dataset
 from tests.noise_data import noise_examples
 from tests.program import Result
-from tests.small_run import write_small_config
+from tests.small_run import train_small
 
 Call = Callable[..., Result]
 
@@ -31,12 +31,7 @@ def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A completed run; it is only read."""
-    from partrain.interface.command_line import main
-
-    folder = tmp_path_factory.mktemp("trained")
-    config = write_small_config(folder, {"training.epochs": 3})
-    assert main(["--config", str(config), "--workers", "0", "-q", "--run-dir", str(folder / "run")]) == 0
-    return folder / "run"
+    return train_small(tmp_path_factory.mktemp("trained"), {"training.epochs": 3})
 
 
 def predict(call: Call, *arguments: object) -> list[dict[str, Any]]:

@@ -19,6 +19,19 @@ from partrain.parallel.update.reduction import GradientReduction
 from partrain.parallel.workers.tiles import Tiling
 from tests.kernels import oracles
 
+# The article's network, as in configs/mnist.yaml.
+ARTICLE = [
+    Conv(filters=8, kernel=5),
+    Relu(),
+    Conv(filters=8, kernel=5),
+    Relu(),
+    MaxPool(window=2),
+    Flatten(),
+    Dense(units=128),
+    Relu(),
+    Dense(units=10),
+]
+
 
 def build(*descriptions, shape=(2, 9, 8), num_classes=5):
     return Network(descriptions, shape, num_classes)

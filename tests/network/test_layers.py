@@ -8,18 +8,7 @@ from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool
 from partrain.errors import ConfigError
 from partrain.network import layers
 from partrain.network.layers import build_layers
-
-ARTICLE = [
-    Conv(filters=8, kernel=5),
-    Relu(),
-    Conv(filters=8, kernel=5),
-    Relu(),
-    MaxPool(window=2),
-    Flatten(),
-    Dense(units=128),
-    Relu(),
-    Dense(units=10),
-]
+from tests.network.networks import ARTICLE
 
 
 def only(description, shape=(1, 28, 28)):

@@ -9,18 +9,8 @@ from partrain.errors import ConfigError
 from partrain.network import layers, network
 from partrain.network.network import Network
 from partrain.network.parameters import Parameter
+from tests.network.networks import ARTICLE
 
-ARTICLE = [
-    Conv(filters=8, kernel=5),
-    Relu(),
-    Conv(filters=8, kernel=5),
-    Relu(),
-    MaxPool(window=2),
-    Flatten(),
-    Dense(units=128),
-    Relu(),
-    Dense(units=10),
-]
 NUM_PARAMETERS = (8 * 25 + 8) + (8 * 8 * 25 + 8) + (128 * 800 + 128) + (10 * 128 + 10)
 
 

@@ -7,7 +7,6 @@ import re
 import struct
 import sys
 import termios
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -44,17 +43,6 @@ def use_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Termi
     yield use
     os.close(slave)
     os.close(master)
-
-
-@pytest.fixture
-def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-
-    def advance(seconds: float) -> None:
-        now[0] += seconds
-
-    return advance
 
 
 def test_everything_goes_to_stderr_and_nothing_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:

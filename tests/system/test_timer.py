@@ -8,18 +8,6 @@ import pytest
 from partrain.system.timer import Stopwatch
 
 
-@pytest.fixture
-def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """A monotonic clock that goes on when it is told to."""
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-
-    def advance(seconds: float) -> None:
-        now[0] += seconds
-
-    return advance
-
-
 def test_every_moment_belongs_to_one_activity(pass_time: Callable[[float], None]) -> None:
     clock = Stopwatch("startup", "train", "evaluation")
     pass_time(1)

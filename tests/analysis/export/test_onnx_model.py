@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import yaml
 from numpy.typing import NDArray
 from scipy import special
 
@@ -19,19 +20,10 @@ from partrain.analysis.trained_run import TrainedRun, load_trained_run
 from partrain.errors import ConfigError, MissingPackage
 from partrain.network.layers import Conv2d, Dense, Flatten, MaxPool2d, Relu
 from tests.kernels import oracles
+from tests.program import ROOT
 from tests.saved_runs import CLASS_NAMES, NETWORK, SHAPE, write_saved_run
 
-ARTICLE: tuple[Any, ...] = (
-    {"conv": {"filters": 8, "kernel": 5}},
-    "relu",
-    {"conv": {"filters": 8, "kernel": 5}},
-    "relu",
-    {"max_pool": {"window": 2}},
-    "flatten",
-    {"dense": {"units": 128}},
-    "relu",
-    {"dense": {"units": 10}},
-)
+ARTICLE: list[Any] = yaml.safe_load((ROOT / "configs/mnist.yaml").read_text())["network"]
 
 
 def forward(saved: TrainedRun, images_NCHW: NDArray[Any]) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from partrain.training import training_run
 from tests.program import Result
-from tests.small_run import write_small_config
+from tests.small_run import train_small
 
 Call = Callable[..., Result]
 OF_TEST = {"cost", "accuracy", "filters", "recall-test", "confusion-test", "misclassified-test"}
@@ -28,12 +28,9 @@ def names_in(run: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A completed run that drew its plots; tests copy its directory."""
-    from partrain.interface.command_line import main
-
-    folder = tmp_path_factory.mktemp("trained")
-    config = write_small_config(folder, {"training.epochs": 2, "logging": {"every_steps": 1, "plots": True}})
-    assert main(["--config", str(config), "--workers", "0", "-q", "--run-dir", str(folder / "run")]) == 0
-    return folder / "run"
+    return train_small(
+        tmp_path_factory.mktemp("trained"), {"training.epochs": 2, "logging": {"every_steps": 1, "plots": True}}
+    )
 
 
 @pytest.fixture
