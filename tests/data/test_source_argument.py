@@ -59,14 +59,14 @@ def test_facts_of_pictures(call_partrain: Call, pictures: Path, tmp_path: Path) 
         "images of test that also appear in train: 1, at index 2",
     ):
         assert fragment in result.stdout
-    assert (tmp_path / "folder-examples.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.glob("*.png")), "a sheet is drawn only where --sheet says"
     facts = facts_of(
         call_partrain("data", "show", pictures, *size, "--on-broken", "skip", "--json", "--sheet", "s.png")
     )
     assert facts["classes"] == ["odd one", "даже"]
     assert facts["skipped"] == 1
     assert facts["duplicates"][-2] == {"of": "test", "in": "train", "count": 1, "first": [2]}  # type: ignore[index]
-    assert (tmp_path / "s.png").exists()
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("to", ["packed.npz", "packed", "new/packed.npz"])
@@ -119,7 +119,7 @@ def test_images_of_any_kind_are_drawn(call_partrain: Call, tmp_path: Path) -> No
         "test_labels": [0, 1, 2],
     }
     np.savez("x.npz", **arrays)
-    result = call_partrain("data", "show", "x.npz")
+    result = call_partrain("data", "show", "x.npz", "--sheet", "arrays-examples.png")
     assert "… and 10 more classes" in result.stdout
     assert "balance: a class has no training examples" in result.stdout  # the last sixth is for validation
     assert (tmp_path / "arrays-examples.png").exists()

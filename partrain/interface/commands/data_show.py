@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from partrain.errors import MissingPackage
 from partrain.interface.arguments import add_json, add_quiet
 from partrain.interface.command import Command, CommandContext, print_data
 from partrain.interface.data_source import add_source, load_source
@@ -17,7 +16,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sheet",
         metavar="FILE",
-        help="the image file with examples (default: NAME-examples.png in the current directory)",
+        help="also draw examples of each class into this PNG file",
     )
     add_json(parser)
     add_quiet(parser)
@@ -33,21 +32,16 @@ def _run(context: CommandContext) -> None:
     dataset = load_source(context)
     facts = inspect(dataset)
     print_data(json_text(facts) if options.json else describe(facts))
-    sheet = Path(options.sheet or f"{dataset.name}-examples.png")
-    try:
-        write_sheet(dataset, sheet)
-        messages.say(f"examples of each class: {sheet}")
-    except MissingPackage as missing:
-        if options.sheet is not None:
-            raise
-        messages.say(f"no image of examples is drawn: {missing}")
+    if options.sheet is not None:
+        write_sheet(dataset, Path(options.sheet))
+        messages.say(f"examples of each class: {options.sheet}")
 
 
 COMMAND = Command(
     name="data show",
     summary="describe a data set: classes, balance, duplicates; draw examples",
-    description="Print how many examples of each class a data set has and which images appear in two splits, and draw "
-    "examples of each class into an image file.",
+    description="Print how many examples of each class a data set has and which images appear in two splits. With "
+    "--sheet, draw examples of each class into an image file.",
     example="partrain data show photos/ --size 32",
     add_arguments=_add_arguments,
     run=_run,
