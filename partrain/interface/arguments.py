@@ -6,14 +6,34 @@ import argparse
 import math
 
 from partrain.data.split_name import SplitName
+from partrain.store.run_lookup import RUNS_DIR_VARIABLE
 
-RUN_HELP = "a path, a name in runs/, last (the newest run), or last~1 (the one before it)"
+RUN_HELP = "a path, the name of a run or its beginning, last (the newest run), or last~1 (the one before it)"
 SPLITS = tuple(split.value for split in reversed(SplitName))
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the argument RUN."""
     parser.add_argument("run", metavar="RUN", help=RUN_HELP)
+    add_runs_dir(parser)
+
+
+def add_runs_dir(parser: argparse._ActionsContainer) -> None:
+    """Add `--runs-dir`, for a command that looks for runs or creates one."""
+    parser.add_argument(
+        "--runs-dir", metavar="DIR", help=f"the directory of runs (default: ${RUNS_DIR_VARIABLE}, or else runs)"
+    )
+
+
+def add_new_run_location(parser: argparse.ArgumentParser) -> None:
+    """Add `--runs-dir` and `--run-dir`, for a command that creates a run."""
+    location = parser.add_mutually_exclusive_group()
+    add_runs_dir(location)
+    location.add_argument(
+        "--run-dir",
+        metavar="DIR",
+        help="the run's directory itself, which must not exist (default: a new one in the directory of runs)",
+    )
 
 
 def add_data_set(parser: argparse.ArgumentParser) -> None:

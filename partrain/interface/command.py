@@ -10,17 +10,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from partrain.errors import ResourceError
-from partrain.store.run_lookup import find_run
+from partrain.store.run_lookup import find_run, runs_directory
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
 from partrain.system.signals import Interruption
 from partrain.system.standard_streams import is_terminal
 from partrain.system.terminal_text import printable_lines
 
-# The directory of runs unless the user names another.
-RUNS_DIR = "runs"
+if TYPE_CHECKING:
+    from partrain.store.run_location import RunLocation
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class CommandContext:
         workers: int | None = self.options.workers
         return available_processors() if workers is None else workers
 
+    @property
+    def runs_dir(self) -> Path:
+        """The directory of runs: the value of `--runs-dir`, or the default."""
+        return runs_directory(self.options.runs_dir)
+
     def find_run(self) -> Path:
         """Return the directory of the run that the argument RUN names.
 
@@ -54,7 +60,14 @@ class CommandContext:
         RunError
             There is no such run.
         """
-        return find_run(self.options.run, Path(RUNS_DIR))
+        return find_run(self.options.run, self.runs_dir)
+
+    def new_run_location(self) -> RunLocation:
+        """Return where the options `--runs-dir` and `--run-dir` place a new run."""
+        from partrain.store.run_location import RunLocation
+
+        run_dir = self.options.run_dir
+        return RunLocation(self.runs_dir, None if run_dir is None else Path(run_dir))
 
 
 @dataclass(frozen=True)

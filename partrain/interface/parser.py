@@ -50,12 +50,15 @@ COMMANDS: tuple[Command, ...] = (
 GROUPS = {"data": "prepare and inspect data sets"}
 
 
+class _UsageError(Exception):
+    """The command line is wrong: the parser that found it, and its message."""
+
+
 class _Parser(argparse.ArgumentParser):
-    """A parser whose messages quote arguments without characters that control the terminal."""
+    """A parser that raises its errors, so that more can be said about them."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and the message, and exit."""
-        super().error(printable_lines(message))
+        raise _UsageError(self, message)
 
 
 def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
@@ -77,20 +80,33 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
         The command line is wrong, or asks for help or the version; argparse has printed the message.
     """
     parser = build_parser()
-    options, rest = parser.parse_known_args(arguments)
-    images = [argument for argument in rest if hasattr(options, "images") and not argument.startswith("-")]
-    unknown = [argument for argument in rest if argument not in images]
-    if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    try:
+        options, rest = parser.parse_known_args(arguments)
+        command_parser = vars(options).pop("parser")
+        images = [argument for argument in rest if hasattr(options, "images") and not argument.startswith("-")]
+        unknown = [argument for argument in rest if argument not in images]
+        if unknown:
+            command_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    except _UsageError as error:
+        from partrain.interface.usage_hints import explain_usage_error
+
+        parser, message = error.args
+        explained = explain_usage_error(message, arguments, parser.format_usage(), _first_words())
+        parser.exit(2, f"{parser.format_usage()}{parser.prog}: error: {printable_lines(explained)}\n")
     if images:
         options.images += images
     return next(command for command in COMMANDS if command.name == options.command), options
 
 
 def insert_default_command(arguments: Sequence[str]) -> list[str]:
-    """Return the command line with `train` in front if it does not start with a command."""
-    first_words = {command.name.split()[0] for command in COMMANDS} | {"-h", "--help", "--version"}
-    return ["train", *arguments] if arguments and arguments[0] not in first_words else list(arguments)
+    """Return the command line with `train` in front if it starts with an option."""
+    starts_with_option = arguments and arguments[0].startswith("-")
+    is_for_all = arguments and arguments[0] in ("-h", "--help", "--version")
+    return ["train", *arguments] if starts_with_option and not is_for_all else list(arguments)
+
+
+def _first_words() -> list[str]:
+    return list(dict.fromkeys(command.name.split()[0] for command in COMMANDS))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -115,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=f"example: {command.example}",
             allow_abbrev=False,
         )
-        command_parser.set_defaults(command=command.name)
+        command_parser.set_defaults(command=command.name, parser=command_parser)
         command.add_arguments(command_parser)
     return parser
 

@@ -36,7 +36,7 @@ from partrain.interface.memory_data import IN_MEMORY, Examples, evaluation_data,
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
 from partrain.store.run_location import RunLocation
-from partrain.store.run_lookup import find_run
+from partrain.store.run_lookup import find_run, runs_directory
 from partrain.store.run_name import validate_run_name
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
@@ -207,7 +207,7 @@ def train(
     class_names: Sequence[str] | None = None,
     workers: int | None = None,
     run_dir: str | os.PathLike[str] | None = None,
-    runs_dir: str | os.PathLike[str] = "runs",
+    runs_dir: str | os.PathLike[str] | None = None,
     quiet: bool = False,
 ) -> Run:
     """Train into a new run directory, like the command `partrain train`.
@@ -224,7 +224,7 @@ def train(
     workers : number of worker processes; default: the number of usable processors. 0: compute in this process. The
         result does not depend on it.
     run_dir : the run's directory, which must not exist.
-    runs_dir : without `run_dir`, the directory in which the run's directory is created.
+    runs_dir : without `run_dir`, the directory in which the run's directory is created; default: as for `open_run`.
     quiet : print only warnings and errors.
 
     Returns
@@ -251,7 +251,7 @@ def train(
     dataset = None if data is None else training_data(data, test, class_names)
     resolved = _resolve(config, in_memory=dataset is not None)
     validate_run_name(resolved.name)
-    location = RunLocation(Path(runs_dir), None if run_dir is None else Path(run_dir))
+    location = RunLocation(runs_directory(runs_dir), None if run_dir is None else Path(run_dir))
     location.require_creatable()
     num_workers = _worker_count(workers)
     with _interruptible() as interruption:
@@ -260,13 +260,16 @@ def train(
     return Run(path, dataset, quiet=quiet)
 
 
-def open_run(path: str | os.PathLike[str], *, runs_dir: str | os.PathLike[str] = "runs", quiet: bool = False) -> Run:
+def open_run(
+    path: str | os.PathLike[str], *, runs_dir: str | os.PathLike[str] | None = None, quiet: bool = False
+) -> Run:
     """Open an existing run.
 
     Parameters
     ----------
-    path : the run's directory, its name in `runs_dir`, "last" (the newest run) or "last~1" (the one before it).
-    runs_dir : the directory of runs.
+    path : the run's directory, its name in `runs_dir` or the beginning of it, "last" (the newest run) or "last~1" (the
+        one before it).
+    runs_dir : the directory of runs; default: the environment variable PARTRAIN_RUNS_DIR, or else "runs".
     quiet : print only warnings and errors.
 
     Raises
@@ -274,7 +277,7 @@ def open_run(path: str | os.PathLike[str], *, runs_dir: str | os.PathLike[str] =
     partrain.errors.RunError
         There is no such run.
     """
-    run = RunDirectory.open(find_run(os.fspath(path), Path(runs_dir)))
+    run = RunDirectory.open(find_run(os.fspath(path), runs_directory(runs_dir)))
     return Run(run.path, quiet=quiet)
 
 

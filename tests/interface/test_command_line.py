@@ -18,19 +18,20 @@ from tests.program import ROOT, PartrainProcess, Result, call_without_numba
 # The usage of every command, whitespace aside. A change here changes what users and scripts rely on.
 SPLIT = "[--split {test,validation,train}]"
 CHECKPOINT = "[--checkpoint last|best|FILE]"
+RUNS_DIR = "[--runs-dir DIR]"
+NEW_RUN = "[--runs-dir DIR | --run-dir DIR]"
 ENGINE = "[--engine process|mpi]"
 IMAGES = "[--size ROWS,COLUMNS] [--channels {1,3}] [--on-broken {error,skip}]"
 USAGE = {
-    "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [-q] [--runs-dir DIR | --run-dir DIR] "
-    "[--init-from RUN] [--dry-run]",
-    "resume": f"[--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [-q] RUN",
-    "evaluate": f"{SPLIT} {CHECKPOINT} [--workers N] [--json] [-q] RUN",
-    "predict": f"[--index I] {SPLIT} {CHECKPOINT} [--invert] [--json] [-q] RUN [IMAGE ...]",
-    "examples": f"{SPLIT} [--top N] [--json] [-q] RUN",
-    "compare": "[--all] [--json] [--html FILE] [-q] RUN [RUN ...]",
-    "list": "[--runs-dir DIR] [--sort KEY] [--status S] [--json] [-q]",
-    "export": "--to FILE [--format FORMAT] [-q] RUN",
-    "import-article": "[--run-dir DIR] [--mean MEAN] [--std STD] [-q] FILE",
+    "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [-q] {NEW_RUN} [--init-from RUN] [--dry-run]",
+    "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [-q] RUN",
+    "evaluate": f"{RUNS_DIR} {SPLIT} {CHECKPOINT} [--workers N] [--json] [-q] RUN",
+    "predict": f"{RUNS_DIR} [--index I] {SPLIT} {CHECKPOINT} [--invert] [--json] [-q] RUN [IMAGE ...]",
+    "examples": f"{RUNS_DIR} {SPLIT} [--top N] [--json] [-q] RUN",
+    "compare": f"{RUNS_DIR} [--all] [--json] [--html FILE] [-q] RUN [RUN ...]",
+    "list": f"{RUNS_DIR} [--sort KEY] [--status S] [--json] [-q]",
+    "export": f"{RUNS_DIR} --to FILE [--format FORMAT] [-q] RUN",
+    "import-article": f"{NEW_RUN} [--mean MEAN] [--std STD] [-q] FILE",
     "bench": f"[--config FILE] [--workers N,N] {ENGINE} [--json] [-q]",
     "config": "[--json | --markdown] [-q]",
     "data fetch": "[-q] NAME",

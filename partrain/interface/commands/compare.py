@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from partrain.errors import ConfigError
-from partrain.interface.arguments import RUN_HELP, add_json, add_quiet
-from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_data, terminal_width
+from partrain.interface.arguments import RUN_HELP, add_json, add_quiet, add_runs_dir
+from partrain.interface.command import Command, CommandContext, print_data, terminal_width
 from partrain.store.output_files import require_output_file
 from partrain.store.run_lookup import find_run
 from partrain.system.durable_files import json_text
@@ -17,6 +17,7 @@ from partrain.system.durable_files import json_text
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help=f"{RUN_HELP}; at least two")
+    add_runs_dir(parser)
     parser.add_argument("--all", action="store_true", help="also show what all runs have in common")
     add_json(parser)
     parser.add_argument("--html", metavar="FILE", help="also write an HTML page with curves and tables")
@@ -25,7 +26,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(context: CommandContext) -> None:
     options = context.options
-    paths = _find_runs(options.runs)
+    paths = _find_runs(options.runs, context.runs_dir)
     if options.html is not None:
         require_output_file(Path(options.html), "--html")
     from partrain.analysis.comparison.comparison import compare
@@ -47,11 +48,11 @@ def _run(context: CommandContext) -> None:
         print_data(describe(facts, width=width, bold=bold), styled=bold)
 
 
-def _find_runs(references: Sequence[str]) -> list[Path]:
+def _find_runs(references: Sequence[str], runs_dir: Path) -> list[Path]:
     """Return the directories of the runs, which must be different ones."""
     if len(references) < 2:
         raise ConfigError("compare: give two runs or more, e.g. partrain compare last~1 last")
-    paths = [find_run(reference, Path(RUNS_DIR)) for reference in references]
+    paths = [find_run(reference, runs_dir) for reference in references]
     first_references: dict[str, str] = {}
     for reference, path in zip(references, paths, strict=True):
         directory = os.path.realpath(path)

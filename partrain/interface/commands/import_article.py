@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from partrain.interface.arguments import add_quiet, finite_number, positive_number
-from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_path
+from partrain.interface.arguments import add_new_run_location, add_quiet, finite_number, positive_number
+from partrain.interface.command import Command, CommandContext, print_path
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="the pickle file")
-    parser.add_argument(
-        "--run-dir",
-        metavar="DIR",
-        help=f"the run's directory itself, which must not exist (default: a new one in {RUNS_DIR}/)",
-    )
+    add_new_run_location(parser)
     parser.add_argument(
         "--mean",
         type=finite_number,
@@ -35,11 +31,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(context: CommandContext) -> None:
     from partrain.network.normalisation import Normalisation
-    from partrain.store.run_location import RunLocation
     from partrain.training.article_import import import_article
 
     options = context.options
-    location = RunLocation(Path(RUNS_DIR), None if options.run_dir is None else Path(options.run_dir))
+    location = context.new_run_location()
     normalisation = Normalisation((options.mean,), (options.std,))
     run = import_article(Path(options.file), location, normalisation, context.command_line, context.messages.say)
     print_path(run.path)

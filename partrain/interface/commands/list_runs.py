@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime
-from pathlib import Path
 
 from partrain.analysis.run_table import COLUMNS, STATUSES, describe
-from partrain.interface.arguments import add_json, add_quiet
-from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_data, terminal_width
+from partrain.interface.arguments import add_json, add_quiet, add_runs_dir
+from partrain.interface.command import Command, CommandContext, print_data, terminal_width
 from partrain.system.durable_files import json_text
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs-dir", metavar="DIR", help=f"the directory of runs (default: {RUNS_DIR})")
+    add_runs_dir(parser)
     parser.add_argument(
         "--sort",
         choices=tuple(COLUMNS),
@@ -30,7 +29,7 @@ def _run(context: CommandContext) -> None:
     from partrain.analysis.listing import list_runs
 
     options = context.options
-    runs_dir = Path(options.runs_dir or RUNS_DIR)
+    runs_dir = context.runs_dir
     # The first training creates the default directory.
     nothing_yet = options.runs_dir is None and not runs_dir.exists()
     entries = [] if nothing_yet else list_runs(runs_dir, options.sort, options.status)

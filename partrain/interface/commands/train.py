@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from partrain.interface.arguments import add_training_options
-from partrain.interface.command import RUNS_DIR, Command, CommandContext, print_data
+from partrain.interface.arguments import RUN_HELP, add_new_run_location, add_training_options
+from partrain.interface.command import Command, CommandContext, print_data
 from partrain.interface.training_session import run_session
 from partrain.store.run_lookup import find_run
 
@@ -21,19 +21,11 @@ if TYPE_CHECKING:  # imports Numba
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE", help="the configuration, a YAML file")
     add_training_options(parser)
-    directory = parser.add_mutually_exclusive_group()
-    directory.add_argument(
-        "--runs-dir",
-        default=RUNS_DIR,
-        metavar="DIR",
-        help=f"the directory in which the run's directory is created (default: {RUNS_DIR})",
-    )
-    directory.add_argument("--run-dir", metavar="DIR", help="the run's directory itself, which must not exist")
+    add_new_run_location(parser)
     parser.add_argument(
         "--init-from",
         metavar="RUN",
-        help="start from the parameters of the newest checkpoint of another run: a path, a name in the directory of "
-        "runs, last or last~1",
+        help=f"start from the parameters of the newest checkpoint of another run: {RUN_HELP}",
     )
     parser.add_argument(
         "--dry-run",
@@ -50,11 +42,8 @@ def _run(context: CommandContext) -> None:
 
 
 def _train(context: CommandContext, session: Session) -> Path:
-    from partrain.store.run_location import RunLocation
-
-    options = context.options
     config, initial = _read_inputs(context)
-    location = RunLocation(Path(options.runs_dir), None if options.run_dir is None else Path(options.run_dir))
+    location = context.new_run_location()
     location.require_creatable()
     if session.num_workers and session.ranks is None:
         from partrain.parallel.workers.fork_server import start_fork_server
@@ -77,7 +66,7 @@ def _read_inputs(context: CommandContext) -> tuple[Config, InitialParameters | N
         return config, None
     from partrain.training.initial_parameters import read_initial_parameters
 
-    run = find_run(options.init_from, Path(options.runs_dir))
+    run = find_run(options.init_from, context.runs_dir)
     return config, read_initial_parameters(run, context.messages.warn)
 
 
