@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from partrain.analysis.privacy_record import usable_privacy
-from partrain.config.reader import parse_config, read_config
+from partrain.config.reader import parse_config, read_run_config
 from partrain.config.schema.config import Config
 from partrain.config.schema.values import PositiveInt
 from partrain.errors import ConfigError, RunError
@@ -105,7 +105,7 @@ def load_trained_run(path: Path, checkpoint_name: str, warn: Callable[[str], Non
         There is no such run or checkpoint, or its files do not fit together.
     """
     run = RunDirectory.open(path)
-    config = read_config(run.config_path)
+    config = read_run_config(run.config_path)
     _require_unchanged_network(run, config)
     state, file = _find_checkpoint(run, checkpoint_name, warn)
     known = _NAMED_IMAGES if config.data.name in _NAMED_DATA else {}

@@ -32,6 +32,7 @@ EVALUATION_KEYS = ("logging.evaluate_every_epochs", "logging.evaluate_every_step
 HORIZON_KEYS = ("training.epochs", "training.max_steps")
 # The keys of the third exception, each with its neutral values.
 ADDED_KEYS: Mapping[str, tuple[object, ...]] = {
+    "data.layout": (None, "channels_first"),
     "data.size": (None,),
     "data.channels": (None,),
     "data.on_broken": (None,),

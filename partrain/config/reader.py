@@ -10,6 +10,7 @@ import pydantic
 
 from partrain.config.overrides import apply_override, origin_of
 from partrain.config.schema.config import Config
+from partrain.config.schema.data import ARRAY_SOURCES
 from partrain.config.validation_messages import explain
 from partrain.config.yaml_loader import load_yaml
 from partrain.errors import ConfigError
@@ -35,6 +36,18 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         apply_override(mapping, override)
     return parse_config(mapping, source=str(path), overrides=overrides)
+
+
+def read_run_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read the configuration of a run, as `read_config`.
+
+    A run without `data.layout` may be older than this key, and then took its arrays as (N,C,H,W), whatever they look
+    like.
+    """
+    config = read_config(path, overrides)
+    if config.data.name not in ARRAY_SOURCES or config.data.layout is not None:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"layout": "channels_first"})})
 
 
 def read_mapping(path: str | Path) -> dict[Any, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION
+from partrain.data.array_files import CLASS_NAMES, NUM_VALIDATION
 from partrain.data.dataset import Dataset
 from partrain.data.mapped_arrays import chunks
 from partrain.errors import ConfigError, ResourceError

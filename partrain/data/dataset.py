@@ -26,7 +26,8 @@ class Split:
 
     Parameters
     ----------
-    images : uint8 or float32, shape (N,C,H,W), C-contiguous; a `numpy.memmap` if the file is mapped.
+    images : uint8 or float32, shape (N,C,H,W); a `numpy.memmap` if the file is mapped. C-contiguous, except for a
+        streamed file with the channels last, of which it is a view.
     labels : int64, shape (N,).
     """
 
@@ -51,8 +52,8 @@ class Split:
 class Dataset:
     """Splits whose images agree in shape and dtype, and where they come from.
 
-    A source provides the splits "train" and "test"; `data.loading.load_dataset` divides the former into "train" and
-    "validation". A data set that is only evaluated has one split.
+    A source provides the splits "train" and "test", and maybe "validation"; otherwise `data.loading.load_dataset`
+    divides "train" into "train" and "validation". A data set that is only evaluated has one split.
 
     Parameters
     ----------
@@ -66,6 +67,7 @@ class Dataset:
     skipped : names of files that were left out because they cannot be used.
     measurements : cache of measurements, if an array is streamed from its file.
     ignored : of a directory of images, the number of files that are no images, by their suffix.
+    has_own_validation : whether the source has validation examples beside its training examples.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Dataset:
     skipped: tuple[str, ...] = ()
     measurements: MeasurementCache | None = None
     ignored: Mapping[str, int] = field(default_factory=dict)
+    has_own_validation: bool = False
 
     def renamed(self, name: str, source: str, skipped: tuple[str, ...] = ()) -> Dataset:
         """Return the same examples under the name of another data set."""
@@ -157,7 +160,10 @@ def build_dataset(
             f"{source}: found the label {largest}, but {name} has only the labels 0 to {len(class_names) - 1}. "
             "Replace the labels with the right ones."
         )
-    dataset = Dataset(name, source, splits, class_names, "", num_validation, (), measurements)
+    has_own_validation = SplitName.VALIDATION in splits
+    dataset = Dataset(
+        name, source, splits, class_names, "", num_validation, (), measurements, has_own_validation=has_own_validation
+    )
     return replace(dataset, digest=dataset.measured("digest", lambda: content_digest(splits)))
 
 

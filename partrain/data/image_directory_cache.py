@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION, load_arrays
+from partrain.data.array_files import CLASS_NAMES, NUM_VALIDATION
+from partrain.data.arrays import load_arrays
 from partrain.data.dataset import Dataset
 from partrain.data.image_decoding import decode_image, pillow_warnings_ignored, require_pillow
 from partrain.data.image_directory import MAX_LISTED, ImageDirectory, ImageFile, list_images

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.data.arrays import map_array
+from partrain.data.array_files import map_array
 from partrain.data.file_access import require_file, unreadable
 from partrain.data.image_decoding import MODES, decode_image, pillow_warnings_ignored, require_pillow
 from partrain.errors import DataError

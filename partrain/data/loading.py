@@ -63,7 +63,8 @@ def divide(source: Dataset, num_train: int | None, num_validation: int | None) -
     """Divide the training examples of a source into training and validation; the test examples stay.
 
     The first examples are for training, those after them for validation, and the rest is not used. If neither number
-    is given, the source may say how many are for validation; else it is a sixth.
+    is given, the source may say how many are for validation; else it is a sixth. Validation examples beside the
+    training examples are all used, unless `num_validation` is given.
 
     Raises
     ------
@@ -71,6 +72,18 @@ def divide(source: Dataset, num_train: int | None, num_validation: int | None) -
         There are fewer examples than asked for.
     """
     available = source.train.size
+    if source.has_own_validation and num_validation is None:
+        num_train = available if num_train is None else num_train
+        if num_train > available:
+            raise ConfigError(
+                f"data.train_examples asks for {num_train:,} examples, but {source.name} has {available:,}; make it "
+                "smaller"
+            )
+        return {
+            SplitName.TRAIN: source.train.part(0, num_train),
+            SplitName.VALIDATION: source.validation,
+            SplitName.TEST: source.test,
+        }
     if num_train is None and num_validation is None:
         num_validation = source.num_validation
     if num_train is None:
@@ -92,7 +105,7 @@ def divide(source: Dataset, num_train: int | None, num_validation: int | None) -
 
 
 def _load_source(data: Data, seed: int, say: Callable[[str], None], warn: Callable[[str], None]) -> Dataset:
-    """Load the data set as its source has it, with the splits "train" and "test"."""
+    """Load the data set as its source has it: with the splits "train" and "test", and maybe "validation"."""
     if data.name in NAMED:
         try:
             return NAMED[data.name](data.name, say=say)
@@ -121,7 +134,9 @@ def _load_source(data: Data, seed: int, say: Callable[[str], None], warn: Callab
             say=say,
             warn=warn,
         )
-    return {"idx": load_idx_directory, "arrays": load_arrays}[data.name](data.path)
+    if data.name == "arrays":
+        return load_arrays(data.path, data.layout, with_validation=data.validation_examples is None)
+    return load_idx_directory(data.path)
 
 
 def _draw_synthetic(data: Data, seed: int, say: Callable[[str], None]) -> Dataset:

@@ -21,12 +21,24 @@ def is_streamed(array: NDArray[np.generic]) -> bool:
 
 
 def chunks(array: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
-    """Yield the elements of a C-contiguous array as flat views of a few MB, so that large files need little memory."""
-    assert array.flags.c_contiguous
+    """Yield the elements of an array in C order, as flat pieces of a few MB, so that large files need little memory.
+
+    The pieces are views of a C-contiguous array, and copies of another one.
+    """
+    if not array.flags.c_contiguous:
+        yield from _copied_chunks(array)
+        return
     flat = array.reshape(-1)
     step = _CHUNK_BYTES // array.itemsize
     for start in range(0, flat.size, step):
         yield flat[start : start + step]
+        release_pages(array)
+
+
+def _copied_chunks(array: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
+    step = max(1, _CHUNK_BYTES // array[0].nbytes) if array.size else 1
+    for start in range(0, len(array) if array.size else 0, step):
+        yield np.array(array[start : start + step], order="C", subok=False).reshape(-1)
         release_pages(array)
 
 

@@ -20,11 +20,13 @@ class MeasurementCache:
     Parameters
     ----------
     files : the fingerprints.
+    variant : how the files are read, if there is more than one way.
     """
 
-    def __init__(self, files: Sequence[FileFingerprint]) -> None:
+    def __init__(self, files: Sequence[FileFingerprint], variant: str = "") -> None:
         self.files = tuple(files)
-        key = hashlib.sha256(repr([vars(file) for file in self.files]).encode()).hexdigest()[:32]
+        identity = repr([vars(file) for file in self.files]) + variant
+        key = hashlib.sha256(identity.encode()).hexdigest()[:32]
         self._path = user_cache_directory() / "measured" / f"{key}.json"
 
     def get(self, name: str, measure: Callable[[], Any]) -> Any:

@@ -29,16 +29,21 @@ def measure_normalisation(images_NCHW: NDArray[Any]) -> Normalisation:
     """
     N, C, H, W = images_NCHW.shape
     count = N * H * W
+
+    def piece(first: int) -> NDArray[Any]:
+        # In C order, because NumPy adds in the order of the memory, and sums would depend on it.
+        return np.asarray(images_NCHW[first : first + size], order="C")
+
     size = max(1, min(_PIECE_IMAGES, _PIECE_VALUES // (C * H * W)))
     pieces = range(0, N, size)
     total = np.zeros(C)
     for first in pieces:
-        total += images_NCHW[first : first + size].sum(axis=(0, 2, 3), dtype=np.float64)
+        total += piece(first).sum(axis=(0, 2, 3), dtype=np.float64)
         release_pages(images_NCHW)
     mean = total / count
     squares = np.zeros(C)
     for first in pieces:
-        deviation = images_NCHW[first : first + size] - mean[:, None, None]
+        deviation = piece(first) - mean[:, None, None]
         squares += (deviation * deviation).sum(axis=(0, 2, 3))
         release_pages(images_NCHW)
     std = np.sqrt(squares / count)

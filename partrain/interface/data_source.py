@@ -33,6 +33,11 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         choices=("error", "skip"),
         help="for a directory of images: what to do with a broken file (default: error)",
     )
+    parser.add_argument(
+        "--layout",
+        choices=("channels_first", "channels_last"),
+        help="for arrays: the order of the axes of images, (N,C,H,W) or (N,H,W,C) (default: channels_first)",
+    )
 
 
 def load_source(context: CommandContext) -> Dataset:
@@ -41,6 +46,6 @@ def load_source(context: CommandContext) -> Dataset:
     from partrain.data.source_argument import read_source
 
     options = context.options
-    image_options = {"size": options.size, "channels": options.channels, "on_broken": options.on_broken}
-    data, seed = read_source(options.source, image_options)
+    given = {key: getattr(options, key) for key in ("size", "channels", "on_broken", "layout")}
+    data, seed = read_source(options.source, given)
     return load_dataset(data, seed, say=context.messages.say, warn=context.messages.warn)

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from partrain.data.arrays import CLASS_NAMES, NUM_VALIDATION, dataset_of_arrays, split_of_arrays
+from partrain.data.array_files import CLASS_NAMES, NUM_VALIDATION
+from partrain.data.arrays import dataset_of_arrays
 from partrain.data.dataset import Dataset, build_dataset
+from partrain.data.image_arrays import split_of_arrays
 from partrain.data.image_directory import split_by_name
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError

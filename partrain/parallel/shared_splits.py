@@ -23,7 +23,9 @@ def plan_splits(splits: Mapping[SplitName, Split]) -> tuple[dict[str, ArraySpec]
             if is_streamed(array):
                 assert isinstance(array, np.memmap)
                 assert array.filename is not None
-                files[f"{name}.{kind}"] = MappedFile(str(array.filename), array.offset, array.shape, array.dtype.str)
+                files[f"{name}.{kind}"] = MappedFile(
+                    str(array.filename), array.offset, array.shape, array.dtype.str, not array.flags.c_contiguous
+                )
             else:
                 specs[f"{name}.{kind}"] = ArraySpec(array.shape, array.dtype.str)
     return specs, files

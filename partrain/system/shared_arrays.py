@@ -43,12 +43,19 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class MappedFile:
-    """An array in a file, described as for `numpy.memmap`; it is never written."""
+    """An array in a file, described as for `numpy.memmap`; it is never written.
+
+    Attributes
+    ----------
+    path, offset, shape, dtype : as for `numpy.memmap`.
+    channels_last : the file contains (N,H,W,C), and `shape` is (N,C,H,W).
+    """
 
     path: str
     offset: int
     shape: tuple[int, ...]
     dtype: str
+    channels_last: bool = False
 
 
 class SharedArrays(Mapping[str, Array]):

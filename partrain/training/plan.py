@@ -208,7 +208,8 @@ def _resolve(config: Config, dataset: Dataset) -> Config:
         "path": None if path is None else str(Path(path).absolute()),
         "name": dataset.name,
         "train_examples": dataset.train.size,
-        "validation_examples": dataset.validation.size,
+        # A number would mean the end of the training examples.
+        "validation_examples": None if dataset.has_own_validation else dataset.validation.size,
         "when_unavailable": "error",
     }
     training = mapping["training"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partrain.config.reader import read_config
+from partrain.config.reader import read_run_config
 from partrain.config.schema.config import Config
 from partrain.errors import ConfigError, DataError, RunError
 from partrain.store.checkpoint import Checkpoint
@@ -76,7 +76,7 @@ def config_to_resume(
     RunError
         The identity in the file differs from the run's; the message shows the differences.
     """
-    stored = read_config(path)
+    stored = read_run_config(path)
     changed = list(value_differences(record["identity"], stored.identity()))
     if changed:
         raise RunError(
@@ -88,7 +88,7 @@ def config_to_resume(
                 ]
             )
         )
-    config = read_config(path, overrides)
+    config = read_run_config(path, overrides)
     not_runtime = list(value_differences(stored.identity(), config.identity()))
     if not_runtime or horizon_of(config) != horizon_of(stored):
         changes = not_runtime or ["change training.epochs and training.max_steps with --epochs and --max-steps"]

@@ -110,8 +110,8 @@ def test_the_largest_label_is_65535(tmp_path: Path, arrays: Arrays) -> None:
 @pytest.mark.parametrize(
     ("name", "array", "expected"),
     [
-        ("train_images", np.zeros((6, 4, 5), np.float64), ["dtype float64", "uint8 or float32"]),
-        ("train_images", np.zeros((6, 4, 5), ">f4"), ["dtype >f4", "uint8 or float32"]),
+        ("train_images", np.full((6, 4, 5), 0.1), ["dtype float64", "uint8 or float32", "0.1 in example 0"]),
+        ("train_images", np.zeros((6, 4, 5), ">i4"), ["dtype >i4", "uint8 or float32"]),
         ("train_images", np.zeros((6, 4, 5), "u1,u1"), ["dtype", "uint8 or float32"]),
         ("train_images", np.zeros((6, 4, 5), np.complex64), ["dtype complex64", "uint8 or float32"]),
         ("train_images", np.zeros((6, 20), np.uint8), ["shape (6, 20)"]),
@@ -121,7 +121,7 @@ def test_the_largest_label_is_65535(tmp_path: Path, arrays: Arrays) -> None:
         ("test_images", np.zeros((3, 4, 5), np.float32), ["uint8", "float32"]),
         ("train_labels", np.zeros(6, np.float32), ["dtype float32", "integers"]),
         ("train_labels", np.zeros(6, bool), ["dtype bool", "integers"]),
-        ("train_labels", np.zeros((6, 1), np.int64), ["shape (6, 1)"]),
+        ("train_labels", np.zeros((6, 2), np.int64), ["shape (6, 2)", "numpy.argmax(labels, axis=1)"]),
         ("train_labels", np.zeros(5, np.int64), ["6 images", "5 labels"]),
         ("train_labels", np.array([0, 1, -1, 0, 0, 0]), ["from -1 to 1"]),
         ("train_labels", np.array([2**64 - 1] * 6, np.uint64), [f"to {2**64 - 1}"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import zipfile
 from collections.abc import Callable
@@ -111,7 +112,7 @@ def test_showing_files_needs_no_numba(noise_folder: Path) -> None:
 
 
 def test_images_of_any_kind_are_drawn(call_partrain: Call, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).normal(size=(70, 2, 9, 4)).astype(np.float32)
+    images = np.random.default_rng(0).normal(size=(70, 2, 9, 5)).astype(np.float32)
     arrays = {
         "train_images": images,
         "train_labels": np.arange(70),
@@ -149,3 +150,37 @@ def test_what_cannot_be_shown_or_packed_is_one_message(
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_idx_files_with_a_dot_in_their_names_are_idx_files(
+    call_partrain: Call, noise_folder: Path, compressed: bool
+) -> None:
+    for path in noise_folder.iterdir():
+        content = path.read_bytes()
+        path.unlink()
+        name = path.name.removesuffix(".gz").replace("-idx", ".idx")
+        (noise_folder / f"{name}.gz" if compressed else noise_folder / name).write_bytes(
+            gzip.compress(content) if compressed else content
+        )
+    facts = facts_of(call_partrain("data", "show", noise_folder, "--json", "-q", "--sheet", "s.png"))
+    assert (facts["name"], facts["shape"]) == ("idx", [1, 28, 28])
+    assert call_partrain("data", "pack", noise_folder, "--to", "x.npz", "-q").exit_code == 0
+
+
+def test_layout_of_arrays_can_be_given(call_partrain: Call, noise_folder: Path) -> None:
+    images, labels = noise_examples(40, size=6)
+    images = np.stack([images] * 3, axis=3)
+    np.savez("last.npz", x_train=images[:30], y_train=labels[:30], x_test=images[30:], y_test=labels[30:])
+    refused = call_partrain("data", "show", "last.npz")
+    assert "data show and data pack --layout channels_last" in refused.stderr
+    layout = ("--layout", "channels_last")
+    assert call_partrain("data", "pack", "last.npz", "--to", "first.npz", "-q", *layout).exit_code == 0
+    facts = [
+        facts_of(call_partrain("data", "show", source, "--json", "-q", "--sheet", "s.png", *more))
+        for source, more in (("last.npz", layout), ("first.npz", ()))
+    ]
+    assert facts[0]["shape"] == facts[1]["shape"] == [3, 6, 6]
+    assert facts[0]["counts"] == facts[1]["counts"]
+    wrong = call_partrain("data", "show", noise_folder, *layout)
+    assert "is idx; --layout is for arrays" in wrong.stderr

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from partrain.config.schema.values import Fraction, NonNegativeInt, PositiveInt, PositivePair, Section
 
-# The data sets that `data.path` belongs to, and the keys of those that consist of images.
+# The data sets that `data.path` belongs to, those that consist of arrays, and the keys of those that consist of images.
 SOURCES_WITH_PATH = ("idx", "arrays", "folder")
+ARRAY_SOURCES = ("arrays", "memory")
 PICTURE_KEYS = ("size", "channels", "on_broken")
 
 
@@ -28,9 +29,14 @@ class Data(Section):
         None,
         description="Where your own files are. For `idx`, a directory with four files named like MNIST's. For "
         "`arrays`, an `.npz` file or a directory of `.npy` files: `train_images`, `train_labels`, `test_images`, "
-        "`test_labels`; images (N,H,W) or (N,C,H,W), uint8 or float32; optionally `class_names` and "
-        "`validation_examples` (that many at the end of the training examples are for validation). For `folder`, a "
-        "directory with one subdirectory of images per class.",
+        "`test_labels`; images (N,H,W) or (N,C,H,W), uint8 or float32; optionally `class_names`, and `val_images` and "
+        "`val_labels`, or `validation_examples` (that many at the end of the training examples are for validation). "
+        "For `folder`, a directory with one subdirectory of images per class. `resume --set` may change the path.",
+    )
+    layout: Literal["channels_first", "channels_last"] | None = Field(
+        None,
+        description="With arrays: the order of the axes of images with channels, (N,C,H,W) or (N,H,W,C). null: "
+        "(N,C,H,W); arrays that look like (N,H,W,C) are an error.",
     )
     size: PositivePair | None = Field(
         None,
@@ -54,7 +60,7 @@ class Data(Section):
         None,
         description="The number of examples to validate on; they follow the training examples in the file. null: the "
         "rest of the file. If both numbers are null, the data set decides; if it does not, a sixth of the file is for "
-        "validation.",
+        "validation. A number also means that `val_images` and `val_labels` are not used.",
     )
     when_unavailable: Literal["synthetic-digits", "error"] = Field(
         "synthetic-digits",
@@ -81,6 +87,8 @@ class Data(Section):
             raise ValueError(f"data.path must say where the data is when data.name is {self.name}")
         if self.name not in SOURCES_WITH_PATH and self.path is not None:
             raise ValueError(f"data.path goes with data.name {' or '.join(SOURCES_WITH_PATH)}, not with {self.name}")
+        if self.name not in ARRAY_SOURCES and self.layout is not None:
+            raise ValueError(f"data.layout goes with data.name {' or '.join(ARRAY_SOURCES)}, not with {self.name}")
         if self.name == "folder" and self.size is None:
             raise ValueError("data.size must give the size that images are resized to: a number or [rows, columns]")
         if self.name != "folder":

@@ -49,11 +49,14 @@ class StreamedImages:
     def __init__(self, file: MappedFile, capacity: int) -> None:
         self._path, self._offset = file.path, file.offset
         self._descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
-        self._buffer_NCHW = np.empty((capacity, *file.shape[1:]), file.dtype)
+        _, C, H, W = file.shape
+        self._buffer_NCHW = np.empty((capacity, C, H, W), file.dtype)
+        self._buffer_NHWC = np.empty((capacity, H, W, C), file.dtype) if file.channels_last else None
         self._image_bytes = self._buffer_NCHW[0].nbytes
         self._places = np.arange(capacity)
         # Created once, because creating a view takes longer than reading an image.
-        self._memory = self._buffer_NCHW.reshape(-1).view(np.uint8).data
+        read_into = self._buffer_NCHW if self._buffer_NHWC is None else self._buffer_NHWC
+        self._memory = read_into.reshape(-1).view(np.uint8).data
         self._image_memory = [self._memory[k * self._image_bytes :][: self._image_bytes] for k in range(capacity)]
 
     def take(self, indices_N: NDArray[np.int64]) -> tuple[Images, NDArray[np.int64]]:
@@ -70,6 +73,8 @@ class StreamedImages:
         else:
             for index, memory in zip(indices, self._image_memory, strict=False):
                 self._read(index, memory)
+        if self._buffer_NHWC is not None:
+            self._buffer_NCHW[:N] = self._buffer_NHWC[:N].transpose(0, 3, 1, 2)
         return self._buffer_NCHW, self._places[:N]
 
     def _read(self, index: int, memory: memoryview) -> None:
