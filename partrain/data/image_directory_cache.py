@@ -37,6 +37,7 @@ from partrain.data.npy_writer import NpyWriter
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError, ResourceError
 from partrain.system.cache_directories import user_cache_directory
+from partrain.system.process_limits import reporting_process_limit
 from partrain.system.terminal_text import printable
 
 # Version of the decoding and of the files of a pack. Another version recreates all packs.
@@ -188,6 +189,7 @@ def _pack(
         with (
             _Progress(directory.size, say) as progress,
             pillow_warnings_ignored(),
+            reporting_process_limit(),
             ThreadPoolExecutor(num_decoders) as decoders,
         ):
 

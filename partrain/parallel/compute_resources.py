@@ -23,7 +23,9 @@ from partrain.parallel.workers.compute_group import ComputeGroup, start_group
 from partrain.parallel.workers.fork_server import end_fork_server
 from partrain.parallel.workers.tile_computer import Computation
 from partrain.parallel.workers.tiles import Tiling
+from partrain.parallel.workers.worker_start import FILES_PER_WORKER
 from partrain.system.messages import Messages
+from partrain.system.process_limits import require_open_files
 from partrain.system.shared_arrays import SharedArrays
 from partrain.system.signals import Interruption
 
@@ -127,9 +129,10 @@ def compute_resources(
     Raises
     ------
     ResourceError
-        There is too little memory.
+        There is too little memory, or too few files may be open.
     """
     check_memory(plan.memory(num_workers), plan.purpose)
+    require_open_files(FILES_PER_WORKER * num_workers, f"{num_workers} workers")
     kernels = (*required_kernels(plan, num_workers, computes_here=computes_here), *more_kernels)
     if load(kernels, plan.training.dtype, announce=messages.say, warn=messages.warn):
         end_fork_server()  # it started before these kernels were compiled, so it has not loaded them

@@ -16,7 +16,7 @@ from partrain.store.run_documents import read_document, write_document
 from partrain.store.run_lock import RunLock
 from partrain.store.run_name import validate_run_name
 from partrain.store.run_paths import RUN_FILE, RunPaths
-from partrain.system.durable_files import make_folders, sweep_temporaries, sync_folder
+from partrain.system.durable_files import make_folders, remedy_for, sweep_temporaries, sync_folder
 
 if TYPE_CHECKING:
     from partrain.store.checkpoint_directory import CheckpointDirectory
@@ -223,7 +223,7 @@ def unwritable(directory: Path, error: OSError) -> ResourceError:
     """Return the error for a directory in which no run can be created."""
     return ResourceError(
         f"{directory}: cannot create a run directory here: {error.strerror}. "
-        "Make the directory writable, or choose another one with --runs-dir or --run-dir."
+        f"{remedy_for(error)}, or choose another directory with --runs-dir or --run-dir."
     )
 
 
@@ -239,4 +239,4 @@ def reporting_write_errors(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ResourceError(f"{run.path}: cannot be written: {error.strerror}") from error
+        raise ResourceError(f"{run.path}: cannot be written: {error.strerror}. {remedy_for(error)}.") from error

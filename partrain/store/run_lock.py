@@ -6,6 +6,7 @@ content, host and process id, serves only for messages.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -15,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from partrain.errors import ResourceError, RunError
+from partrain.system.durable_files import remedy_for
 
 # A reader that asks who holds the lock holds it itself for an instant; so an attempt is repeated for a while.
 _PATIENCE_S = 0.2
 _RETRY_S = 0.005
+
+# The errors of `flock` on a file system without locks, such as Lustre mounted without the option flock.
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 
 
 class RunLock:
@@ -43,7 +48,7 @@ class RunLock:
         RunError
             Another process holds it; the message names its host and process id.
         ResourceError
-            The file system has no locks, or the directory is not writable.
+            The file system has no locks, the disk is full, or the directory is not writable.
 
         Side effects
         ------------
@@ -60,10 +65,7 @@ class RunLock:
                 os.close(file)
                 raise
         except OSError as error:
-            raise ResourceError(
-                f"{self._path}: cannot be locked: {error.strerror}. "
-                "Make the run writable, or move it to a file system that has locks."
-            ) from error
+            raise ResourceError(_describe(self._path, error)) from error
         self._file = file
 
     def _lock_exclusively(self, file: int) -> None:
@@ -90,7 +92,8 @@ class RunLock:
     def holder(self) -> dict[str, Any] | None:
         """Return `host` and `pid` of the process that holds the lock; None if the lock is free.
 
-        Both are None in the instant after a process has taken the lock and before it has written them.
+        Both are None in the instant after a process has taken the lock and before it has written them. Where the file
+        system has no locks, the answer is the process that would hold it, which may have ended.
 
         Raises
         ------
@@ -108,9 +111,21 @@ class RunLock:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return _read_holder(file)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return _read_holder(file)
+            raise RunError(f"{self._path}: cannot be read: {error.strerror}.") from error
         finally:
             os.close(file)
         return None
+
+
+def _describe(path: Path, error: OSError) -> str:
+    """Return the message for a lock that cannot be taken."""
+    if error.errno in _NO_LOCKS:
+        remedy = "Use a directory on a file system that has locks; without one, two processes could write into the run."
+        return f"{path}: cannot be locked: {error.strerror}. {remedy}"
+    return f"{path}: cannot be locked: {error.strerror}. {remedy_for(error)}."
 
 
 def _read_holder(file: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ All file functions are called through the module `os`, where tests replace them 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -22,6 +23,11 @@ from partrain.system.fault_injection import kill_point
 
 # All characters that are not printable are among these.
 _UNPRINTABLE = re.compile(r"[^ -~]")
+
+# The errors of fsync on a directory where the file system has no such operation: shares of VirtualBox, CIFS, some FUSE
+# file systems.
+CANNOT_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+
 _TEMPORARY_NAME = re.compile(r"\..+\.(\d+)\.tmp")
 
 
@@ -68,18 +74,27 @@ def _write_and_sync(path: Path, data: bytes) -> None:
         os.close(fd)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> bool:
     """Sync a directory, so that the names in it survive a power failure.
+
+    Returns
+    -------
+    Whether the file system can sync directories. If it cannot, a power failure may undo what was done last.
 
     Raises
     ------
-    OSError : the directory cannot be opened or synced.
+    OSError : the directory cannot be opened, or it cannot be synced for another reason.
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
+        return False
     finally:
         os.close(fd)
+    return True
 
 
 def make_folders(folder: Path) -> None:
@@ -96,6 +111,13 @@ def make_folders(folder: Path) -> None:
         os.mkdir(folder)
     sync_folder(folder)
     sync_folder(folder.parent)
+
+
+def remedy_for(error: OSError) -> str:
+    """Return what a user can do if a file or directory cannot be written, as the beginning of a sentence."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free disk space"
+    return "Make it writable" if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else "Check its file system"
 
 
 def sweep_temporaries(folder: Path) -> None:

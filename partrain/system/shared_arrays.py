@@ -8,6 +8,8 @@ each process reads what it needs (parallel.workers.example_source).
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
 import mmap
 import multiprocessing.reduction
@@ -26,6 +28,11 @@ Array = NDArray[Any]
 
 # One page, so that no two arrays share a page or a cache line.
 ALIGNMENT = 4096
+
+# Where files are in memory, for systems without `memfd_create`.
+SHARED_MEMORY = "/dev/shm"
+
+_ZEROS = bytes(2**20)
 
 
 @dataclass(frozen=True)
@@ -73,15 +80,15 @@ class SharedArrays(Mapping[str, Array]):
     """
 
     def __init__(self, specs: Mapping[str, ArraySpec], files: Mapping[str, MappedFile]) -> None:
-        descriptor = _anonymous_file()
         size = total_bytes(specs)
         try:
-            os.ftruncate(descriptor, size)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(descriptor, 0, size)
-            self._attach(descriptor, specs, files)
+            descriptor = _anonymous_file(size)
+            try:
+                self._attach(descriptor, specs, files)
+            except BaseException:
+                os.close(descriptor)
+                raise
         except OSError as error:
-            os.close(descriptor)
             raise ResourceError(
                 f"{size / 2**20:,.0f} MiB of shared memory are needed and cannot be had ({error.strerror}); "
                 "free some memory, or use a smaller batch, network or data set"
@@ -130,9 +137,56 @@ def _aligned(num_bytes: int) -> int:
     return -(-num_bytes // ALIGNMENT) * ALIGNMENT
 
 
-def _anonymous_file() -> int:
+def _anonymous_file(size: int) -> int:
+    """Return the descriptor of a file of `size` zero bytes without a name, whose memory is allocated.
+
+    Raises
+    ------
+    OSError
+        There is too little memory.
+    """
+    descriptor = None
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("partrain", os.MFD_CLOEXEC)
-    descriptor, path = tempfile.mkstemp(prefix="partrain-")
+        with contextlib.suppress(OSError):  # the kernel is old, or a sandbox forbids it
+            descriptor = os.memfd_create("partrain", os.MFD_CLOEXEC)
+    if descriptor is not None:
+        return _allocate(descriptor, size)
+    if os.path.isdir(SHARED_MEMORY):
+        with contextlib.suppress(OSError):  # containers often have only 64 MiB there
+            return _allocate(_unnamed_file(SHARED_MEMORY), size)
+    return _allocate(_unnamed_file(tempfile.gettempdir()), size)
+
+
+def _unnamed_file(directory: str) -> int:
+    if hasattr(os, "O_TMPFILE"):
+        with contextlib.suppress(OSError):  # the file system has no files without a name
+            return os.open(directory, os.O_TMPFILE | os.O_RDWR, 0o600)
+    descriptor, path = tempfile.mkstemp(prefix="partrain-", dir=directory)
     os.unlink(path)
     return descriptor
+
+
+def _allocate(descriptor: int, size: int) -> int:
+    """Give a file its size and its memory, and return it; close it after an error."""
+    try:
+        os.ftruncate(descriptor, size)
+        if not _has_allocated(descriptor, size):
+            for offset in range(0, size, len(_ZEROS)):
+                os.pwrite(descriptor, _ZEROS[: size - offset], offset)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _has_allocated(descriptor: int, size: int) -> bool:
+    """Allocate the memory of a file; return whether the system has a function for that."""
+    if not hasattr(os, "posix_fallocate"):
+        return False
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True

@@ -20,7 +20,7 @@ from partrain.store.metrics_log import cut_back, read_metrics
 from partrain.store.run_directory import RunDirectory, reporting_write_errors
 from partrain.store.run_location import RunLocation
 from partrain.store.training_log import TrainingLog
-from partrain.system.durable_files import write_durably
+from partrain.system.durable_files import sync_folder, write_durably
 from partrain.system.fault_injection import kill_point
 from partrain.system.messages import Messages
 from partrain.system.signals import Interrupted
@@ -86,8 +86,10 @@ def train_new_run(
         plan = resources.plan
         kill_point("coordinator: before the run is made")
         run = location.create(plan.config.name)
-        with run.lock(), _log_of(run, session.messages):
+        with contextlib.ExitStack() as at_end:
             try:
+                at_end.enter_context(run.lock())
+                at_end.enter_context(_log_of(run, session.messages))
                 record = first_record(plan, session.command_line, resources.total_workers, resources.ranks)
                 coordinator = Coordinator(run, resources, session)
                 with reporting_write_errors(run):
@@ -242,6 +244,10 @@ def _train(
     interruption, plan = session.interruption, resources.plan
     for line in describe_start(run, resources):
         session.messages.say(line)
+    with reporting_write_errors(run):
+        can_sync = sync_folder(run.path)
+    if not can_sync:
+        session.messages.warn(f"{run.path}: the file system cannot sync directories; a power failure may undo a save")
     if is_seeded(plan.config.training):
         session.messages.warn(NOT_PRIVATE)
     with _recorded_ending(run, record, session.messages):

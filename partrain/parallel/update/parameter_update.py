@@ -29,6 +29,7 @@ from partrain.parallel.update.reduction import GradientReduction
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.fault_injection import kill_point
 from partrain.system.machine import available_processors
+from partrain.system.process_limits import reporting_process_limit
 
 Array = NDArray[Any]
 
@@ -296,7 +297,8 @@ class _Sleeper:
         # Signals are for the main thread: if another thread received one, the main thread's wait would not end.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            self._thread.start()
+            with reporting_process_limit():
+                self._thread.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

@@ -18,6 +18,7 @@ from multiprocessing import forkserver
 
 from partrain.parallel.mpi.launcher import launcher_variables
 from partrain.system.parent_death import PARENT_VARIABLE
+from partrain.system.process_limits import reporting_process_limit
 from partrain.system.signals import SIGNALS_OF_RANKS
 
 # How long a killed process may take to disappear. It takes milliseconds, unless the kernel holds the process because a
@@ -30,6 +31,9 @@ PRELOAD_VARIABLE = "PARTRAIN_PRELOAD_KERNELS"
 # A name and not the module: importing it here would change the coordinator. The fork server silently ignores a module
 # that it cannot import, so each worker reports whether the module was loaded.
 PRELOAD_MODULE = "partrain.parallel.workers.preload"
+
+# The exit code of a fork server that may not fork, because the limit on processes is reached.
+MAY_NOT_FORK = os.EX_TEMPFAIL
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -49,9 +53,14 @@ def start_fork_server(kernels: str, dtype: str) -> None:
     Parameters
     ----------
     kernels, dtype : the kernel set and the floating-point type that the workers will need.
+
+    Raises
+    ------
+    ResourceError
+        The limit on processes is reached.
     """
     if "forkserver" in multiprocessing.get_all_start_methods():
-        with child_environment(kernels, dtype):
+        with reporting_process_limit(), child_environment(kernels, dtype):
             forkserver.set_forkserver_preload([PRELOAD_MODULE])
             forkserver.ensure_running()
 
@@ -69,19 +78,25 @@ def kill_fork_server() -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def end_fork_server() -> None:
+def end_fork_server() -> int | None:
     """Kill the fork server, and return when `multiprocessing` can see that it is dead; only then it starts a new one.
 
     A killed process closes its files some time before it can be waited for; on a busy machine that can be a second.
+
+    Returns
+    -------
+    The exit code of a fork server that had ended by itself; None if it was killed.
     """
     kill_fork_server()
     deadline = time.monotonic() + KILLED_SECONDS
     # WNOWAIT leaves the exit status for `multiprocessing` to collect.
     with contextlib.suppress(ChildProcessError):
-        while (pid := fork_server_pid()) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            if time.monotonic() > deadline:
-                return
+        while (pid := fork_server_pid()) and time.monotonic() < deadline:
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is not None:
+                return ended.si_status if ended.si_code == os.CLD_EXITED else None
             time.sleep(0.001)
+    return None
 
 
 @contextlib.contextmanager

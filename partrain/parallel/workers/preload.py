@@ -7,6 +7,8 @@ loading takes a second, during which an orphaned fork server would go unnoticed.
 from __future__ import annotations
 
 import os
+import sys
+from types import TracebackType
 
 from partrain.system.parent_death import PARENT_VARIABLE, end_with_parent
 
@@ -15,7 +17,16 @@ end_with_parent(int(os.environ[PARENT_VARIABLE]))
 from partrain.kernels.compiler.loading import load_cached  # noqa: E402
 from partrain.network.layers import Conv2d, Dense, Flatten, MaxPool2d, Relu  # noqa: E402
 from partrain.parallel.workers import worker  # noqa: E402
-from partrain.parallel.workers.fork_server import PRELOAD_VARIABLE  # noqa: E402
+from partrain.parallel.workers.fork_server import MAY_NOT_FORK, PRELOAD_VARIABLE  # noqa: E402
+
+
+def _end_with(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, BlockingIOError):  # EAGAIN, of fork; the coordinator reports it
+        os._exit(MAY_NOT_FORK)
+    sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _end_with
 
 worker.ignore_signals()
 _kernels, _, _dtype = os.environ.get(PRELOAD_VARIABLE, "").partition(":")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from partrain.errors import FailedRun
 from partrain.parallel.workers import timeouts
 from partrain.parallel.workers.fork_server import (
+    MAY_NOT_FORK,
     PRELOAD_MODULE,
     child_environment,
     end_fork_server,
@@ -19,7 +20,11 @@ from partrain.parallel.workers.process import WorkerProcess
 from partrain.parallel.workers.tile_computer import Computation
 from partrain.parallel.workers.worker import work
 from partrain.parallel.workers.worker_handle import WorkerHandle
+from partrain.system.process_limits import reporting_process_limit, too_many_processes
 from partrain.system.shared_arrays import SharedArrays
+
+# The coordinator's open files for each worker: two pipes, those of `multiprocessing`, the process descriptor.
+FILES_PER_WORKER = 5
 
 # How often the start of a worker is tried if the fork server dies during it.
 MAX_STARTS = 5
@@ -48,6 +53,8 @@ class WorkerStarter:
 
         Raises
         ------
+        ResourceError
+            The limit on processes is reached.
         FailedRun
             The fork server died in each of MAX_STARTS attempts.
         """
@@ -56,10 +63,11 @@ class WorkerStarter:
                 return self._start_process(name, number)
             except (EOFError, ConnectionError) as error:
                 # If the worker was forked nevertheless, its pipe has closed, and it ends.
+                if end_fork_server() == MAY_NOT_FORK:
+                    raise too_many_processes() from error
                 if attempt == MAX_STARTS:
                     raise FailedRun(f"{name} cannot be started: the fork server died {MAX_STARTS} times") from error
                 self._log(f"the fork server died while it started {name}; starting another one")
-                end_fork_server()
         raise AssertionError("unreachable")
 
     def _start_process(self, name: str, number: int) -> WorkerHandle:
@@ -84,9 +92,9 @@ class WorkerStarter:
         start_fork_server(kernels, dtype)
         # A stopped fork server would block `start` forever, so kill it: `start` then fails.
         watchdog = threading.Timer(timeouts.START_UP_SECONDS, kill_fork_server)
-        watchdog.start()
         try:
-            with far_commands, far_replies, child_environment(kernels, dtype):
+            with far_commands, far_replies, reporting_process_limit(), child_environment(kernels, dtype):
+                watchdog.start()
                 process.start()
         except BaseException:
             commands.close()
@@ -94,5 +102,6 @@ class WorkerStarter:
             raise
         finally:
             watchdog.cancel()
-            watchdog.join()
+            if watchdog.ident is not None:
+                watchdog.join()
         return WorkerHandle(name, number, WorkerProcess(process), commands, replies)
