@@ -47,18 +47,24 @@ class HardestExamples:
 
 
 def find_hardest_examples(
-    path: Path, split: SplitName, top: int, num_workers: int, messages: Messages, interruption: Interruption
+    path: Path,
+    split: SplitName,
+    top: int,
+    checkpoint: str,
+    num_workers: int,
+    messages: Messages,
+    interruption: Interruption,
 ) -> HardestExamples:
-    """Evaluate a run's newest checkpoint on a split, and find the hardest examples.
+    """Evaluate a run's checkpoint on a split, and find the hardest examples.
 
     Parameters
     ----------
     path : the run's directory; another process may be writing into it.
     split : the split.
     top : the maximum length of each list.
-    num_workers, messages, interruption : as in `evaluate_run`, which also lists the exceptions.
+    checkpoint, num_workers, messages, interruption : as in `evaluate_run`, which also lists the exceptions.
     """
-    trained, dataset, num_workers = prepare_evaluation(path, split, "last", num_workers, messages)
+    trained, dataset, num_workers = prepare_evaluation(path, split, checkpoint, num_workers, messages)
     examples = dataset.splits[split]
     messages.say(
         f"{path}: evaluating step {trained.step:,} ({trained.checkpoint.name}) on {examples.size:,} {split} examples"

@@ -11,11 +11,8 @@ processes do not import the calling program, so a script needs no `if __name__ =
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from partrain.analysis.classification_report import classification_report
 from partrain.analysis.evaluation import compute_evaluation, evaluate_run, require_fitting_images
+from partrain.analysis.export.formats import choose_format, export_run
 from partrain.analysis.prediction import Classifier
 from partrain.analysis.trained_run import TrainedRun, load_trained_run
 from partrain.config.reader import parse_config, read_config, read_mapping
@@ -32,42 +30,20 @@ from partrain.data.dataset import Dataset
 from partrain.data.image_files import pixel_values
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError, DataError
+from partrain.interface.api_arguments import interruptible, override_texts, positive_integer, worker_count
 from partrain.interface.memory_data import IN_MEMORY, Examples, evaluation_data, training_data
+from partrain.interface.report import Report, report_from
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
 from partrain.store.run_location import RunLocation
 from partrain.store.run_lookup import find_run, runs_directory
 from partrain.store.run_name import validate_run_name
-from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
-from partrain.system.signals import Interrupted, Interruption, interruption_behind
+from partrain.training.resume import Horizon
 from partrain.training.session import Session
-from partrain.training.training_run import train_new_run
+from partrain.training.training_run import resume_run, train_new_run
 
-
-@dataclass(frozen=True, eq=False)
-class Report:
-    """The outcome of an evaluation on N examples of E classes.
-
-    Attributes
-    ----------
-    accuracy : the share of examples that were classified correctly, 0 to 1.
-    loss : the mean cross-entropy, in nats.
-    class_names : the names of the E classes.
-    recall, precision : the recall and precision of each class, float64 (E,); NaN for a class without examples, or
-        without predictions.
-    confusion : int64 (E,E), rows for true classes, columns for predicted classes; None with more than 1,000 classes.
-    labels, predictions : int64 (N,).
-    """
-
-    accuracy: float
-    loss: float
-    class_names: tuple[str, ...]
-    recall: NDArray[np.float64]
-    precision: NDArray[np.float64]
-    confusion: NDArray[np.int64] | None
-    labels: NDArray[np.int64]
-    predictions: NDArray[np.int64]
+__all__ = ["Report", "Run", "open_run", "train"]
 
 
 class Run:
@@ -138,12 +114,12 @@ class Run:
         Writes `evaluation-<split>.json` into the run, unless `data` is given.
         """
         messages = Messages(quiet=self._quiet)
-        num_workers = _worker_count(workers)
+        num_workers = worker_count(workers)
         if data is not None and split is not None:
             raise ConfigError("evaluate: give split or data, not both")
         if split is not None and split not in tuple(SplitName):
             raise ConfigError(f"split: {split!r} is none of {', '.join(SplitName)}")
-        with _interruptible() as interruption:
+        with interruptible() as interruption:
             if data is None:
                 evaluated = evaluate_run(
                     self.path,
@@ -154,12 +130,12 @@ class Run:
                     interruption,
                     self._dataset,
                 )
-                return _report(evaluated.report)
+                return report_from(evaluated.report)
             trained = self._load(checkpoint)
             dataset = evaluation_data(data, trained.class_names)
             require_fitting_images(trained, dataset)
             evaluation, _ = compute_evaluation(trained, dataset, SplitName.TEST, num_workers, messages, interruption)
-        return _report(classification_report(evaluation, trained.class_names))
+        return report_from(classification_report(evaluation, trained.class_names))
 
     def predict(self, images: ArrayLike, *, checkpoint: str = "last") -> NDArray[np.int64]:
         """Return the index of the most probable class of each image, int64 (N,); see `class_names`.
@@ -194,6 +170,56 @@ class Run:
             array = pixel_values(array, trained.image_dtype, "images")
         messages = Messages(quiet=self._quiet)
         return Classifier(trained, messages.say, messages.warn).probabilities(array)
+
+    def export(self, to: str | os.PathLike[str], *, format: str | None = None, checkpoint: str = "last") -> Path:
+        """Write parameters or metrics in another format, like the command `partrain export`; return the file's path.
+
+        Parameters
+        ----------
+        to : the file, replaced if it exists; for "tensorboard" a directory.
+        format : "safetensors", "npz" or "onnx" for parameters, "csv" or "tensorboard" for metrics; default: the suffix
+            of `to`.
+        checkpoint : as in `evaluate`; for parameters only.
+
+        Raises
+        ------
+        partrain.errors.PartrainError
+            The run has nothing to export, a package is missing, or the file cannot be written.
+        """
+        messages = Messages(quiet=self._quiet)
+        name = choose_format(os.fspath(to), format)
+        return export_run(self.path, Path(to), name, checkpoint, say=messages.say, warn=messages.warn)
+
+    def resume(
+        self,
+        *,
+        epochs: int | None = None,
+        max_steps: int | None = None,
+        changes: Mapping[str, Any] | None = None,
+        data: Examples | None = None,
+        test: Examples | None = None,
+        class_names: Sequence[str] | None = None,
+        workers: int | None = None,
+    ) -> Run:
+        """Continue the training in the same directory, like the command `partrain resume`; return the completed run.
+
+        Parameters
+        ----------
+        epochs, max_steps : how far to train in all; default: as far as before.
+        changes : values by dotted key, e.g. `{"logging.every_steps": 1}`; runtime keys only.
+        data, test, class_names : as for `train`, for a run on arrays in memory that was opened again; the digest tells
+            whether they are the same.
+        workers : as for `train`.
+
+        Raises, Side effects: as for `train`.
+        """
+        dataset = self._dataset if data is None else training_data(data, test, class_names)
+        horizon = Horizon(positive_integer("epochs", epochs), positive_integer("max_steps", max_steps))
+        with interruptible() as interruption:
+            command_line = ["partrain.Run.resume", *sys.argv]
+            session = Session(worker_count(workers), command_line, Messages(quiet=self._quiet), interruption)
+            resume_run(self.path, override_texts(changes), horizon, session, dataset)
+        return Run(self.path, dataset, quiet=self._quiet)
 
     def _load(self, checkpoint: str) -> TrainedRun:
         return load_trained_run(self.path, checkpoint, Messages(quiet=self._quiet).warn)
@@ -253,8 +279,8 @@ def train(
     validate_run_name(resolved.name)
     location = RunLocation(runs_directory(runs_dir), None if run_dir is None else Path(run_dir))
     location.require_creatable()
-    num_workers = _worker_count(workers)
-    with _interruptible() as interruption:
+    num_workers = worker_count(workers)
+    with interruptible() as interruption:
         session = Session(num_workers, ["partrain.train", *sys.argv], Messages(quiet=quiet), interruption)
         path = train_new_run(resolved, location, session, dataset=dataset).path
     return Run(path, dataset, quiet=quiet)
@@ -281,21 +307,6 @@ def open_run(
     return Run(run.path, quiet=quiet)
 
 
-@contextmanager
-def _interruptible() -> Iterator[Interruption]:
-    """Handle signals within the context, and raise the exceptions that Python programs expect."""
-    interruption = Interruption(second_exits=False)
-    try:
-        with interruption.watching():
-            yield interruption
-    except (Interrupted, Exception) as error:
-        if (interrupted := interruption_behind(error)) is None:
-            raise
-        if interrupted.exit_code == 128 + signal.SIGINT:
-            raise KeyboardInterrupt(str(interrupted)) from None
-        raise SystemExit(interrupted.exit_code) from None
-
-
 def _resolve(config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, in_memory: bool) -> Config:
     if isinstance(config, str | os.PathLike):
         source, mapping = os.fspath(config), read_mapping(os.fspath(config))
@@ -310,25 +321,3 @@ def _resolve(config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, in_
         if not (isinstance(section, Mapping) and section.get("name") == IN_MEMORY):
             mapping["data"] = {"name": IN_MEMORY}
     return parse_config(mapping, source=source)
-
-
-def _worker_count(workers: int | None) -> int:
-    if workers is None:
-        return available_processors()
-    if isinstance(workers, bool) or not isinstance(workers, int) or not 0 <= workers <= 4096:
-        raise ConfigError(f"workers: {workers!r} is not a whole number from 0 to 4096")
-    return workers
-
-
-def _report(figures: Mapping[str, Any]) -> Report:
-    confusion = figures["confusion"]
-    return Report(
-        accuracy=figures["accuracy"],
-        loss=figures["loss"],
-        class_names=tuple(figures["classes"]),
-        recall=np.array(figures["recall"], np.float64),
-        precision=np.array(figures["precision"], np.float64),
-        confusion=None if confusion is None else np.array(confusion, np.int64),
-        labels=np.array(figures["labels"], np.int64),
-        predictions=np.array(figures["predictions"], np.int64),
-    )

@@ -107,7 +107,9 @@ def train_new_run(
     return run
 
 
-def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: Session) -> RunDirectory:
+def resume_run(
+    path: Path, overrides: Sequence[str], horizon: Horizon, session: Session, dataset: Dataset | None = None
+) -> RunDirectory:
     """Resume a run from its newest good checkpoint; the result is bit for bit that of an uninterrupted run.
 
     Parameters
@@ -116,6 +118,7 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
     overrides : `KEY=VALUE` texts for runtime fields of the configuration.
     horizon : the new horizon.
     session : the command that trains; the number of workers may differ from that of earlier sessions.
+    dataset : the data set, if it is in memory; None: it is loaded.
 
     Returns
     -------
@@ -153,7 +156,7 @@ def resume_run(path: Path, overrides: Sequence[str], horizon: Horizon, session: 
         initial_state = InitialState(config) if state is None else InitialState(config, state.tensors, state.metadata)
         session.broadcast_state(initial_state)
         with _log_of(run, messages):
-            _continue_run(run, before, config, state, session)
+            _continue_run(run, before, config, state, session, dataset)
     return run
 
 
@@ -170,7 +173,12 @@ def _reason_not_to_resume(run: RunDirectory, config: Config, state: Checkpoint, 
 
 
 def _continue_run(
-    run: RunDirectory, before: dict[str, Any], config: Config, state: Checkpoint | None, session: Session
+    run: RunDirectory,
+    before: dict[str, Any],
+    config: Config,
+    state: Checkpoint | None,
+    session: Session,
+    dataset: Dataset | None,
 ) -> None:
     """Continue from a saved state, or from step 0 if `state` is None; `before` is the content of run.json."""
 
@@ -178,7 +186,7 @@ def _continue_run(
         require_same_data(plan, before, run.path)
 
     messages = session.messages
-    with training_resources(config, run.path, session, check) as resources:
+    with training_resources(config, run.path, session, check, dataset) as resources:
         plan = resources.plan
         step = 0 if state is None else state.step
         record = next_record(before, plan.config, step, session.command_line, resources.total_workers, resources.ranks)

@@ -46,7 +46,13 @@ def choose_format(to: str, format_name: str | None) -> str:
 
 
 def export_run(
-    path: Path, to: Path, format_name: str, *, say: Callable[[str], None], warn: Callable[[str], None]
+    path: Path,
+    to: Path,
+    format_name: str,
+    checkpoint: str = "last",
+    *,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> Path:
     """Write a run's parameters or metrics in another format.
 
@@ -55,6 +61,7 @@ def export_run(
     path : the run's directory.
     to : the file to write; replaced if it exists. For "tensorboard" the directory to write the file into.
     format_name : one of `FORMATS`.
+    checkpoint : the checkpoint whose parameters are exported: "last", "best" or a file, see `load_trained_run`.
     say, warn : receive messages about the export, and warnings about damaged checkpoints.
 
     Returns
@@ -66,8 +73,10 @@ def export_run(
     UserError
         The run has nothing to export, a package is missing, or the file cannot be written.
     """
+    if format_name in _METRICS and checkpoint != "last":
+        raise ConfigError(f"--checkpoint {checkpoint}: goes with parameters; {format_name} holds the run's metrics")
     if format_name in _PARAMETERS:
-        trained = load_trained_run(path, "last", warn)
+        trained = load_trained_run(path, checkpoint, warn)
         data = _PARAMETERS[format_name](trained)
         content = f"{trained.network.parameters.size:,} parameters after step {trained.step:,}"
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from partrain.interface.arguments import add_quiet, add_run
+from partrain.interface.arguments import add_checkpoint, add_quiet, add_run
 from partrain.interface.command import Command, CommandContext, print_path
 
 
@@ -23,6 +23,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help="the format, if the suffix does not say it: safetensors, npz, onnx, csv or tensorboard",
     )
+    add_checkpoint(parser)
     add_quiet(parser)
 
 
@@ -32,14 +33,16 @@ def _run(context: CommandContext) -> None:
     options, messages = context.options, context.messages
     format_name = choose_format(options.to, options.format)
     path = context.find_run()
-    print_path(export_run(path, Path(options.to), format_name, say=messages.say, warn=messages.warn))
+    print_path(
+        export_run(path, Path(options.to), format_name, options.checkpoint, say=messages.say, warn=messages.warn)
+    )
 
 
 COMMAND = Command(
     name="export",
     summary="write a run's parameters or metrics in another format",
-    description="Write the parameters of a run's newest checkpoint, or the run's metrics, in another format.",
-    example="partrain export last --to model.onnx",
+    description="Write the parameters of a run's checkpoint, or the run's metrics, in another format.",
+    example="partrain export last --to model.onnx --checkpoint best",
     add_arguments=_add_arguments,
     run=_run,
 )

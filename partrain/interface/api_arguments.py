@@ -1,0 +1,52 @@
+"""The arguments that functions of the Python API share, and the signals that arrive while one runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from partrain.errors import ConfigError
+from partrain.system.machine import available_processors
+from partrain.system.signals import Interrupted, Interruption, interruption_behind
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Handle signals within the context, and raise the exceptions that Python programs expect."""
+    interruption = Interruption(second_exits=False)
+    try:
+        with interruption.watching():
+            yield interruption
+    except (Interrupted, Exception) as error:
+        if (interrupted := interruption_behind(error)) is None:
+            raise
+        if interrupted.exit_code == 128 + signal.SIGINT:
+            raise KeyboardInterrupt(str(interrupted)) from None
+        raise SystemExit(interrupted.exit_code) from None
+
+
+def worker_count(workers: int | None) -> int:
+    """Return the number of workers; by default the number of usable processors."""
+    if workers is None:
+        return available_processors()
+    if isinstance(workers, bool) or not isinstance(workers, int) or not 0 <= workers <= 4096:
+        raise ConfigError(f"workers: {workers!r} is not a whole number from 0 to 4096")
+    return workers
+
+
+def positive_integer(name: str, value: int | None) -> int | None:
+    """Return a number, or None, that an argument gives; raises ConfigError if it is not positive."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31):
+        raise ConfigError(f"{name}: {value!r} is not a whole number from 1 to {2**31 - 1}")
+    return value
+
+
+def override_texts(changes: Mapping[str, Any] | None) -> list[str]:
+    """Return changes of the configuration as `--set` takes them; raises ConfigError for a value that YAML lacks."""
+    try:
+        return [f"{key}={json.dumps(value)}" for key, value in (changes or {}).items()]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"changes: {error}") from error
