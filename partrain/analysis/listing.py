@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC
 from pathlib import Path
 
-from partrain.analysis.logged_run import LoggedRun, finite, nested
+from partrain.analysis.logged_run import LoggedRun, finite, nested, text
 from partrain.analysis.privacy_record import usable_privacy
 from partrain.analysis.run_table import COLUMNS, Entry
 from partrain.errors import RunError
@@ -57,6 +56,8 @@ def _entry(path: Path) -> Entry | None:
         "path": str(path),
         "status": run.status,
         "config": run.config_name,
+        "data": text(nested(run.record, "data", "name")),
+        "data_source": text(nested(run.record, "data", "source")),
         "steps": _finite_total(run, "steps", "step"),
         "epochs": _finite_total(run, "epochs", "epoch"),
         "best_validation_accuracy": best,
@@ -67,7 +68,7 @@ def _entry(path: Path) -> Entry | None:
         "ranks": run.num_ranks,
         "epsilon": privacy["epsilon"] if privacy and privacy["secret_noise"] else None,
         "privacy": privacy,
-        "started": started.astimezone(UTC).isoformat(timespec="milliseconds") if started else None,
+        "started": started.isoformat(timespec="milliseconds") if started else None,
         "problem": "; ".join(run.notes) or None,
     }
 
@@ -78,5 +79,5 @@ def _finite_total(run: LoggedRun, key: str, metric: str) -> float | None:
 
 def _broken(path: Path, problem: str) -> Entry:
     fields: Entry = dict.fromkeys(field for field, _ in COLUMNS.values())
-    named = {"name": path.name, "path": str(path), "status": "broken", "ranks": None}
+    named = {"name": path.name, "path": str(path), "status": "broken", "data_source": None, "ranks": None}
     return {"name": None, "path": None} | fields | named | {"privacy": None, "problem": problem}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,10 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from partrain.config.yaml_loader import load_yaml
 from partrain.data.split_name import SplitName
-from partrain.errors import RunError
+from partrain.errors import ConfigError, RunError
 from partrain.store.checkpoint import is_parameter
 from partrain.store.metrics_log import read_good_metrics
 from partrain.store.run_directory import RunDirectory
@@ -28,8 +28,13 @@ Row = dict[str, Any]
 # This program writes no larger ones. YAML aliases can make a few lines expand to any number of values.
 MAX_CONFIG_BYTES = 1_000_000
 MAX_CONFIG_VALUES = 10_000
+MAX_KEY_CHARACTERS = 1_000
 # Larger integers are not plausible counts or times.
 LARGEST_NUMBER = 2.0**63
+
+# The text of a list: whole lists of numbers up to MAX_KEY_CHARACTERS, but never an expansion of nested aliases.
+_BOUNDED = reprlib.Repr()
+_BOUNDED.maxlist = _BOUNDED.maxstring = _BOUNDED.maxother = MAX_KEY_CHARACTERS
 
 
 def number(value: object) -> float | None:
@@ -45,6 +50,11 @@ def finite(value: object) -> float | None:
     """Return a value from a file if it is a finite number; otherwise None."""
     found = number(value)
     return found if found is not None and math.isfinite(found) else None
+
+
+def text(value: object) -> str | None:
+    """Return a value from a file if it is a text; otherwise None."""
+    return value if isinstance(value, str) else None
 
 
 def nested(document: object, *keys: str) -> Any:
@@ -98,15 +108,14 @@ class LoggedRun:
     @property
     def config_name(self) -> str:
         """The name in the configuration; empty if the record lacks it."""
-        found = nested(self.record, "identity", "name")
-        return found if isinstance(found, str) else ""
+        return text(nested(self.record, "identity", "name")) or ""
 
     @property
     def started(self) -> datetime | None:
-        """The start of the run; None if it is not recorded."""
-        with contextlib.suppress(TypeError, ValueError):
+        """The start of the run, in UTC; None if it is not recorded."""
+        with contextlib.suppress(LookupError, TypeError, ValueError, OverflowError):
             moment = datetime.fromisoformat(self.record["started"])
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         return None
 
     @property
@@ -158,18 +167,20 @@ class LoggedRun:
         path = self.directory.config_path
         try:
             with open(path, "rb") as file:
-                text = file.read(MAX_CONFIG_BYTES + 1)
-            if len(text) > MAX_CONFIG_BYTES:
-                raise ValueError("is too large")
-            mapping = yaml.safe_load(text)
+                content = file.read(MAX_CONFIG_BYTES + 1)
+            if len(content) > MAX_CONFIG_BYTES:
+                raise ValueError("it is too large")
+            mapping = load_yaml(content.decode(), path.name)
             if not isinstance(mapping, dict):
-                raise ValueError("is not a mapping")
+                raise ValueError("it is not a mapping")
             return flatten(mapping)
         except OSError as error:
-            reason = f"cannot be read: {error.strerror}"
-        except (ValueError, RecursionError, yaml.YAMLError) as error:
-            reason = f"is damaged: {' '.join(str(error).split())}"
-        self.notes.append(f"{path.name} {reason}; the copy in run.json is used")
+            reason = f"{path.name} cannot be read: {error.strerror}"
+        except (ValueError, RecursionError) as error:
+            reason = f"{path.name} is damaged: {error}"
+        except ConfigError as error:
+            reason = str(error)
+        self.notes.append(f"{reason}; the copy in run.json is used")
         with contextlib.suppress(ValueError, RecursionError):
             return flatten(nested(self.record, "identity") or {})
         return {}
@@ -233,13 +244,17 @@ def flatten(mapping: dict[str, Any]) -> dict[str, str | float | bool | None]:
     Raises
     ------
     ValueError
-        There are too many values.
+        There are too many values, or too long keys.
     """
     flat: dict[str, str | float | bool | None] = {}
+    num_visits = 0
 
     def walk(value: object, key: str) -> None:
-        if len(flat) > MAX_CONFIG_VALUES:
-            raise ValueError("has too many values")
+        nonlocal num_visits
+        num_visits += 1
+        # Visits, not keys: two paths of nested aliases may have the same key.
+        if num_visits > MAX_CONFIG_VALUES or len(key) > MAX_KEY_CHARACTERS:
+            raise ValueError("it has too many values or too long keys")
         entries: Iterable[tuple[object, object]] = ()
         if isinstance(value, dict) and value:
             entries = value.items()
@@ -248,7 +263,7 @@ def flatten(mapping: dict[str, Any]) -> dict[str, str | float | bool | None]:
         elif isinstance(value, str | int | float | bool | None):
             flat[key] = value
         else:
-            flat[key] = str(value)[:1000]
+            flat[key] = _BOUNDED.repr(value)[:MAX_KEY_CHARACTERS]
         for name, item in entries:
             walk(item, f"{key}.{name}" if key else str(name))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from partrain.system.terminal_text import num_columns, printable, table
+from partrain.system.terminal_text import cut, num_columns, printable, table
 
 STATUSES = ("running", "completed", "interrupted", "failed", "broken")
 
@@ -17,6 +18,7 @@ COLUMNS: Mapping[str, tuple[str, bool]] = {
     "name": ("name", False),
     "status": ("status", False),
     "config": ("config", False),
+    "data": ("data", False),
     "steps": ("steps", True),
     "epochs": ("epochs", True),
     "validation": ("best_validation_accuracy", True),
@@ -30,7 +32,11 @@ COLUMNS: Mapping[str, tuple[str, bool]] = {
 
 
 # Columns that a narrow terminal does not show, in the order in which they are left out.
-OPTIONAL_COLUMNS = ("config", "examples/s", "epochs", "workers")
+OPTIONAL_COLUMNS = ("config", "examples/s", "epochs", "workers", "time", "steps", "age")
+# Columns whose cells are then cut, in this order, and the widths that they keep.
+_CUT_COLUMNS = {"data": 8, "name": 15}
+# Data sets of the user's own files: the file or directory tells more than the kind.
+_OWN_DATA = ("idx", "arrays", "folder")
 
 
 def describe(entries: Sequence[Entry], now: datetime, *, width: int | None = None) -> str:
@@ -40,23 +46,35 @@ def describe(entries: Sequence[Entry], now: datetime, *, width: int | None = Non
     ----------
     entries : as `list_runs` returns them.
     now : the time to compute ages from; timezone-aware.
-    width : columns of the terminal. A table that is wider is shown without some of OPTIONAL_COLUMNS.
+    width : columns of the terminal. A table that is wider is shown without some of OPTIONAL_COLUMNS; if it is still too
+        wide, long cells are cut.
     """
     # Most directories contain no private run.
     names = [name for name in _CELLS if name != "epsilon" or any(entry["privacy"] for entry in entries)]
-    lines = _lines(names, entries, now)
+    lines = _lines(names, entries, now, {})
     for name in OPTIONAL_COLUMNS:
-        if width is None or max(map(num_columns, lines)) <= width:
-            break
-        names.remove(name)
-        lines = _lines(names, entries, now)
+        if _excess(lines, width) > 0:
+            names.remove(name)
+            lines = _lines(names, entries, now, {})
+    limits: dict[str, int] = {}
+    for name, least in _CUT_COLUMNS.items():
+        if (excess := _excess(lines, width)) > 0:
+            widest = max(num_columns(_CELLS[name](entry, now)) for entry in entries)
+            limits[name] = max(least, widest - excess)
+            lines = _lines(names, entries, now, limits)
     problems = [f"{printable(entry['name'])}: {printable(entry['problem'])}" for entry in entries if entry["problem"]]
     return "\n".join([*lines, *([""] if problems else []), *problems])
 
 
-def _lines(names: Sequence[str], entries: Sequence[Entry], now: datetime) -> list[str]:
-    num_words = sum(name in ("name", "status", "config") for name in names)
-    return table(names, [tuple(_CELLS[name](entry, now) for name in names) for entry in entries], num_words)
+def _excess(lines: Sequence[str], width: int | None) -> int:
+    """Return by how many columns the lines are wider than the terminal."""
+    return 0 if width is None else max(map(num_columns, lines)) - width
+
+
+def _lines(names: Sequence[str], entries: Sequence[Entry], now: datetime, limits: Mapping[str, int]) -> list[str]:
+    num_words = sum(name in ("name", "status", "config", "data") for name in names)
+    rows = [[cut(_CELLS[name](entry, now), limits.get(name)) for name in names] for entry in entries]
+    return table(names, rows, num_words)
 
 
 def _number(field: str, layout: str) -> Callable[[Entry, datetime], str]:
@@ -65,6 +83,11 @@ def _number(field: str, layout: str) -> Callable[[Entry, datetime], str]:
 
 def _word(field: str) -> Callable[[Entry, datetime], str]:
     return lambda entry, now: printable(entry[field] or "-")
+
+
+def _data(entry: Entry, now: datetime) -> str:
+    source = os.path.basename((entry["data_source"] or "").rstrip("/")) if entry["data"] in _OWN_DATA else ""
+    return printable(source or entry["data"] or "-")
 
 
 def _epsilon(entry: Entry, now: datetime) -> str:
@@ -100,6 +123,7 @@ _CELLS: Mapping[str, Callable[[Entry, datetime], str]] = {
     "name": _word("name"),
     "status": _word("status"),
     "config": _word("config"),
+    "data": _data,
     "steps": _number("steps", ",.0f"),
     "epochs": _number("epochs", ".2f"),
     "validation": _number("best_validation_accuracy", ".2%"),

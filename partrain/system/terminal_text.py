@@ -26,6 +26,15 @@ def num_columns(text: str) -> int:
     )
 
 
+def cut(text: str, width: int | None) -> str:
+    """Return a printable text, cut with an ellipsis if it is wider than `width` columns."""
+    if width is None or num_columns(text) <= width:
+        return text
+    while num_columns(text) >= width and text:
+        text = text[:-1]
+    return text + "…"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], num_words: int | Collection[int] = 1) -> list[str]:
     """Return the lines of a table with aligned columns.
 

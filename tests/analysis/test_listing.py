@@ -12,6 +12,7 @@ import pytest
 from partrain.analysis.listing import list_runs
 from partrain.analysis.run_table import describe, duration
 from partrain.store.run_directory import RunDirectory
+from partrain.system.terminal_text import num_columns
 from tests.program import ROOT, Result
 from tests.sample_runs import rows_of_a_training, write_json, write_rows, write_run
 
@@ -157,3 +158,36 @@ def test_narrow_terminal_shows_fewer_columns(tmp_path: Path) -> None:
         <= set(narrow[0].split())
         < set(wide[0].split())
     )
+
+
+def test_list_shows_the_data_that_a_run_was_trained_on(call_partrain: Callable[..., Result], tmp_path: Path) -> None:
+    write_run(tmp_path / "a", data={"name": "mnist", "source": "/home/you/.cache/partrain/mnist"})
+    write_run(tmp_path / "b", data={"name": "synthetic-digits", "source": "drawn by partrain"})
+    write_run(tmp_path / "c", data={"name": "folder", "source": "/data/photos/"})
+    write_run(tmp_path / "d", data={"name": "arrays", "source": "images.npz"})
+    write_run(tmp_path / "e", data=["mnist"])
+    table = call_partrain("list", "--runs-dir", tmp_path, "--sort", "name").stdout
+    column = table.splitlines()[0].split().index("data")
+    assert [line.split()[column] for line in table.splitlines()[1:]] == [
+        "mnist",
+        "synthetic-digits",
+        "photos",
+        "images.npz",
+        "-",
+    ]
+    entries = list_runs(tmp_path, sort="data")
+    assert [entry["data"] for entry in entries] == ["arrays", "folder", "mnist", "synthetic-digits", None]
+    assert entries[1]["data_source"] == "/data/photos/"
+
+
+@pytest.mark.parametrize("name", ["20261127-184804-mnist", "20261127-184804-" + 90 * "x", 40 * "数"])
+@pytest.mark.parametrize("data", ["mnist", "synthetic-digits", "folder"])
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_table_fits_the_terminal(tmp_path: Path, name: str, data: str, width: int) -> None:
+    source = f"/data/{60 * 'y'}"
+    write_run(tmp_path / name, num_steps=400, status="interrupted", data={"name": data, "source": source})
+    write_run(tmp_path / "20261126", data={"name": data, "source": source})
+    lines = describe(list_runs(tmp_path), datetime.now(UTC), width=width).splitlines()
+    assert max(map(num_columns, lines)) <= width
+    assert {"name", "status", "data", "validation", "test"} <= set(lines[0].split())
+    assert any(line.startswith(name[:7]) for line in lines)
