@@ -21,12 +21,14 @@ DOTS_PER_INCH = 120
 # From the palette of Okabe and Ito, which colour-blind readers can distinguish (Wong, Nature Methods 8, 441, 2011).
 BLUE, LIGHT_BLUE, ORANGE, VERMILION = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 GREY = "#595959"
+# In points.
+TITLE_SIZE = 13
 
 # Any, because only newer versions of matplotlib have types for the names of settings.
 _STYLE: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 11,
-    "axes.titlesize": 13,
+    "axes.titlesize": TITLE_SIZE,
     "axes.titlelocation": "left",
     "axes.titlepad": 10,
     "axes.spines.top": False,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
-from partrain.system.terminal_text import printable
+from partrain.system.terminal_text import num_columns, printable
 
 # The font that is part of matplotlib.
 BASE_FAMILY = "DejaVu Sans"
-MAX_CHARACTERS = 24
+# Longer names are shortened. Wide characters, such as Chinese ones, take two columns.
+MAX_COLUMNS = 24
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class ClassLabels:
 
     Attributes
     ----------
-    texts : the names, long ones shortened; "class 3" if no font of this machine can draw the name.
+    texts : the names, long ones shortened, no two equal; "class 3" if no font of this machine can draw the name.
     families : font families; later ones supply the characters that earlier ones lack.
     """
 
@@ -33,10 +37,11 @@ class ClassLabels:
     @classmethod
     def of(cls, class_names: Sequence[str]) -> ClassLabels:
         """Return labels and fonts for these names."""
-        names = [_shorten(printable(name)) for name in class_names]
+        names = _shorten([printable(name) for name in class_names])
         missing = {character for name in names for character in name} - characters_of(BASE_FAMILY)
         families = [BASE_FAMILY]
         if missing:
+            _add_new_fonts()
             for family in font_families():
                 covered = missing & characters_of(family)
                 if covered:
@@ -48,19 +53,60 @@ class ClassLabels:
         return cls(tuple(texts), tuple(families))
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= MAX_CHARACTERS else name[: MAX_CHARACTERS - 1] + "…"
+def _shorten(names: Sequence[str]) -> list[str]:
+    """Return names that fit: their start; if that is not unique, start and end; otherwise the start and the number."""
+    shortened = [_cut(name, MAX_COLUMNS) for name in names]
+    for cut in (_cut_middle, _cut_before_number):
+        count = Counter(shortened)
+        shortened = [
+            cut(name, k) if count[text] > 1 else text
+            for k, (name, text) in enumerate(zip(names, shortened, strict=True))
+        ]
+    return shortened
+
+
+def _cut(name: str, columns: int) -> str:
+    return name if num_columns(name) <= columns else name[: _num_fitting(name, columns - 1)] + "…"
+
+
+def _cut_middle(name: str, number: int) -> str:
+    if num_columns(name) <= MAX_COLUMNS:
+        return name
+    half = MAX_COLUMNS // 2
+    return _cut(name, half) + name[-_num_fitting(reversed(name), half) :]
+
+
+def _cut_before_number(name: str, number: int) -> str:
+    suffix = f" ({number})"
+    return _cut(name, MAX_COLUMNS - len(suffix)) + suffix
+
+
+def _num_fitting(characters: Iterable[str], columns: int) -> int:
+    """Return how many of the characters fit."""
+    widths = itertools.accumulate(map(num_columns, characters))
+    return sum(1 for _ in itertools.takewhile(lambda width: width <= columns, widths))
 
 
 def font_families() -> list[str]:
     """Return the font families of this machine that have an upright face of normal weight.
 
-    For other families matplotlib would log that it substitutes a face. Its list may be out of date, so each file is
-    checked. Fonts of last resort are excluded, because they draw a box for every character.
+    For other families matplotlib would log that it substitutes a face. Its list may name fonts that were removed, so
+    each file is checked. Fonts of last resort are excluded, because they draw a box for every character.
     """
     faces = [entry for entry in font_manager.fontManager.ttflist if entry.style == entry.variant == "normal"]
     families = {e.name for e in faces if e.weight in (400, "normal", "regular") and os.path.isfile(e.fname)}
     return sorted(family for family in families if "last resort" not in family.lower())
+
+
+@cache
+def _add_new_fonts() -> None:
+    """Add the fonts that were installed after matplotlib wrote its list of fonts, which it never renews."""
+    known = {entry.fname for entry in font_manager.fontManager.ttflist}
+    for path in font_manager.findSystemFonts():
+        if path not in known:
+            # A bitmap font, such as one of emoji, or a damaged file.
+            with contextlib.suppress(OSError, RuntimeError, ValueError):
+                font_manager.fontManager.addfont(path)
 
 
 @cache

@@ -12,14 +12,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from partrain.analysis.plots.canvas import GREY, VERMILION, new_figure
-from partrain.analysis.plots.class_labels import ClassLabels
-from partrain.system.terminal_text import num_columns
+from partrain.analysis.plots.canvas import GREY, TITLE_SIZE, VERMILION, new_figure
+from partrain.analysis.plots.class_labels import BASE_FAMILY, ClassLabels
+from partrain.analysis.plots.text_layout import (
+    POINTS_PER_INCH,
+    lines_height,
+    text_width,
+    widest,
+    wrap,
+)
 
 IMAGES_PER_ROW = 5
-# Of a sheet of classified images, in inches: a cell has two lines of labels, an image and a caption.
-TITLE_HEIGHT, LABEL_HEIGHT, IMAGE_SIZE = 0.45, 0.45, 1.33
-CELL_WIDTH, CELL_HEIGHT = 1.7, 2.0
+# In inches: of a sheet of classified images, and the cell of an image in a sheet of a data set.
+TITLE_HEIGHT, IMAGE_SIZE, CELL_WIDTH, GAP = 0.45, 1.33, 1.7, 0.1
+EXAMPLE_CELL = 0.9
+# In points.
+LABEL_SIZE, CAPTION_SIZE = 9, 7
 
 
 def draw_misclassified(
@@ -71,40 +79,50 @@ def _draw_sheet(
     labels: ClassLabels,
     caption: Callable[[Mapping[str, Any]], str],
 ) -> Figure:
-    """Draw images in rows, with true and predicted class above each, and a caption below."""
-    num_rows = max(1, -(-len(images) // IMAGES_PER_ROW))
-    width, height = IMAGES_PER_ROW * CELL_WIDTH, TITLE_HEIGHT + (CELL_HEIGHT if images else 0) * num_rows
+    """Draw images in rows, with true and predicted class above each, and a caption below.
+
+    The positions are fixed, and all images have the same size: rows become higher if a text takes several lines.
+    """
+
+    def wrapped(text: str, size: float) -> list[str]:
+        return wrap(text, CELL_WIDTH - GAP, size, labels.families)
+
+    truths = [wrapped(f"true: {labels.texts[example['label']]}", LABEL_SIZE) for example in examples]
+    predictions = [
+        wrapped(f"predicted: {labels.texts[example['prediction']]} ({_percent(example['probability'])})", LABEL_SIZE)
+        for example in examples
+    ]
+    captions = [wrapped(caption(example), CAPTION_SIZE) for example in examples]
+    above = lines_height(
+        max((len(a) + len(b) for a, b in zip(truths, predictions, strict=True)), default=0), LABEL_SIZE
+    )
+    below = lines_height(max(map(len, captions), default=0), CAPTION_SIZE)
+    cell_height = above + IMAGE_SIZE + below + 2 * GAP
+    num_rows = -(-len(images) // IMAGES_PER_ROW)
+    width, height = IMAGES_PER_ROW * CELL_WIDTH, TITLE_HEIGHT + cell_height * num_rows
     figure = new_figure(width, height)
-    # Fixed positions: the constrained layout gives up if a label is wider than its image.
     figure.set_layout_engine("none")
-    figure.text(0.01, 1 - 0.1 / height, title, ha="left", va="top", fontsize=13)
+    figure.text(0.01, 1 - GAP / height, title, ha="left", va="top", fontsize=TITLE_SIZE)
     for index, (image, example) in enumerate(zip(images, examples, strict=True)):
         row, column = divmod(index, IMAGES_PER_ROW)
         left = (column + 0.5) * CELL_WIDTH - IMAGE_SIZE / 2
-        bottom = height - TITLE_HEIGHT - row * CELL_HEIGHT - LABEL_HEIGHT - IMAGE_SIZE
+        bottom = height - TITLE_HEIGHT - row * cell_height - above - IMAGE_SIZE
         axes = figure.add_axes((left / width, bottom / height, IMAGE_SIZE / width, IMAGE_SIZE / height))
         axes.set_axis_off()
         axes.imshow(to_displayable(image), cmap="gray", interpolation="nearest")
-        truth, prediction = labels.texts[example["label"]], labels.texts[example["prediction"]]
-        predicted = f"predicted: {prediction} ({_percent(example['probability'])})"
         colour = VERMILION if example["label"] != example["prediction"] else GREY
-        for text, text_colour, size, position, points in (
-            (f"true: {truth}", GREY, 9, (0.5, 1), 17),
-            (predicted, colour, 9, (0.5, 1), 4),
-            (caption(example), GREY, 7, (0.5, 0), -11),
+        predicted_height = POINTS_PER_INCH * lines_height(len(predictions[index]), LABEL_SIZE)
+        for lines, text_colour, size, position, points, alignment in (
+            (truths[index], GREY, LABEL_SIZE, (0.5, 1), 4 + predicted_height, "bottom"),
+            (predictions[index], colour, LABEL_SIZE, (0.5, 1), 4, "bottom"),
+            (captions[index], GREY, CAPTION_SIZE, (0.5, 0), -4, "top"),
         ):
             axes.annotate(
-                text, position, (0, points), xycoords="axes fraction", textcoords="offset points", ha="center",
-                color=text_colour, fontsize=_fitting_size(text, size), fontfamily=list(labels.families),
-                parse_math=False,
+                "\n".join(lines), position, (0, points), xycoords="axes fraction", textcoords="offset points",
+                ha="center", va=alignment, color=text_colour, fontsize=size,
+                fontfamily=list(labels.families), parse_math=False,
             )  # fmt: skip
     return figure
-
-
-def _fitting_size(text: str, largest: float) -> float:
-    """Return the font size, in points, at which a text fits the width of a cell: `largest`, or less."""
-    width_per_point = 0.58 * num_columns(text)  # a typical character is 0.58 times as wide as the font size
-    return min(largest, 72 * CELL_WIDTH / max(1.0, width_per_point))
 
 
 def draw_examples(rows: Sequence[Sequence[NDArray[Any]]], labels: ClassLabels, name: str, num_more: int) -> Figure:
@@ -118,19 +136,25 @@ def draw_examples(rows: Sequence[Sequence[NDArray[Any]]], labels: ClassLabels, n
     num_more : the number of classes that are not drawn.
     """
     columns = max(1, *map(len, rows))
-    figure = new_figure(1.6 + 0.75 * columns, 0.7 + 0.75 * len(rows))
     title = f"{name}: training examples of each class" + (f" ({num_more:,} more classes)" if num_more else "")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
-    grid = figure.subplots(len(rows), columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    start = 3 * GAP + widest(labels.texts[: len(rows)], LABEL_SIZE, labels.families)
+    width = max(start + columns * EXAMPLE_CELL, 2 * GAP + text_width(title, TITLE_SIZE, (BASE_FAMILY,)))
+    height = TITLE_HEIGHT + len(rows) * EXAMPLE_CELL
+    figure = new_figure(width, height)
+    figure.set_layout_engine("none")
+    figure.text(GAP / width, 1 - GAP / height, title, ha="left", va="top", fontsize=TITLE_SIZE)
+    size = EXAMPLE_CELL - GAP
     for row, images in enumerate(rows):
-        for axes, image in zip(grid[row], images, strict=False):
-            axes.imshow(to_displayable(image), cmap="gray", interpolation="nearest")
-        grid[row, 0].annotate(
-            labels.texts[row], (0, 0.5), (-8, 0), "axes fraction", "offset points", ha="right", va="center",
-            fontsize=9, fontfamily=list(labels.families), parse_math=False,
+        bottom = height - TITLE_HEIGHT - row * EXAMPLE_CELL - size
+        figure.text(
+            (start - GAP) / width, (bottom + size / 2) / height, labels.texts[row], ha="right", va="center",
+            fontsize=LABEL_SIZE, fontfamily=list(labels.families), parse_math=False,
         )  # fmt: skip
+        for column, image in enumerate(images):
+            left = start + column * EXAMPLE_CELL
+            axes = figure.add_axes((left / width, bottom / height, size / width, size / height))
+            axes.set_axis_off()
+            axes.imshow(to_displayable(image), cmap="gray", interpolation="nearest")
     return figure
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from partrain.analysis.plots.accuracy_axis import AccuracyScale
 from partrain.analysis.plots.canvas import BLUE, LIGHT_BLUE, VERMILION, new_axes, new_figure
 
 Rows = Sequence[Mapping[str, Any]]
@@ -43,16 +43,17 @@ def draw_loss(rows: Rows) -> Figure | None:
     smoothed, num_points = smooth(losses)
     span = max(1.0, num_points * (steps[-1] - steps[0]) / max(1, len(steps) - 1))
     marker = "." if len(steps) <= FEW_POINTS else None
-    axes.plot(steps, losses, marker=marker, color=LIGHT_BLUE, linewidth=0.7, alpha=0.7, label="training batch")
-    axes.plot(steps, smoothed, color=BLUE, linewidth=2, label=f"training, smoothed over about {span:,.0f} steps")
+    axes.plot(steps, losses, marker=marker, color=LIGHT_BLUE, linewidth=0.7, alpha=0.6, label="training batches")
+    label = f"training batches, smoothed over about {span:,.0f} steps"
+    axes.plot(steps, smoothed, color=BLUE, linewidth=2, label=label)
     at, validation = _series(rows, "step", "validation/loss")
     if len(at):
         axes.plot(at, validation, "o-", color=VERMILION, linewidth=1.2, markersize=5, label="validation")
     lowest, highest = float(smoothed.min()), float(smoothed.max())
     if highest >= 10 * lowest > 0:
-        # The loss of a single batch can be close to 0, where a logarithmic axis has no end.
         axes.set_yscale("log")
-        axes.set_ylim(bottom=max(lowest / 100, float(np.quantile(losses, 0.01)) / 2))
+        # The loss of a single batch can be close to 0, where a logarithmic axis has no end.
+        axes.set_ylim(bottom=min([lowest, *validation[validation > 0].tolist()]) / 5)
         axes.yaxis.set_major_formatter("{x:g}")
     axes.legend()
     return figure
@@ -75,8 +76,8 @@ def draw_accuracy(rows: Rows) -> Figure | None:
         return None
     figure = new_figure()
     axes = new_axes(figure, "Accuracy", "epoch", "accuracy")
+    smoothed, _ = smooth(accuracies)
     if len(epochs):
-        smoothed, _ = smooth(accuracies)
         marker = "." if len(epochs) <= FEW_POINTS else None
         axes.plot(epochs, smoothed, marker=marker, color=BLUE, label="training batches, smoothed")
     if len(at):
@@ -90,8 +91,7 @@ def draw_accuracy(rows: Rows) -> Figure | None:
             color=VERMILION,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_ylim(top=1)
+    AccuracyScale.of(np.concatenate([smoothed, validation])).apply(axes, "y")
     axes.legend(loc="lower right")
     return figure
 

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
 from partrain.analysis.plots import class_labels
@@ -76,3 +80,47 @@ def test_fonts_of_last_resort_are_not_used() -> None:
 def test_long_name_is_shortened() -> None:
     (text,) = ClassLabels.of(["x" * 90]).texts
     assert text == "x" * 23 + "…"
+
+
+def test_long_names_stay_different() -> None:
+    names = [f"great crested flycatcher, variant {k}" for k in range(12)] + ["x" * 90 + "y" * 90, "x" * 91 + "y" * 90]
+    texts = ClassLabels.of(names).texts
+    assert len(set(texts)) == len(names)
+    assert texts[3] == "great crest…r, variant 3"
+    assert texts[12:] == ("x" * 18 + "… (12)", "x" * 18 + "… (13)")
+    assert max(map(len, texts)) <= 24
+    assert ClassLabels.of(["\x01", "\x02"]).texts == ("\N{REPLACEMENT CHARACTER} (0)", "\N{REPLACEMENT CHARACTER} (1)")
+
+
+def test_wide_characters_count_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_labels, "characters_of", lambda family: frozenset("七…"))
+    assert ClassLabels.of(["七" * 30]).texts == ("七" * 11 + "…",)
+
+
+def test_font_that_was_installed_after_matplotlib_listed_the_fonts_is_used(tmp_path: Path) -> None:
+    """In a process of its own, because matplotlib keeps its list as long as the process lives."""
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder([".notdef", "seven"])
+    builder.setupCharacterMap({ord("七"): "seven"})
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    pen.lineTo((500, 0))
+    pen.lineTo((500, 500))
+    pen.closePath()
+    builder.setupGlyf({name: pen.glyph() for name in (".notdef", "seven")})
+    builder.setupHorizontalMetrics({name: (600, 0) for name in (".notdef", "seven")})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Fresh", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "fresh.ttf")
+    (tmp_path / "damaged.ttf").write_bytes(b"no font")
+    code = f"""
+from matplotlib import font_manager
+font_manager.findSystemFonts = lambda: [{str(tmp_path / "damaged.ttf")!r}, {str(tmp_path / "fresh.ttf")!r}]
+from partrain.analysis.plots.class_labels import ClassLabels
+labels = ClassLabels.of(["seven", "七"])
+assert labels.texts == ("seven", "七") and labels.families[-1] == "Fresh", labels
+"""
+    result = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -4,9 +4,20 @@ import itertools
 from typing import Any
 
 import numpy as np
+import pytest
+from matplotlib.text import Text
 
+from partrain.analysis.plots.canvas import DOTS_PER_INCH
 from partrain.analysis.plots.class_labels import ClassLabels
-from partrain.analysis.plots.image_sheets import draw_misclassified, to_displayable
+from partrain.analysis.plots.image_sheets import (
+    EXAMPLE_CELL,
+    GAP,
+    IMAGE_SIZE,
+    draw_examples,
+    draw_hardest,
+    draw_misclassified,
+    to_displayable,
+)
 from tests.analysis.plots.rendering import pixels_of, texts_of
 
 LABELS = ClassLabels.of(["zero", "one"])
@@ -36,6 +47,28 @@ def test_long_names_do_not_overlap() -> None:
     boxes = [text.get_window_extent() for axes in figure.axes for text in axes.texts]
     assert len(boxes) == 36
     assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+
+
+@pytest.mark.parametrize(
+    "name", ["7", "great crested flycatcher", "x" * 60, "数字七的手写体样本的图像", "العربية رقم سبعة"]
+)
+def test_images_have_one_size_whatever_the_names(name: str) -> None:
+    labels = ClassLabels.of([f"{name} {k}" for k in range(2)])
+    images = [np.zeros((1, 4, 4), np.uint8)] * 2
+    hard = example(loss=3.2, gradient_norm=0.25, flipped=True)
+    for figure, size in (
+        (draw_misclassified(images, [example()] * 2, 2, "9 test examples", labels), IMAGE_SIZE),
+        (draw_hardest(images, [hard] * 2, "Largest losses", labels), IMAGE_SIZE),
+        (draw_examples([images] * 2, labels, "pets", 0), EXAMPLE_CELL - GAP),
+    ):
+        pixels_of(figure)
+        for axes in figure.axes:
+            assert axes.get_window_extent().width == pytest.approx(size * DOTS_PER_INCH)
+        for text in figure.findobj(Text):
+            box = text.get_window_extent()
+            assert text.get_text() == "" or (
+                box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+            )
 
 
 def test_sheet_without_errors_says_so() -> None:

@@ -33,7 +33,15 @@ def test_loss_is_drawn_raw_smoothed_and_for_validation() -> None:
     np.testing.assert_array_equal(smoothed.get_ydata(), smooth(np.array([2 / k for k in range(1, 301)]))[0])
     np.testing.assert_array_equal(validation.get_ydata(), [3 / k for k in (100, 200, 300)])
     assert {"Loss", "step", "loss (mean cross-entropy, nats)"} <= set(texts_of(figure))
-    assert "training, smoothed over about 15 steps" in texts_of(figure)
+    assert "training batches, smoothed over about 15 steps" in texts_of(figure)
+
+
+def test_loss_axis_shows_the_smoothed_and_the_validation_loss_whatever_a_single_batch_has() -> None:
+    rows = [*rows_of(300), {"step": 301, "epoch": 3, "train/loss": 1e-9}]
+    figure = draw_loss(rows)
+    assert figure is not None
+    low, high = figure.axes[0].get_ylim()
+    assert 1e-4 < low < 2 / 300 < 2 < high
 
 
 def test_accuracy_is_drawn_over_epochs() -> None:
@@ -42,7 +50,8 @@ def test_accuracy_is_drawn_over_epochs() -> None:
     assert figure is not None
     _, validation = figure.axes[0].get_lines()
     np.testing.assert_array_equal(validation.get_xdata(), [1, 2, 3])
-    assert {"Accuracy", "epoch", "accuracy", "99.33%"} <= set(texts_of(figure))
+    assert {"Accuracy", "epoch", "accuracy", "99.33%", "90%", "99%"} <= set(texts_of(figure))
+    assert {"training batches, smoothed", "validation"} <= set(texts_of(figure))
 
 
 @pytest.mark.parametrize(
