@@ -18,8 +18,8 @@ SMALLEST_OFFSET = 1e-4
 SMALLEST_RANGE = 0.01
 # Labels of a logarithmic axis, the most important ones first.
 _TICKS = (1.0, 0.0, 0.9, 0.99, 0.999, 0.5, 0.95, 0.995, 0.9995, 0.98, 0.998, 0.8, 0.9998, 0.97, 0.997, 0.7, 0.992)
-# Two labels are at least this share of the axis apart.
-_DISTANCE = 0.12
+# The smallest distance between two labels, as a share of the axis: they stand beside or above each other.
+_DISTANCES = {"x": 0.12, "y": 0.07}
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,19 @@ class AccuracyScale:
         values = np.asarray(places, np.float64)
         return values if self.offset is None else 1 + self.offset - 10**-values
 
-    def ticks(self) -> list[float]:
-        """Return the accuracies with a label."""
+    def ticks(self, direction: Literal["x", "y"]) -> list[float]:
+        """Return the accuracies with a label on the x or y axis."""
         if self.offset is None:
             ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
-            return [tick for tick in ticks.tolist() if -1e-9 <= tick <= 1 + 1e-9]
+            return [tick for tick in map(float, ticks) if -1e-9 <= tick <= 1 + 1e-9]
         low, high = self.forward([self.low, self.high]).tolist()
         chosen: list[float] = []
         for tick in _TICKS:
             place = float(self.forward(tick))
             others = self.forward(chosen).tolist()
-            if low <= place <= high and all(abs(place - other) > _DISTANCE * (high - low) for other in others):
+            if low <= place <= high and all(
+                abs(place - other) > _DISTANCES[direction] * (high - low) for other in others
+            ):
                 chosen.append(tick)
         return sorted(chosen)
 
@@ -96,5 +98,5 @@ class AccuracyScale:
             axes.set_yscale("function", functions=functions)
             axes.set_ylim(*limits)
         axis = axes.xaxis if direction == "x" else axes.yaxis
-        axis.set_major_locator(FixedLocator(self.ticks()))
+        axis.set_major_locator(FixedLocator(self.ticks(direction)))
         axis.set_major_formatter(FuncFormatter(lambda accuracy, _: f"{100 * accuracy:.6g}%"))

@@ -17,14 +17,14 @@ def test_high_accuracies_are_drawn_by_the_logarithm_of_the_error_rate() -> None:
     assert scale.offset is not None
     places = scale.forward([0.9, 0.99, 0.999])
     assert np.diff(places) == pytest.approx([1, 1], rel=0.3)
-    assert {0.5, 0.9, 0.99} <= set(scale.ticks())
+    assert {0.5, 0.9, 0.99} <= set(scale.ticks("x"))
 
 
 @pytest.mark.parametrize("accuracies", [[0.2, 0.6], [0.98, 0.982, 0.981]])
 def test_low_or_similar_accuracies_are_drawn_on_a_linear_axis(accuracies: list[float]) -> None:
     scale = AccuracyScale.of(accuracies)
     assert scale.offset is None
-    assert len(scale.ticks()) >= 3
+    assert len(scale.ticks("x")) >= 3
     assert scale.high - scale.low < 2 * max(0.01, max(accuracies) - min(accuracies))
 
 
@@ -38,7 +38,7 @@ def test_any_accuracies_are_in_order_within_limits_and_have_labels(accuracies: l
     assert scale.low < scale.high
     assert scale.low <= ordered[0] + 1e-12
     assert scale.high >= ordered[-1] - 1e-12
-    assert len(scale.ticks()) >= 2
+    assert len(scale.ticks("x")) >= 2
     np.testing.assert_allclose(scale.inverse(places), ordered, atol=1e-9)
 
 
