@@ -10,7 +10,7 @@ from pathlib import Path
 
 from partrain.store.checkpoint import Checkpoint, CorruptCheckpoint, encode, load, read_shapes
 from partrain.store.run_paths import checkpoint_file, step_of_checkpoint_file
-from partrain.system.durable_files import sweep_temporaries, write_durably
+from partrain.system.durable_files import sweep_temporaries, sync_folder, write_durably
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,18 @@ class CheckpointDirectory:
         ------
         OSError
             The disk is full, or an I/O error. No temporary file stays, and older checkpoints are untouched.
+
+        Side effects
+        ------------
+        Creates the directory if it was removed, but not the run's.
         """
-        path = self.path_of(checkpoint.step)
-        write_durably(path, encode(checkpoint))
+        path, content = self.path_of(checkpoint.step), encode(checkpoint)
+        try:
+            write_durably(path, content)
+        except FileNotFoundError:
+            os.mkdir(self.path)
+            sync_folder(self.path.parent)
+            write_durably(path, content)
         return path
 
     def newest_good(self, warn: Callable[[str], None]) -> tuple[Checkpoint, Path] | None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from partrain.errors import RunError
 from partrain.system.durable_files import replace_non_finite, sync_folder, write_durably
+from partrain.system.open_files import is_at
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -43,6 +44,7 @@ class MetricsLog:
         self._path = path
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         sync_folder(path.parent)
+        self._directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
 
     def append(self, row: dict[str, Any]) -> None:
         """Append one row with one write; it is durable after the next `flush_durably`.
@@ -67,6 +69,25 @@ class MetricsLog:
             reason = f"wrote {written} of {len(line)} bytes, the disk may be full"
             raise OSError(errno.ENOSPC, reason, str(self._path))
 
+    def reopen(self) -> bool:
+        """Continue in another file if the open one was removed, or replaced as editors do. Return whether it was.
+
+        The directory may be moved meanwhile.
+        """
+        name = Path(self._path.name)
+        if is_at(name, self._file, directory=self._directory):
+            return False
+        try:
+            file = os.open(name, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666, dir_fd=self._directory)
+        except OSError:  # its directory was removed as well
+            return False
+        os.close(self._file)
+        self._file = file
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            os.write(file, b"\n")  # the next row would continue an incomplete last line
+        return True
+
     def flush_durably(self) -> None:
         """Make all rows so far survive a crash and a power failure; call it before each checkpoint is saved.
 
@@ -80,6 +101,7 @@ class MetricsLog:
     def close(self) -> None:
         """Close the file; no other method must be called afterwards."""
         os.close(self._file)
+        os.close(self._directory)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

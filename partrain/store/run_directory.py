@@ -11,15 +11,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from partrain.errors import ResourceError, RunError
+from partrain.errors import FailedRun, ResourceError, RunError
 from partrain.store.run_documents import read_document, write_document
 from partrain.store.run_lock import RunLock
 from partrain.store.run_name import validate_run_name
 from partrain.store.run_paths import RUN_FILE, RunPaths
 from partrain.system.durable_files import make_folders, remedy_for, sweep_temporaries, sync_folder
+from partrain.system.open_files import find_path, is_at
 
 if TYPE_CHECKING:
     from partrain.store.checkpoint_directory import CheckpointDirectory
+
+
+class RunLost(FailedRun):
+    """The directory of a run in progress was removed, or another process writes into it."""
 
 
 class RunDirectory(RunPaths):
@@ -32,6 +37,7 @@ class RunDirectory(RunPaths):
         super().__init__(path)
         self._created = created
         self._lock = RunLock(self.lock_path)
+        self._directory: int | None = None  # its open descriptor, while it is locked
 
     @classmethod
     def create(cls, runs_dir: Path, config_name: str, started: datetime) -> RunDirectory:
@@ -148,6 +154,7 @@ class RunDirectory(RunPaths):
         self._lock.acquire()
         try:
             with reporting_write_errors(self):
+                self._directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
                 sweep_temporaries(self.path)
         except BaseException:
             self.unlock()
@@ -157,6 +164,48 @@ class RunDirectory(RunPaths):
     def unlock(self) -> None:
         """Release the lock if this object holds it."""
         self._lock.release()
+        if self._directory is not None:
+            os.close(self._directory)
+            self._directory = None
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._directory is not None
+
+    def follow(self) -> bool:
+        """Look where the locked directory is; if it was moved, change `path`. Return whether it was moved.
+
+        Raises
+        ------
+        RunLost
+            It was removed; or its lock file was, and now another process has locked it.
+
+        Side effects
+        ------------
+        Locks a new lock file if the locked one was removed. Releases the lock before it raises.
+        """
+        assert self._directory is not None
+        if self._lock.is_at(self.lock_path):
+            return False
+        was_moved = not is_at(self.path, self._directory)
+        if was_moved:
+            found = find_path(self._directory)
+            if found is None:
+                self.unlock()
+                raise RunLost(
+                    f"{self.path}: this directory is gone: it was removed during the training, or moved to another "
+                    "file system. The training ends, and nothing more is saved."
+                )
+            self.path = found
+        try:
+            self._lock.move_to(self.lock_path)
+        except (RunError, ResourceError) as error:
+            self.unlock()
+            raise RunLost(
+                f"{error} The lock file was removed during this training, which ends; nothing more is saved."
+            ) from error
+        return was_moved
 
     def __enter__(self) -> RunDirectory:
         return self

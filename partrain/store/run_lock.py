@@ -17,6 +17,7 @@ from typing import Any
 
 from partrain.errors import ResourceError, RunError
 from partrain.system.durable_files import remedy_for
+from partrain.system.open_files import is_at
 
 # A reader that asks who holds the lock holds it itself for an instant; so an attempt is repeated for a while.
 _PATIENCE_S = 0.2
@@ -82,6 +83,23 @@ class RunLock:
                         "Wait until it ends, or stop it."
                     ) from error
             time.sleep(_RETRY_S)
+
+    def is_at(self, path: Path) -> bool:
+        """Return whether the locked file is still at `path`."""
+        return self._file is not None and is_at(path, self._file)
+
+    def move_to(self, path: Path) -> None:
+        """Hold the lock at `path`: where the lock file is now, or else in a new file.
+
+        Raises
+        ------
+        RunError, ResourceError
+            As `acquire`.
+        """
+        self._path = path
+        if not self.is_at(path):
+            self.release()
+            self.acquire()
 
     def release(self) -> None:
         """Release the lock if this object holds it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from partrain.config.schema.config import Checkpoints
@@ -32,6 +33,7 @@ class Checkpointer:
 
     Attributes
     ----------
+    checkpoints : as the parameter; the caller changes it if the directory is moved.
     saved_step : the step of the newest checkpoint; None if there is none yet.
     """
 
@@ -47,7 +49,7 @@ class Checkpointer:
         flush_metrics: Callable[[], None],
         run_write: Callable[[Callable[[], object]], object] = _call,
     ) -> None:
-        self._checkpoints, self._settings, self._steps_per_epoch = checkpoints, settings, steps_per_epoch
+        self.checkpoints, self._settings, self._steps_per_epoch = checkpoints, settings, steps_per_epoch
         self._clock, self._warn = clock, warn
         self._require_unchanged_data, self._flush_metrics, self._run_write = (
             require_unchanged_data,
@@ -73,9 +75,20 @@ class Checkpointer:
         OSError
             The state cannot be saved.
         """
-        if self._checkpoints is not None:
-            self._checkpoints.save(state)
+        if self.checkpoints is not None:
+            self.checkpoints.save(state)
         self.saved_step = state.step
+
+    def notice_removal(self) -> bool:
+        """Return whether the newest checkpoint was removed; then the next save is due now."""
+        if self.checkpoints is None or self.saved_step is None:
+            return False
+        path = self.checkpoints.path_of(self.saved_step)
+        if os.path.exists(path):
+            return False
+        self._warn(f"{path}: was removed; the current step is saved in its place")
+        self.saved_step = None
+        return True
 
     def save(self, step: int, make_state: Callable[[], Checkpoint], *, best_step: int | None, is_last: bool) -> None:
         """Save the state after `step` unless it is already saved, and delete checkpoints that are no longer needed.
@@ -91,7 +104,7 @@ class Checkpointer:
         FailedRun
             The data has changed, or the last save failed. A failure of an earlier save is a warning.
         """
-        checkpoints = self._checkpoints
+        checkpoints = self.checkpoints
         if checkpoints is None or self.saved_step == step:
             return
         self._check_data()
@@ -101,9 +114,11 @@ class Checkpointer:
                 self._run_write(lambda: self._write(checkpoints, make_state))
             except OSError as error:
                 message = f"step {step} could not be saved in {checkpoints.path}: {error.strerror}"
+                files = checkpoints.files()
+                kept = f"the last good checkpoint is kept: {files[-1].name}" if files else "there is no checkpoint"
                 if is_last:
-                    raise FailedRun(f"{message}; the last good checkpoint is kept") from error
-                self._warn(f"{message}; training continues, and the older checkpoint is kept")
+                    raise FailedRun(f"{message}; {kept}") from error
+                self._warn(f"{message}; training continues, and {kept}")
                 return
             self.saved_step = step
             kill_point("coordinator: between a save and the deletion of older ones")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from partrain.analysis.privacy_record import describe_privacy
 from partrain.data.split_name import SplitName
+from partrain.errors import FailedRun
 from partrain.parallel.split_evaluation import Evaluation, evaluate_split
 from partrain.store.checkpoint import Checkpoint
 from partrain.store.run_directory import RunDirectory
@@ -53,7 +54,7 @@ class Coordinator:
     def __init__(self, run: RunDirectory | None, resources: TrainingResources, session: Session) -> None:
         plan, messages = resources.plan, session.messages
         config = plan.config
-        self._plan, self._resources, self._session = plan, resources, session
+        self._run, self._plan, self._resources, self._session = run, plan, resources, session
         self.model = make_model(plan, resources.arrays)
         self._step = compose_step(plan, resources.arrays, resources.group, self.model)
         self.logger = MetricsLogger(None if run is None else run.metrics_path, plan, session.clock, messages.warn)
@@ -149,7 +150,11 @@ class Coordinator:
                 step = self.step + 1
                 result = self._step.make(step, with_norms=statistics and self._is_logged(step))
                 is_best = self._commit(result)
-                if self._checkpointer.is_due(step, is_best=is_best) and not self.completed:
+                is_due = self._checkpointer.is_due(step, is_best=is_best) and not self.completed
+                if self._is_logged(step):
+                    self._follow_run()
+                    is_due = self._checkpointer.notice_removal() or is_due
+                if is_due:
                     self._save(is_last=False)
                 kill_point("coordinator: after a step")
                 progress.step(step, -(-step // plan.steps_per_epoch), result.batch.loss, result.batch.num_examples)
@@ -198,9 +203,39 @@ class Coordinator:
     def _save(self, *, is_last: bool) -> None:
         """Save the last committed step. If a step was interrupted, the model differs from it, and nothing is saved."""
         if self.model.step == self.step:
-            best = self.validation.best
-            best_step = None if best is None else int(best["step"])
-            self._checkpointer.save(self.step, self._state, best_step=best_step, is_last=is_last)
+            self._follow_run()
+            if self._run is None or self._run.is_locked:
+                self._save_checkpoint(is_last=is_last)
+
+    def _follow_run(self) -> None:
+        """End the training if the run's directory was moved or removed. At the last step, a move does no harm.
+
+        Raises
+        ------
+        RunLost
+            It was removed, and nothing is saved.
+        FailedRun
+            It was moved, and is saved in its new place.
+        """
+        run = self._run
+        if run is None or not run.is_locked:
+            return
+        before = run.path
+        if run.follow():
+            self._checkpointer.checkpoints = run.checkpoints
+            self._save_checkpoint(is_last=True)
+            moved = f"{before}: this directory was moved to {run.path} during the training"
+            if not self.completed:
+                raise FailedRun(
+                    f"{moved}, which ends. The run is saved there at step {self.step}; to continue: "
+                    f"partrain resume {run.path}"
+                )
+            self._session.messages.warn(moved)
+
+    def _save_checkpoint(self, *, is_last: bool) -> None:
+        best = self.validation.best
+        best_step = None if best is None else int(best["step"])
+        self._checkpointer.save(self.step, self._state, best_step=best_step, is_last=is_last)
 
     def _state(self) -> Checkpoint:
         """Return the state after the last committed step."""

@@ -110,6 +110,8 @@ class MetricsLogger:
         if self._log is None:
             return
         kill_point("coordinator: before a line of metrics")
+        if self._log.reopen():
+            self._warn(f"{self._path}: was removed or replaced; from step {step} on, metrics are added to the new file")
         try:
             self._log.append(row | metrics)
         except OSError as error:

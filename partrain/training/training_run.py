@@ -228,6 +228,8 @@ def _recorded_ending(run: RunDirectory, record: dict[str, Any], messages: Messag
         was_stopped = isinstance(error, Interrupted)
         cause = str(error) or type(error).__name__
         messages.note(f"ended by {cause}" if was_stopped else f"error: {cause}")
+        if not run.is_locked:  # its directory is gone
+            raise
         ending = {"status": "interrupted" if was_stopped else "failed", "cause": cause}
         try:
             run.write_run_json(record | {"ended": now()} | ending)
@@ -264,6 +266,7 @@ def _train(
             coordinator.train()
             if coordinator.completed:
                 test = coordinator.evaluate(SplitName.TEST)
+                run.follow()
                 report = _report_test(coordinator, run, test, plan, session.messages)
             if coordinator.stopped_early:
                 record["stopped_early"] = coordinator.stopped_early
@@ -310,6 +313,8 @@ def _write_summary(
     test: Evaluation | None,
 ) -> OSError | None:
     """Write summary.json, and log the number of tiles of each worker. Return the error if writing fails."""
+    if not run.is_locked:  # its directory is gone
+        return None
     for name, number in resources.group.num_tiles_computed.items():
         session.messages.note(f"{name} computed {number:,} tiles")
     seconds = {name: value + earlier_seconds.get(name, 0.0) for name, value in session.clock.read().items()}

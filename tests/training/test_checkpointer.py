@@ -68,6 +68,26 @@ def test_failed_save_is_a_warning_and_the_last_one_a_failure(tmp_path: Path) -> 
         checkpointer.save(3, state_of(3), best_step=None, is_last=True)
 
 
+def test_failed_save_names_the_checkpoint_that_is_there_or_says_that_there_is_none(tmp_path: Path) -> None:
+    fails: list[OSError] = []
+
+    def flush() -> None:
+        for error in fails:
+            raise error
+
+    warnings: list[str] = []
+    checkpointer = make(tmp_path, warnings, flush_metrics=flush)
+    checkpointer.save(2, state_of(2), best_step=None, is_last=False)
+    fails.append(OSError(errno.EIO, "Input/output error"))
+    checkpointer.save(3, state_of(3), best_step=None, is_last=False)
+    (tmp_path / "step-00000002.safetensors").unlink()
+    checkpointer.save(4, state_of(4), best_step=None, is_last=False)
+    assert [warning.partition("continues, and ")[2] for warning in warnings] == [
+        "the last good checkpoint is kept: step-00000002.safetensors",
+        "there is no checkpoint",
+    ]
+
+
 def test_parameters_of_changed_data_are_not_saved(tmp_path: Path) -> None:
     def changed() -> None:
         raise DataError("images.npy was changed.")
