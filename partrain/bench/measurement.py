@@ -27,6 +27,7 @@ from partrain.parallel.update.parameter_update import Array, UpdateHelper
 from partrain.parallel.update.piece_plan import help_specs, useful_threads
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
+from partrain.system.process_directory import process_directory
 from partrain.system.provenance import provenance
 from partrain.system.signals import Interruption
 from partrain.training.plan import TrainingPlan, plan_training
@@ -96,7 +97,7 @@ def measure(
                 more_kernels=(peak.multiply_adds,),
             )
         )
-        folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
+        folder = at_end.enter_context(tempfile.TemporaryDirectory(dir=process_directory()))
         messages.say("warming up with training steps, then measuring kernels")
         trial = Trial(plan, resources, Path(folder), messages, interruption)
         at_end.callback(trial.close)

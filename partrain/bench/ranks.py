@@ -22,6 +22,7 @@ from partrain.parallel.mpi.exchange import Message
 from partrain.parallel.workers.commands import Command
 from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.system.messages import Messages
+from partrain.system.process_directory import process_directory
 from partrain.system.signals import Interruption
 from partrain.training.mpi.agreement import require_agreement
 from partrain.training.mpi.initial_state import InitialState
@@ -86,7 +87,7 @@ def measure_ranks(
             resources.group(num_workers, max_restarts=0, log=messages.say, connection=connection)
         )
         assert isinstance(group, MpiComputeGroup)
-        folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="partrain-bench-"))
+        folder = at_end.enter_context(tempfile.TemporaryDirectory(dir=process_directory()))
         training = MeasuredTraining(plan, resources.arrays, Path(folder), messages.warn)
         at_end.callback(training.close)
         messages.say(f"measuring with {ranks.size} ranks")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,3 +126,31 @@ def test_limit_on_processes_is_a_message(
     refusal = train(run_partrain, small_config(), NO_FORK).refusal
     assert "(ulimit -u" in refusal
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+# The tests' program server has asked for this directory already.
+OTHER_TEMPORARY = "import os, sys, tempfile; tempfile.tempdir = os.environ['TMPDIR']" + THEN_RUN
+
+
+def test_long_path_of_temporary_files_is_no_problem(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    directory = tmp_path / ("very-long-directory-name-of-a-job-scheduler/" * 3)
+    directory.mkdir(parents=True)
+    options = {"env": {"TMPDIR": str(directory)}, "code": OTHER_TEMPORARY}
+    assert run_partrain("--config", small_config(), "--workers", 1, **options).exit_code == 0
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("point", ["coordinator: before the run is made", "coordinator: before a step"])
+def test_killed_program_leaves_no_temporary_files_to_the_next_one(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path], point: str
+) -> None:
+    with tempfile.TemporaryDirectory() as name:  # its path is short, unlike `tmp_path`
+        temporary, env = Path(name), {"TMPDIR": name}
+        options = {"env": env | {"PARTRAIN_KILL_AT": f"{point}|1"}, "code": OTHER_TEMPORARY}
+        config = small_config()
+        assert run_partrain("--config", config, "--workers", 1, **options).exit_code == -signal.SIGKILL
+        assert list(temporary.iterdir())
+        assert run_partrain("--config", config, "--workers", 1, env=env, code=OTHER_TEMPORARY).exit_code == 0
+        assert list(temporary.iterdir()) == []

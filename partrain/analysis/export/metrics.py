@@ -14,6 +14,7 @@ from typing import Any
 from partrain.errors import MissingPackage, RunError
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
+from partrain.system.process_directory import process_directory
 from partrain.system.terminal_text import printable
 
 # Columns that locate a row; they are not metrics.
@@ -66,7 +67,7 @@ def metrics_events(run: RunDirectory) -> tuple[bytes, int]:
     rows = _rows(run)
     started = _started(run)
     # Not SummaryWriter, which starts a thread and stamps events with the current time.
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=process_directory()) as folder:
         path = os.path.join(folder, "events")
         writer = RecordWriter(path)
         writer.write(Event(wall_time=started, file_version="brain.Event:2").SerializeToString())

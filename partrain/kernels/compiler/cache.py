@@ -10,7 +10,6 @@ Functions that take a directory expect the caller, or its parent process, to hol
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import fcntl
 import functools
@@ -18,7 +17,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import stat
 import sys
 import tempfile
@@ -32,6 +30,7 @@ import numba
 
 from partrain.kernels.compiler.flags import Kernel, signatures_of
 from partrain.system.cache_directories import user_cache_directory
+from partrain.system.process_directory import process_directory
 
 # Names the cache directory that the coordinator uses, for the fork server and the workers.
 CACHE_VARIABLE = "PARTRAIN_KERNEL_CACHE"
@@ -131,9 +130,7 @@ def cache_directory() -> Path:
 @functools.cache
 def temporary_directory() -> Path:
     """Return a directory that stands in for the cache; it is deleted when this process ends."""
-    directory = tempfile.mkdtemp(prefix="partrain-kernels-")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return Path(directory)
+    return Path(tempfile.mkdtemp(prefix="kernels-", dir=process_directory()))
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.process
 import multiprocessing.resource_tracker
 import os
 import signal
@@ -18,6 +19,7 @@ from multiprocessing import forkserver
 
 from partrain.parallel.mpi.launcher import launcher_variables
 from partrain.system.parent_death import PARENT_VARIABLE
+from partrain.system.process_directory import process_directory
 from partrain.system.process_limits import reporting_process_limit
 from partrain.system.signals import SIGNALS_OF_RANKS
 
@@ -102,6 +104,7 @@ def end_fork_server() -> int | None:
 @contextlib.contextmanager
 def child_environment(kernels: str, dtype: str) -> Iterator[None]:
     """Change this process, for as long as it starts children, to what the fork server and workers should inherit."""
+    directory = str(process_directory())
     environment = dict.fromkeys(THREAD_VARIABLES, "1")
     environment[PRELOAD_VARIABLE] = f"{kernels}:{dtype}"
     environment[PARENT_VARIABLE] = str(os.getpid())
@@ -114,12 +117,17 @@ def child_environment(kernels: str, dtype: str) -> Iterator[None]:
     # Workers need nothing of the main program, but `multiprocessing` would run its file once more in each of them.
     main_program = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
+    # Where the socket of the fork server goes; the directory that `multiprocessing` makes outlives a killed process.
+    config = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
+    directory_before = config.get("tempdir")
+    config["tempdir"] = directory
     try:
         os.environ.update(environment)
         for name in not_inherited:
             del os.environ[name]
         yield
     finally:
+        config["tempdir"] = directory_before
         sys.modules["__main__"] = main_program
         for name, value in before.items():
             if value is None:
