@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from partrain.analysis.classification_report import classification_report
 from partrain.analysis.trained_run import TrainedRun, load_trained_run
 from partrain.data.dataset import Dataset, Split
-from partrain.data.loading import load_dataset
+from partrain.data.loading import load_dataset, moved_data
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError, RunError
 from partrain.parallel.array_plan import evaluation_specs, norm_specs
@@ -49,6 +50,8 @@ def evaluate_run(
     messages: Messages,
     interruption: Interruption,
     dataset: Dataset | None = None,
+    *,
+    data_path: str | None = None,
 ) -> EvaluatedRun:
     """Evaluate a run's checkpoint on a split of its data.
 
@@ -60,6 +63,7 @@ def evaluate_run(
     num_workers : number of worker processes; 0: compute in this process.
     messages, interruption : messages to the user, and the signals that end the evaluation.
     dataset : the run's data, if it is in memory.
+    data_path : where the run's data is; None: where it was in training.
 
     Raises
     ------
@@ -74,7 +78,9 @@ def evaluate_run(
     ------------
     Starts processes, and ends them. Writes the report into the run.
     """
-    trained, dataset, num_workers = prepare_evaluation(path, split, checkpoint, num_workers, messages, dataset)
+    trained, dataset, num_workers = prepare_evaluation(
+        path, split, checkpoint, num_workers, messages, dataset, data_path
+    )
     examples = dataset.splits[split]
     messages.say(
         f"{path}: evaluating step {trained.step:,} ({trained.checkpoint.name}) on {examples.size:,} {split} examples"
@@ -101,6 +107,7 @@ def prepare_evaluation(
     num_workers: int,
     messages: Messages,
     dataset: Dataset | None = None,
+    data_path: str | None = None,
 ) -> tuple[TrainedRun, Dataset, int]:
     """Load the run and its data for an evaluation.
 
@@ -114,13 +121,33 @@ def prepare_evaluation(
     training = trained.config.training
     if num_workers:
         start_fork_server(training.kernels, training.dtype)  # it starts while this process reads the data
-    config = trained.config
-    dataset = load_dataset(config.data, config.seed, say=messages.say, warn=messages.warn, dataset=dataset)
+    dataset = load_run_data(trained, messages, data_path, dataset)
     require_fitting_data(trained, dataset, messages.warn)
     num_examples = dataset.splits[split].size
     if num_examples == 0:
         raise RunError(f"{path}: its data has no {split} examples. Choose another --split.")
     return trained, dataset, min(num_workers, len(Tiling(training.tile).chunks(0, num_examples, TILES_PER_COMMAND)))
+
+
+def load_run_data(
+    trained: TrainedRun, messages: Messages, data_path: str | None = None, dataset: Dataset | None = None
+) -> Dataset:
+    """Load the data of a run.
+
+    Parameters
+    ----------
+    data_path : where it is; None: where it was in training.
+    dataset : the data, if it is in memory.
+
+    Raises
+    ------
+    UserError
+        It is not there, or cannot be used.
+    """
+    config, data = trained.config, moved_data(trained.config.data, data_path)
+    if dataset is None and data.path is not None and not os.path.exists(os.path.expanduser(data.path)):
+        raise DataError(f"{data.path}: the data of {trained.run.path} is not there. Give its path with --data PATH.")
+    return load_dataset(data, config.seed, say=messages.say, warn=messages.warn, dataset=dataset)
 
 
 def report_of(

@@ -54,6 +54,8 @@ def find_hardest_examples(
     num_workers: int,
     messages: Messages,
     interruption: Interruption,
+    *,
+    data_path: str | None = None,
 ) -> HardestExamples:
     """Evaluate a run's checkpoint on a split, and find the hardest examples.
 
@@ -62,9 +64,11 @@ def find_hardest_examples(
     path : the run's directory; another process may be writing into it.
     split : the split.
     top : the maximum length of each list.
-    checkpoint, num_workers, messages, interruption : as in `evaluate_run`, which also lists the exceptions.
+    checkpoint, num_workers, messages, interruption, data_path : as in `evaluate_run`, which also lists the exceptions.
     """
-    trained, dataset, num_workers = prepare_evaluation(path, split, checkpoint, num_workers, messages)
+    trained, dataset, num_workers = prepare_evaluation(
+        path, split, checkpoint, num_workers, messages, data_path=data_path
+    )
     examples = dataset.splits[split]
     messages.say(
         f"{path}: evaluating step {trained.step:,} ({trained.checkpoint.name}) on {examples.size:,} {split} examples"

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.analysis.evaluation import require_fitting_data
+from partrain.analysis.evaluation import load_run_data, require_fitting_data
 from partrain.analysis.trained_run import TrainedRun, load_trained_run
 from partrain.data.image_files import invert_image, read_image
-from partrain.data.loading import load_dataset
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError
 from partrain.kernels.compiler.loading import load
@@ -97,7 +96,14 @@ def predict_files(
 
 
 def predict_example(
-    path: Path, checkpoint: str, split: SplitName, index: int, *, invert: bool, messages: Messages
+    path: Path,
+    checkpoint: str,
+    split: SplitName,
+    index: int,
+    *,
+    invert: bool,
+    messages: Messages,
+    data_path: str | None = None,
 ) -> dict[str, Any]:
     """Classify an example of the run's data set.
 
@@ -105,6 +111,7 @@ def predict_example(
     ----------
     split, index : the split, and the index of the example in it.
     path, checkpoint, invert, messages : as for `predict_files`.
+    data_path : where the run's data is; None: where it was in training.
 
     Returns
     -------
@@ -116,8 +123,7 @@ def predict_example(
         The run or its data cannot be used, or the example does not exist.
     """
     trained = load_trained_run(path, checkpoint, messages.warn)
-    config = trained.config
-    dataset = load_dataset(config.data, config.seed, say=messages.say, warn=messages.warn)
+    dataset = load_run_data(trained, messages, data_path)
     require_fitting_data(trained, dataset, messages.warn)
     examples = dataset.splits[split]
     if index >= examples.size:

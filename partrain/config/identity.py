@@ -10,6 +10,9 @@ belongs to it:
        without the key. So a run keeps its identity when the format gains a key.
 
 Sections that are left without keys are left out.
+
+Where the data lies is in the identity, because it always was, but it does not decide the results: identities are
+compared without it (`without_location`), and the digest of the data is compared instead.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ RUNTIME_KEYS = (
     "training.per_example.statistics",
     "training.per_example.by_layer",
 )
+# Where the data lies.
+LOCATION_KEY = "data.path"
 # With `training.stop_early`, these decide when training stops: then they are no runtime keys.
 EVALUATION_KEYS = ("logging.evaluate_every_epochs", "logging.evaluate_every_steps")
 HORIZON_KEYS = ("training.epochs", "training.max_steps")
@@ -61,6 +66,12 @@ def identity_of(mapping: Mapping[str, Any]) -> dict[str, Any]:
             section = section.setdefault(parent, {})
         section[name] = value
     return identity
+
+
+def without_location(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity without the place of the data."""
+    section, name = LOCATION_KEY.split(".")
+    return {**identity, section: {key: value for key, value in identity[section].items() if key != name}}
 
 
 def identity_digest(identity: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from partrain.config.identity import RUNTIME_KEYS
+from partrain.config.identity import LOCATION_KEY, RUNTIME_KEYS
 from partrain.config.schema.config import Config
 from partrain.config.schema.layers import LAYERS
 from partrain.config.schema.values import Section, section_in
@@ -19,7 +19,7 @@ _KEY_WIDTH, _TYPE_WIDTH = 34, 26
 _LARGEST_BOUND_SHOWN = 2**31 - 1
 _KIND_OF_LAYER = "layer"
 
-_RUNTIME_KEYS = ", ".join(f"`{key}`" for key in RUNTIME_KEYS)
+_RUNTIME_KEYS = ", ".join(f"`{key}`" for key in (*RUNTIME_KEYS, LOCATION_KEY))
 NOTES = (
     "N is the number of a layer, counted from 0. A pair [rows, columns] of equal numbers can be written as one number. "
     f"`partrain resume --set` changes only {_RUNTIME_KEYS}; with `training.stop_early`, not the intervals between "

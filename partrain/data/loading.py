@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from partrain.config.schema.data import Data
+from partrain.config.schema.data import SOURCES_WITH_PATH, Data
 from partrain.data import cifar10
 from partrain.data.arrays import load_arrays
 from partrain.data.catalog import CATALOG, DataUnavailable, load_named
@@ -57,6 +57,22 @@ def load_dataset(
         return divided
     labels = flip_labels(divided.train.labels, data.label_noise, len(divided.class_names), seed)
     return replace(divided, splits={**divided.splits, SplitName.TRAIN: replace(divided.train, labels=labels)})
+
+
+def moved_data(data: Data, path: str | None) -> Data:
+    """Return the section `data` of a run whose data has moved to another path; None: it has not.
+
+    Raises
+    ------
+    ConfigError
+        The data set has no path.
+    """
+    if path is None:
+        return data
+    if data.name not in SOURCES_WITH_PATH:
+        where = "in a Python program" if data.name == "memory" else "where PARTRAIN_DATA_DIR says"
+        raise ConfigError(f"data {path}: the run was trained on {data.name}, whose examples are {where}, not at a path")
+    return data.model_copy(update={"path": path})
 
 
 def divide(source: Dataset, num_train: int | None, num_validation: int | None) -> dict[SplitName, Split]:

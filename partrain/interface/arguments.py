@@ -56,6 +56,13 @@ def add_split(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--split", choices=SPLITS, default=default, help=f"the split to use (default: {default})")
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add `--data`."""
+    parser.add_argument(
+        "--data", metavar="PATH", help="where the run's data is, if it has moved (default: where it was in training)"
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from partrain.data.array_files import CLASS_NAMES, NUM_VALIDATION
 from partrain.data.arrays import dataset_of_arrays
 from partrain.data.dataset import Dataset, build_dataset
-from partrain.data.image_arrays import split_of_arrays
+from partrain.data.image_arrays import Layout, split_of_arrays
 from partrain.data.image_directory import split_by_name
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError
@@ -23,7 +23,9 @@ Examples = tuple[ArrayLike, ArrayLike]
 IN_MEMORY = "memory"
 
 
-def training_data(data: Examples, test: Examples | None, class_names: Sequence[str] | None) -> Dataset:
+def training_data(
+    data: Examples, test: Examples | None, class_names: Sequence[str] | None, layout: Layout = None
+) -> Dataset:
     """Return a data set to train on.
 
     Parameters
@@ -31,6 +33,7 @@ def training_data(data: Examples, test: Examples | None, class_names: Sequence[s
     data : images and labels to train on and to validate with; without `test`, also to test with.
     test : images and labels to test with.
     class_names : the name of each class; by default its number.
+    layout : the order of the axes of the images.
 
     Raises
     ------
@@ -50,16 +53,17 @@ def training_data(data: Examples, test: Examples | None, class_names: Sequence[s
         arrays[NUM_VALIDATION] = ("data", np.array(len(indices["validation"])))
     if class_names is not None:
         arrays[CLASS_NAMES] = ("class_names", np.array(class_names))
-    return dataset_of_arrays(IN_MEMORY, "arrays in memory", arrays)
+    return dataset_of_arrays(IN_MEMORY, "arrays in memory", arrays, layout)
 
 
-def evaluation_data(data: Examples, class_names: Sequence[str]) -> Dataset:
+def evaluation_data(data: Examples, class_names: Sequence[str], layout: Layout = None) -> Dataset:
     """Return a data set to evaluate: all examples are its test split.
 
     Parameters
     ----------
     data : images and labels.
     class_names : the names of the classes that the network was trained on.
+    layout : the order of the axes of the images.
 
     Raises
     ------
@@ -67,8 +71,35 @@ def evaluation_data(data: Examples, class_names: Sequence[str]) -> Dataset:
         The arrays cannot be used.
     """
     images, labels = _as_arrays(data, "data")
-    split = split_of_arrays(("the images of data", images), ("the labels of data", labels))
+    split = split_of_arrays(("the images of data", images), ("the labels of data", labels), layout)
     return build_dataset(IN_MEMORY, "arrays in memory", {SplitName.TEST: split}, tuple(class_names))
+
+
+def images_to_classify(images: ArrayLike, shape: tuple[int, ...], layout: Layout = None) -> NDArray[Any]:
+    """Return images as an array (N,C,H,W).
+
+    Parameters
+    ----------
+    images : (N,C,H,W), or (N,H,W,C) with the layout "channels_last"; with one channel also (N,H,W).
+    shape : (C,H,W) of the network's images.
+    layout : the order of the axes of the images.
+
+    Raises
+    ------
+    DataError
+        The images have another shape.
+    """
+    array = np.asarray(images)
+    C, H, W = shape
+    full = (H, W, C) if layout == "channels_last" else (C, H, W)
+    accepted = [full, (H, W)] if C == 1 else [full]
+    if array.ndim == 0 or array.shape[1:] not in accepted:
+        expected = " or ".join(f"(N, {', '.join(map(str, form))})" for form in accepted)
+        hint = " Their channels are last: give layout='channels_last'." if array.shape[1:] == (H, W, C) else ""
+        raise DataError(f"images: have shape {array.shape}, expected {expected}.{hint}")
+    if array.ndim == 4 and layout == "channels_last":
+        array = np.moveaxis(array, 3, 1)
+    return array.reshape(len(array), C, H, W)
 
 
 def _split_indices(images: NDArray[Any], labels: NDArray[Any]) -> dict[str, NDArray[np.int64]]:

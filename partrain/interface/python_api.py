@@ -27,11 +27,18 @@ from partrain.analysis.trained_run import TrainedRun, load_trained_run
 from partrain.config.reader import parse_config, read_config, read_mapping
 from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
+from partrain.data.image_arrays import Layout
 from partrain.data.image_files import pixel_values
 from partrain.data.split_name import SplitName
-from partrain.errors import ConfigError, DataError
+from partrain.errors import ConfigError
 from partrain.interface.api_arguments import interruptible, override_texts, positive_integer, worker_count
-from partrain.interface.memory_data import IN_MEMORY, Examples, evaluation_data, training_data
+from partrain.interface.memory_data import (
+    IN_MEMORY,
+    Examples,
+    evaluation_data,
+    images_to_classify,
+    training_data,
+)
 from partrain.interface.report import Report, report_from
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
@@ -88,7 +95,8 @@ class Run:
         self,
         split: str | None = None,
         *,
-        data: Examples | None = None,
+        data: Examples | str | os.PathLike[str] | None = None,
+        layout: Layout = None,
         checkpoint: str = "last",
         workers: int | None = None,
     ) -> Report:
@@ -97,7 +105,8 @@ class Run:
         Parameters
         ----------
         split : "train", "validation" or "test" (default).
-        data : evaluate these images and labels instead; as for `train`.
+        data : evaluate these images and labels instead, as for `train`; or the path of the run's data, if it has moved.
+        layout : the order of the axes of `data`, as for `train`; default: as in training.
         checkpoint : "last", "best" (by validation accuracy), or a checkpoint file.
         workers : number of worker processes; default: the number of usable processors. 0: compute in this process.
 
@@ -111,16 +120,17 @@ class Run:
 
         Side effects
         ------------
-        Writes `evaluation-<split>.json` into the run, unless `data` is given.
+        Writes `evaluation-<split>.json` into the run, unless other examples are given.
         """
         messages = Messages(quiet=self._quiet)
         num_workers = worker_count(workers)
-        if data is not None and split is not None:
+        is_path = isinstance(data, str | os.PathLike)
+        if data is not None and not is_path and split is not None:
             raise ConfigError("evaluate: give split or data, not both")
         if split is not None and split not in tuple(SplitName):
             raise ConfigError(f"split: {split!r} is none of {', '.join(SplitName)}")
         with interruptible() as interruption:
-            if data is None:
+            if data is None or isinstance(data, str | os.PathLike):
                 evaluated = evaluate_run(
                     self.path,
                     SplitName(split or "test"),
@@ -128,29 +138,33 @@ class Run:
                     num_workers,
                     messages,
                     interruption,
-                    self._dataset,
+                    self._dataset if data is None else None,
+                    data_path=None if data is None else os.fspath(data),
                 )
                 return report_from(evaluated.report)
             trained = self._load(checkpoint)
-            dataset = evaluation_data(data, trained.class_names)
+            dataset = evaluation_data(data, trained.class_names, layout or _layout_of(trained))
             require_fitting_images(trained, dataset)
             evaluation, _ = compute_evaluation(trained, dataset, SplitName.TEST, num_workers, messages, interruption)
         return report_from(classification_report(evaluation, trained.class_names))
 
-    def predict(self, images: ArrayLike, *, checkpoint: str = "last") -> NDArray[np.int64]:
+    def predict(self, images: ArrayLike, *, layout: Layout = None, checkpoint: str = "last") -> NDArray[np.int64]:
         """Return the index of the most probable class of each image, int64 (N,); see `class_names`.
 
         Parameters and exceptions are those of `predict_proba`.
         """
-        classes: NDArray[np.int64] = self.predict_proba(images, checkpoint=checkpoint).argmax(axis=1)
+        classes: NDArray[np.int64] = self.predict_proba(images, layout=layout, checkpoint=checkpoint).argmax(axis=1)
         return classes
 
-    def predict_proba(self, images: ArrayLike, *, checkpoint: str = "last") -> NDArray[np.float64]:
+    def predict_proba(
+        self, images: ArrayLike, *, layout: Layout = None, checkpoint: str = "last"
+    ) -> NDArray[np.float64]:
         """Return the probability of each class for each image, float64 (N,E). Computes in this process.
 
         Parameters
         ----------
         images : (N,C,H,W), or (N,H,W) with one channel; with the same range of values as the training images.
+        layout : the order of the axes; "channels_last" for (N,H,W,C). Default: as in training.
         checkpoint : as in `evaluate`.
 
         Raises
@@ -159,13 +173,7 @@ class Run:
             The images do not fit the network, or the run cannot be used.
         """
         trained = self._load(checkpoint)
-        array = np.asarray(images)
-        shape = trained.network.input_shape
-        accepted_shapes = [shape, shape[1:]] if shape[0] == 1 else [shape]
-        if array.ndim == 0 or array.shape[1:] not in accepted_shapes:
-            expected = " or ".join(f"(N, {', '.join(map(str, accepted))})" for accepted in accepted_shapes)
-            raise DataError(f"images: have shape {array.shape}, expected {expected}.")
-        array = array.reshape(len(array), *shape)
+        array = images_to_classify(images, trained.network.input_shape, layout or _layout_of(trained))
         if array.dtype != np.uint8 and array.size:
             array = pixel_values(array, trained.image_dtype, "images")
         messages = Messages(quiet=self._quiet)
@@ -206,14 +214,17 @@ class Run:
         Parameters
         ----------
         epochs, max_steps : how far to train in all; default: as far as before.
-        changes : values by dotted key, e.g. `{"logging.every_steps": 1}`; runtime keys only.
+        changes : values by dotted key, e.g. `{"logging.every_steps": 1}`; runtime keys, and
+            `data.path` if the data has moved.
         data, test, class_names : as for `train`, for a run on arrays in memory that was opened again; the digest tells
             whether they are the same.
         workers : as for `train`.
 
         Raises, Side effects: as for `train`.
         """
-        dataset = self._dataset if data is None else training_data(data, test, class_names)
+        dataset = self._dataset
+        if data is not None:
+            dataset = training_data(data, test, class_names, self.config.data.layout)
         horizon = Horizon(positive_integer("epochs", epochs), positive_integer("max_steps", max_steps))
         with interruptible() as interruption:
             command_line = ["partrain.Run.resume", *sys.argv]
@@ -231,6 +242,7 @@ def train(
     data: Examples | None = None,
     test: Examples | None = None,
     class_names: Sequence[str] | None = None,
+    layout: Layout = None,
     workers: int | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     runs_dir: str | os.PathLike[str] | None = None,
@@ -247,6 +259,9 @@ def train(
         for validation, chosen by a hash of an example's index. With it, the last sixth of `data` is for validation,
         unless the configuration's `data: {name: memory, train_examples: …, validation_examples: …}` says otherwise.
     class_names : the name of each class; default: "0", "1" …
+    layout : the order of the axes of images with channels: "channels_first" (N,C,H,W), or "channels_last" (N,H,W,C),
+        as Keras and Pillow have them. Default: the configuration's `data.layout`, or (N,C,H,W); then images that look
+        like (N,H,W,C) are an error.
     workers : number of worker processes; default: the number of usable processors. 0: compute in this process. The
         result does not depend on it.
     run_dir : the run's directory, which must not exist.
@@ -274,8 +289,8 @@ def train(
     """
     if data is None and (test is not None or class_names is not None):
         raise ConfigError("train: test and class_names require data")
-    dataset = None if data is None else training_data(data, test, class_names)
-    resolved = _resolve(config, in_memory=dataset is not None)
+    resolved = _resolve(config, in_memory=data is not None, layout=layout)
+    dataset = None if data is None else training_data(data, test, class_names, resolved.data.layout)
     validate_run_name(resolved.name)
     location = RunLocation(runs_directory(runs_dir), None if run_dir is None else Path(run_dir))
     location.require_creatable()
@@ -307,7 +322,7 @@ def open_run(
     return Run(run.path, quiet=quiet)
 
 
-def _resolve(config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, in_memory: bool) -> Config:
+def _resolve(config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, in_memory: bool, layout: Layout) -> Config:
     if isinstance(config, str | os.PathLike):
         source, mapping = os.fspath(config), read_mapping(os.fspath(config))
     elif isinstance(config, Config):
@@ -320,4 +335,12 @@ def _resolve(config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, in_
         section = mapping.get("data")
         if not (isinstance(section, Mapping) and section.get("name") == IN_MEMORY):
             mapping["data"] = {"name": IN_MEMORY}
+    section = mapping.get("data")
+    if layout is not None and isinstance(section, Mapping):
+        mapping["data"] = {**section, "layout": layout}
     return parse_config(mapping, source=source)
+
+
+def _layout_of(trained: TrainedRun) -> Layout:
+    """Return the layout of the run's images: None unless the channels are last, so that other images are checked."""
+    return "channels_last" if trained.config.data.layout == "channels_last" else None

@@ -39,6 +39,7 @@ class Coordinator:
     run : the run's directory, locked; receives metrics and checkpoints. None on ranks other than 0.
     resources : the plan, the shared arrays and the group that computes.
     session : the command that trains.
+    config_digest : the digest of the configuration's identity in checkpoints; None: that of the plan's configuration.
 
     Attributes
     ----------
@@ -51,10 +52,17 @@ class Coordinator:
     peak_memory_bytes : the largest measured memory of all processes together.
     """
 
-    def __init__(self, run: RunDirectory | None, resources: TrainingResources, session: Session) -> None:
+    def __init__(
+        self,
+        run: RunDirectory | None,
+        resources: TrainingResources,
+        session: Session,
+        config_digest: str | None = None,
+    ) -> None:
         plan, messages = resources.plan, session.messages
         config = plan.config
         self._run, self._plan, self._resources, self._session = run, plan, resources, session
+        self._config_digest = config_digest or config.identity_digest()
         self.model = make_model(plan, resources.arrays)
         self._step = compose_step(plan, resources.arrays, resources.group, self.model)
         self.logger = MetricsLogger(None if run is None else run.metrics_path, plan, session.clock, messages.warn)
@@ -250,7 +258,7 @@ class Coordinator:
             "image_shape": plan.network.input_shape,
             "image_dtype": plan.dataset.image_dtype,
             "data_digest": plan.dataset.digest,
-            "config_digest": plan.config.identity_digest(),
+            "config_digest": self._config_digest,
         }
         optional = {
             "stop_early": self.validation.early_stopping_state,

@@ -1,16 +1,18 @@
 """Rules of resuming: which parts of the configuration may change.
 
-Runtime fields may change freely. The horizon changes only by explicit flags. All other fields are the run's identity
-and must not change.
+Runtime fields may change freely, and so may the place of the data, whose digest must not. The horizon changes only by
+explicit flags. All other fields are the run's identity and must not change.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from partrain.config.identity import identity_digest, without_location
 from partrain.config.reader import read_run_config
 from partrain.config.schema.config import Config
 from partrain.errors import ConfigError, DataError, RunError
@@ -35,7 +37,7 @@ class Horizon:
 
 
 def _free_fields(config: Config) -> str:
-    free = "logging, checkpoints, workers and the statistics of training.per_example"
+    free = "data.path, logging, checkpoints, workers and the statistics of training.per_example"
     if config.training.stop_early is None:
         return free
     return f"{free}, but not logging.evaluate_every_epochs and evaluate_every_steps, which training.stop_early uses"
@@ -65,7 +67,7 @@ def config_to_resume(
     ----------
     path : the run's config.yaml.
     record : the content of the run's run.json, with its identity and horizon.
-    overrides : `KEY=VALUE` texts for runtime fields.
+    overrides : `KEY=VALUE` texts for runtime fields and for `data.path`.
     horizon : the new horizon.
     warn : receives a warning if the horizon was edited in the file, which has no effect.
 
@@ -75,9 +77,11 @@ def config_to_resume(
         An override is not for a runtime field.
     RunError
         The identity in the file differs from the run's; the message shows the differences.
+    DataError
+        There is nothing at the data's path.
     """
     stored = read_run_config(path)
-    changed = list(value_differences(record["identity"], stored.identity()))
+    changed = list(value_differences(without_location(record["identity"]), without_location(stored.identity())))
     if changed:
         raise RunError(
             "\n  ".join(
@@ -89,7 +93,7 @@ def config_to_resume(
             )
         )
     config = read_run_config(path, overrides)
-    not_runtime = list(value_differences(stored.identity(), config.identity()))
+    not_runtime = list(value_differences(without_location(stored.identity()), without_location(config.identity())))
     if not_runtime or horizon_of(config) != horizon_of(stored):
         changes = not_runtime or ["change training.epochs and training.max_steps with --epochs and --max-steps"]
         raise ConfigError("\n  ".join([f"--set: a resumed run can change only {_free_fields(stored)}:", *changes]))
@@ -100,13 +104,13 @@ def config_to_resume(
                 f"{path}: training.{name}: {value} has no effect; the run has {record['horizon'][name]}, "
                 f"and {flag} changes it"
             )
+    if config.data.path is not None and not os.path.exists(os.path.expanduser(config.data.path)):
+        raise DataError(f"{config.data.path}: the run's data is not there. Give its path with --set data.path=PATH.")
     training = config.training.model_copy(update=record["horizon"] | horizon.changes())
     return config.model_copy(update={"training": training})
 
 
-def newest_state(
-    run: RunDirectory, config: Config, record: dict[str, Any], warn: Callable[[str], None]
-) -> Checkpoint | None:
+def newest_state(run: RunDirectory, record: dict[str, Any], warn: Callable[[str], None]) -> Checkpoint | None:
     """Return the newest good checkpoint; None if the run was killed before its first checkpoint.
 
     A run that starts from another run's parameters saves them first, so it always has a checkpoint.
@@ -124,7 +128,7 @@ def newest_state(
             return None
         raise RunError(f"{run.path}: has no good checkpoint to resume from; train a new run")
     state, path = found
-    if state.metadata.get("config_digest") != config.identity_digest():
+    if state.metadata.get("config_digest") != identity_digest(record["identity"]):
         raise RunError(f"{path}: belongs to a run with another configuration; train a new run")
     return state
 
@@ -168,7 +172,7 @@ def require_same_data(plan: TrainingPlan, record: dict[str, Any], run_path: Path
         raise DataError(
             f"{run_path}: the data changed after the run started: it was {began_with['name']} from "
             f"{began_with['source']} with digest {began_with['digest'][:12]}…, now {dataset.source} has digest "
-            f"{dataset.digest[:12]}…; restore the old data, or train a new run"
+            f"{dataset.digest[:12]}…; restore the old data or give its path (--set data.path=…), or train a new run"
         )
 
 

@@ -142,6 +142,7 @@ def next_record(
         "workers": num_workers,
         **_ranks(ranks),
         "horizon": {name: value for name, value in horizon.items() if value != before["horizon"][name]},
+        **_moved_data(before, config),
         "differences": differences(before, current),
         "host": current["host"],
     }
@@ -154,6 +155,12 @@ def next_record(
         "horizon": horizon,
         "lineage": [*before["lineage"], resumption],
     }
+
+
+def _moved_data(before: dict[str, Any], config: Config) -> dict[str, Any]:
+    """Return the field `data_path`; no field if the data lies where it was when the run began."""
+    path = config.data.path
+    return {} if path == before["identity"]["data"].get("path") else {"data_path": path}
 
 
 def _ranks(ranks: Sequence[dict[str, Any]] | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from partrain.analysis.evaluation import report_of, write_report
 from partrain.analysis.plots.run_plots import write_plots
 from partrain.analysis.trained_run import padded_names
+from partrain.config.identity import identity_digest
 from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.data.split_name import SplitName
@@ -115,7 +116,7 @@ def resume_run(
     Parameters
     ----------
     path : the run's directory.
-    overrides : `KEY=VALUE` texts for runtime fields of the configuration.
+    overrides : `KEY=VALUE` texts for runtime fields of the configuration, and for `data.path`.
     horizon : the new horizon.
     session : the command that trains; the number of workers may differ from that of earlier sessions.
     dataset : the data set, if it is in memory; None: it is loaded.
@@ -142,7 +143,7 @@ def resume_run(
         before = read_record(run)
         require_trained_here(before, path)
         config = config_to_resume(run.config_path, before, overrides, horizon, messages.warn)
-        state = newest_state(run, config, before, messages.warn)
+        state = newest_state(run, before, messages.warn)
         if (
             before["status"] == "completed"
             and state is not None
@@ -198,7 +199,8 @@ def _continue_run(
             run.write_run_json(record)  # before config.yaml: run.json alone determines the horizon
             write_durably(run.config_path, plan.config.to_yaml().encode())
             rows = read_metrics(run.metrics_path)
-        coordinator = Coordinator(run, resources, session)
+        # The identity that the run began with, also if its data has moved.
+        coordinator = Coordinator(run, resources, session, identity_digest(before["identity"]))
         earlier_seconds = seconds_until(run, step, rows)
         if state is not None:
             coordinator.restore(state, rows, sum(earlier_seconds.values()))

@@ -21,13 +21,14 @@ CHECKPOINT = "[--checkpoint last|best|FILE]"
 RUNS_DIR = "[--runs-dir DIR]"
 NEW_RUN = "[--runs-dir DIR | --run-dir DIR]"
 ENGINE = "[--engine process|mpi]"
-IMAGES = "[--size ROWS,COLUMNS] [--channels {1,3}] [--on-broken {error,skip}]"
+IMAGES = "[--size ROWS,COLUMNS] [--channels {1,3}] [--on-broken {error,skip}] [--layout {channels_first,channels_last}]"
+DATA = "[--data PATH]"
 USAGE = {
     "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [-q] {NEW_RUN} [--init-from RUN] [--dry-run]",
     "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [-q] RUN",
-    "evaluate": f"{RUNS_DIR} {SPLIT} {CHECKPOINT} [--workers N] [--json] [-q] RUN",
-    "predict": f"{RUNS_DIR} [--index I] {SPLIT} {CHECKPOINT} [--invert] [--json] [-q] RUN [IMAGE ...]",
-    "examples": f"{RUNS_DIR} {SPLIT} {CHECKPOINT} [--top N] [--json] [-q] RUN",
+    "evaluate": f"{RUNS_DIR} {SPLIT} {DATA} {CHECKPOINT} [--workers N] [--json] [-q] RUN",
+    "predict": f"{RUNS_DIR} [--index I] {SPLIT} {DATA} {CHECKPOINT} [--invert] [--json] [-q] RUN [IMAGE ...]",
+    "examples": f"{RUNS_DIR} {SPLIT} {DATA} {CHECKPOINT} [--top N] [--json] [-q] RUN",
     "compare": f"{RUNS_DIR} [--all] [--json] [--html FILE] [-q] RUN [RUN ...]",
     "list": f"{RUNS_DIR} [--sort KEY] [--status S] [--json] [-q]",
     "export": f"{RUNS_DIR} --to FILE [--format FORMAT] {CHECKPOINT} [-q] RUN",

@@ -9,7 +9,7 @@ from typing import Any
 
 from partrain.analysis.comparison.significance import welch_interval
 from partrain.analysis.logged_run import LoggedRun, nested
-from partrain.config.identity import RUNTIME_KEYS
+from partrain.config.identity import LOCATION_KEY, RUNTIME_KEYS
 
 # The results that are averaged over seeds and compared between groups.
 MEASURES = (
@@ -22,7 +22,7 @@ MEASURES = (
     "examples_per_second",
 )
 # Configuration keys that do not influence what a network learns.
-WITHOUT_EFFECT = ("format", "name", *RUNTIME_KEYS)
+WITHOUT_EFFECT = ("format", "name", LOCATION_KEY, *RUNTIME_KEYS)
 
 
 def seed_groups(runs: Sequence[LoggedRun], values: dict[str, list[float | None]]) -> list[dict[str, Any]]:

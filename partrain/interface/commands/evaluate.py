@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from partrain.data.split_name import SplitName
-from partrain.interface.arguments import add_checkpoint, add_json, add_quiet, add_run, add_split, add_workers
+from partrain.interface.arguments import add_checkpoint, add_data, add_json, add_quiet, add_run, add_split, add_workers
 from partrain.interface.command import Command, CommandContext, print_data
 from partrain.system.durable_files import json_text
 
@@ -13,6 +13,7 @@ from partrain.system.durable_files import json_text
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_split(parser, default="test")
+    add_data(parser)
     add_checkpoint(parser)
     add_workers(parser)
     add_json(parser)
@@ -27,7 +28,13 @@ def _run(context: CommandContext) -> None:
 
     options, split = context.options, SplitName(context.options.split)
     evaluated = evaluate_run(
-        path, split, options.checkpoint, context.num_workers, context.messages, context.interruption
+        path,
+        split,
+        options.checkpoint,
+        context.num_workers,
+        context.messages,
+        context.interruption,
+        data_path=options.data,
     )
     print_data(json_text(evaluated.report) if options.json else describe(evaluated.report))
     trained = evaluated.trained

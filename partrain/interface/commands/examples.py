@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 
 from partrain.data.split_name import SplitName
-from partrain.interface.arguments import add_checkpoint, add_json, add_quiet, add_run, add_split, positive_integer
+from partrain.interface.arguments import (
+    add_checkpoint,
+    add_data,
+    add_json,
+    add_quiet,
+    add_run,
+    add_split,
+    positive_integer,
+)
 from partrain.interface.command import Command, CommandContext, print_data
 from partrain.system.durable_files import json_text
 from partrain.system.machine import available_processors
@@ -14,6 +22,7 @@ from partrain.system.machine import available_processors
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_split(parser, default="train")
+    add_data(parser)
     add_checkpoint(parser)
     parser.add_argument(
         "--top", type=positive_integer, default=25, metavar="N", help="how many examples per list (default: 25)"
@@ -30,7 +39,14 @@ def _run(context: CommandContext) -> None:
     options, messages = context.options, context.messages
     split, num_workers = SplitName(options.split), available_processors()
     hardest = find_hardest_examples(
-        path, split, options.top, options.checkpoint, num_workers, messages, context.interruption
+        path,
+        split,
+        options.top,
+        options.checkpoint,
+        num_workers,
+        messages,
+        context.interruption,
+        data_path=options.data,
     )
     print_data(json_text(hardest.facts) if options.json else describe(hardest.facts))
     write_example_sheets(hardest.trained.run, hardest.examples.images, hardest.facts, messages)

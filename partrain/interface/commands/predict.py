@@ -10,6 +10,7 @@ from partrain.errors import ConfigError
 from partrain.interface.arguments import (
     SPLITS,
     add_checkpoint,
+    add_data,
     add_json,
     add_quiet,
     add_run,
@@ -28,6 +29,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--index", type=non_negative_integer, metavar="I", help="the index of an example in the split, from 0"
     )
     parser.add_argument("--split", choices=SPLITS, help="the split that --index refers to (default: test)")
+    add_data(parser)
     add_checkpoint(parser)
     parser.add_argument(
         "--invert",
@@ -44,6 +46,8 @@ def _run(context: CommandContext) -> None:
         raise ConfigError("predict: give image files, or --index I for an example of the data set")
     if options.images and options.split is not None:
         raise ConfigError("predict: --split goes with --index, not with image files")
+    if options.images and options.data is not None:
+        raise ConfigError("predict: --data goes with --index, not with image files")
     path = context.find_run()
     from partrain.analysis import prediction
 
@@ -54,7 +58,9 @@ def _run(context: CommandContext) -> None:
     else:
         split = SplitName(options.split or "test")
         predictions = [
-            prediction.predict_example(path, checkpoint, split, options.index, invert=invert, messages=messages)
+            prediction.predict_example(
+                path, checkpoint, split, options.index, invert=invert, messages=messages, data_path=options.data
+            )
         ]
     print_data(json_text(predictions) if options.json else "\n".join(map(prediction.describe, predictions)))
 
