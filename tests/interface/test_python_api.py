@@ -116,7 +116,7 @@ def test_held_out_examples_do_not_depend_on_examples_appended_later(tmp_path: Pa
     [
         ({"data": 5}, "data: expected a pair of arrays"),
         (
-            {"data": (TRAIN[0].astype(float), TRAIN[1])},
+            {"data": (TRAIN[0] / 3, TRAIN[1])},
             "the images of data: has dtype float64, expected uint8 or float32",
         ),
         (
