@@ -25,6 +25,7 @@ from partrain.data.dataset import Dataset, Split, build_dataset
 from partrain.data.file_access import require_file, unreadable
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError, ResourceError
+from partrain.system.memory_limits import require_memory
 
 FILE_NAMES = (
     "train-images-idx3-ubyte",
@@ -38,6 +39,7 @@ _UNSIGNED_BYTES = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK_BYTES = 1024**2
 _REPLACE_IT = "Replace it with a complete copy."
+_SAVE_AS_FILES = "Save the data as .npy files and use `data.name: arrays`: these need not fit into memory."
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +102,10 @@ def _read_stream(stream: io.BufferedIOBase, path: Path, num_dimensions: int, max
     announced = f"{' x '.join(str(size) for size in sizes)} = {num_bytes:,} bytes"
     if num_bytes > max_bytes:
         raise DataError(
-            f"{path}: its header announces {announced}, more than the limit of {max_bytes:,}. If that is right, save "
-            "the data as .npy files and use `data.name: arrays`: these need not fit into memory."
+            f"{path}: its header announces {announced}, more than the limit of {max_bytes:,}. If that is right: "
+            f"{_SAVE_AS_FILES}"
         )
+    require_memory(num_bytes, f"{path} ({announced})", _SAVE_AS_FILES)
     try:
         content = np.empty(num_bytes, np.uint8)
     except MemoryError:
@@ -158,6 +161,7 @@ def split_of(images: IdxFile, labels: IdxFile) -> Split:
             f"{images.path} contains {num_images:,} images, but {labels.path} contains {num_labels:,} labels. "
             "Give two files that belong together."
         )
+    require_memory(8 * num_labels, str(labels.path), _SAVE_AS_FILES)
     return Split(images.array[:, np.newaxis], labels.array.astype(np.int64))
 
 

@@ -263,7 +263,7 @@ def _decode(
     def attempt(image: ImageFile) -> NDArray[np.uint8] | str:
         try:
             return decode_image(image.path, shape)
-        except (DataError, ResourceError) as error:
+        except DataError as error:  # not for want of memory: then the pack would depend on the machine
             return str(error)
 
     queue: collections.deque[tuple[ImageFile, Future[Any]]] = collections.deque()

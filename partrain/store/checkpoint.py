@@ -26,12 +26,16 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from partrain.errors import RunError
+from partrain.system.memory_limits import require_memory
 
 CHECKPOINT_FORMAT = 1
 
 # The names of Adam's moments are these prefixes plus the parameter's name.
 FIRST_MOMENT_PREFIX = "adam.first_moment."
 SECOND_MOMENT_PREFIX = "adam.second_moment."
+
+# JSON takes up to twenty times its size in memory. The names of 65,536 classes have room.
+_MAX_HEADER_BYTES = 32 * 1024**2
 
 _METADATA_KEY = "partrain"
 _RESERVED_NAMES = ("format", "file_sha256")
@@ -152,9 +156,13 @@ def load(path: Path) -> Checkpoint:
     ------
     OSError
         The file cannot be read.
+    ResourceError
+        It does not fit into memory.
     CorruptCheckpoint, RunError
         As `decode`.
     """
+    # The content, safetensors' copy of it, and the arrays.
+    require_memory(3 * path.stat().st_size, str(path), "Check that it is a checkpoint, or free some memory.")
     return decode(path.read_bytes(), str(path))
 
 
@@ -173,7 +181,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     damaged = f"{path}: is truncated or altered, or is not a checkpoint"
     with open(path, "rb") as file:
         start = file.read(8)
-        if len(start) < 8 or _header_length(start) > path.stat().st_size - 8:
+        if len(start) < 8 or _header_length(start) > min(path.stat().st_size - 8, _MAX_HEADER_BYTES):
             raise CorruptCheckpoint(f"{damaged}.")
         data = file.read(_header_length(start))
     try:
@@ -195,7 +203,7 @@ def _header_length(data: bytes) -> int:
 
 def _digest_span(data: bytes) -> tuple[int, int] | None:
     """Return where the digest begins and ends in the file; None unless the header contains exactly one."""
-    if len(data) < 8 or _header_length(data) > len(data) - 8:
+    if len(data) < 8 or _header_length(data) > min(len(data) - 8, _MAX_HEADER_BYTES):
         return None
     fields = list(_DIGEST_FIELD.finditer(data, 8, 8 + _header_length(data)))
     return fields[0].span(1) if len(fields) == 1 else None

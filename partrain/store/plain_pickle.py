@@ -5,7 +5,8 @@ functions to functions of this file, which build arrays and numbers from checked
 allows only the instructions that lists, tuples, texts, numbers and arrays need.
 
 The whole program is scanned first. The scan checks that no part is missing and that the program does not ask for more
-memory than it fills, because Python's unpickler trusts the sizes in the file.
+memory than it fills, because Python's unpickler trusts the sizes in the file. A program can also make many copies of
+one text: the bytes of all arrays and texts that it makes are counted, and limited by the size of the file.
 
 Sources: the instructions as CPython's `pickletools` describes them; PEP 574 for arrays in protocol 5.
 """
@@ -25,10 +26,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.errors import RunError
+from partrain.system.memory_limits import require_memory
 
 # Room for an array of 100 MB, and for the costs of a million steps, which take 8 instructions each.
 MAX_BYTES = 128 * 1024**2
 MAX_INSTRUCTIONS = 10_000_000
+
+# A file holds each byte of an array once: as text, from which bytes are made, from which an array is made. More than
+# this many times the size of the file are copies of the same content.
+_MOST_COPIES = 4
+# Each part makes one object at most, of about this size; memory for so many of them is required at a time.
+_PART_BYTES, _PARTS_PER_CHECK = 100, 1_000_000
+_ADVICE = "Check that it is the file of the article's network, or free some memory."
 
 # No dictionaries and no sets: the file could choose keys whose hashing never ends.
 _INSTRUCTIONS = re.compile(
@@ -63,9 +72,12 @@ def load_plain_pickle(data: bytes, name: str) -> Any:
         The file contains something else; the message names it. No code from the file was run.
     RunError
         The file is truncated, damaged, too large, or not a pickle.
+    ResourceError
+        Its content does not fit into memory.
     """
     if len(data) > MAX_BYTES:
         raise RunError(f"{name}: is larger than {MAX_BYTES:,} bytes; no file of the article's network is.")
+    require_memory(_MOST_COPIES * len(data), name, _ADVICE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes in texts that Python itself would not write
@@ -106,6 +118,8 @@ def _scan(data: bytes, name: str) -> None:
             )
         if count >= MAX_INSTRUCTIONS:
             raise RunError(f"{name}: has more than {MAX_INSTRUCTIONS:,} parts.")
+        if count and count % _PARTS_PER_CHECK == 0:
+            require_memory((count + _PARTS_PER_CHECK) * _PART_BYTES, name, _ADVICE)
         if operation in _TO_MEMO:
             if not 0 <= argument <= count:
                 raise ValueError(f"memo entry {argument} at part {count}")  # Python would allocate all before it
@@ -137,9 +151,34 @@ class _Unpickler(pickle.Unpickler):
         # latin1, because Python 2 wrote the bytes of an array as text.
         super().__init__(io.BytesIO(data), encoding="latin1")
         self._name = name
+        self._allowance = _Allowance(_MOST_COPIES * len(data))
 
     def find_class(self, module: str, attribute: str) -> Any:
-        return _allowed_function(module, attribute, self._name)
+        function = _allowed_function(module, attribute, self._name)
+        return function if function is _NDARRAY else _AllowedFunction(function, self._allowance)
+
+
+class _Allowance:
+    """The bytes that the content of a file may still take.
+
+    Parameters
+    ----------
+    num_bytes : at the beginning.
+    """
+
+    __slots__ = ("_left_bytes",)
+
+    def __init__(self, num_bytes: int) -> None:
+        self._left_bytes = num_bytes
+
+    def take(self, num_bytes: int) -> None:
+        """Take some of them; raise a ValueError if there are not so many."""
+        self._left_bytes -= num_bytes
+        if self._left_bytes < 0:
+            raise ValueError("it makes many copies of the same content")
+
+    def __setstate__(self, state: object) -> None:
+        raise ValueError("an allowance is assigned a state")
 
 
 class _NumberType:
@@ -168,24 +207,33 @@ class _NumberType:
 class _Array(np.ndarray[Any, np.dtype[Any]]):
     """An array that a pickle creates empty and fills afterwards."""
 
-    __slots__ = ()
+    __slots__ = ("allowance",)
+    allowance: _Allowance
 
     def __setstate__(self, state: Any) -> None:
         _, shape, number_type, is_fortran, content = state
         dtype, data = _checked(number_type, content, _sizes(shape))
+        self.allowance.take(len(data))
         super().__setstate__((1, shape, dtype, bool(is_fortran), data))  # type: ignore[arg-type] # takes Python's bool
 
 
 class _AllowedFunction:
-    """A function that a pickle may call, but cannot change."""
+    """A function that a pickle may call, but cannot change; the size of its results is limited."""
 
-    __slots__ = ("_function",)
+    __slots__ = ("_allowance", "_function")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
+    def __init__(self, function: Callable[..., Any], allowance: _Allowance) -> None:
+        self._function, self._allowance = function, allowance
 
     def __call__(self, *arguments: Any) -> Any:
-        return self._function(*arguments)
+        result = self._function(*arguments)
+        if isinstance(result, _Array):
+            result.allowance = self._allowance
+        elif isinstance(result, bytes):
+            self._allowance.take(len(result))
+        elif isinstance(result, np.ndarray):
+            self._allowance.take(result.nbytes)
+        return result
 
     def __setstate__(self, state: object) -> None:
         raise ValueError("a function is assigned a state")
@@ -195,7 +243,7 @@ def _refuse_call(*arguments: object) -> None:
     raise ValueError("an array is created in an unknown way")
 
 
-_NDARRAY = _AllowedFunction(_refuse_call)  # only an argument, the class of an array; never called
+_NDARRAY = _AllowedFunction(_refuse_call, _Allowance(0))  # only an argument, the class of an array; never called
 
 
 def _reconstruct(kind: object, shape: object, number_type: object) -> _Array:
@@ -256,11 +304,11 @@ def _checked(number_type: object, content: object, shape: tuple[int, ...]) -> tu
 
 
 _ALLOWED = {
-    ("numpy._core.multiarray", "_reconstruct"): _AllowedFunction(_reconstruct),
-    ("numpy._core.multiarray", "scalar"): _AllowedFunction(_scalar),
-    ("numpy._core.numeric", "_frombuffer"): _AllowedFunction(_from_buffer),
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _AllowedFunction(_NumberType),
-    ("_codecs", "encode"): _AllowedFunction(_encode),
-    ("__builtin__", "bytes"): _AllowedFunction(_no_bytes),
+    ("numpy", "dtype"): _NumberType,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
 }

@@ -6,6 +6,10 @@ grants the allocation and kills the process, without a message, when the pages a
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 from partrain.errors import ResourceError
 from partrain.system.machine import MIB, available_memory
 
@@ -35,3 +39,37 @@ def require_memory(num_bytes: int, name: str, advice: str) -> None:
             f"{name}: does not fit into memory: it needs {num_bytes / MIB:,.0f} MiB, and {available / MIB:,.0f} MiB "
             f"are available. {advice}"
         )
+
+
+class MemoryBudget:
+    """Lets threads allocate one after the other if their allocations do not fit into memory together."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._reserved_bytes = 0
+
+    @contextlib.contextmanager
+    def reserved(self, num_bytes: int, name: str, advice: str) -> Iterator[None]:
+        """Reserve memory within the block; wait for other threads as long as there is too little for all.
+
+        Parameters and exceptions are those of `require_memory`.
+        """
+        if num_bytes <= UNCHECKED_BYTES:
+            yield
+            return
+        with self._changed:
+            # What others have reserved may be allocated already and then counts twice: on the safe side.
+            self._changed.wait_for(lambda: not self._reserved_bytes or self._fits(num_bytes + self._reserved_bytes))
+            require_memory(num_bytes, name, advice)
+            self._reserved_bytes += num_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._reserved_bytes -= num_bytes
+                self._changed.notify_all()
+
+    @staticmethod
+    def _fits(num_bytes: int) -> bool:
+        available = available_memory()
+        return available is None or num_bytes <= available

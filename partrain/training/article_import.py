@@ -32,6 +32,7 @@ from partrain.store.plain_pickle import MAX_BYTES, load_plain_pickle
 from partrain.store.run_directory import RunDirectory, reporting_write_errors
 from partrain.store.run_location import RunLocation
 from partrain.system.durable_files import write_durably
+from partrain.system.memory_limits import require_memory
 from partrain.training.run_record import imported_record
 
 # The article's data and batch size; its file does not contain them.
@@ -134,6 +135,7 @@ def _checked(content: Any, name: str) -> ArticleFile:
     for place, (key, value) in enumerate(zip((*_WEIGHTS, *_BIASES), content[0], strict=True)):
         if not isinstance(value, np.ndarray):
             raise RunError(f"{name}: params[{place}] ({key}) is {_described(value)}, not an array.")
+        require_memory(8 * value.size, f"{name}: params[{place}]", "Check that it is the article's file.")
         array = np.array(value, np.float64)
         if not np.isfinite(array).all():
             raise RunError(f"{name}: params[{place}] ({key}) contains numbers that are not finite.")
