@@ -10,7 +10,6 @@ import contextlib
 import math
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -149,7 +148,7 @@ def run_disturbed(folder: Path, config: Path, disturber: Disturber, rng: random.
     """Train a run to its end, disturbed and resumed as often as it takes; return its directory."""
     run = folder / f"run-{len(list(folder.glob('run-*')))}"
     while True:
-        new = not (run / "run.json").exists()
+        new = not (run / "config.yaml").exists()
         words = ["--config", str(config), "--run-dir", str(run)] if new else ["resume", str(run)]
         process = PartrainProcess(
             [*words, "--workers", str(rng.randint(1, 4))], folder, program=[sys.executable, "-c", PROGRAM]
@@ -172,8 +171,6 @@ def run_disturbed(folder: Path, config: Path, disturber: Disturber, rng: random.
             raise SystemExit(f"exit code {result.exit_code}:\n{result.stderr}")
         if result.exit_code == 0:
             return run
-        if run.exists() and not (run / "run.json").exists():
-            shutil.rmtree(run)  # it was killed before it was a run
 
 
 def main() -> int:

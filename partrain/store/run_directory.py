@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,6 +18,7 @@ from partrain.store.run_documents import read_document, write_document
 from partrain.store.run_lock import RunLock
 from partrain.store.run_name import validate_run_name
 from partrain.store.run_paths import RUN_FILE, RunPaths
+from partrain.store.unfinished_run import is_unfinished, remove_first_files
 from partrain.system.durable_files import make_folders, remedy_for, sweep_temporaries, sync_folder
 from partrain.system.open_files import find_path, is_at
 
@@ -33,9 +36,9 @@ class RunDirectory(RunPaths):
     As a context manager it releases the lock at the end: `with run.lock(): …`.
     """
 
-    def __init__(self, path: Path, *, created: bool = False) -> None:
+    def __init__(self, path: Path, *, created: bool = False, taken_over: bool = False) -> None:
         super().__init__(path)
-        self._created = created
+        self._created, self._taken_over = created or taken_over, taken_over
         self._lock = RunLock(self.lock_path)
         self._directory: int | None = None  # its open descriptor, while it is locked
 
@@ -74,30 +77,44 @@ class RunDirectory(RunPaths):
     def create_at(cls, path: Path) -> RunDirectory:
         """Create the run's directory at exactly this path; missing parents are also created.
 
+        A directory that a run left when it was killed before it began is taken over when it is locked.
+
         Raises
         ------
         RunError
-            The path exists.
+            The path exists, and is not such a directory.
         ResourceError
             The parent is not writable.
         """
         try:
             return cls._make(path)
         except FileExistsError as error:
-            raise RunError(
-                f"{path}: exists already. Choose another --run-dir, or go on with that run: partrain resume."
-            ) from error
+            if is_unfinished(path):
+                return cls(path, taken_over=True)
+            raise existing(path) from error
         except OSError as error:
             raise unwritable(path.parent, error) from error
 
     @classmethod
     def _make(cls, path: Path) -> RunDirectory:
         make_folders(path.parent)
-        os.mkdir(path)
+        if os.path.lexists(path):
+            raise FileExistsError
+        # With another name until it contains a directory: at no moment an empty directory has the run's name, which
+        # could not be told from a user's. A directory that is not empty cannot be replaced by renaming.
+        new = RunPaths(path.with_name(f".partrain-new-{secrets.token_hex(4)}"))
+        try:
+            os.mkdir(new.path)
+            os.mkdir(new.checkpoints_path)
+            sync_folder(new.path)
+            os.rename(new.path, path)
+        except BaseException as error:
+            shutil.rmtree(new.path, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
+                raise FileExistsError from error
+            raise
         run = cls(path, created=True)
         try:
-            os.mkdir(run.checkpoints_path)
-            sync_folder(path)
             sync_folder(path.parent)
         except BaseException:
             run.discard()
@@ -116,6 +133,11 @@ class RunDirectory(RunPaths):
         if not os.path.isdir(path):
             raise RunError(f"{path}: there is no such run directory. `partrain list` shows the runs.")
         run = cls(path)
+        if is_unfinished(path):
+            raise RunError(
+                f"{path}: a run was killed here before it began. To begin it: partrain resume {path}, or the command "
+                "that created it."
+            )
         if not os.path.isfile(run.run_json_path):
             raise RunError(f"{path}: is not a run: it has no {RUN_FILE}. `partrain list` shows the runs.")
         return run
@@ -149,13 +171,23 @@ class RunDirectory(RunPaths):
 
         Side effects
         ------------
-        Removes the temporary files that killed processes left in the directory.
+        Removes the temporary files that killed processes left in the directory, and the first files of a run that was
+        killed before it began.
         """
-        self._lock.acquire()
+        try:
+            self._lock.acquire()
+            if self._taken_over and os.path.lexists(self.run_json_path):
+                raise existing(self.path)
+        except RunError:  # another process has taken the directory over
+            self._created = False
+            self.unlock()
+            raise
         try:
             with reporting_write_errors(self):
                 self._directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
                 sweep_temporaries(self.path)
+                if self._taken_over:
+                    remove_first_files(self.path)
         except BaseException:
             self.unlock()
             raise
@@ -266,6 +298,13 @@ class RunDirectory(RunPaths):
         Needs no lock, because training never reads or writes it.
         """
         write_document(self.evaluation_path(split), content)
+
+
+def existing(path: Path) -> RunError:
+    """Return the error for a new run whose path exists."""
+    if os.path.lexists(RunPaths(path).run_json_path):
+        return RunError(f"{path}: exists already. Choose another directory, or go on with that run: partrain resume.")
+    return RunError(f"{path}: exists already, and is not a run. Choose another directory, or remove it.")
 
 
 def unwritable(directory: Path, error: OSError) -> ResourceError:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from partrain.errors import RunError
-from partrain.store.run_directory import RunDirectory, unwritable
+from partrain.store.run_directory import RunDirectory, existing, unwritable
+from partrain.store.unfinished_run import is_unfinished
 from partrain.system.durable_files import make_folders
 
 
@@ -31,12 +31,12 @@ class RunLocation:
         Raises
         ------
         RunError
-            `run_dir` exists.
+            `run_dir` exists, and is not what a run left that was killed before it began.
         ResourceError
             `parent` cannot be written.
         """
-        if self.run_dir is not None and os.path.lexists(self.run_dir):
-            raise RunError(f"{self.run_dir}: exists already. Choose another directory, or resume that run.")
+        if self.run_dir is not None and os.path.lexists(self.run_dir) and not is_unfinished(self.run_dir):
+            raise existing(self.run_dir)
         check_writable(self.parent)
 
     def create(self, name: str) -> RunDirectory:

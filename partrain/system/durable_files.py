@@ -120,6 +120,11 @@ def remedy_for(error: OSError) -> str:
     return "Make it writable" if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else "Check its file system"
 
 
+def is_temporary(name: str) -> bool:
+    """Return whether `write_durably` gives this name to a temporary file."""
+    return _TEMPORARY_NAME.fullmatch(name) is not None
+
+
 def sweep_temporaries(folder: Path) -> None:
     """Delete the temporary files of dead processes in a directory.
 

@@ -111,7 +111,7 @@ def config_to_resume(
 
 
 def newest_state(run: RunDirectory, record: dict[str, Any], warn: Callable[[str], None]) -> Checkpoint | None:
-    """Return the newest good checkpoint; None if the run was killed before its first checkpoint.
+    """Return the newest good checkpoint; None if the run ended before its first checkpoint.
 
     A run that starts from another run's parameters saves them first, so it always has a checkpoint.
 
@@ -123,8 +123,9 @@ def newest_state(run: RunDirectory, record: dict[str, Any], warn: Callable[[str]
     found = run.checkpoints.newest_good(warn)
     if found is None:
         drew_its_parameters = "initialised_from" not in record
-        if record["status"] == "running" and drew_its_parameters and not run.checkpoints.files():
-            warn(f"{run.path} was killed before its first checkpoint; it starts again from step 0")
+        if record["status"] != "completed" and drew_its_parameters and not run.checkpoints.files():
+            ended = "was killed" if record["status"] == "running" else record["status"]
+            warn(f"{run.path} {ended} before its first checkpoint; it starts again from step 0")
             return None
         raise RunError(f"{run.path}: has no good checkpoint to resume from; train a new run")
     state, path = found

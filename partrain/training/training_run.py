@@ -11,16 +11,19 @@ from partrain.analysis.evaluation import report_of, write_report
 from partrain.analysis.plots.run_plots import write_plots
 from partrain.analysis.trained_run import padded_names
 from partrain.config.identity import identity_digest
+from partrain.config.reader import read_run_config
 from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.data.split_name import SplitName
-from partrain.errors import FailedRun
+from partrain.errors import FailedRun, RunError
 from partrain.parallel.split_evaluation import Evaluation
 from partrain.store.checkpoint import Checkpoint
 from partrain.store.metrics_log import cut_back, read_metrics
 from partrain.store.run_directory import RunDirectory, reporting_write_errors
 from partrain.store.run_location import RunLocation
+from partrain.store.run_paths import RunPaths
 from partrain.store.training_log import TrainingLog
+from partrain.store.unfinished_run import is_ready_to_begin, is_unfinished
 from partrain.system.durable_files import sync_folder, write_durably
 from partrain.system.fault_injection import kill_point
 from partrain.system.messages import Messages
@@ -40,7 +43,7 @@ from partrain.training.resume import (
     require_trained_here,
     why_stopped_early,
 )
-from partrain.training.run_record import first_record, next_record, now, read_record
+from partrain.training.run_record import first_record, horizon_of, next_record, now, read_record
 from partrain.training.run_summary import describe_start, seconds_until, summary
 from partrain.training.session import Session
 
@@ -87,6 +90,7 @@ def train_new_run(
         plan = resources.plan
         kill_point("coordinator: before the run is made")
         run = location.create(plan.config.name)
+        kill_point("coordinator: after the run's directory was made")
         with contextlib.ExitStack() as at_end:
             try:
                 at_end.enter_context(run.lock())
@@ -94,11 +98,11 @@ def train_new_run(
                 record = first_record(plan, session.command_line, resources.total_workers, resources.ranks)
                 coordinator = Coordinator(run, resources, session)
                 with reporting_write_errors(run):
-                    write_durably(run.config_path, plan.config.to_yaml().encode())
-                    if initial is not None:
+                    if initial is not None:  # before config.yaml, from which alone a killed start may begin again
                         coordinator.begin_with(initial.vector(plan.network, plan.config.training.dtype))
                         record["initialised_from"] = initial.origin(plan.network)
                         session.messages.say(f"starts from the parameters of {initial.run}, step {initial.step:,}")
+                    write_durably(run.config_path, plan.config.to_yaml().encode())
                     run.write_run_json(record)  # from now on, the directory is a run
                 session.interruption.check()
             except BaseException:
@@ -138,6 +142,8 @@ def resume_run(
     Removes the metrics after the checkpoint's step; then as for a new run.
     """
     messages = session.messages
+    if is_unfinished(path):
+        return _begin_unfinished(path, overrides, horizon, session, dataset)
     run = RunDirectory.open(path)
     with run.lock():
         before = read_record(run)
@@ -159,6 +165,23 @@ def resume_run(
         with _log_of(run, messages):
             _continue_run(run, before, config, state, session, dataset)
     return run
+
+
+def _begin_unfinished(
+    path: Path, overrides: Sequence[str], horizon: Horizon, session: Session, dataset: Dataset | None
+) -> RunDirectory:
+    """Begin a run that was killed before it began, from its own configuration."""
+    if not is_ready_to_begin(path):
+        raise RunError(
+            f"{path}: a run was killed here before it began, and before its configuration was complete. Begin it with "
+            "the command that created it."
+        )
+    file = RunPaths(path).config_path
+    config = read_run_config(file)
+    record = {"identity": config.identity(), "horizon": horizon_of(config)}
+    config = config_to_resume(file, record, overrides, horizon, session.messages.warn)
+    session.messages.warn(f"{path} was killed before it began; it begins now")
+    return train_new_run(config, RunLocation(path.parent, path), session, dataset=dataset)
 
 
 def _reason_not_to_resume(run: RunDirectory, config: Config, state: Checkpoint, before: dict[str, Any]) -> str | None:

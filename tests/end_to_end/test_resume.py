@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from partrain.store.run_directory import RunDirectory
+from partrain.store.unfinished_run import is_unfinished
 from tests.noise_data import noise_examples, write_idx_folder
 from tests.processes import wait_until
 from tests.program import RUN_SECONDS, Result
@@ -47,10 +48,12 @@ def test_run_killed_at_this_point_has_the_bits_of_the_undisturbed_run(
     for k in sorted({1, (last + 1) // 2, last}):
         if k <= max(1, last):
             run = runs.train(kill_at=f"{point}|{k}", name=f"run-{k}")
-            if not (run / "run.json").exists():
-                assert last  # it was killed before it was a run
+            if not (run / "config.yaml").exists():
+                assert last  # it was killed before it had a configuration
+                runs.train(name=run.name)
+                assert outcome(run) == outcome(undisturbed)
                 continue
-            assert RunDirectory.open(run).status() in ("interrupted", "completed")
+            assert is_unfinished(run) or RunDirectory.open(run).status() in ("interrupted", "completed")
             in_resume = runs.resume(run, kill_at=f"{point}|1")
             assert in_resume.exit_code in (0, -signal.SIGKILL), in_resume
             result = runs.resume(run)
@@ -66,10 +69,9 @@ def test_run_that_is_killed_repeatedly_has_the_bits_of_the_undisturbed_run(
     run = runs.folder / "runs" / "run"
     while True:
         kill_at = f"{rng.choice(points)}|{rng.randint(1, 6)}" if num_kills < 8 else None
-        if (run / "run.json").exists():
+        if (run / "config.yaml").exists():
             result = runs.resume(run, kill_at=kill_at)
         else:
-            shutil.rmtree(run, ignore_errors=True)  # it was killed before it was a run
             result = runs.call("--config", write_config(runs.folder), "--run-dir", run, kill_at=kill_at)
         assert result.exit_code in (0, -signal.SIGKILL), result
         num_kills += result.exit_code != 0

@@ -81,11 +81,11 @@ def test_a_failed_creation_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for call in range(1, 9):
+    for call in range(1, 10):
         with fault_at_call(call, fail), pytest.raises(ResourceError, match="No space"):
             RunDirectory.create(tmp_path, "mnist", STARTED)
         assert os.listdir(tmp_path) == []
-    with fault_at_call(9, fail):
+    with fault_at_call(10, fail):
         RunDirectory.create(tmp_path, "mnist", STARTED)
 
 
