@@ -27,7 +27,7 @@ def compare(runs: Sequence[LoggedRun], *, everything: bool = False) -> Facts:
 
     Parameters
     ----------
-    runs : two or more; the others are compared with the first.
+    runs : the others are compared with the first; a single run is described.
     everything : also list what all runs have in common.
 
     Returns

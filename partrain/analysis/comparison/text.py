@@ -33,7 +33,9 @@ def describe(facts: Facts, *, width: int | None = None, bold: bool = False) -> s
         _values_section("configuration", facts["configuration"], labels, width),
         _values_section("environment", facts["surroundings"], labels, width),
         [f"results ({MARK} marks the best value)", *_side_by_side(_result_rows(facts), labels, width)],
-        ["parameters", *(describe_parameters(labels, entry) for entry in facts["parameters"])],
+        ["parameters", *(describe_parameters(labels, entry) for entry in facts["parameters"])]
+        if len(labels) > 1
+        else [],
         _groups_section(facts, labels),
         [describe_mcnemar(labels, test, facts["level"]) for test in facts["mcnemar"]],
         ["notes", *(f"- {printable(note)}" for note in facts["notes"])] if facts["notes"] else [],

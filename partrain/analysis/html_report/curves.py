@@ -7,13 +7,23 @@ import gzip
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from partrain.analysis.logged_run import LoggedRun, Row, finite, number
 
-SPLITS = ("train", "validation")
-METRICS = ("loss", "accuracy")
+# The metrics by name, in groups that are logged together.
+METRICS: Mapping[str, Mapping[str, str]] = {
+    "train": {
+        "loss": "train/loss",
+        "accuracy": "train/accuracy",
+        "gradient_norm": "train/gradient_norm/mean",
+        "learning_rate": "lr",
+        "examples_per_second": "examples_per_s",
+    },
+    "validation": {"loss": "validation/loss", "accuracy": "validation/accuracy"},
+    "privacy": {"epsilon": "privacy/epsilon"},
+}
 # More than a curve can show; the page holds up to hundreds of thousands of numbers, and each digit adds to its size.
 SIGNIFICANT_DIGITS = 5
 
@@ -23,12 +33,13 @@ def curves(runs: Sequence[LoggedRun]) -> list[dict[str, Any]]:
 
     Returns
     -------
-    For each run `steps_per_epoch`, and for each split columns of equal length: `loss` and `accuracy`, in which a
-    missing or non-finite value is null and leaves a gap in the curve; `step`, `examples` and `milliseconds` as
-    differences from row to row, because small numbers compress well.
+    For each run `steps_per_epoch`, and for each group of `METRICS` columns of equal length: the metrics that the run
+    has, in which a missing or non-finite value is null and leaves a gap in the curve; `step`, `examples` and
+    `milliseconds` as differences from row to row, because small numbers compress well.
     """
     return [
-        {"steps_per_epoch": _steps_per_epoch(run)} | {split: _columns(run, split) for split in SPLITS} for run in runs
+        {"steps_per_epoch": _steps_per_epoch(run)} | {group: _columns(run, METRICS[group]) for group in METRICS}
+        for run in runs
     ]
 
 
@@ -43,16 +54,17 @@ def pack_json(content: object) -> str:
     return pack(json.dumps(content, separators=(",", ":"), allow_nan=False).encode())
 
 
-def _columns(run: LoggedRun, split: str) -> dict[str, list[Any]]:
-    names = [f"{split}/{metric}" for metric in METRICS]
-    rows = [row for row in run.rows if any(number(row.get(name)) is not None for name in names)]
+def _columns(run: LoggedRun, metrics: Mapping[str, str]) -> dict[str, list[Any]]:
+    rows = [row for row in run.rows if any(number(row.get(name)) is not None for name in metrics.values())]
     columns: dict[str, list[Any]] = {
         "step": _differences(rows, "step", 1),
         "examples": _differences(rows, "examples", 1),
         "milliseconds": _differences(rows, "time_s", 1000),
     }
-    for metric, name in zip(METRICS, names, strict=True):
-        columns[metric] = [_short(finite(row.get(name))) for row in rows]
+    for metric, name in metrics.items():
+        values = [_short(finite(row.get(name))) for row in rows]
+        if any(value is not None for value in values):
+            columns[metric] = values
     return columns
 
 

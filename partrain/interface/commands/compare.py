@@ -16,7 +16,7 @@ from partrain.system.durable_files import json_text
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help=f"{RUN_HELP}; at least two")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=f"{RUN_HELP}; at least two, or one with --html")
     add_runs_dir(parser)
     parser.add_argument("--all", action="store_true", help="also show what all runs have in common")
     add_json(parser)
@@ -26,6 +26,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(context: CommandContext) -> None:
     options = context.options
+    if len(options.runs) < 2 and options.html is None:
+        raise ConfigError(
+            "compare: give two runs or more, e.g. partrain compare last~1 last; or one run and --html FILE"
+        )
     paths = _find_runs(options.runs, context.runs_dir)
     if options.html is not None:
         require_output_file(Path(options.html), "--html")
@@ -34,7 +38,7 @@ def _run(context: CommandContext) -> None:
     from partrain.analysis.logged_run import LoggedRun
 
     runs = [LoggedRun.open(path) for path in paths]
-    facts = compare(runs, everything=options.all)
+    facts = compare(runs, everything=options.all or len(runs) == 1)
     if options.html is not None:
         from partrain.analysis.html_report.page import write_page
 
@@ -50,8 +54,6 @@ def _run(context: CommandContext) -> None:
 
 def _find_runs(references: Sequence[str], runs_dir: Path) -> list[Path]:
     """Return the directories of the runs, which must be different ones."""
-    if len(references) < 2:
-        raise ConfigError("compare: give two runs or more, e.g. partrain compare last~1 last")
     paths = [find_run(reference, runs_dir) for reference in references]
     first_references: dict[str, str] = {}
     for reference, path in zip(references, paths, strict=True):

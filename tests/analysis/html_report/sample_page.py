@@ -1,17 +1,17 @@
-"""A page to look at: of three runs, one with a hostile name, one unfinished with values that are not finite."""
+"""Pages to look at."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from partrain.interface.command_line import main
-from tests.sample_runs import evaluation, write_json, write_run
+from tests.sample_runs import evaluation, rows_of_a_training, write_json, write_rows, write_run
 
 HOSTILE = "<script>window.hurt=1<🙂><img src=x onerror=window.hurt=2>\"'&amp;"
 
 
 def write_sample_page(folder: Path) -> Path:
-    """Write the runs and their page into a directory; return the page's path."""
+    """Write a page of three runs: one has a hostile name, one is unfinished, with values that are not finite."""
     runs = [
         write_run(folder / "one", seed=1, final_accuracy=0.97),
         write_run(folder / HOSTILE, seed=2, lr=0.02, config_changes={"name": HOSTILE}),
@@ -21,5 +21,16 @@ def write_sample_page(folder: Path) -> Path:
         write_json(run / "evaluation-test.json", evaluation([0, 1, 2, 2], predictions, ["a", HOSTILE, "ç"]))
     with open(runs[2] / "metrics.jsonl", "a") as file:
         file.write('{"step": 31, "train/loss": "NaN", "train/accuracy": "Infinity"}\n')
+    assert main(["compare", *map(str, runs), "--html", str(folder / "page.html"), "-q"]) == 0
+    return folder / "page.html"
+
+
+def write_page_of_groups(folder: Path) -> Path:
+    """Write a page of two seeds of two learning rates, and of a run of its own; the first has gradient norms."""
+    runs = [write_run(folder / f"{lr}-{seed}", seed=seed, lr=lr) for lr in (0.01, 0.02) for seed in range(2)]
+    runs.append(write_run(folder / "alone", lr=0.03))
+    rows = rows_of_a_training(40, 0, 0.01, 0.98)
+    norm = {"train/gradient_norm/mean": 2.0}
+    write_rows(runs[0], [row | norm if "train/loss" in row else row for row in rows])
     assert main(["compare", *map(str, runs), "--html", str(folder / "page.html"), "-q"]) == 0
     return folder / "page.html"

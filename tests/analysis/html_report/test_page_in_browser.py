@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,18 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.analysis.html_report.sample_page import HOSTILE
+from tests.analysis.html_report.sample_page import HOSTILE, write_page_of_groups
 from tests.browser import BROWSER, running_browser
 from tests.processes import wait_until
 
-pytestmark = [
-    pytest.mark.skipif(
-        BROWSER is None, reason="no browser: install Debian's chromium (apt-get install chromium) to run this"
-    ),
-    # All in one process of pytest-xdist: each process would start a browser.
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no browser: install Debian's chromium (apt-get install chromium) to run this"
+)
 DRAWN_MS = 60_000
+CHARTS = ("loss", "accuracy", "gradient_norm", "epsilon", "learning_rate", "examples_per_second")
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +28,9 @@ def browser() -> Iterator[Any]:
         yield browser
 
 
-@pytest.fixture
-def opened(browser: Any, written_page: Path) -> Iterator[Any]:
-    """The drawn page. It must not write to the console and must not use the network."""
+@contextlib.contextmanager
+def drawn_page(browser: Any, path: Path) -> Iterator[Any]:
+    """Open a page and wait until it is drawn. It must not write to the console and must not use the network."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     tab = context.new_page()
     said: list[str] = []
@@ -40,12 +38,19 @@ def opened(browser: Any, written_page: Path) -> Iterator[Any]:
     tab.on("console", lambda message: said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))
     tab.on("request", lambda request: asked.append(request.url))
-    tab.goto(written_page.as_uri())
+    tab.goto(path.as_uri())
     tab.wait_for_selector("html[data-drawn]", timeout=DRAWN_MS)
     yield tab
     assert said == []
-    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [written_page.as_uri()]
+    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
     context.close()
+
+
+@pytest.fixture
+def opened(browser: Any, written_page: Path) -> Iterator[Any]:
+    """The page of three runs."""
+    with drawn_page(browser, written_page) as tab:
+        yield tab
 
 
 def wait_for(page: Any, condition: str) -> None:
@@ -60,8 +65,8 @@ def traces(tab: Any, chart: str = "loss") -> list[dict[str, Any]]:
     return json.loads(tab.evaluate(f"JSON.stringify(document.getElementById('{chart}').data)"))  # type: ignore[no-any-return]
 
 
-def first_column(tab: Any, table: str) -> list[str]:
-    heads = tab.locator(f"table.{table} tbody th")
+def order_of_runs(tab: Any, table: str) -> list[str]:
+    heads = tab.locator(f"table.{table} thead th[data-run]")
     return [head.split()[0] for head in heads.all_inner_texts()]
 
 
@@ -78,7 +83,7 @@ def test_a_run_is_switched_off_and_on(opened: Any) -> None:
     box.uncheck()
     wait_for(opened, "document.getElementById('loss').data.length === 4")
     assert all("B " not in trace["name"] for trace in traces(opened))
-    assert opened.locator("table.results tr.off").count() == 1
+    assert opened.locator("table.results thead th.off").count() == 1
     box.check()
     wait_for(opened, "document.getElementById('loss').data.length === 6")
     opened.locator("#no-runs").click()
@@ -103,6 +108,59 @@ def test_smoothing_and_log_scale_change_the_curves(opened: Any) -> None:
     wait_for(opened, "document.getElementById('loss').layout.yaxis.type === 'log'")
 
 
+def test_raw_curve_is_faintly_behind_the_smoothed_one(opened: Any) -> None:
+    opened.locator("#smoothing").fill("0.9")
+    wait_for(opened, "document.getElementById('loss').data.length === 9")
+    smoothed, raw = traces(opened)[0], traces(opened)[6]
+    assert raw["y"] != smoothed["y"]
+    assert raw["zorder"] < 0 < raw["opacity"] < 0.5
+    opened.locator("#show-raw").uncheck()
+    wait_for(opened, "document.getElementById('loss').data.length === 6")
+
+
+def test_high_accuracies_are_shown_as_error_rates_on_a_logarithmic_axis(opened: Any) -> None:
+    assert opened.evaluate("document.getElementById('accuracy').layout.yaxis.type") == "log"
+    errors, accuracies = (traces(opened, "accuracy")[0][key] for key in ("y", "customdata"))
+    assert errors == pytest.approx([1 - accuracy for accuracy in accuracies])
+    opened.locator("#log-accuracy").uncheck()
+    wait_for(opened, "document.getElementById('accuracy').layout.yaxis.type === 'linear'")
+    assert traces(opened, "accuracy")[0]["y"] == accuracies
+
+
+def test_each_curve_has_the_label_of_its_run_at_a_place_of_its_own(opened: Any) -> None:
+    labels = opened.evaluate("document.getElementById('loss').layout.annotations.map(({text, x}) => [text, x])")
+    assert [text for text, _ in labels] == ["<b>A</b>", "<b>B</b>", "<b>C</b>"]
+    assert len({x for _, x in labels}) == 3
+
+
+def test_the_run_under_the_pointer_is_emphasised(opened: Any) -> None:
+    opened.hover("#runs li[data-run='1']")
+    wait_for(opened, "document.getElementById('loss').data[0].opacity < 0.2")
+    assert [trace["opacity"] for trace in traces(opened)] == [0.12, 1, 0.12] * 2
+    opened.hover("h1")
+    wait_for(opened, "document.getElementById('loss').data[0].opacity === 1")
+
+
+def test_runs_that_differ_only_in_the_seed_are_a_mean_with_a_band(browser: Any, tmp_path: Path) -> None:
+    with drawn_page(browser, write_page_of_groups(tmp_path)) as tab:
+        names = [trace.get("name", "band") for trace in traces(tab)]
+        means = ["group 1: mean of A, B", "group 2: mean of C, D", "E alone"]
+        assert names == means * 2 + ["band"] * 4
+        mean, low_and_high = (traces(tab)[k]["y"] for k in (0, 6))
+        assert len(low_and_high) == 2 * len(mean)
+        for middle, high, low in zip(mean, low_and_high, reversed(low_and_high), strict=False):
+            assert middle == pytest.approx((low + high) / 2, abs=1e-9)
+        tab.locator("#show-groups").uncheck()
+        wait_for(tab, "document.getElementById('loss').data.length === 10")
+        tab.locator("#show-groups").check()
+        tab.locator("#runs input[data-run='1']").uncheck()  # one seed is no group
+        wait_for(tab, "document.getElementById('loss').data[0].name === 'A 0.01-0'")
+        drawn = [chart for chart in CHARTS if tab.locator(f"#{chart}").is_visible()]
+        assert drawn == ["loss", "accuracy", "gradient_norm", "learning_rate"]
+        assert traces(tab, "gradient_norm")[0]["y"] == [2.0] * 40
+        assert len(traces(tab, "learning_rate")) == 4
+
+
 def test_a_zoom_shows_the_points_in_view(opened: Any) -> None:
     opened.evaluate("Plotly.relayout('loss', {'xaxis.range[0]': 10, 'xaxis.range[1]': 20})")
     wait_for(opened, "document.getElementById('loss').data[0].x.length < 20")
@@ -112,14 +170,14 @@ def test_a_zoom_shows_the_points_in_view(opened: Any) -> None:
 
 def test_tables_are_sorted_by_their_heads(opened: Any) -> None:
     head = opened.locator("table.results th", has_text="test accuracy").locator("button")
-    assert first_column(opened, "results") == ["A", "B", "C"]
+    assert order_of_runs(opened, "results") == ["A", "B", "C"]
     head.click()
-    assert first_column(opened, "results") == ["A", "B", "C"]
+    assert order_of_runs(opened, "results") == ["A", "B", "C"]
     head.click()
-    assert first_column(opened, "results") == ["B", "A", "C"]  # what is missing stays last
+    assert order_of_runs(opened, "results") == ["B", "A", "C"]  # what is missing stays last
     opened.locator("table.configuration th", has_text="lr").locator("button").click()
     opened.locator("table.configuration th", has_text="lr").locator("button").click()
-    assert first_column(opened, "configuration") == ["C", "B", "A"]
+    assert order_of_runs(opened, "configuration") == ["C", "B", "A"]
 
 
 def test_names_are_shown_also_beside_matrices_and_not_executed(opened: Any) -> None:
@@ -149,5 +207,5 @@ def test_a_browser_without_decompression_still_shows_the_tables(browser: Any, wr
     tab.goto(written_page.as_uri())
     tab.wait_for_selector("#no-curves:not([hidden])")
     assert "too old" in tab.locator("#no-curves").inner_text()
-    assert first_column(tab, "results") == ["A", "B", "C"]
+    assert order_of_runs(tab, "results") == ["A", "B", "C"]
     context.close()
