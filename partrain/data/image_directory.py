@@ -2,8 +2,9 @@
 
 The classes are subdirectories of the directory itself, or of its directories of splits (see `split_directories`). A
 split that has no directory is taken out of `train` (or out of all images) by a hash of each image's name, so that an
-added image moves no other one. Names are compared in Unicode's form NFC, because systems differ in how they store
-accents.
+added image moves no other one. The splits are not stratified: an exact tenth of each class would depend on the other
+images of the class, and an added image would move them. So a small class may have no validation example; training says
+so. Names are compared in Unicode's form NFC, because systems differ in how they store accents.
 """
 
 from __future__ import annotations

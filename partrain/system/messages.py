@@ -111,13 +111,16 @@ class Progress:
     def __init__(self, first_step: int, last_step: int, num_epochs: int) -> None:
         self.first_step, self.last_step, self.num_epochs = first_step, last_step, num_epochs
         self._shown_at, self._examples_since = time.monotonic(), 0
+        self._loss = float("nan")
 
     def step(self, step: int, epoch: int, loss: float, num_examples: int) -> None:
         """Record that `step` of `epoch` (counted from 1) is done, with `num_examples`; display it if it is time."""
         now = time.monotonic()
         self._examples_since += num_examples
+        if num_examples:  # private training can draw an empty batch, which has no loss
+            self._loss = loss
         if now >= self._shown_at + self.seconds or step == self.last_step:
-            self.show(step, epoch, loss, self._examples_since / max(now - self._shown_at, 1e-9))
+            self.show(step, epoch, self._loss, self._examples_since / max(now - self._shown_at, 1e-9))
             self._shown_at, self._examples_since = now, 0
 
     def show(self, step: int, epoch: int, loss: float, examples_per_s: float) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from partrain.config.schema.config import Config
 from partrain.data.augmentation import require_in_sight
 from partrain.data.batches import steps_per_epoch
+from partrain.data.class_coverage import missing_training_examples, unvalidated_classes
 from partrain.data.dataset import Dataset
 from partrain.data.loading import load_dataset
 from partrain.data.training_statistics import class_weights, fixed_normalisation, measure_normalisation
@@ -152,6 +153,10 @@ def plan_training(
         raise ConfigError(
             "training.stop_early needs validation examples, and there are none; set data.validation_examples"
         )
+    for warning in missing_training_examples(dataset, config.data.validation_examples):
+        warn(warning)
+    if message := unvalidated_classes(dataset, config.data.validation_examples):
+        say(message)
     require_in_sight(config.training.augment, dataset.image_shape)
     privacy = resolve_privacy(config.training, train.size, warn)
     config = config.model_copy(update={"training": config.training.model_copy(update={"privacy": privacy})})
