@@ -112,7 +112,7 @@ class MeasuredTraining:
         per_example = config.training.per_example
         # Without clipping, only logged steps compute norms; clipping computes them in every step.
         self._with_norms = per_example.statistics and not per_example.clips
-        self._step_metrics = StepMetrics(plan.network, per_example, self._log_every)
+        self._step_metrics = StepMetrics(plan.network, per_example, lambda step: step % self._log_every == 0)
         self._logger = MetricsLogger(RunPaths(folder).metrics_path, plan, Stopwatch("train"), warn)
         self._logger.open()
         self._timer = PhaseTimer()

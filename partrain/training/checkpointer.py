@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Protocol
 
 from partrain.config.schema.config import Checkpoints
 from partrain.errors import DataError, FailedRun
@@ -15,6 +16,25 @@ from partrain.system.timer import Stopwatch
 
 def _call(work: Callable[[], object]) -> None:
     work()
+
+
+class StateSink(Protocol):
+    """Receives the states of a training run."""
+
+    checkpoints: CheckpointDirectory | None
+    saved_step: int | None
+
+    def is_due(self, step: int, *, is_best: bool) -> bool:
+        """Return whether to save after `step`."""
+
+    def notice_removal(self) -> bool:
+        """Return whether the newest checkpoint was removed; then the next save is due now."""
+
+    def save_first(self, state: Checkpoint) -> None:
+        """Save the state that a run starts from."""
+
+    def save(self, step: int, make_state: Callable[[], Checkpoint], *, best_step: int | None, is_last: bool) -> None:
+        """Save the state after `step`."""
 
 
 class Checkpointer:

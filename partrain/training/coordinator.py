@@ -18,12 +18,10 @@ from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
 from partrain.parallel.split_evaluation import Evaluation, evaluate_split
 from partrain.store.checkpoint import Checkpoint
-from partrain.store.run_directory import RunDirectory
 from partrain.system.fault_injection import kill_point
 from partrain.system.machine import proportional_memory
-from partrain.training.checkpointer import Checkpointer
-from partrain.training.metrics_logger import MetricsLogger
 from partrain.training.resources import TrainingResources
+from partrain.training.run_output import RunOutput
 from partrain.training.session import Session
 from partrain.training.step.composition import compose_step, make_model
 from partrain.training.step.training_step import StepResult
@@ -36,10 +34,9 @@ class Coordinator:
 
     Parameters
     ----------
-    run : the run's directory, locked; receives metrics and checkpoints. None on ranks other than 0.
     resources : the plan, the shared arrays and the group that computes.
     session : the command that trains.
-    config_digest : the digest of the configuration's identity in checkpoints; None: that of the plan's configuration.
+    output : receives metrics and states.
 
     Attributes
     ----------
@@ -52,37 +49,21 @@ class Coordinator:
     peak_memory_bytes : the largest measured memory of all processes together.
     """
 
-    def __init__(
-        self,
-        run: RunDirectory | None,
-        resources: TrainingResources,
-        session: Session,
-        config_digest: str | None = None,
-    ) -> None:
-        plan, messages = resources.plan, session.messages
-        config = plan.config
-        self._run, self._plan, self._resources, self._session = run, plan, resources, session
-        self._config_digest = config_digest or config.identity_digest()
+    def __init__(self, resources: TrainingResources, session: Session, output: RunOutput) -> None:
+        plan, training = resources.plan, resources.plan.config.training
+        self._plan, self._resources, self._session = plan, resources, session
+        self._run, self._schedule, self._states = output.run, output.schedule, output.states
+        self._config_digest = output.config_digest
+        self.logger = output.logger
         self.model = make_model(plan, resources.arrays)
         self._step = compose_step(plan, resources.arrays, resources.group, self.model)
-        self.logger = MetricsLogger(None if run is None else run.metrics_path, plan, session.clock, messages.warn)
         has_validation = plan.dataset.validation.size > 0
         self.validation = Validation(
-            config, plan.steps_per_epoch, (lambda: self.evaluate(SplitName.VALIDATION)) if has_validation else None
+            training.stop_early,
+            self._schedule,
+            (lambda: self.evaluate(SplitName.VALIDATION)) if has_validation else None,
         )
-        self.step_metrics = StepMetrics(plan.network, config.training.per_example, config.logging.every_steps)
-        self._checkpointer = Checkpointer(
-            None if run is None else run.checkpoints,
-            config.checkpoints,
-            plan.steps_per_epoch,
-            clock=session.clock,
-            warn=messages.warn,
-            require_unchanged_data=plan.dataset.require_unchanged,
-            flush_metrics=self.logger.flush_durably,
-            run_write=session.run_write,
-        )
-        self._budget_steps = plan.budget_steps()
-        self._last_step = plan.num_steps if self._budget_steps is None else min(plan.num_steps, self._budget_steps)
+        self.step_metrics = StepMetrics(plan.network, training.per_example, self._schedule.is_regular)
         self.step = 0
         self.peak_memory_bytes = 0
 
@@ -96,7 +77,7 @@ class Coordinator:
         """The reason why the training ended before its last step; None if it did not."""
         if self.step >= self._plan.num_steps:
             return None
-        if self._budget_steps is not None and self.step >= self._budget_steps:
+        if self._plan.budget_steps is not None and self.step >= self._plan.budget_steps:
             privacy = self._plan.config.training.privacy
             assert privacy is not None
             return f"one more step would exceed epsilon {privacy.target_epsilon:g} at delta {privacy.delta:g}"
@@ -111,7 +92,7 @@ class Coordinator:
             The parameters cannot be saved.
         """
         self.model.set_parameters(parameters)
-        self._checkpointer.save_first(self._state())
+        self._states.save_first(self._state())
 
     def restore(self, state: Checkpoint, rows: Sequence[dict[str, Any]], earlier_seconds: float) -> None:
         """Continue from a checkpoint.
@@ -124,13 +105,17 @@ class Coordinator:
         """
         metadata = state.metadata
         self.model.restore(state.tensors, state.step)
-        self.step = self._checkpointer.saved_step = state.step
+        self.step = self._states.saved_step = state.step
         self.validation.restore(metadata["best"], metadata.get("stop_early"))
         self.step_metrics.restore(metadata.get("gradient_noise_scale"))
         self.logger.resume(state.step, rows, earlier_seconds)
 
-    def train(self) -> None:
+    def train(self, last_step: int | None = None) -> None:
         """Make all steps up to the last one, or until a signal asks to stop. Save at the end in either case.
+
+        Parameters
+        ----------
+        last_step : where to stop; None: at the last step of the plan.
 
         Raises
         ------
@@ -142,8 +127,9 @@ class Coordinator:
         Writes metrics and checkpoints into the run.
         """
         plan, session = self._plan, self._session
+        last_step = plan.num_steps if last_step is None else last_step
         progress = session.messages.progress(
-            first_step=self.step, last_step=plan.num_steps, num_epochs=plan.config.training.epochs
+            first_step=self.step, last_step=last_step, num_epochs=plan.config.training.epochs
         )
         statistics = plan.config.training.per_example.statistics
         with contextlib.ExitStack() as at_end:
@@ -153,15 +139,15 @@ class Coordinator:
             at_end.callback(self.model.close)
             at_end.enter_context(session.clock.timing("train"))
             at_end.callback(self._save, is_last=True)
-            while not self.completed and session.interruption.received is None:
+            while self.step < last_step and not self.completed and session.interruption.received is None:
                 kill_point("coordinator: before a step")
                 step = self.step + 1
-                result = self._step.make(step, with_norms=statistics and self._is_logged(step))
+                result = self._step.make(step, with_norms=statistics and self._schedule.is_logged(step))
                 is_best = self._commit(result)
-                is_due = self._checkpointer.is_due(step, is_best=is_best) and not self.completed
-                if self._is_logged(step):
+                is_due = self._states.is_due(step, is_best=is_best) and not self.completed
+                if self._schedule.is_logged(step):
                     self._follow_run()
-                    is_due = self._checkpointer.notice_removal() or is_due
+                    is_due = self._states.notice_removal() or is_due
                 if is_due:
                     self._save(is_last=False)
                 kill_point("coordinator: after a step")
@@ -177,19 +163,15 @@ class Coordinator:
             kill_point("coordinator: after an evaluation")
         return evaluation
 
-    def _is_logged(self, step: int) -> bool:
-        return step % self._plan.config.logging.every_steps == 0 or step == self._last_step
-
     def _commit(self, result: StepResult) -> bool:
         """Log and evaluate a step, then commit it. Return whether its validation result is the best so far."""
         step, plan, messages = result.step, self._plan, self._session.messages
-        is_last = step >= self._last_step
-        if self._is_logged(step):
+        if self._schedule.is_logged(step):
             metrics = self.step_metrics.compute(step, result.batch)
             self.logger.log_step(step, metrics | {"lr": self.model.learning_rate(step)})
-        if plan.config.training.privacy and (is_last or step % plan.steps_per_epoch == 0):
+        if plan.config.training.privacy and (self._schedule.is_last(step) or step % plan.steps_per_epoch == 0):
             self._log_privacy(step)
-        validated = self.validation.run(step, is_last=is_last)
+        validated = self.validation.run(step)
         if validated is not None:
             self.logger.log(step, validated)
             messages.say(
@@ -230,7 +212,7 @@ class Coordinator:
             return
         before = run.path
         if run.follow():
-            self._checkpointer.checkpoints = run.checkpoints
+            self._states.checkpoints = run.checkpoints
             self._save_checkpoint(is_last=True)
             moved = f"{before}: this directory was moved to {run.path} during the training"
             if not self.completed:
@@ -243,7 +225,7 @@ class Coordinator:
     def _save_checkpoint(self, *, is_last: bool) -> None:
         best = self.validation.best
         best_step = None if best is None else int(best["step"])
-        self._checkpointer.save(self.step, self._state, best_step=best_step, is_last=is_last)
+        self._states.save(self.step, self._state, best_step=best_step, is_last=is_last)
 
     def _state(self) -> Checkpoint:
         """Return the state after the last committed step."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.update.piece_plan import help_specs
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.machine import MIB
+from partrain.training.logging_schedule import LoggedSession
 from partrain.training.privacy.accounting import Accountant
 from partrain.training.privacy.settings import resolve_privacy
 
@@ -73,12 +75,19 @@ class TrainingPlan:
         training = self.config.training
         return training.batch_size if training.privacy is None else training.privacy.max_batch_size or 0
 
+    @cached_property
     def budget_steps(self) -> int | None:
-        """Return the last step at which epsilon is within its target; None without a target."""
+        """The last step at which epsilon is within its target; None without a target."""
         privacy = self.config.training.privacy
         if privacy is None or privacy.target_epsilon is None or self.accountant is None:
             return None
         return self.accountant.most_steps(privacy.target_epsilon, self.num_steps)
+
+    def logged_session(self, *, from_step: int) -> LoggedSession:
+        """Return the session of a command that trains from the state after `from_step`."""
+        budget_steps = self.budget_steps
+        last_step = self.num_steps if budget_steps is None else min(self.num_steps, budget_steps)
+        return LoggedSession.of(from_step, last_step, self.config.logging)
 
     def privacy_after(self, step: int) -> dict[str, Any] | None:
         """Return the privacy after `step`, as checkpoints record it; None if the training is not private."""

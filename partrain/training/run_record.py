@@ -102,8 +102,9 @@ def first_record(
         data["label_noise"] = {"share": noise, "num_flipped": len(flipped), "flipped": flipped.tolist()}
     if plan.class_weights is not None:
         data["class_weights"] = list(plan.class_weights)
+    session = plan.logged_session(from_step=0).record()
     began = {"status": "running", "workers": num_workers, "started": now(), "ended": None}
-    return began | _ranks(ranks) | _origin(plan.config, data, command_line)
+    return began | _ranks(ranks) | _origin(plan.config, data, command_line) | session
 
 
 def imported_record(
@@ -128,23 +129,24 @@ def _origin(config: Config, data: dict[str, Any], command_line: Sequence[str]) -
 
 def next_record(
     before: dict[str, Any],
-    config: Config,
+    plan: TrainingPlan,
     from_step: int,
     command_line: Sequence[str],
     num_workers: int,
     ranks: Sequence[dict[str, Any]] | None,
 ) -> dict[str, Any]:
     """Return the record of a run that is resumed from a step; the last entry of its lineage lists the changes."""
-    current, horizon = provenance(), horizon_of(config)
+    current, horizon = provenance(), horizon_of(plan.config)
     resumption = {
         "resumed": now(),
         "from_step": from_step,
         "workers": num_workers,
         **_ranks(ranks),
         "horizon": {name: value for name, value in horizon.items() if value != before["horizon"][name]},
-        **_moved_data(before, config),
+        **_moved_data(before, plan.config),
         "differences": differences(before, current),
         "host": current["host"],
+        **plan.logged_session(from_step=from_step).record(),
     }
     return {name: value for name, value in before.items() if name not in ("cause", "stopped_early", "ranks")} | {
         "status": "running",

@@ -27,7 +27,7 @@ def describe_start(run: RunDirectory, resources: TrainingResources) -> list[str]
     )
     if plan.accountant is None:
         return [start]
-    return [start, *describe_private_training(training, plan.num_steps, plan.budget_steps(), plan.accountant)]
+    return [start, *describe_private_training(training, plan.num_steps, plan.budget_steps, plan.accountant)]
 
 
 def describe_processes(num_workers: int, ranks_of_job: Sequence[dict[str, Any]] | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from partrain.config.schema.training import PerExample
@@ -20,17 +22,17 @@ class StepMetrics:
     ----------
     network : gives the names of the layers.
     settings : the statistics to compute, and the norm to which gradients are clipped.
-    log_every_steps : the noise scale is measured only at multiples of this, so that a longer run measures it at the
-        same steps.
+    is_regular : says of a logged step whether a longer run logs it, too; the noise scale is measured only then, so that
+        a longer run measures it at the same steps.
 
     Attributes
     ----------
     noise_scale : the gradient noise scale; None if it is not measured.
     """
 
-    def __init__(self, network: Network, settings: PerExample, log_every_steps: int) -> None:
+    def __init__(self, network: Network, settings: PerExample, is_regular: Callable[[int], bool]) -> None:
         self._layer_names = [layer.name for layer in network.trained_layers]
-        self._settings, self._log_every_steps = settings, log_every_steps
+        self._settings, self._is_regular = settings, is_regular
         self.noise_scale = GradientNoiseScale() if settings.statistics else None
 
     def restore(self, noise_scale: dict[str, float] | None) -> None:
@@ -54,7 +56,7 @@ class StepMetrics:
         if clip is not None:
             metrics["train/clipped"] = float((norms_N > clip).mean())
             norms_N = np.minimum(norms_N, clip)
-        if step % self._log_every_steps == 0:
+        if self._is_regular(step):
             noise_scale.observe(norms_N, batch.squared_norm_of_sum)
         if noise_scale.value is not None:
             metrics["train/gradient_noise_scale"] = noise_scale.value

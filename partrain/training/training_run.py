@@ -43,6 +43,7 @@ from partrain.training.resume import (
     require_trained_here,
     why_stopped_early,
 )
+from partrain.training.run_output import RunOutput
 from partrain.training.run_record import first_record, horizon_of, next_record, now, read_record
 from partrain.training.run_summary import describe_start, seconds_until, summary
 from partrain.training.session import Session
@@ -96,7 +97,7 @@ def train_new_run(
                 at_end.enter_context(run.lock())
                 at_end.enter_context(_log_of(run, session.messages))
                 record = first_record(plan, session.command_line, resources.total_workers, resources.ranks)
-                coordinator = Coordinator(run, resources, session)
+                coordinator = Coordinator(resources, session, RunOutput.of_run(run, plan, session))
                 with reporting_write_errors(run):
                     if initial is not None:  # before config.yaml, from which alone a killed start may begin again
                         coordinator.begin_with(initial.vector(plan.network, plan.config.training.dtype))
@@ -213,7 +214,7 @@ def _continue_run(
     with training_resources(config, run.path, session, check, dataset) as resources:
         plan = resources.plan
         step = 0 if state is None else state.step
-        record = next_record(before, plan.config, step, session.command_line, resources.total_workers, resources.ranks)
+        record = next_record(before, plan, step, session.command_line, resources.total_workers, resources.ranks)
         for difference in record["lineage"][-1]["differences"]:
             messages.warn(f"the bits may differ from those of an uninterrupted run: {difference}")
         with reporting_write_errors(run):
@@ -223,7 +224,8 @@ def _continue_run(
             write_durably(run.config_path, plan.config.to_yaml().encode())
             rows = read_metrics(run.metrics_path)
         # The identity that the run began with, also if its data has moved.
-        coordinator = Coordinator(run, resources, session, identity_digest(before["identity"]))
+        output = RunOutput.of_run(run, plan, session, identity_digest(before["identity"]))
+        coordinator = Coordinator(resources, session, output)
         earlier_seconds = seconds_until(run, step, rows)
         if state is not None:
             coordinator.restore(state, rows, sum(earlier_seconds.values()))

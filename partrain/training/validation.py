@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from partrain.config.schema.config import Config
+from partrain.config.schema.training import StopEarly
 from partrain.parallel.split_evaluation import Evaluation
 from partrain.training.early_stopping import EarlyStopping
+from partrain.training.logging_schedule import LoggingSchedule
 
 Metrics = dict[str, float]
 
@@ -17,8 +18,8 @@ class Validation:
 
     Parameters
     ----------
-    config : says how often to evaluate, and when to stop early.
-    steps_per_epoch : steps per epoch.
+    stop_early : when to stop early; None: never.
+    schedule : says after which steps to evaluate.
     evaluate : evaluates the split; None if it has no examples.
 
     Attributes
@@ -27,11 +28,10 @@ class Validation:
         evaluation.
     """
 
-    def __init__(self, config: Config, steps_per_epoch: int, evaluate: Callable[[], Evaluation] | None) -> None:
-        self._every_epochs = config.logging.evaluate_every_epochs
-        self._every_steps = config.logging.evaluate_every_steps
-        self._stop_early = config.training.stop_early
-        self._steps_per_epoch, self._evaluate = steps_per_epoch, evaluate
+    def __init__(
+        self, stop_early: StopEarly | None, schedule: LoggingSchedule, evaluate: Callable[[], Evaluation] | None
+    ) -> None:
+        self._stop_early, self._schedule, self._evaluate = stop_early, schedule, evaluate
         self._early_stopping = EarlyStopping(self._stop_early) if self._stop_early else None
         self.best: Metrics | None = None
 
@@ -51,7 +51,7 @@ class Validation:
         if self._stop_early:
             self._early_stopping = EarlyStopping(self._stop_early, early_stopping_state)
 
-    def run(self, step: int, *, is_last: bool) -> Metrics | None:
+    def run(self, step: int) -> Metrics | None:
         """Evaluate after `step` if an evaluation is due or this is the last step; update `best`.
 
         Early stopping counts only the evaluations that are due, because a longer run does not evaluate at the last
@@ -61,8 +61,8 @@ class Validation:
         -------
         The metrics; None if nothing was evaluated.
         """
-        is_due = self._is_due(step)
-        if self._evaluate is None or not (is_due or is_last):
+        is_due = self._schedule.is_evaluation_due(step)
+        if self._evaluate is None or not (is_due or self._schedule.is_last(step)):
             return None
         metrics = {f"validation/{name}": value for name, value in self._evaluate().metrics().items()}
         if self.best is None or metrics["validation/accuracy"] > self.best["validation/accuracy"]:
@@ -70,9 +70,3 @@ class Validation:
         if self._early_stopping and is_due:
             self._early_stopping.observe(step, metrics)
         return metrics
-
-    def _is_due(self, step: int) -> bool:
-        epoch, steps_into_epoch = divmod(step, self._steps_per_epoch)
-        if steps_into_epoch == 0 and self._every_epochs and epoch % self._every_epochs == 0:
-            return True
-        return self._every_steps is not None and step % self._every_steps == 0

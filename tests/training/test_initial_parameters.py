@@ -99,7 +99,7 @@ def test_parameters_that_do_not_fit_are_listed_and_no_run_is_made(runs: Runs) ->
 
 
 def test_run_to_begin_with_must_exist_and_have_a_checkpoint(runs: Runs) -> None:
-    assert "runs/source" in refusal(runs, "--init-from", "sourc")
+    assert "runs/source" in refusal(runs, "--init-from", "sourcce")
     shutil.rmtree(runs.folder / "runs" / "source" / "checkpoints")
     assert "has no checkpoint yet" in refusal(runs, "--init-from", "source")
 

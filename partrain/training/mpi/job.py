@@ -20,6 +20,7 @@ from partrain.training.coordinator import Coordinator
 from partrain.training.mpi.agreement import require_same_command
 from partrain.training.mpi.initial_state import InitialState
 from partrain.training.resources import training_resources
+from partrain.training.run_output import RunOutput
 from partrain.training.session import RankSession, Session
 
 if TYPE_CHECKING:  # its import starts MPI
@@ -167,7 +168,7 @@ def follow_training(session: Session) -> None:
     state = InitialState.from_bytes(content)
     with training_resources(state.config, None, session, lambda plan: None) as resources:
         plan = resources.plan
-        coordinator = Coordinator(None, resources, session)
+        coordinator = Coordinator(resources, session, RunOutput.of_run(None, plan, session))
         if state.metadata is not None:
             coordinator.restore(Checkpoint(state.tensors, state.metadata), [], 0.0)
         elif state.tensors:
