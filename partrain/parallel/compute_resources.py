@@ -134,7 +134,7 @@ def compute_resources(
     check_memory(plan.memory(num_workers), plan.purpose)
     require_open_files(FILES_PER_WORKER * num_workers, f"{num_workers} workers")
     kernels = (*required_kernels(plan, num_workers, computes_here=computes_here), *more_kernels)
-    if load(kernels, plan.training.dtype, announce=messages.say, warn=messages.warn):
+    if load(kernels, plan.training.dtype, announce=messages.say, warn=messages.warn, has_bar=messages.has_bars):
         end_fork_server()  # it started before these kernels were compiled, so it has not loaded them
     with interruption.deferred(), contextlib.closing(SharedArrays(*plan.arrays())) as arrays:
         shared = share_splits(plan.splits, arrays)

@@ -86,6 +86,11 @@ class Messages:
         else:
             self._log(text)
 
+    @property
+    def has_bars(self) -> bool:
+        """Whether progress is shown as bars: on a terminal, unless `quiet`."""
+        return not self._quiet and is_terminal(sys.stderr)
+
     def progress(self, *, first_step: int, last_step: int, num_epochs: int) -> Progress:
         """Return the progress display of a training run from `first_step` (already done) to `last_step`."""
         if self._quiet:

@@ -1,41 +1,54 @@
-"""The kernel cache: machine code on disk, in a directory of the user's own.
+"""The kernel cache: machine code on disk, in a directory that only this user can change.
 
-Numba reads and writes the files. The directory is named by a digest of all kernel sources, the versions that compile
-them and the processor: Numba's own key would miss a change in a file that a kernel calls into. Numba neither syncs its
-files nor checks them, and running a damaged one could end the process. So `checksums.json` lists the kernels that the
-cache holds and the digest of each file; whatever does not match it is deleted and compiled again.
-
-Functions that take a directory expect the caller, or its parent process, to hold the lock of that directory.
+The directory is named by a digest of all kernel sources, the versions that compile them and the processor: a kernel's
+own source would miss a change in a file that it calls into. So equal installations share a cache. There is one file for
+each signature of a kernel. It appears when it is complete, so readers need no lock; it begins with a digest of its
+content, because running damaged machine code could end the process. It ends up in memory through `pickle`, as Numba
+serialises machine code: that is why the directory must be trusted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
-import json
 import os
+import pickle
 import platform
-import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import llvmlite
 import llvmlite.binding
 import numba
+import numpy as np
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
 
 from partrain.kernels.compiler.flags import Kernel, signatures_of
 from partrain.system.cache_directories import user_cache_directory
+from partrain.system.durable_files import sweep_temporaries
 from partrain.system.process_directory import process_directory
+from partrain.system.trusted_directory import TrustedDirectory
 
 # Names the cache directory that the coordinator uses, for the fork server and the workers.
 CACHE_VARIABLE = "PARTRAIN_KERNEL_CACHE"
 
-_CHECKSUMS = "checksums.json"
+SUFFIX = ".kernel"
+_LOCK = "lock"
+# Settings of Numba that change the machine code.
+_SETTINGS = (
+    *("BOUNDSCHECK", "CPU_FEATURES", "CPU_NAME", "DEBUGINFO_DEFAULT", "DISABLE_INTEL_SVML", "ENABLE_AVX"),
+    *("LOOP_VECTORIZE", "OPT", "SLP_VECTORIZE"),
+)
+
+
+class DamagedEntry(Exception):
+    """A file of the cache does not have the content that was written into it."""
 
 
 def is_loaded(kernel: Kernel, float_type: str) -> bool:
@@ -43,57 +56,161 @@ def is_loaded(kernel: Kernel, float_type: str) -> bool:
     return float_type in getattr(kernel, "partrain_loaded", ())
 
 
-def compile_into_cache(kernel: Kernel, float_type: str, directory: Path) -> None:
-    """Take a kernel from the cache, or compile it and add it; do nothing if it is loaded.
+class KernelCache:
+    """The cache in one directory; as a context manager it closes the directory at the end.
+
+    Parameters
+    ----------
+    directory : the directory, which other users cannot change.
+    is_temporary : whether it stands in for a cache that cannot be used; then kernels that cannot be written are only
+        loaded.
+    """
+
+    def __init__(self, directory: TrustedDirectory, *, is_temporary: bool = False) -> None:
+        self.directory, self._is_temporary = directory, is_temporary
+
+    def has(self, kernel: Kernel, float_type: str) -> bool:
+        """Return whether the cache has all signatures of a kernel."""
+        try:
+            for name in _entry_names(kernel, float_type):
+                os.stat(name, dir_fd=self.directory.descriptor, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    def load(self, kernel: Kernel, float_type: str) -> bool:
+        """Load a kernel; compile nothing. Return whether the cache has it, or it was loaded before.
+
+        Raises
+        ------
+        DamagedEntry
+            A file is damaged. It has been deleted, if that is possible.
+        OSError
+            A file cannot be read, or another user could have written it.
+        """
+        if is_loaded(kernel, float_type):
+            return True
+        names = _entry_names(kernel, float_type)
+        try:
+            payloads = [self._payload(name) for name in names]
+        except FileNotFoundError:
+            return False
+        try:
+            _compile(kernel, float_type, _Entries(dict(zip(signatures_of(kernel, float_type), payloads, strict=True))))
+        except Exception as error:  # what unpickling may raise depends on the content
+            for name in names:
+                self.directory.remove(name)
+            raise DamagedEntry(f"{names[0]}: {error!r}") from error
+        return True
+
+    def compile(self, kernel: Kernel, float_type: str) -> None:
+        """Compile a kernel, unless it is loaded, and add it to the cache.
+
+        Raises
+        ------
+        OSError
+            It cannot be added; it is loaded all the same.
+        numba.core.errors.NumbaError
+            It does not compile.
+        """
+        if is_loaded(kernel, float_type):
+            return
+        entries = _Entries({})
+        _compile(kernel, float_type, entries)
+        signatures = signatures_of(kernel, float_type)
+        for name, signature in zip(_entry_names(kernel, float_type), signatures, strict=True):
+            if signature in entries.payloads:  # else it was compiled before, for another `float_type`
+                try:
+                    self._write(name, entries.payloads[signature])
+                except OSError:
+                    if not self._is_temporary:
+                        raise
+
+    def copy_from(self, other: KernelCache, kernel: Kernel, float_type: str) -> bool:
+        """Copy a kernel's files from another cache; return whether that has them."""
+        try:
+            for name in _entry_names(kernel, float_type):
+                self._write(name, other._payload(name))
+        except (OSError, DamagedEntry):
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def locked(self, waits: Callable[[], None]) -> Iterator[None]:
+        """Hold the lock of the cache: processes that start together do not all compile the same kernels.
+
+        Also deletes what killed processes have left half written. `waits` is called if another process holds the lock.
+
+        Raises
+        ------
+        OSError
+            The directory is not writable.
+        """
+        with self.directory.locked(_LOCK, waits):
+            sweep_temporaries(self.directory.pinned_path)
+            yield
+
+    def _write(self, name: str, payload: bytes) -> None:
+        self.directory.write(name, hashlib.sha256(payload).digest() + payload, mode=0o600)
+
+    def _payload(self, name: str) -> bytes:
+        content = self.directory.read(name)
+        digest, payload = content[:32], content[32:]
+        if hashlib.sha256(payload).digest() != digest:
+            self.directory.remove(name)
+            raise DamagedEntry(name)
+        return payload
+
+    def __enter__(self) -> KernelCache:
+        return self
+
+    def __exit__(self, *ending: object) -> None:
+        self.directory.close()
+
+
+class _Entries:
+    """What Numba's dispatcher asks for machine code, and gives what it has compiled to, by signature."""
+
+    cache_path = ""
+
+    def __init__(self, payloads: dict[str, bytes]) -> None:
+        self.payloads = payloads
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        """Return the machine code of a signature; None if there is none."""
+        payload = self.payloads.get(str(signature))
+        if payload is None:
+            return None
+        target_context.refresh()
+        return CompileResult._rebuild(target_context, *pickle.loads(payload))
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        """Keep the machine code that was compiled for a signature."""
+        if not compiled.library.has_dynamic_globals:  # then it refers to addresses in this process
+            self.payloads[str(signature)] = dumps(compiled._reduce())
+
+
+def _compile(kernel: Kernel, float_type: str, entries: _Entries) -> None:
+    """Load a kernel from `entries`, or compile it.
 
     Afterwards the kernel is closed: an argument of another type or layout is a TypeError, not another specialisation
     with other bits.
     """
-    if is_loaded(kernel, float_type):
-        return
     dispatcher: Any = kernel
-    numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
-    dispatcher.enable_caching()
+    dispatcher._cache = entries
     dispatcher.disable_compile(False)
-    for signature in signatures_of(kernel, float_type):
-        dispatcher.compile(signature)
+    try:
+        for signature in signatures_of(kernel, float_type):
+            dispatcher.compile(signature)
+    finally:
+        dispatcher._cache = NullCache()
     dispatcher.disable_compile()
     dispatcher.partrain_loaded = (*getattr(kernel, "partrain_loaded", ()), float_type)
 
 
-def listed_kernels(kernels: Iterable[Kernel], float_type: str, directory: Path) -> list[Kernel]:
-    """Return those of `kernels` that the cache lists."""
-    listed = set(_read_checksums(directory)["kernels"])
-    return [k for k in kernels if _label(k, float_type) in listed]
-
-
-def is_intact(directory: Path) -> bool:
-    """Return whether every file of the cache has the digest that is listed for it."""
-    listed: dict[str, str] = _read_checksums(directory)["files"]
-    return listed == _checksums(directory)
-
-
-def list_kernels(kernels: Iterable[Kernel], float_type: str, directory: Path) -> None:
-    """Add kernels to the list, and the digests of all files as they are now."""
-    labels = [*_read_checksums(directory)["kernels"], *(_label(k, float_type) for k in kernels)]
-    temporary = directory / f"{_CHECKSUMS}.{os.getpid()}"
-    temporary.write_text(json.dumps({"files": _checksums(directory), "kernels": labels}))
-    temporary.replace(directory / _CHECKSUMS)
-
-
-def discard_damaged_files(directory: Path, warn: Callable[[str], None]) -> None:
-    """Empty the cache, and warn, if a file has another digest than is listed for it."""
-    if is_intact(directory):
-        return
-    warn(f"the kernel cache {directory} is damaged, or writing it was interrupted; the kernels are compiled again")
-    (directory / _CHECKSUMS).unlink(missing_ok=True)
-    for file in directory.glob("**/*.nb[ic]"):
-        file.unlink()
-
-
 @functools.cache
 def sources_digest() -> str:
-    """Return a digest of all kernel sources, the versions that compile them, and the processor."""
+    """Return a digest of all kernel sources, what compiles them and with which settings, and the processor."""
     digest = hashlib.sha256()
     kernels = Path(__file__).parents[1]
     for path in sorted(kernels.rglob("*.py")):
@@ -101,7 +218,10 @@ def sources_digest() -> str:
     identity = (
         numba.__version__,
         llvmlite.__version__,
-        sys.version,
+        np.__version__,
+        f"{sys.implementation.cache_tag}{sys.abiflags}",
+        f"optimize={sys.flags.optimize}",  # python -O compiles no assert statement
+        *(f"{name}={getattr(numba.config, name, None)}" for name in _SETTINGS),
         platform.machine(),
         llvmlite.binding.get_host_cpu_name(),
         llvmlite.binding.get_host_cpu_features().flatten(),
@@ -110,8 +230,8 @@ def sources_digest() -> str:
     return digest.hexdigest()[:20]
 
 
-def cache_directory() -> Path:
-    """Return the directory of the cache; create it if there is none.
+def open_cache() -> KernelCache:
+    """Open the cache; create its directory if there is none.
 
     Raises
     ------
@@ -119,12 +239,8 @@ def cache_directory() -> Path:
         It cannot be created, or another user could write machine code into it.
     """
     named = os.environ.get(CACHE_VARIABLE)
-    directory = Path(named) if named else user_cache_directory() / "kernels" / sources_digest()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = directory.stat()
-    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(f"{directory} belongs to another user, or other users may write to it")
-    return directory
+    path = Path(named) if named else user_cache_directory() / "kernels" / sources_digest()
+    return KernelCache(TrustedDirectory.open(path, make=True, mode=0o700))
 
 
 @functools.cache
@@ -133,49 +249,19 @@ def temporary_directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="kernels-", dir=process_directory()))
 
 
-@contextlib.contextmanager
-def shared_lock(directory: Path) -> Iterator[None]:
-    """Hold the lock with other processes that only read the cache."""
-    with _locked(directory, fcntl.LOCK_SH):
-        yield
-
-
-@contextlib.contextmanager
-def exclusive_lock(directory: Path) -> Iterator[None]:
-    """Hold the lock alone, to write to the cache.
-
-    Numba numbers the data files of one kernel's signatures: two processes that each add a signature at the same time
-    could choose the same number.
-    """
-    with _locked(directory, fcntl.LOCK_EX):
-        yield
-
-
-@contextlib.contextmanager
-def _locked(directory: Path, operation: int) -> Iterator[None]:
-    with open(directory / "lock", "w") as lock:
-        fcntl.flock(lock, operation)
-        yield
-
-
-def _checksums(directory: Path) -> dict[str, str]:
-    files = sorted(directory.glob("**/*.nb[ic]"))
-    return {str(f.relative_to(directory)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
-
-
-def _read_checksums(directory: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((directory / _CHECKSUMS).read_bytes())
-        return {"files": dict(content["files"]), "kernels": list(content["kernels"])}
-    except (OSError, ValueError, LookupError, TypeError):
-        return {"files": {}, "kernels": []}
-
-
-def _label(kernel: Kernel, float_type: str) -> str:
-    """Return the kernel's name in the list, with the path and modification time of its file, as in Numba's own key.
-
-    So two checkouts that share a cache do not take each other's entries for their own.
-    """
+def _entry_names(kernel: Kernel, float_type: str) -> list[str]:
+    """Return the name of the file for each signature of a kernel."""
     function: Any = kernel
-    file = Path(function.py_func.__code__.co_filename)
-    return f"{file}:{file.stat().st_mtime_ns} {function.py_func.__name__} {float_type}"
+    code = function.py_func
+    digest = _digest_of_file(code.__code__.co_filename)
+    names = []
+    for signature in signatures_of(kernel, float_type):
+        identity = "\0".join((code.__module__, code.__qualname__, digest, signature))
+        names.append(f"{code.__name__}-{hashlib.sha256(identity.encode()).hexdigest()[:20]}{SUFFIX}")
+    return names
+
+
+@functools.cache
+def _digest_of_file(path: str) -> str:
+    """Return the digest of a source file: kernels outside this package are not among those of `sources_digest`."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

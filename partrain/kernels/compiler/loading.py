@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import numba
 
 from partrain.kernels.compiler import cache
+from partrain.kernels.compiler.cache import DamagedEntry, KernelCache
 from partrain.kernels.compiler.flags import Kernel, is_compiled
-from partrain.kernels.compiler.processes import claims_among_compilers
+from partrain.kernels.compiler.processes import compile_with_helpers
+from partrain.system.trusted_directory import TrustedDirectory
+from partrain.system.work_progress import WorkProgress
 
 
 def load(
@@ -20,6 +23,7 @@ def load(
     *,
     announce: Callable[[str], None] = lambda text: None,
     warn: Callable[[str], None] = lambda text: None,
+    has_bar: bool = False,
 ) -> bool:
     """Make kernels ready to be called; compile those that the cache does not have.
 
@@ -27,8 +31,9 @@ def load(
     ----------
     kernels : declared by `@kernel`; a kernel that is loaded already, or named twice, costs nothing.
     float_type : "float32" or "float64".
-    announce : called with a message before the first kernel is compiled.
+    announce : called with a message before the first kernel is compiled, and then with the progress.
     warn : called with a message if the cache cannot be used; then all kernels are compiled into a temporary directory.
+    has_bar : whether to show the progress of compiling as a bar on stderr.
 
     Returns
     -------
@@ -41,43 +46,42 @@ def load(
 
     Side effects
     ------------
-    Holds the lock of the cache directory, and writes there what it compiles. If the cache cannot be used, sets
-    PARTRAIN_KERNEL_CACHE for child processes.
+    Writes each kernel into the cache as soon as it is compiled, and holds the lock of the cache meanwhile. If the cache
+    cannot be used, sets PARTRAIN_KERNEL_CACHE for child processes.
     """
     pending = _pending(kernels, float_type)
     if not pending:
         return False
-    try:
-        directory = cache.cache_directory()
-        if _load_all_from_cache(pending, float_type, directory):
-            return False
-        _fill_cache(pending, float_type, directory, announce, warn)
-    except Exception as error:
-        if isinstance(error, numba.core.errors.NumbaError):
+    reports = _Reports(announce, warn, has_bar)
+    with contextlib.ExitStack() as stack:
+        source: KernelCache | None = None
+        try:
+            source = stack.enter_context(cache.open_cache())
+            missing = _load_from_cache(pending, float_type, source, reports)
+            if not missing:
+                return False
+            with source.locked(lambda: announce("another process is compiling the kernels; waiting for it")):
+                missing = _load_from_cache(missing, float_type, source, reports)  # others may have compiled meanwhile
+                _compile(missing, float_type, source, reports)
+        except numba.core.errors.NumbaError:
             raise  # a kernel that does not compile is a defect, not a broken cache
-        directory = cache.temporary_directory()
-        os.environ[cache.CACHE_VARIABLE] = str(directory)
-        cause = str(error) or type(error).__name__
-        warn(f"the kernel cache cannot be used ({cause}); compiling into {directory} for this run only")
-        for k in pending:
-            cache.compile_into_cache(k, float_type, directory)
+        except Exception as error:
+            _load_without_cache(pending, float_type, source, str(error) or type(error).__name__, reports)
     return True
 
 
 def load_cached(kernels: Iterable[Kernel], float_type: str) -> None:
     """Load those of `kernels` that the cache has, and compile nothing; if the cache cannot be used, load none."""
-    with contextlib.suppress(Exception):  # `load` will hit the same error and report it
-        directory = cache.cache_directory()
-        listed = cache.listed_kernels(_pending(kernels, float_type), float_type, directory)
-        if listed:
-            _load_all_from_cache(listed, float_type, directory)
+    with contextlib.suppress(OSError, DamagedEntry), cache.open_cache() as source:  # `load` will report what is wrong
+        for k in _pending(kernels, float_type):
+            source.load(k, float_type)
 
 
 def are_cached(kernels: Iterable[Kernel], float_type: str) -> bool:
     """Return whether the cache has all `kernels`, so that `load` compiles nothing."""
-    pending = _pending(kernels, float_type)
     try:
-        return cache.listed_kernels(pending, float_type, cache.cache_directory()) == pending
+        with cache.open_cache() as source:
+            return all(source.has(k, float_type) for k in _pending(kernels, float_type))
     except OSError:
         return False
 
@@ -87,40 +91,71 @@ def _pending(kernels: Iterable[Kernel], float_type: str) -> list[Kernel]:
     return [k for k in dict.fromkeys(kernels) if is_compiled(k) and not cache.is_loaded(k, float_type)]
 
 
-def _load_all_from_cache(kernels: Sequence[Kernel], float_type: str, directory: Path) -> bool:
-    """Load the kernels if the cache has all of them and is intact. Return whether that succeeded.
+@dataclass(frozen=True)
+class _Reports:
+    """The messages of `load`: see its parameters."""
 
-    Several processes may call this at once.
-    """
-    with cache.shared_lock(directory):
-        if cache.listed_kernels(kernels, float_type, directory) != kernels or not cache.is_intact(directory):
-            return False
-        for k in kernels:
-            cache.compile_into_cache(k, float_type, directory)
-        return True
+    announce: Callable[[str], None]
+    warn: Callable[[str], None]
+    has_bar: bool
 
 
-def _fill_cache(
+def _load_from_cache(
+    kernels: Sequence[Kernel], float_type: str, source: KernelCache, reports: _Reports
+) -> list[Kernel]:
+    """Load the kernels that the cache has; return the others. Warn if files are damaged."""
+    missing, num_damaged = [], 0
+    for k in kernels:
+        try:
+            is_there = source.load(k, float_type)
+        except DamagedEntry:
+            is_there, num_damaged = False, num_damaged + 1
+        if not is_there:
+            missing.append(k)
+    if num_damaged:
+        reports.warn(
+            f"the kernel cache {source.directory.path} is damaged, perhaps by a crash; "
+            f"{num_damaged} of its kernels are compiled again"
+        )
+    return missing
+
+
+def _load_without_cache(
     kernels: Sequence[Kernel],
     float_type: str,
-    directory: Path,
-    announce: Callable[[str], None],
-    warn: Callable[[str], None],
+    source: KernelCache | None,
+    cause: str,
+    reports: _Reports,
 ) -> None:
-    """Load the kernels, and compile those that the cache does not have."""
-    with cache.exclusive_lock(directory):
-        cache.discard_damaged_files(directory, warn)
-        listed = set(cache.listed_kernels(kernels, float_type, directory))
-        missing = [k for k in kernels if k not in listed]
-        if missing:  # else another process has compiled them meanwhile
-            announce("compiling kernels, first run only")
-        try:
-            with claims_among_compilers(missing, float_type, directory) as claim:
-                for place, k in enumerate(missing):
-                    if claim(place):
-                        cache.compile_into_cache(k, float_type, directory)
-            for k in kernels:  # by now most are in the cache
-                cache.compile_into_cache(k, float_type, directory)
-        finally:
-            compiled = [k for k in missing if cache.is_loaded(k, float_type)]
-            cache.list_kernels(compiled, float_type, directory)
+    """Load kernels by way of a temporary directory, where child processes find them."""
+    directory = cache.temporary_directory()
+    os.environ[cache.CACHE_VARIABLE] = str(directory)
+    reports.warn(f"the kernel cache cannot be used ({cause}); compiling into {directory} for this run only")
+    # Not `TrustedDirectory.open`: this process has created the directory, under a name that nobody could foresee.
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    with KernelCache(TrustedDirectory(directory, descriptor), is_temporary=True) as target:
+        missing = [k for k in kernels if source is None or not target.copy_from(source, k, float_type)]
+        for k in kernels:
+            if k not in missing and not target.load(k, float_type):
+                missing.append(k)
+        _compile(missing, float_type, target, reports)
+
+
+def _compile(kernels: Sequence[Kernel], float_type: str, target: KernelCache, reports: _Reports) -> None:
+    """Compile kernels into a cache, in this process and its helpers, and load all of them."""
+    if not kernels:
+        return
+    reports.announce("compiling kernels, first run only")
+    with WorkProgress("compiling", "kernels", len(kernels), reports.announce, has_bar=reports.has_bar) as display:
+
+        def show() -> None:
+            display.show(sum(target.has(k, float_type) for k in kernels))
+
+        with compile_with_helpers(kernels, float_type, target.directory, show) as own_share:
+            for k in own_share:
+                target.compile(k, float_type)
+                show()
+        for k in kernels:  # what the helpers have compiled
+            with contextlib.suppress(DamagedEntry):
+                target.load(k, float_type)
+            target.compile(k, float_type)

@@ -1,7 +1,7 @@
 """Compiles kernels in several processes, because LLVM is single-threaded and the first run has to wait.
 
-This process takes kernels from the front of the list, helpers from the end. Helpers compile into the cache, where this
-process finds the machine code afterwards. It compiles whatever a failed helper left undone.
+This process and its helpers take kernels from one queue, a pipe. Helpers compile into the cache, where this process
+finds the machine code afterwards. It compiles whatever a failed helper left undone.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import contextlib
 import importlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from partrain.kernels.compiler.cache import compile_into_cache
+from partrain.kernels.compiler.cache import KernelCache
 from partrain.system.machine import available_processors
+from partrain.system.trusted_directory import TrustedDirectory
 
 # More processes would wait for the few kernels that take longest.
 MAX_PROCESSES = 4
@@ -28,103 +30,116 @@ MIN_KERNELS = 4
 
 # How long the helpers may take when this process has nothing left to compile; some kernels take seconds.
 PATIENCE_SECONDS = 120.0
+# The interval between looks at what the helpers have done.
+LOOK_SECONDS = 0.2
 
 # The program of the helpers: they find modules where this process does.
 PROGRAM = """
 import json, sys
 job = json.loads(sys.argv[1])
 sys.path[:] = job["path"]
-from partrain.kernels.compiler.processes import compile_claimed
-compile_claimed(job)
+from partrain.kernels.compiler.processes import compile_share
+compile_share(job)
 """
+
+# A number in the queue takes so many bytes, which the operating system gives to one reader.
+_NUMBER_BYTES = 2
 
 
 @contextlib.contextmanager
-def claims_among_compilers(kernels: Sequence[Any], float_type: str, directory: Path) -> Iterator[Callable[[int], bool]]:
+def compile_with_helpers(
+    kernels: Sequence[Any], float_type: str, directory: TrustedDirectory, show: Callable[[], None]
+) -> Iterator[Iterator[Any]]:
     """Compile kernels in helper processes inside the `with` block; it waits for them on exit.
 
     Parameters
     ----------
     kernels : the kernels to compile.
     float_type : see `loading.load`.
-    directory : the cache directory, whose lock this process holds.
+    directory : the directory of the cache.
+    show : called now and then while this process waits for the helpers.
 
     Yields
     ------
-    A function that returns whether this process must compile the kernel at an index of the list; call it once per
-    kernel.
+    The kernels that this process must compile: it takes the next one when it is ready for it.
     """
     num_helpers = min(available_processors(), MAX_PROCESSES, len(kernels) // MIN_KERNELS) - 1
     if num_helpers < 1:
-        yield lambda place: True
+        yield iter(kernels)
         return
-    with _claims_directory(directory) as claims:
-        job = {
-            "path": sys.path,
-            "kernels": [f"{k.py_func.__module__}:{k.py_func.__name__}" for k in kernels],
-            "float_type": float_type,
-            "directory": str(directory),
-            "claims": str(claims),
-        }
-        command = [sys.executable, "-c", PROGRAM, json.dumps(job)]
-        helpers: list[subprocess.Popen[bytes]] = []
-        try:
-            with contextlib.suppress(OSError):
-                for _ in range(num_helpers):
-                    helpers.append(
-                        subprocess.Popen(
-                            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-                        )
-                    )
-            yield lambda place: _claim(claims, place)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                for helper in helpers:
-                    helper.wait(PATIENCE_SECONDS)
-        finally:
-            for helper in helpers:
-                helper.kill()
-                helper.communicate()
+    queue, end = os.pipe()
+    with os.fdopen(end, "wb") as filled:
+        filled.write(b"".join(number.to_bytes(_NUMBER_BYTES, "little") for number in range(len(kernels))))
+    job = {
+        "path": sys.path,
+        "kernels": [f"{k.py_func.__module__}:{k.py_func.__name__}" for k in kernels],
+        "float_type": float_type,
+        "directory": directory.descriptor,
+        "queue": queue,
+    }
+    with os.fdopen(queue, "rb", buffering=0) as file, _helpers(num_helpers, job) as helpers:
+        yield (kernels[number] for number in _take(file))
+        _wait_for(helpers, show)
 
 
-def compile_claimed(job: dict[str, Any]) -> None:
-    """Claim kernels from the end of the list on, and compile them into the cache.
+def compile_share(job: dict[str, Any]) -> None:
+    """Compile kernels from the queue into the cache.
 
     Parameters
     ----------
-    job : as `claims_among_compilers` writes it.
+    job : as `compile_with_helpers` writes it.
 
     Side effects
     ------------
     Ends this process when the process that started it ends.
     """
     threading.Thread(target=_end_with_input, daemon=True).start()
-    for place in reversed(range(len(job["kernels"]))):
-        if _claim(Path(job["claims"]), place):
-            module, _, name = job["kernels"][place].partition(":")
-            kernel = getattr(importlib.import_module(module), name)
-            compile_into_cache(kernel, job["float_type"], Path(job["directory"]))
+    cache = KernelCache(TrustedDirectory(Path(), job["directory"]))
+    with os.fdopen(job["queue"], "rb", buffering=0) as file:
+        for number in _take(file):
+            module, _, name = job["kernels"][number].partition(":")
+            cache.compile(getattr(importlib.import_module(module), name), job["float_type"])
 
 
 @contextlib.contextmanager
-def _claims_directory(directory: Path) -> Iterator[Path]:
-    """Yield an empty directory for the claims; what a killed process has left in it is deleted."""
-    claims = directory / "claims"
-    shutil.rmtree(claims, ignore_errors=True)
-    claims.mkdir()
+def _helpers(num_helpers: int, job: dict[str, Any]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start helper processes; kill those that are still there at the end of the block."""
+    command = [sys.executable, "-c", PROGRAM, json.dumps(job)]
+    helpers: list[subprocess.Popen[bytes]] = []
     try:
-        yield claims
+        with contextlib.suppress(OSError):
+            for _ in range(num_helpers):
+                helpers.append(
+                    subprocess.Popen(
+                        command,
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        pass_fds=(job["directory"], job["queue"]),
+                    )
+                )
+        yield helpers
     finally:
-        shutil.rmtree(claims, ignore_errors=True)
+        for helper in helpers:
+            helper.kill()
+            helper.communicate()
+
+
+def _wait_for(helpers: Sequence[subprocess.Popen[bytes]], show: Callable[[], None]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for helper in helpers:
+        while helper.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                helper.wait(LOOK_SECONDS)
+            show()
+
+
+def _take(queue: FileIO) -> Iterator[int]:
+    """Take numbers from the queue until it is empty."""
+    while number := queue.read(_NUMBER_BYTES):
+        yield int.from_bytes(number, "little")
 
 
 def _end_with_input() -> None:
     sys.stdin.buffer.read()
     os._exit(1)
-
-
-def _claim(claims: Path, place: int) -> bool:
-    try:
-        (claims / str(place)).touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True

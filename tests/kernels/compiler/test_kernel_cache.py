@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -59,52 +61,55 @@ def give_it_to_somebody_else(folder):
     os.chown(kernel_folder(folder), 65534, 65534)
 
 
-def forbid_writing(folder):
-    if os.geteuid() == 0:
-        pytest.skip("root can write everywhere")
-    kernel_folder(folder).chmod(0o500)
-
-
-def cache_files(folder, suffix):
-    files = list((folder / "cache").glob(f"**/*{suffix}"))
+def cache_files(folder):
+    files = list((folder / "cache").glob("**/*.kernel"))
     assert files
     return files
 
 
-def truncate(suffix):
-    def damage(folder):
-        for path in cache_files(folder, suffix):
-            os.truncate(path, path.stat().st_size // 2)
-
-    return damage
+def truncate(folder):
+    for path in cache_files(folder):
+        os.truncate(path, path.stat().st_size // 2)
 
 
-def empty(suffix):
-    def damage(folder):
-        for path in cache_files(folder, suffix):
-            os.truncate(path, 0)
-
-    return damage
+def empty(folder):
+    for path in cache_files(folder):
+        os.truncate(path, 0)
 
 
-def fill_with_garbage(suffix):
-    def damage(folder):
-        for path in cache_files(folder, suffix):
-            path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
-
-    return damage
+def fill_with_garbage(folder):
+    for path in cache_files(folder):
+        path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
 
 
-def leave_a_hole(suffix):
+def write_another_pickle(folder):
+    """As if a later version had written it: its digest is right, but Numba cannot use it."""
+    payload = pickle.dumps(("machine code", "of another version"))
+    for path in cache_files(folder):
+        path.write_bytes(hashlib.sha256(payload).digest() + payload)
+
+
+def leave_a_hole(folder):
     """As after a power failure: the file has its size, but a part of it was never written."""
+    for path in cache_files(folder):
+        content = path.read_bytes()
+        first, last = len(content) // 5, len(content) // 4
+        path.write_bytes(content[:first] + bytes(last - first) + content[last:])
 
-    def damage(folder):
-        for path in cache_files(folder, suffix):
-            content = path.read_bytes()
-            first, last = len(content) // 5, len(content) // 4
-            path.write_bytes(content[:first] + bytes(last - first) + content[last:])
 
-    return damage
+def let_the_group_write_a_file(folder):
+    for path in cache_files(folder):
+        path.chmod(0o660)
+
+
+def let_others_write_a_parent(folder):
+    (folder / "cache" / "partrain").chmod(0o777)
+
+
+def give_a_parent_to_somebody_else(folder):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    os.chown(folder / "cache", 65534, 65534)
 
 
 DAMAGES = {
@@ -112,13 +117,14 @@ DAMAGES = {
     "the kernel folder is a file": make_a_file_of_the_kernel_folder,
     "the group can write": let_the_group_write,
     "somebody else's": give_it_to_somebody_else,
-    "unwritable": forbid_writing,
-    "index truncated": truncate(".nbi"),
-    "index garbage": fill_with_garbage(".nbi"),
-    "code truncated": truncate(".nbc"),
-    "code empty": empty(".nbc"),
-    "code garbage": fill_with_garbage(".nbc"),
-    "code with a hole": leave_a_hole(".nbc"),
+    "others can write to a parent": let_others_write_a_parent,
+    "somebody else's parent": give_a_parent_to_somebody_else,
+    "the group can write to a file": let_the_group_write_a_file,
+    "code truncated": truncate,
+    "code empty": empty,
+    "code garbage": fill_with_garbage,
+    "code with a hole": leave_a_hole,
+    "code of another version": write_another_pickle,
 }
 
 
@@ -149,13 +155,63 @@ def test_sources_of_another_time_leave_a_sound_cache(sources, tmp_path):
     copied = copy_sources(sources, tmp_path / "copy")
     assert run(USE_TINY_KERNEL, sources=copied, folder=tmp_path) == FRESH
     os.utime(copied / "tiny.py", (1, 1))
-    # Whether it is compiled again is up to Numba, whose versions differ in that.
-    assert "warned" not in run(USE_TINY_KERNEL, sources=copied, folder=tmp_path)
     assert run(USE_TINY_KERNEL, sources=copied, folder=tmp_path) == CACHED
 
 
-def test_two_checkouts_share_a_cache_folder_without_harm(sources, tmp_path):
-    first, second = (copy_sources(sources, tmp_path / name) for name in ("first", "second"))
+def test_equal_checkouts_share_their_kernels_and_different_ones_do_not(sources, tmp_path):
+    first, equal, other = (copy_sources(sources, tmp_path / name) for name in ("first", "equal", "other"))
+    (other / "tiny.py").write_text((sources / "tiny.py").read_text().replace("*= 2", "*= 3"))
+    assert run(USE_TINY_KERNEL, sources=first, folder=tmp_path) == FRESH
+    assert run(USE_TINY_KERNEL, sources=equal, folder=tmp_path) == CACHED
+    assert run(USE_TINY_KERNEL, sources=other, folder=tmp_path) == FRESH.replace("2.0, 4.0", "3.0, 6.0")
+    assert run(USE_TINY_KERNEL, sources=first, folder=tmp_path) == CACHED
+
+
+@pytest.mark.parametrize(
+    "setting", [{"PYTHONOPTIMIZE": "2"}, {"NUMBA_OPT": "1"}], ids=lambda setting: next(iter(setting))
+)
+def test_settings_that_change_machine_code_have_a_cache_of_their_own(sources, used, setting):
     for expected in (FRESH, CACHED):
-        assert run(USE_TINY_KERNEL, sources=first, folder=tmp_path) == expected
-        assert run(USE_TINY_KERNEL, sources=second, folder=tmp_path) == expected
+        assert run(USE_TINY_KERNEL, sources=sources, folder=used, **setting) == expected
+    assert run(USE_TINY_KERNEL, sources=sources, folder=used) == CACHED
+
+
+# Opening a file for writing fails, as on a read-only file system, where even root cannot write.
+ON_A_READ_ONLY_FILE_SYSTEM = """
+import errno, os
+really_open = os.open
+def open_read_only(path, flags, *arguments, **named):
+    if flags & (os.O_WRONLY | os.O_RDWR) and not str(path).startswith((os.environ["TMPDIR"], ".double")):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+    return really_open(path, flags, *arguments, **named)
+os.open = open_read_only
+"""
+
+
+def test_a_warm_cache_is_used_where_it_cannot_be_written(sources, used):
+    assert run(ON_A_READ_ONLY_FILE_SYSTEM + USE_TINY_KERNEL, sources=sources, folder=used) == CACHED
+
+
+USE_TWO_KERNELS = """
+import subprocess, sys
+from partrain.kernels.compiler.loading import are_cached, load
+from partrain.kernels.compiler.flags import kernel
+from tiny import double
+from other import double as other
+
+assert load([double, other], "float32", warn=lambda text: print("warned:", text))
+print([sum(k.stats.cache_hits.values()) for k in (double, other)])
+code = "from other import *; import tiny; print(are_cached([double, tiny.double], 'float32'))"
+subprocess.run([sys.executable, "-c", code], check=True)
+"""
+
+
+def test_children_find_all_kernels_if_some_are_in_a_cache_that_cannot_be_written(sources, used):
+    source = (sources / "tiny.py").read_text()
+    (used / "other.py").write_text("from partrain.kernels.compiler.loading import are_cached\n" + source)
+    warning, hits, are_cached = run(
+        ON_A_READ_ONLY_FILE_SYSTEM + USE_TWO_KERNELS, sources=f"{sources}:{used}", folder=used
+    ).splitlines()
+    assert warning.startswith("warned: the kernel cache cannot be used ([Errno 30] Read-only file system")
+    assert (hits, are_cached) == ("[1, 0]", "True")
+    assert not list((used / "tmp").iterdir())

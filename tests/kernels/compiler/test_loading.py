@@ -57,7 +57,7 @@ def test_the_cache_can_be_put_elsewhere(sources, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     variable = {CACHE_VARIABLE: str(elsewhere)}
     assert run(USE_TINY_KERNEL, sources=sources, folder=tmp_path, **variable) == FRESH
-    assert list(elsewhere.glob("**/*.nbi"))
+    assert list(elsewhere.glob("**/*.kernel"))
     assert not (tmp_path / "cache").exists()
 
 

@@ -62,12 +62,10 @@ def many_sources(tmp_path_factory):
     return folder
 
 
-CLAIMS_ALL = "import json, sys; [open(json.loads(sys.argv[1])['claims'] + f'/{k}', 'x') for k in range(8)]"
+TAKES_ALL = "import json, os, sys; os.read(json.loads(sys.argv[1])['queue'], 1000)"
 
 
-@pytest.mark.parametrize(
-    "others", ["import os; os._exit(3)", "raise ValueError", CLAIMS_ALL], ids=lambda code: code[:9]
-)
+@pytest.mark.parametrize("others", ["import os; os._exit(3)", "raise ValueError", TAKES_ALL], ids=lambda code: code[:9])
 def test_what_other_processes_do_not_compile_this_one_does(many_sources, tmp_path, others):
     code = USE_MANY_KERNELS.format(others=repr(others))
     assert run(code, sources=many_sources, folder=tmp_path) == "[28.0, 28.0, 28.0] cached 0\n"
@@ -79,17 +77,17 @@ import sys, time
 from pathlib import Path
 import many
 from partrain.kernels.compiler import processes
-from partrain.kernels.compiler.cache import compile_into_cache
+from partrain.kernels.compiler.cache import KernelCache
+from partrain.system.trusted_directory import TrustedDirectory
 
 processes.available_processors = lambda: 3
 kernels = [getattr(many, f"add_{number}") for number in range(8)]
-folder = Path("kernels")
-folder.mkdir(exist_ok=True)
-with processes.claims_among_compilers(kernels, "float32", folder) as claim:
+folder = TrustedDirectory.open(Path("kernels"), make=True)
+with processes.compile_with_helpers(kernels, "float32", folder, lambda: None):
     print("begun", flush=True)
     time.sleep(float(sys.argv[1]))
 for kernel in kernels:
-    compile_into_cache(kernel, "float32", folder)
+    KernelCache(folder).load(kernel, "float32")
 print("cached", sum(sum(kernel.stats.cache_hits.values()) for kernel in kernels))
 """
 
