@@ -29,8 +29,8 @@ Row = dict[str, Any]
 MAX_CONFIG_BYTES = 1_000_000
 MAX_CONFIG_VALUES = 10_000
 MAX_KEY_CHARACTERS = 1_000
-# Larger integers are not plausible counts or times.
-LARGEST_NUMBER = 2.0**63
+# The bound of float32. Larger finite numbers come from no training, and their squares would exceed every float.
+LARGEST_NUMBER = 2.0**128
 
 # The text of a list: whole lists of numbers up to MAX_KEY_CHARACTERS, but never an expansion of nested aliases.
 _BOUNDED = reprlib.Repr()
@@ -38,18 +38,21 @@ _BOUNDED.maxlist = _BOUNDED.maxstring = _BOUNDED.maxother = MAX_KEY_CHARACTERS
 
 
 def number(value: object) -> float | None:
-    """Return a value from a file if it is a number, which may be NaN or infinite; otherwise None."""
+    """Return a value from a file if it is a plausible number, which may be NaN or infinite; otherwise None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
-        return None
-    return value
+    return None if LARGEST_NUMBER < abs(value) < math.inf else value
 
 
 def finite(value: object) -> float | None:
     """Return a value from a file if it is a finite number; otherwise None."""
     found = number(value)
     return found if found is not None and math.isfinite(found) else None
+
+
+def is_step(value: object) -> bool:
+    """Return whether a value from a file is the number of a step."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def text(value: object) -> str | None:
@@ -133,7 +136,7 @@ class LoggedRun:
         except OSError as error:
             self.notes.append(f"{path.name} cannot be read: {error.strerror}")
             return []
-        good = [row for row in rows if (step := finite(row.get("step"))) is not None and step >= 0]
+        good = [row for row in rows if is_step(row.get("step"))]
         foreign = len(damaged) + len(rows) - len(good)
         if foreign:
             where = f" (first: line {damaged[0]})" if damaged else ""
@@ -195,7 +198,8 @@ class LoggedRun:
             return None
         if shapes is None:
             return None
-        return sum(math.prod(shape) for name, shape in shapes.items() if is_parameter(name))
+        size = number(sum(math.prod(shape) for name, shape in shapes.items() if is_parameter(name)))
+        return None if size is None else int(size)
 
     @cached_property
     def evaluations(self) -> dict[str, dict[str, Any]]:
@@ -205,8 +209,7 @@ class LoggedRun:
             if self.directory.evaluation_path(split).exists():
                 try:
                     evaluation = self.directory.read_evaluation(split)
-                    _check_evaluation(evaluation)
-                    found[split] = evaluation
+                    found[split] = _checked_evaluation(evaluation)
                 except RunError as error:
                     self.notes.append(str(error))
                 except ValueError as error:
@@ -249,7 +252,7 @@ def flatten(mapping: dict[str, Any]) -> dict[str, str | float | bool | None]:
     flat: dict[str, str | float | bool | None] = {}
     num_visits = 0
 
-    def walk(value: object, key: str) -> None:
+    def walk(value: Any, key: str) -> None:
         nonlocal num_visits
         num_visits += 1
         # Visits, not keys: two paths of nested aliases may have the same key.
@@ -260,7 +263,7 @@ def flatten(mapping: dict[str, Any]) -> dict[str, str | float | bool | None]:
             entries = value.items()
         elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
             entries = enumerate(value)
-        elif isinstance(value, str | int | float | bool | None):
+        elif isinstance(value, str | bool | None) or number(value) is not None:
             flat[key] = value
         else:
             flat[key] = _BOUNDED.repr(value)[:MAX_KEY_CHARACTERS]
@@ -271,8 +274,8 @@ def flatten(mapping: dict[str, Any]) -> dict[str, str | float | bool | None]:
     return flat
 
 
-def _check_evaluation(evaluation: dict[str, Any]) -> None:
-    """Raise a ValueError unless the parts of the evaluation are consistent with each other."""
+def _checked_evaluation(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Return an evaluation with plausible numbers; raise ValueError unless its parts are consistent with each other."""
     classes = evaluation.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError("it has no list of class names")
@@ -294,3 +297,10 @@ def _check_evaluation(evaluation: dict[str, Any]) -> None:
             raise ValueError(f"its {key} are not a list of class indices")
     if len(evaluation.get("labels", [])) != len(evaluation.get("predictions", [])):
         raise ValueError("its labels and predictions differ in number")
+    return evaluation | {
+        "accuracy": number(evaluation.get("accuracy")),
+        "recall": [number(share) for share in evaluation["recall"]],
+        "confusion": confusion,
+        "labels": evaluation.get("labels", []),
+        "predictions": evaluation.get("predictions", []),
+    }

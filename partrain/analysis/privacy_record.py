@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
+
+_LARGEST = 2.0**128
 
 
 def describe_privacy(privacy: Mapping[str, Any]) -> str:
@@ -23,5 +24,6 @@ def usable_privacy(content: object) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         return None
     numbers = [content.get(name) for name in ("epsilon", "delta", "noise_multiplier", "sampling_rate")]
-    is_complete = all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers)
+    # Not math.isfinite, which fails for integers that exceed every float.
+    is_complete = all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) <= _LARGEST for n in numbers)
     return content if is_complete and isinstance(content.get("secret_noise"), bool) else None

@@ -187,7 +187,10 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         header: Mapping[str, Any] = json.loads(data)
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        return {name: tuple(int(size) for size in entry["shape"]) for name, entry in tensors.items()}
+        shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+        if not all(isinstance(size, int) and 0 <= size < 2**63 for shape in shapes.values() for size in shape):
+            raise ValueError("a shape is invalid")
+        return shapes
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise CorruptCheckpoint(f"{damaged}: {error}.") from error
 

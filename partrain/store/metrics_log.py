@@ -185,8 +185,11 @@ def _whole_lines(path: Path) -> list[bytes]:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return a row; None for a line that `MetricsLog` does not write: it is damaged, or from another program."""
     try:
         row = _floats_for_names(json.loads(line))
+        if b"\\u" in line or not line.isascii():
+            json.dumps(row, ensure_ascii=False).encode()  # raises ValueError for surrogates, which are no characters
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None

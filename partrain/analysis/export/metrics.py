@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from partrain.analysis.logged_run import finite, is_step, number
 from partrain.errors import MissingPackage, RunError
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
@@ -75,9 +76,9 @@ def metrics_events(run: RunDirectory) -> tuple[bytes, int]:
             scalars = [
                 Summary.Value(tag=name, simple_value=value)
                 for name, value in row.items()
-                if name not in _LOCATIONS and isinstance(value, int | float)
+                if name not in _LOCATIONS and number(value) is not None
             ]
-            wall_time = started + float(row.get("time_s", 0.0))
+            wall_time = started + (finite(row.get("time_s")) or 0.0)
             event = Event(wall_time=wall_time, step=row["step"], summary=Summary(value=scalars))
             writer.write(event.SerializeToString())
         writer.close()
@@ -117,6 +118,10 @@ def _rows(run: RunDirectory) -> list[dict[str, Any]]:
         raise RunError(f"{run.metrics_path}: cannot be read: {error.strerror}.") from error
     if not rows:
         raise RunError(f"{run.path}: has no metrics yet. Train it further, then export.")
+    for row in rows:
+        if not is_step(row.get("step")):
+            shown = printable(repr(row.get("step"))[:40])
+            raise RunError(f"{run.metrics_path}: a line has the step {shown}, not a whole number. Delete that line.")
     return rows
 
 
