@@ -7,14 +7,12 @@ the version of the decoder. A pack appears in the cache atomically, and its dige
 from __future__ import annotations
 
 import collections
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -25,7 +23,6 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from tqdm import tqdm
 
 from partrain.data.array_files import CLASS_NAMES, NUM_VALIDATION
 from partrain.data.arrays import load_arrays
@@ -38,14 +35,15 @@ from partrain.data.split_name import SplitName
 from partrain.errors import DataError, ResourceError
 from partrain.system.cache_directories import user_cache_directory
 from partrain.system.process_limits import reporting_process_limit
+from partrain.system.standard_streams import is_terminal
 from partrain.system.terminal_text import printable
+from partrain.system.trusted_directory import TrustedDirectory
+from partrain.system.work_progress import WorkProgress
 
 # Version of the decoding and of the files of a pack. Another version recreates all packs.
 PACK_FORMAT = 2
 # Images queued per decoding thread.
 QUEUED_PER_DECODER = 16
-# Time between two lines of progress.
-PROGRESS_SECONDS = 5.0
 
 _DIRECTORY = "packed"
 _INDEX = "pack.json"
@@ -89,7 +87,7 @@ def load_image_directory(
     MissingPackage
         Pillow is not installed.
     ResourceError
-        The cache cannot be written.
+        The cache cannot be written, or another user could change it.
 
     Side effects
     ------------
@@ -103,20 +101,23 @@ def load_image_directory(
         say(f"{directory.root}: {describe_ignored(directory.ignored)}")
     shape = (channels, *size)
     identity = (PACK_FORMAT, decoder, shape, directory.class_names, directory.fingerprint())
-    place = user_cache_directory() / _DIRECTORY / hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
+    name = hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
+    place = user_cache_directory() / _DIRECTORY
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        dataset = _open_pack(place, warn)
-        if dataset is None:
-            with _locked(place, say):
-                # Another process may have packed the images meanwhile.
-                dataset = _open_pack(place, warn)
-                if dataset is None:
-                    _pack(directory, shape, place, num_decoders, say)
-                    dataset = _open_pack(place, warn)
+        with TrustedDirectory.open(place, make=True) as packs:
+            dataset = _open_pack(packs, name, warn)
+            if dataset is None:
+                with packs.locked(f"{name}.lock", lambda: say("another process is decoding the same images; waiting")):
+                    # Another process may have packed the images meanwhile.
+                    dataset = _open_pack(packs, name, warn)
+                    if dataset is None:
+                        _pack(directory, shape, packs.pinned_path / name, num_decoders, say)
+                        dataset = _open_pack(packs, name, warn)
+    except PermissionError as error:
+        raise ResourceError(f"{place}: the decoded images cannot be kept there: {error.strerror or error}.") from None
     except OSError as error:
         raise ResourceError(
-            f"{place.parent}: the decoded images cannot be written there: {error.strerror}. Free some disk space, or "
+            f"{place}: the decoded images cannot be written there: {error.strerror or error}. Free some disk space, or "
             "choose another cache directory with XDG_CACHE_HOME."
         ) from None
     assert dataset is not None
@@ -149,32 +150,35 @@ def _list_broken(broken: dict[str, str]) -> list[str]:
     return [*lines, f"and {len(broken) - MAX_LISTED:,} more"] if len(broken) > MAX_LISTED else lines
 
 
-def _open_pack(place: Path, warn: Callable[[str], None]) -> tuple[Dataset, dict[str, str]] | None:
-    """Return the data set of a pack and its broken images; None if there is no pack, or a damaged one."""
+def _open_pack(
+    packs: TrustedDirectory, name: str, warn: Callable[[str], None]
+) -> tuple[Dataset, dict[str, str]] | None:
+    """Return the data set of a pack and its broken images; None if there is no pack, or a damaged one.
+
+    Raises
+    ------
+    PermissionError
+        Another user could have written the pack.
+    """
+    pinned = packs.pinned_path / name
     try:
-        index = _Index.model_validate_json((place / _INDEX).read_bytes())
-        dataset = load_arrays(place)
+        with packs.subdirectory(name) as pack:
+            pinned = pack.pinned_path
+            for file in os.listdir(pack.descriptor):
+                pack.require_trusted_file(file)
+            index = _Index.model_validate_json(pack.read(_INDEX))
+            dataset = load_arrays(pinned)
         if dataset.digest != index.digest:
             raise ValueError("its content has another digest")
     except FileNotFoundError:
         return None
     except (DataError, ValueError, pydantic.ValidationError) as error:
-        warn(f"{place}: the cached arrays of the images are damaged ({error}); decoding the images again")
-        shutil.rmtree(place, ignore_errors=True)
+        place = packs.path / name
+        problem = str(error).replace(str(pinned), str(place))
+        warn(f"{place}: the cached arrays of the images are damaged ({problem}); decoding the images again")
+        shutil.rmtree(packs.pinned_path / name, ignore_errors=True)
         return None
     return dataset, index.broken
-
-
-@contextlib.contextmanager
-def _locked(place: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Prevent other processes from packing the same images at the same time."""
-    with open(f"{place}.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another process is decoding the same images; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _pack(
@@ -187,7 +191,7 @@ def _pack(
     temporary = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".part", dir=place.parent))
     try:
         with (
-            _Progress(directory.size, say) as progress,
+            WorkProgress("decoding", "images", directory.size, say, has_bar=is_terminal(sys.stderr)) as progress,
             pillow_warnings_ignored(),
             reporting_process_limit(),
             ThreadPoolExecutor(num_decoders) as decoders,
@@ -206,6 +210,8 @@ def _pack(
         _require_examples(directory, temporary, broken)
         index = {"format": PACK_FORMAT, "digest": load_arrays(temporary).digest, "broken": broken}
         (temporary / _INDEX).write_text(json.dumps(index))
+        for file in temporary.iterdir():
+            file.chmod(0o644)  # whatever the umask: a pack that others can write to is refused
         os.rename(temporary, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -274,26 +280,3 @@ def _decode(
             yield earliest, future.result()
     for earliest, future in queue:
         yield earliest, future.result()
-
-
-class _Progress:
-    """Shows progress: a bar on a terminal, otherwise a line every few seconds."""
-
-    def __init__(self, num_images: int, say: Callable[[str], None]) -> None:
-        self._say, self._said_at = say, time.monotonic()
-        self._bar: tqdm[Any] = tqdm(total=num_images, desc="decoding", unit=" images", leave=False, disable=None)
-        self._num_done, self._num_images = 0, num_images
-
-    def step(self) -> None:
-        """Count one more image as done."""
-        self._num_done += 1
-        self._bar.update()
-        if self._bar.disable and time.monotonic() > self._said_at + PROGRESS_SECONDS:
-            self._said_at = time.monotonic()
-            self._say(f"{self._num_done:,} of {self._num_images:,} images")
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *ending: object) -> None:
-        self._bar.close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from partrain.data.file_fingerprint import FileFingerprint
 from partrain.system.cache_directories import user_cache_directory
+from partrain.system.trusted_directory import TrustedDirectory
+
+_DIRECTORY = "measured"
 
 
 class MeasurementCache:
@@ -27,7 +28,7 @@ class MeasurementCache:
         self.files = tuple(files)
         identity = repr([vars(file) for file in self.files]) + variant
         key = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        self._path = user_cache_directory() / "measured" / f"{key}.json"
+        self._name = f"{key}.json"
 
     def get(self, name: str, measure: Callable[[], Any]) -> Any:
         """Return the measurement `name`; call `measure` if it is not in the cache.
@@ -44,7 +45,8 @@ class MeasurementCache:
 
         Side effects
         ------------
-        Writes into the directory `measured` of `user_cache_directory()`. If that fails, the next start measures again.
+        Writes into the directory `measured` of `user_cache_directory()`. If that fails, or if another user could change
+        what is there, the next start measures again.
         """
         known = self._read()
         if name not in known:
@@ -68,16 +70,12 @@ class MeasurementCache:
 
     def _read(self) -> dict[str, Any]:
         try:
-            known = json.loads(self._path.read_bytes())
+            with TrustedDirectory.open(user_cache_directory() / _DIRECTORY) as directory:
+                known = json.loads(directory.read(self._name))
         except (OSError, ValueError):
             return {}
         return known if isinstance(known, dict) else {}
 
     def _write(self, known: dict[str, Any]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(f".{secrets.token_hex(4)}.part")
-        try:
-            temporary.write_text(json.dumps(known))
-            os.replace(temporary, self._path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with TrustedDirectory.open(user_cache_directory() / _DIRECTORY, make=True) as directory:
+            directory.write(self._name, json.dumps(known).encode())
