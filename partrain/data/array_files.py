@@ -40,7 +40,11 @@ _DAMAGED = (
     RuntimeError,  # encryption
     tokenize.TokenError,  # NumPy gives a header that it cannot parse to Python's tokenizer
     SyntaxError,
+    OverflowError,  # a shape beyond the integers of C
+    TypeError,  # a shape with True in it
 )
+# NumPy quotes the header, which may be long.
+_MAX_REASON_CHARACTERS = 200
 
 
 def read_arrays(path: Path, *, with_validation: bool) -> dict[str, NamedArray]:
@@ -169,4 +173,6 @@ def _unusable(where: str, error: Exception) -> DataError:
             "Save it as an array of numbers, for example with .astype(numpy.uint8)."
         )
     reason = " ".join(str(error).split())  # NumPy quotes headers with their padding
+    if len(reason) > _MAX_REASON_CHARACTERS:
+        reason = f"{reason[:_MAX_REASON_CHARACTERS]}…"
     return DataError(f"{where}: is damaged or not a NumPy file ({reason}). Save it with numpy.save or numpy.savez.")

@@ -141,7 +141,7 @@ def _checked_labels(named: NamedArray) -> NDArray[Any]:
     shape = labels.shape
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
         one_hot = " Of one-hot labels give numpy.argmax(labels, axis=1)." if labels.ndim == 2 else ""
         raise DataError(
             f"{name}: has dtype {labels.dtype} and shape {shape}, expected integers of shape "
