@@ -167,13 +167,8 @@ def plan_training(
     if message := unvalidated_classes(dataset, config.data.validation_examples):
         say(message)
     require_in_sight(config.training.augment, dataset.image_shape)
-    privacy = resolve_privacy(config.training, train.size, warn)
+    privacy, accountant = resolve_privacy(config.training, train.size, warn)
     config = config.model_copy(update={"training": config.training.model_copy(update={"privacy": privacy})})
-    accountant = None
-    if privacy:
-        assert privacy.noise_multiplier is not None
-        rate = config.training.batch_size / train.size
-        accountant = Accountant(rate, privacy.noise_multiplier, privacy.delta)
     network = Network(config.network, dataset.image_shape, len(dataset.class_names))
     resolved = _resolve(config, dataset)
     weights = None

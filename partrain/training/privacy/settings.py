@@ -11,8 +11,10 @@ from partrain.errors import ConfigError
 from partrain.training.privacy.accounting import Accountant, least_noise
 
 
-def resolve_privacy(training: Training, num_train: int, warn: Callable[[str], None]) -> Privacy | None:
-    """Return the privacy settings with the noise multiplier and the maximum batch size filled in.
+def resolve_privacy(
+    training: Training, num_train: int, warn: Callable[[str], None]
+) -> tuple[Privacy, Accountant] | tuple[None, None]:
+    """Return the privacy settings with noise multiplier and maximum batch size filled in, and what computes epsilon.
 
     Raises
     ------
@@ -21,7 +23,7 @@ def resolve_privacy(training: Training, num_train: int, warn: Callable[[str], No
     """
     privacy, batch_size = training.privacy, training.batch_size
     if privacy is None:
-        return None
+        return None, None
     if batch_size > num_train:
         raise ConfigError(
             f"training.batch_size: {batch_size:,} is larger than the number of training examples, {num_train:,}; "
@@ -38,13 +40,14 @@ def resolve_privacy(training: Training, num_train: int, warn: Callable[[str], No
     if noise is None:
         assert target is not None
         noise = least_noise(rate, steps, privacy.delta, target)
-    elif target is not None and (least := Accountant(rate, noise, privacy.delta).epsilon(1)) > target:
+    accountant = Accountant(rate, noise, privacy.delta, steps)
+    if target is not None and (least := accountant.epsilon(1)) > target:
         raise ConfigError(
             f"training.privacy.target_epsilon: with the noise multiplier {noise:g} the first step already makes "
             f"epsilon {least:.3g}, which exceeds {target:g}; raise the noise multiplier or the target"
         )
     max_batch_size = privacy.max_batch_size or default_max_batch_size(batch_size, training.tile)
-    return privacy.model_copy(update={"noise_multiplier": noise, "max_batch_size": max_batch_size})
+    return privacy.model_copy(update={"noise_multiplier": noise, "max_batch_size": max_batch_size}), accountant
 
 
 def default_max_batch_size(batch_size: int, tile: int) -> int:
