@@ -6,7 +6,7 @@ import os
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,16 @@ _DAMAGED = (
 _MAX_REASON_CHARACTERS = 200
 
 
-def read_arrays(path: Path, *, with_validation: bool) -> dict[str, NamedArray]:
+def read_arrays(
+    path: Path, *, with_validation: bool = True, say: Callable[[str], None] = lambda text: None
+) -> dict[str, NamedArray]:
     """Return the arrays of an .npz file or of a directory, under the names in `KEYS`, and the optional ones.
 
     Parameters
     ----------
     path : the file or the directory.
     with_validation : also return `VALIDATION_KEYS`, if there are validation examples in arrays of their own.
+    say : called with a line if they are there, and not to be returned.
 
     Raises
     ------
@@ -62,7 +65,8 @@ def read_arrays(path: Path, *, with_validation: bool) -> dict[str, NamedArray]:
     ResourceError
         The arrays of an .npz file do not fit into memory.
     """
-    return _map_directory(path, with_validation) if os.path.isdir(path) else _read_npz(path, with_validation)
+    unused = None if with_validation else say
+    return _map_directory(path, unused) if os.path.isdir(path) else _read_npz(path, unused)
 
 
 def map_array(path: Path) -> NDArray[Any]:
@@ -82,7 +86,7 @@ def map_array(path: Path) -> NDArray[Any]:
         raise _unusable(str(path), error) from None
 
 
-def _map_directory(directory: Path, with_validation: bool) -> dict[str, NamedArray]:
+def _map_directory(directory: Path, unused: Callable[[str], None] | None) -> dict[str, NamedArray]:
     try:
         names = sorted(os.listdir(directory))
     except OSError as error:
@@ -94,12 +98,12 @@ def _map_directory(directory: Path, with_validation: bool) -> dict[str, NamedArr
             "numpy.save."
         )
     available = {name.removesuffix(".npy") for name in names if name.endswith(".npy")}
-    keys = dict(zip(KEYS, KEYS, strict=True)) | dict(_optional_keys(directory, available, with_validation))
+    keys = dict(zip(KEYS, KEYS, strict=True)) | dict(_optional_keys(directory, available, unused))
     paths = {name: directory / f"{key}.npy" for name, key in keys.items()}
     return {name: (str(path), map_array(path)) for name, path in paths.items()}
 
 
-def _read_npz(path: Path, with_validation: bool) -> dict[str, NamedArray]:
+def _read_npz(path: Path, unused: Callable[[str], None] | None) -> dict[str, NamedArray]:
     require_file(path)
     arrays: dict[str, NamedArray] = {}
     where = str(path)
@@ -107,7 +111,7 @@ def _read_npz(path: Path, with_validation: bool) -> dict[str, NamedArray]:
         # Not numpy.load: it takes any other file for a pickle, and leaves damaged archives open.
         with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
             keys = dict(zip(KEYS, _choose_keys(path, archive), strict=True))
-            keys |= _optional_keys(path, archive, with_validation)
+            keys |= _optional_keys(path, archive, unused)
             _require_room(path, archive, keys.values())
             for name, key in keys.items():
                 where = f"{path}: {key}"
@@ -141,16 +145,26 @@ def _choose_keys(path: Path, available: Collection[str]) -> tuple[str, ...]:
     )
 
 
-def _optional_keys(path: Path, available: Collection[str], with_validation: bool) -> Iterator[tuple[str, str]]:
-    """Yield the name of each optional array, and its key in the file or directory."""
+def _optional_keys(
+    path: Path, available: Collection[str], unused: Callable[[str], None] | None
+) -> Iterator[tuple[str, str]]:
+    """Yield the name of each optional array, and its key in the file or directory.
+
+    Parameters
+    ----------
+    unused : arrays of validation examples are left out, and this is called with a line about them; None: they are not.
+    """
     if CLASS_NAMES in available:
         yield CLASS_NAMES, CLASS_NAMES
     if NUM_VALIDATION in available:
         yield NUM_VALIDATION, NUM_VALIDATION
     pairs = [pair for pair in _VALIDATION_PAIRS if any(key in available for key in pair)]
-    if not pairs or not with_validation:
+    if not pairs:
         return
     found = [key for pair in pairs for key in pair if key in available]
+    if unused is not None:
+        unused(f"{path}: {', '.join(found)} are not used: data.validation_examples divides the training examples")
+        return
     if len(found) != 2 or len(pairs) != 1 or NUM_VALIDATION in available:
         also = [NUM_VALIDATION] if NUM_VALIDATION in available else []
         raise DataError(

@@ -6,7 +6,7 @@ Large mapped files are read as they are needed, so a data set may be larger than
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from partrain.data.array_files import CLASS_NAMES, KEYS, NUM_VALIDATION, VALIDATION_KEYS, NamedArray, read_arrays
@@ -19,7 +19,13 @@ from partrain.data.split_name import SplitName
 from partrain.errors import DataError
 
 
-def load_arrays(path: str | Path, layout: Layout = None, *, with_validation: bool = True) -> Dataset:
+def load_arrays(
+    path: str | Path,
+    layout: Layout = None,
+    *,
+    with_validation: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+) -> Dataset:
     """Load NumPy arrays as the data set "arrays".
 
     Images are uint8 or float32, or other floating-point numbers that float32 represents exactly; (N,H,W) or (N,C,H,W),
@@ -33,7 +39,7 @@ def load_arrays(path: str | Path, layout: Layout = None, *, with_validation: boo
         val_images and val_labels (or x_val and y_val), or validation_examples (the number of examples at the end of
         the training examples that are for validation).
     layout : the order of the axes of images with channels; "channels_last" for (N,H,W,C).
-    with_validation : use val_images and val_labels; otherwise they are not read.
+    with_validation : use val_images and val_labels; otherwise they are not read, and `say` is called with a line.
 
     Raises
     ------
@@ -43,7 +49,7 @@ def load_arrays(path: str | Path, layout: Layout = None, *, with_validation: boo
         The arrays of an .npz file do not fit into memory.
     """
     path = Path(os.path.expanduser(path))
-    arrays = read_arrays(path, with_validation=with_validation)
+    arrays = read_arrays(path, with_validation=with_validation, say=say)
     measurements = None
     if any(is_streamed(array) for _, array in arrays.values()):
         # The files of labels as well: the digest also depends on them.

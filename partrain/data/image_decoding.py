@@ -93,7 +93,7 @@ def decode_image(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     DataError
         The file is not an image, is damaged, or has more than MAX_PIXELS pixels, which is checked before decoding.
     ResourceError
-        The image does not fit into memory.
+        The image does not fit into memory, which is checked as well.
     """
     channels, rows, columns = shape
     image = _decode(path, MODES[channels], lambda width, height: (columns, rows))
@@ -106,8 +106,9 @@ def _decode(path: Path, mode: str, size: Callable[[int, int], tuple[int, int]]) 
 
     try:
         with PIL.Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(path, f"{image.width:,} x {image.height:,} pixels")
+            width, height = _decoded_size(image)
+            if width * height > MAX_PIXELS:
+                raise _too_large(path, f"{width:,} x {height:,} pixels")
             with _budget.reserved(_peak_bytes(image), str(path), "Make the image smaller."):
                 return _convert(path, image, mode, size)
     except PIL.Image.DecompressionBombError:
@@ -144,10 +145,15 @@ def _peak_bytes(image: Image) -> int:
         bytes_per_pixel = 17
     else:
         bytes_per_pixel = 9
-    # A TIFF file is decoded in tiles of a size of their own.
+    width, height = _decoded_size(image)
+    return bytes_per_pixel * width * height
+
+
+def _decoded_size(image: Image) -> tuple[int, int]:
+    """Return width and height of what is decoded at once: of the image, or of a larger tile of a TIFF file."""
     tags = getattr(image, "tag_v2", {})
-    tile_pixels = int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_HEIGHT, 0))
-    return bytes_per_pixel * max(image.width * image.height, tile_pixels)
+    width, height = int(tags.get(_TILE_WIDTH, 0)), int(tags.get(_TILE_HEIGHT, 0))
+    return (width, height) if width * height > image.width * image.height else image.size
 
 
 def _over_white(path: Path, image: Image) -> Image:

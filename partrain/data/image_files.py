@@ -77,9 +77,11 @@ def _read_array(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     array = map_array(path)
     fitting = [shape, shape[1:]] if shape[0] == 1 else [shape]
     if array.shape not in fitting:
+        C, H, W = shape
+        hint = " Its last axis are the channels: give numpy.moveaxis(array, 2, 0)." if array.shape == (H, W, C) else ""
         raise DataError(
             f"{path}: its array has shape {_text(array.shape)}; the network takes one image of shape "
-            f"{' or '.join(_text(s) for s in fitting)}."
+            f"{' or '.join(_text(s) for s in fitting)}.{hint}"
         )
     return pixel_values(array.reshape(shape), dtype, str(path))
 

@@ -151,7 +151,7 @@ def _load_source(data: Data, seed: int, say: Callable[[str], None], warn: Callab
             warn=warn,
         )
     if data.name == "arrays":
-        return load_arrays(data.path, data.layout, with_validation=data.validation_examples is None)
+        return load_arrays(data.path, data.layout, with_validation=data.validation_examples is None, say=say)
     return load_idx_directory(data.path)
 
 

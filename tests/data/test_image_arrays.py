@@ -143,9 +143,13 @@ def test_numbers_of_examples_divide_the_training_arrays_as_before_there_were_val
     more = {"val_images": arrays["test_images"], "val_labels": arrays["test_labels"]}
     numbers = {"train_examples": 4, "validation_examples": 2}
     old = load(data_of(save("old", **arrays), **numbers))
-    new = load(data_of(save("new", **arrays, **more), **numbers))
+    new = load(data_of(path := save("new", **arrays, **more), **numbers))
     assert new.digest == old.digest
     np.testing.assert_array_equal(new.validation.images, old.validation.images)
+    said: list[str] = []
+    load_dataset(data_of(path, **numbers), 0, say=said.append, warn=pytest.fail)
+    assert len(said) == 1
+    assert "val_images, val_labels are not used" in said[0]
 
 
 @pytest.mark.parametrize(

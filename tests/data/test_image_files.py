@@ -217,3 +217,10 @@ def test_array_file_that_is_damaged(tmp_path: Path) -> None:
     for content in (b"", b"hello", path.read_bytes()[:-1]):
         path.write_bytes(content)
         refuse(path)
+
+
+def test_array_with_the_channels_last_is_refused_with_the_axis_to_move(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((8, 9, 3)))
+    message = refuse(tmp_path / "x.npy", (3, 8, 9))
+    assert "has shape (8, 9, 3)" in message
+    assert "numpy.moveaxis(array, 2, 0)" in message

@@ -1,0 +1,76 @@
+"""An image is refused before it is decoded if it has too many pixels for the memory."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from partrain.data.image_decoding import decode_image
+from partrain.errors import DataError, ResourceError
+from partrain.system.machine import MIB
+
+SIDE = 1300
+
+
+def picture(mode: str) -> PIL.Image.Image:
+    return (
+        PIL.Image.fromarray(np.zeros((SIDE, SIDE), np.uint16)) if mode == "I;16" else PIL.Image.new(mode, (SIDE,) * 2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options", "mib"),
+    [
+        ("x.png", "L", {}, 15),
+        ("x.png", "I;16", {}, 15),
+        ("x.png", "I;16", {"transparency": 3}, 31),
+        ("x.png", "RGBA", {}, 31),
+        ("x.png", "P", {"transparency": 0}, 31),
+        ("x.jpg", "RGB", {}, 15),
+        ("x.jpg", "CMYK", {"progressive": True}, 27),
+        ("x.bmp", "RGB", {}, 15),
+        ("x.gif", "P", {}, 15),
+        ("x.tif", "RGB", {"compression": "tiff_deflate"}, 15),
+        ("x.webp", "RGB", {}, 27),
+        ("x.webp", "RGBA", {"lossless": True}, 40),
+    ],
+)
+def test_image_that_does_not_fit_into_memory_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str, options: dict[str, Any], mib: int
+) -> None:
+    path = tmp_path / name
+    picture(mode).save(path, **options)
+    assert decode_image(path, (1, 4, 4)).shape == (1, 4, 4)
+    monkeypatch.setattr("partrain.system.memory_limits.available_memory", lambda: 9 * MIB)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", pytest.fail)
+    with pytest.raises(ResourceError, match=f"it needs {mib} MiB, and 9 MiB are available. Make the image smaller"):
+        decode_image(path, (1, 4, 4))
+
+
+def write_tiled_tiff(path: Path, tile: int) -> Path:
+    """Write a grey TIFF of 8 x 8 pixels in one compressed tile, from the description of the format."""
+    data = zlib.compress(bytes(tile * tile))
+    shorts = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 277: 1}
+    longs = {322: tile, 323: tile, 324: 8, 325: len(data)}
+    entries = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in shorts.items()]
+    entries += [struct.pack("<HHII", tag, 4, 1, value) for tag, value in longs.items()]
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + struct.pack("<I", 0)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory)
+    return path
+
+
+def test_tile_of_a_tiff_counts_with_all_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tiled_tiff(tmp_path / "x.tif", 2048)
+    assert path.stat().st_size < 5000
+    assert not decode_image(path, (1, 8, 8)).any()
+    monkeypatch.setattr("partrain.system.memory_limits.available_memory", lambda: 9 * MIB)
+    with pytest.raises(ResourceError, match="it needs 36 MiB"):
+        decode_image(path, (1, 8, 8))
+    with pytest.raises(DataError, match="has 16,384 x 16,384 pixels"):
+        decode_image(write_tiled_tiff(tmp_path / "y.tif", 16384), (1, 8, 8))
