@@ -18,6 +18,8 @@ from partrain.analysis.comparison.text import (
 
 # Larger confusion matrices are not readable.
 MAX_CLASSES = 30
+# Longer names stand upright above the columns of a confusion matrix.
+MAX_LEVEL_NAME = 3
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def confusion_matrix(label: str, evaluation: Facts) -> str:
     caption = f"<figcaption><b>{escape(label)}</b> {escape(accuracy)}</figcaption>"
     if confusion is None or len(classes) > MAX_CLASSES:
         return f"<figure>{caption}<p>{len(classes):,} classes are too many for a matrix.</p></figure>"
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in classes)
+    head = "".join(f'<th scope="col" title="{escape(name)}"><span>{escape(name)}</span></th>' for name in classes)
     rows = ""
     for index, (name, counts) in enumerate(zip(classes, confusion, strict=True)):
         total = sum(counts) or 1
@@ -133,8 +135,9 @@ def confusion_matrix(label: str, evaluation: Facts) -> str:
             f'<td class="{"right" if k == index else "wrong"}" style="--share:{count / total:.3f}">{count or ""}</td>'
             for k, count in enumerate(counts)
         )
-        rows += f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
-    table = f'<table class="matrix"><tr><td></td>{head}</tr>{rows}</table>'
+        rows += f'<tr><th scope="row" title="{escape(name)}">{escape(name)}</th>{cells}</tr>'
+    upright = " upright" if max(map(len, classes), default=0) > MAX_LEVEL_NAME else ""
+    table = f'<table class="matrix{upright}"><tr><td></td>{head}</tr>{rows}</table>'
     return f'<figure>{caption}<div class="scroll">{table}</div></figure>'
 
 
@@ -173,6 +176,6 @@ def _table_by_column(heads: Sequence[str], rows: Sequence[Sequence[Cell]], kind:
 
 def _table(head: str, body: str, kind: str) -> str:
     return (
-        f'<div class="scroll"><table class="sortable {kind}"><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll of-{kind}"><table class="sortable {kind}"><thead><tr>{head}</tr></thead>'
         f"<tbody>\n{body}\n</tbody></table></div>\n"
     )

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 # The scale is logarithmic in the error rate from this accuracy on, if the error rates differ by such a factor.
 HIGH_ACCURACY, LARGE_FACTOR = 0.9, 5
-# A logarithmic axis has no end at 100%, so this is added to each error rate, or half of the smallest one if larger.
+# A logarithmic axis has no end at 100%, so this is added to each error rate, or a part of the smallest one if larger.
 SMALLEST_OFFSET = 1e-4
+PART_OF_SMALLEST, PART_OF_MEASURED = 1 / 2, 1 / 10
 # A linear axis shows at least this range.
 SMALLEST_RANGE = 0.01
 # Labels of a logarithmic axis, the most important ones first.
@@ -37,13 +38,20 @@ class AccuracyScale:
     offset: float | None
 
     @classmethod
-    def of(cls, accuracies: ArrayLike) -> AccuracyScale:
-        """Choose the scale that shows these accuracies best; there is at least one."""
+    def of(cls, accuracies: ArrayLike, measured: ArrayLike = ()) -> AccuracyScale:
+        """Choose the scale that shows accuracies best.
+
+        Parameters
+        ----------
+        accuracies : at least one.
+        measured : those that were measured on many examples, if the others are estimates, as the smoothed accuracy of
+            batches is. Far smaller error rates than theirs mean nothing, and the scale does not resolve them.
+        """
         values = np.clip(np.asarray(accuracies, np.float64), 0, 1)
         low, high = float(values.min()), float(values.max())
         errors = 1 - values
-        positive = errors[errors > 1e-12]
-        offset = max(SMALLEST_OFFSET, float(positive.min()) / 2 if len(positive) else 0)
+        smallest = _smallest_error(measured) * PART_OF_MEASURED or _smallest_error(values) * PART_OF_SMALLEST
+        offset = max(SMALLEST_OFFSET, smallest)
         if high >= HIGH_ACCURACY and errors.max() + offset >= LARGE_FACTOR * (errors.min() + offset):
             return cls(low, high, offset)
         missing = max(0.0, SMALLEST_RANGE - (high - low)) / 2
@@ -100,3 +108,9 @@ class AccuracyScale:
         axis = axes.xaxis if direction == "x" else axes.yaxis
         axis.set_major_locator(FixedLocator(self.ticks(direction)))
         axis.set_major_formatter(FuncFormatter(lambda accuracy, _: f"{100 * accuracy:.6g}%"))
+
+
+def _smallest_error(accuracies: ArrayLike) -> float:
+    """Return the smallest error rate that is not 0, or else 0."""
+    errors = 1 - np.asarray(accuracies, np.float64)
+    return float(errors[errors > 1e-12].min()) if (errors > 1e-12).any() else 0.0

@@ -91,7 +91,7 @@ def draw_accuracy(rows: Rows) -> Figure | None:
             color=VERMILION,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
-    AccuracyScale.of(np.concatenate([smoothed, validation])).apply(axes, "y")
+    AccuracyScale.of(np.concatenate([smoothed, validation]), validation).apply(axes, "y")
     axes.legend(loc="lower right")
     return figure
 

@@ -28,6 +28,14 @@ def test_low_or_similar_accuracies_are_drawn_on_a_linear_axis(accuracies: list[f
     assert scale.high - scale.low < 2 * max(0.01, max(accuracies) - min(accuracies))
 
 
+def test_scale_does_not_resolve_errors_far_below_those_that_were_measured() -> None:
+    estimated = [0.1, 0.8, 0.9, 1 - 1e-9]
+    scale = AccuracyScale.of(estimated, [0.8, 0.9])
+    places = scale.forward([0.1, 0.9, 1 - 1e-9])
+    assert places[2] - places[1] < 2 * (places[1] - places[0])
+    assert scale.offset == AccuracyScale.of([*estimated, 1.0], [0.8, 0.9]).offset
+
+
 @given(ACCURACIES)
 def test_any_accuracies_are_in_order_within_limits_and_have_labels(accuracies: list[float]) -> None:
     scale = AccuracyScale.of(accuracies)
