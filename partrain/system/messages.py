@@ -91,13 +91,18 @@ class Messages:
         """Whether progress is shown as bars: on a terminal, unless `quiet`."""
         return not self._quiet and is_terminal(sys.stderr)
 
-    def progress(self, *, first_step: int, last_step: int, num_epochs: int) -> Progress:
-        """Return the progress display of a training run from `first_step` (already done) to `last_step`."""
-        if self._quiet:
-            return Progress(first_step, last_step, num_epochs)
-        if is_terminal(sys.stderr):
-            return _BarProgress(first_step, last_step, num_epochs)
-        return _PlainProgress(first_step, last_step, num_epochs, self.say)
+    def progress(
+        self, *, first_step: int, last_step: int, num_epochs: int, training_seconds: Callable[[], float] | None = None
+    ) -> Progress:
+        """Return the progress display of a training run from `first_step` (already done) to `last_step`.
+
+        Parameters
+        ----------
+        training_seconds : returns the seconds of training so far, without evaluations and saves; the training rate
+            uses them. None: all time counts.
+        """
+        display = Progress if self._quiet else _BarProgress if self.has_bars else _PlainProgress
+        return display(first_step, last_step, num_epochs, training_seconds or (lambda: time.monotonic()), self.say)
 
 
 def _print(text: str) -> None:
@@ -109,54 +114,83 @@ def _print(text: str) -> None:
 
 
 class Progress:
-    """Displays nothing; the base class of the two kinds of progress display."""
+    """Displays nothing; the base class of the two kinds of progress display.
+
+    Parameters
+    ----------
+    first_step, last_step, num_epochs, training_seconds : as for `Messages.progress`.
+    say : prints a line.
+    """
 
     seconds = float("inf")
 
-    def __init__(self, first_step: int, last_step: int, num_epochs: int) -> None:
+    def __init__(
+        self,
+        first_step: int,
+        last_step: int,
+        num_epochs: int,
+        training_seconds: Callable[[], float],
+        say: Callable[[str], None],
+    ) -> None:
         self.first_step, self.last_step, self.num_epochs = first_step, last_step, num_epochs
-        self._shown_at, self._examples_since = time.monotonic(), 0
-        self._loss = float("nan")
+        self._training_seconds, self._say = training_seconds, say
+        self._started = self._shown_at = time.monotonic()
+        # The number of examples and the seconds of training, at the start and when the progress was last displayed.
+        self._num_examples = self._num_shown = 0
+        self._trained_from = self._trained_shown = training_seconds()
+        self._state = self._shown = (first_step, 0, float("nan"))
 
     def step(self, step: int, epoch: int, loss: float, num_examples: int) -> None:
         """Record that `step` of `epoch` (counted from 1) is done, with `num_examples`; display it if it is time."""
+        # Private training can draw an empty batch, which has no loss.
+        self._state = (step, epoch, loss if num_examples else self._state[2])
+        self._num_examples += num_examples
         now = time.monotonic()
-        self._examples_since += num_examples
-        if num_examples:  # private training can draw an empty batch, which has no loss
-            self._loss = loss
-        if now >= self._shown_at + self.seconds or step == self.last_step:
-            self.show(step, epoch, self._loss, self._examples_since / max(now - self._shown_at, 1e-9))
-            self._shown_at, self._examples_since = now, 0
+        if now >= self._shown_at + self.seconds:
+            trained = self._training_seconds()
+            rate = (self._num_examples - self._num_shown) / max(trained - self._trained_shown, 1e-9)
+            self._shown_at, self._num_shown, self._trained_shown = now, self._num_examples, trained
+            self._show(rate)
 
-    def show(self, step: int, epoch: int, loss: float, examples_per_s: float) -> None:
+    def close(self, *, is_complete: bool = False) -> None:
+        """Display the last step, with the rate of all steps, and stop displaying.
+
+        Parameters
+        ----------
+        is_complete : whether the training is complete, even if it did not make all steps.
+        """
+        step = self._state[0]
+        if step > self.first_step:
+            has_ended_early = is_complete and step < self.last_step
+            if has_ended_early:
+                self.last_step = step
+            if self._shown != self._state or has_ended_early:
+                self._show(self._num_examples / max(self._training_seconds() - self._trained_from, 1e-9))
+
+    def _show(self, examples_per_s: float) -> None:
+        step, epoch, loss = self._shown = self._state
+        seconds_per_step = (time.monotonic() - self._started) / max(1, step - self.first_step)
+        left = tqdm.format_interval(seconds_per_step * (self.last_step - step))
+        self.show(
+            step, f"epoch {epoch}/{self.num_epochs}", f"loss {loss:.4f}", f"{examples_per_s:,.0f} examples/s", left
+        )
+
+    def show(self, step: int, epoch: str, loss: str, rate: str, left: str) -> None:
         """Display the state of the training now."""
-
-    def close(self) -> None:
-        """Stop displaying."""
 
 
 class _PlainProgress(Progress):
     seconds = PLAIN_SECONDS
 
-    def __init__(self, first_step: int, last_step: int, num_epochs: int, say: Callable[[str], None]) -> None:
-        super().__init__(first_step, last_step, num_epochs)
-        self._say = say
-        self._started = time.monotonic()
-
-    def show(self, step: int, epoch: int, loss: float, examples_per_s: float) -> None:
-        elapsed = time.monotonic() - self._started
-        left = elapsed / max(1, step - self.first_step) * (self.last_step - step)
-        self._say(
-            f"epoch {epoch}/{self.num_epochs}  step {step}/{self.last_step}  loss {loss:.4f}  "
-            f"{examples_per_s:,.0f} examples/s  {tqdm.format_interval(left)} left"
-        )
+    def show(self, step: int, epoch: str, loss: str, rate: str, left: str) -> None:
+        self._say(f"{epoch}  step {step}/{self.last_step}  {loss}  {rate}  {left} left")
 
 
 class _BarProgress(Progress):
     seconds = BAR_SECONDS
 
-    def __init__(self, first_step: int, last_step: int, num_epochs: int) -> None:
-        super().__init__(first_step, last_step, num_epochs)
+    def __init__(self, first_step: int, last_step: int, *others: Any) -> None:
+        super().__init__(first_step, last_step, *others)
         has_size = os.get_terminal_size(sys.stderr.fileno()).columns > 0
         self._bar: tqdm[Any] = tqdm(
             total=last_step,
@@ -167,15 +201,19 @@ class _BarProgress(Progress):
             nrows=None if has_size else 24,
             dynamic_ncols=has_size,
             mininterval=0,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt} [{remaining} left{postfix}]",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}",
         )
 
-    def show(self, step: int, epoch: int, loss: float, examples_per_s: float) -> None:
-        self._bar.set_description_str(f"epoch {epoch}/{self.num_epochs}", refresh=False)
-        self._bar.set_postfix_str(f"loss {loss:.4f}, {examples_per_s:,.0f} examples/s", refresh=False)
+    def show(self, step: int, epoch: str, loss: str, rate: str, left: str) -> None:
+        self._bar.total = self.last_step
+        self._bar.set_description_str(epoch, refresh=False)
+        # tqdm puts a comma before it. Its own time left would forget all but the last steps.
+        self._bar.set_postfix_str(f"{left} left, {loss}, {rate}", refresh=False)
         with contextlib.suppress(OSError):
-            self._bar.update(step - self._bar.n)
+            self._bar.n = step
+            self._bar.refresh()
 
-    def close(self) -> None:
+    def close(self, *, is_complete: bool = False) -> None:
+        super().close(is_complete=is_complete)
         with contextlib.suppress(OSError):
             self._bar.close()

@@ -129,13 +129,16 @@ class Coordinator:
         plan, session = self._plan, self._session
         last_step = plan.num_steps if last_step is None else last_step
         progress = session.messages.progress(
-            first_step=self.step, last_step=last_step, num_epochs=plan.config.training.epochs
+            first_step=self.step,
+            last_step=last_step,
+            num_epochs=plan.config.training.epochs,
+            training_seconds=lambda: session.clock.read()["train"],
         )
         statistics = plan.config.training.per_example.statistics
         with contextlib.ExitStack() as at_end:
             self.logger.open()
             at_end.callback(self.logger.close)
-            at_end.callback(progress.close)
+            at_end.callback(lambda: progress.close(is_complete=self.completed))
             at_end.callback(self.model.close)
             at_end.enter_context(session.clock.timing("train"))
             at_end.callback(self._save, is_last=True)

@@ -1,14 +1,18 @@
-"""The lines that describe a run at its start, and the summary of the run at its end."""
+"""The lines that describe a run at its start and end, and its summary."""
 
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from partrain.analysis.run_table import duration
+from partrain.config.schema.config import Config
 from partrain.errors import RunError
 from partrain.store.run_directory import RunDirectory
 from partrain.training.coordinator import Coordinator
+from partrain.training.plan import TrainingPlan
 from partrain.training.privacy.settings import describe_private_training
 from partrain.training.resources import TrainingResources
 
@@ -28,6 +32,27 @@ def describe_start(run: RunDirectory, resources: TrainingResources) -> list[str]
     if plan.accountant is None:
         return [start]
     return [start, *describe_private_training(training, plan.num_steps, plan.budget_steps, plan.accountant)]
+
+
+def describe_end(run: RunDirectory, coordinator: Coordinator, plan: TrainingPlan, seconds: float) -> str:
+    """Return the last line that a completed training run prints: total time, best epoch, the run's directory.
+
+    Parameters
+    ----------
+    seconds : the seconds that the run took, over all of its sessions.
+    """
+    end = f"completed in {duration(seconds)}"
+    if (best := coordinator.validation.best) is not None:
+        epoch = best["step"] / plan.steps_per_epoch
+        end += f"; best validation accuracy {best['validation/accuracy']:.2%} at epoch {epoch:.4g}"
+    return f"{end}; the run is {run.path}"
+
+
+def describe_resume(run: RunDirectory, config: Config) -> str:
+    """Return how to resume a run."""
+    if config.data.name == "memory":
+        return f"partrain.open_run({str(run.path)!r}).resume(data=…) in Python"
+    return f"partrain resume {shlex.quote(str(run.path))}"
 
 
 def describe_processes(num_workers: int, ranks_of_job: Sequence[dict[str, Any]] | None) -> str:

@@ -45,7 +45,7 @@ from partrain.training.resume import (
 )
 from partrain.training.run_output import RunOutput
 from partrain.training.run_record import first_record, horizon_of, next_record, now, read_record
-from partrain.training.run_summary import describe_start, seconds_until, summary
+from partrain.training.run_summary import describe_end, describe_resume, describe_start, seconds_until, summary
 from partrain.training.session import Session
 
 
@@ -300,10 +300,13 @@ def _train(
         finally:
             failure = _write_summary(coordinator, run, resources, session, earlier_seconds, test)
         if interruption.received is not None and test is None:
-            saved = f"the run is saved at step {coordinator.step} in {run.path}"
+            to_continue = describe_resume(run, plan.config)
+            saved = f"the run is saved at step {coordinator.step}; to continue: {to_continue}"
             raise Interrupted(interruption.received, saved)
         if failure is not None:
             raise FailedRun(f"{run.summary_path}: cannot be written; resume the run") from failure
+    seconds = sum(session.clock.read().values()) + sum(earlier_seconds.values())
+    session.messages.say(describe_end(run, coordinator, plan, seconds))
     kill_point("coordinator: at the end")
     # The run is complete without its plots. A signal while they are drawn loses only them; `evaluate` draws them again.
     if plan.config.logging.plots and interruption.received is None:

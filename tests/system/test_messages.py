@@ -1,48 +1,12 @@
 from __future__ import annotations
 
-import fcntl
-import io
-import os
 import re
-import struct
-import sys
-import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from partrain.system.messages import Messages
-
-
-class Terminal(io.StringIO):
-    """A stderr that is a terminal with 100 columns; what is written to it is kept."""
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__()
-        self._descriptor = descriptor
-
-    def isatty(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-
-@pytest.fixture
-def use_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Terminal]]:
-    """Make stderr a terminal: in the test itself, since pytest replaces stderr between a fixture and the test."""
-    master, slave = os.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-
-    def use() -> Terminal:
-        monkeypatch.delenv("NO_COLOR", raising=False)
-        terminal = Terminal(slave)
-        monkeypatch.setattr(sys, "stderr", terminal)
-        return terminal
-
-    yield use
-    os.close(slave)
-    os.close(master)
+from tests.system.conftest import Terminal
 
 
 def test_everything_goes_to_stderr_and_nothing_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
