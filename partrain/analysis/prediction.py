@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.analysis.evaluation import load_run_data, require_fitting_data
+from partrain.analysis.prediction_input import image_paths, read_images, warn_if_unlike_training
 from partrain.analysis.trained_run import TrainedRun, load_trained_run
-from partrain.data.image_files import invert_image, read_image
+from partrain.data.image_files import invert_image
 from partrain.data.split_name import SplitName
-from partrain.errors import ConfigError
+from partrain.errors import ConfigError, UserError
 from partrain.kernels.compiler.loading import load
 from partrain.network.execution_choice import execution_kernels, make_execution
 from partrain.network.softmax import softmax
@@ -63,36 +64,40 @@ class Classifier:
 
 
 def predict_files(
-    path: Path, checkpoint: str, images: Sequence[Path], *, invert: bool, messages: Messages
-) -> list[dict[str, Any]]:
+    path: Path, checkpoint: str, images: Sequence[Path], *, invert: bool, prepare: str | None, messages: Messages
+) -> tuple[list[dict[str, Any]], list[UserError]]:
     """Classify image files.
 
     Parameters
     ----------
     path, checkpoint : the run and the checkpoint, see `load_trained_run`.
-    images : image files, see `read_image`.
+    images : image files, see `read_image`, and directories of them.
     invert : invert the images, e.g. dark on light to light on dark.
-    messages : messages to the user.
+    prepare : "mnist" to prepare pictures of digits, see `prepare_digit`; None to use them as they are.
+    messages : messages to the user. A warning names images that are unlike the training images.
 
     Returns
     -------
-    For each image a dictionary, ready for JSON: `image` (the path), `prediction` (class index), `class` (its name),
-    `probability`, `next` (the same of the next classes), and `probabilities` of all classes.
+    For each image that can be used a dictionary, ready for JSON: `image` (the path), `prediction` (class index),
+    `class` (its name), `probability`, `next` (the same of the next classes), and `probabilities` of all classes; and
+    an error for each of the other images.
 
     Raises
     ------
     UserError
-        The run or one of the images cannot be used. Nothing is computed then.
+        The run cannot be used, or a package is missing.
     """
     trained = load_trained_run(path, checkpoint, messages.warn)
-    shape, dtype = trained.network.input_shape, trained.image_dtype
-    arrays = [read_image(image, shape, dtype, invert=invert) for image in images]
+    paths, errors = image_paths(images, messages.say)
+    arrays, broken = read_images(paths, trained, invert=invert, prepare=prepare)
+    if prepare is None:
+        warn_if_unlike_training(arrays, trained, messages.warn, invert=invert)
+    if not arrays:
+        return [], [*errors, *broken]
     classifier = Classifier(trained, messages.say, messages.warn)
     # One by one, because images and arrays can differ in dtype.
-    return [
-        {"image": str(image)} | _predict(classifier, trained, array)
-        for image, array in zip(images, arrays, strict=True)
-    ]
+    predictions = [{"image": name} | _predict(classifier, trained, array) for name, array in arrays]
+    return predictions, [*errors, *broken]
 
 
 def predict_example(
@@ -110,7 +115,7 @@ def predict_example(
     Parameters
     ----------
     split, index : the split, and the index of the example in it.
-    path, checkpoint, invert, messages : as for `predict_files`.
+    path, checkpoint, invert, messages : as for `predict_files`; nothing warns about the example.
     data_path : where the run's data is; None: where it was in training.
 
     Returns

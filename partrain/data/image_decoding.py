@@ -100,6 +100,22 @@ def decode_image(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(image, np.uint8).reshape(rows, columns, channels).transpose(2, 0, 1))
 
 
+def decode_grey(path: Path, max_side: int) -> NDArray[np.uint8]:
+    """Return an image in grey, (H,W); if it is higher or wider than `max_side`, it is shrunk in proportion.
+
+    Raises
+    ------
+    DataError, ResourceError
+        As for `decode_image`.
+    """
+
+    def within(width: int, height: int) -> tuple[int, int]:
+        scale = min(1.0, max_side / max(width, height))
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    return np.array(_decode(path, "L", within))
+
+
 def _decode(path: Path, mode: str, size: Callable[[int, int], tuple[int, int]]) -> Image:
     """Return an image in grey or RGB; its new width and height are a function of those of the file."""
     import PIL.Image
@@ -169,14 +185,12 @@ def _over_white(path: Path, image: Image) -> Image:
     PIL.ImageOps.exif_transpose(upright, in_place=True)  # it copies otherwise, also an image that is upright
     transparent = upright.info.get("transparency")
     opacity = None
-    if upright.mode.startswith("I;16") or (
-        upright.mode == "I" and image.format == "PNG"
-    ):  # Pillow would clip it to 255
-        values = np.asarray(upright)
+    # Pillow before 11.3 has PNGs of 16-bit grey in its mode for 32 bits.
+    if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG"):
+        values = np.asarray(upright)  # Pillow would clip them to 255
         opacity = None if transparent is None else values != transparent
-        upright = PIL.Image.fromarray(
-            (values // 257).astype(np.uint8) + (values % 257 > 128)
-        )  # rounded, in little memory
+        rounded = (values // 257).astype(np.uint8) + (values % 257 > 128)  # of values / 257, in little memory
+        upright = PIL.Image.fromarray(rounded)
     elif upright.mode not in _CONVERTIBLE_MODES:
         raise DataError(f"{path}: has pixels of the kind {upright.mode!r}. Convert it to 8 or 16 bits per channel.")
     elif stored in _GREY_FACTORS and transparent is not None:

@@ -1,7 +1,8 @@
 """Reads an image file for prediction, into an array like those that the network was trained on.
 
-Images are converted and resized to the network's input (see `data.image_decoding`). Arrays (.npy) must already have
-its shape. Shapes: C, H, W channels, rows, columns.
+Images are converted and resized to the network's input (see `data.image_decoding`), or prepared like MNIST's digits
+(see `data.digit_preparation`). Arrays (.npy) must already have the network's shape, unless they are prepared. Shapes:
+C, H, W channels, rows, columns.
 """
 
 from __future__ import annotations
@@ -13,14 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.data.array_files import map_array
+from partrain.data.digit_preparation import MAX_SIDE, prepare_digit
 from partrain.data.file_access import require_file, unreadable
-from partrain.data.image_decoding import MODES, decode_image, pillow_warnings_ignored, require_pillow
+from partrain.data.image_decoding import MODES, decode_grey, decode_image, pillow_warnings_ignored, require_pillow
 from partrain.errors import DataError
+
+# The ways of preparing images for a network.
+PREPARATIONS = ("mnist",)
 
 _NPY_MAGIC = b"\x93NUMPY"
 
 
-def read_image(path: Path, shape: tuple[int, ...], dtype: str, *, invert: bool = False) -> NDArray[Any]:
+def read_image(
+    path: Path, shape: tuple[int, ...], dtype: str, *, invert: bool = False, prepare: str | None = None
+) -> NDArray[Any]:
     """Read an image file as an array like those that a network was trained on.
 
     Parameters
@@ -30,6 +37,7 @@ def read_image(path: Path, shape: tuple[int, ...], dtype: str, *, invert: bool =
     dtype : the dtype of the network's images: "uint8" (0 to 255), or "float32" in any unit; then only arrays are
         accepted.
     invert : swap dark and light: 255 - x.
+    prepare : "mnist" to cut out, scale and centre a digit, which may be dark or light; then arrays may be of any size.
 
     Returns
     -------
@@ -38,7 +46,7 @@ def read_image(path: Path, shape: tuple[int, ...], dtype: str, *, invert: bool =
     Raises
     ------
     DataError
-        The file is not an image, or does not fit the network.
+        The file is not an image, does not fit the network, or cannot be prepared.
     MissingPackage
         The file is an image, and Pillow is not installed.
     """
@@ -48,11 +56,44 @@ def read_image(path: Path, shape: tuple[int, ...], dtype: str, *, invert: bool =
             start = file.read(len(_NPY_MAGIC))
     except OSError as error:
         raise unreadable(path, error) from None
-    if path.suffix == ".npy" or start == _NPY_MAGIC:
-        image = _read_array(path, shape, dtype)
-    else:
-        image = _read_image(path, shape, dtype)
+    is_array = path.suffix == ".npy" or start == _NPY_MAGIC
+    if prepare is not None:
+        return prepare_image(map_array(path) if is_array else _read_grey(path), shape, dtype, str(path))
+    image = _read_array(path, shape, dtype) if is_array else _read_image(path, shape, dtype)
     return invert_image(image, dtype, str(path)) if invert else image
+
+
+def prepare_image(array: NDArray[Any], shape: tuple[int, ...], dtype: str, name: str) -> NDArray[np.uint8]:
+    """Return a picture of a digit as an image like those of MNIST, see `prepare_digit`.
+
+    Parameters
+    ----------
+    array : the picture, with values from 0 to 255: (H,W), or (C,H,W) or (H,W,C) with one or three channels.
+    shape : (C,H,W) of the network's images.
+    dtype : the dtype of the network's images.
+    name : the picture's name in messages.
+
+    Raises
+    ------
+    DataError
+        The array is no such picture, no digit is found, or the network's images are not uint8.
+    """
+    if dtype != "uint8" or shape[0] not in MODES:
+        raise DataError(f"{name}: cannot be prepared: the network's images are {dtype} with {shape[0]} channels.")
+    require_pillow(f"{name}: preparing pictures of digits")
+    values = pixel_values(array, dtype, name)
+    if values.ndim == 3 and values.shape[0] in MODES:
+        values = values.transpose(1, 2, 0)
+    if values.ndim == 2:
+        values = values[:, :, np.newaxis]
+    if values.ndim != 3 or values.shape[2] not in MODES or 0 in values.shape:
+        raise DataError(
+            f"{name}: has shape {_text(array.shape)}, expected one picture: (H, W), (3, H, W) or (H, W, 3)."
+        )
+    weights = (0.299, 0.587, 0.114) if values.shape[2] == 3 else (1.0,)
+    luma_HW = sum(weight * values[:, :, channel].astype(np.float64) for channel, weight in enumerate(weights))
+    digit_HW = prepare_digit(np.rint(luma_HW).astype(np.uint8), (shape[1], shape[2]), name)
+    return np.repeat(digit_HW[np.newaxis], shape[0], axis=0)
 
 
 def invert_image(image_CHW: NDArray[Any], dtype: str, name: str) -> NDArray[Any]:
@@ -128,6 +169,13 @@ def _read_image(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[np.ui
     require_pillow(f"{path}: reading image files (other than .npy)")
     with pillow_warnings_ignored():
         return decode_image(path, shape)
+
+
+def _read_grey(path: Path) -> NDArray[np.uint8]:
+    """Return an image in grey, (H,W), shrunk if it is larger than what is prepared."""
+    require_pillow(f"{path}: reading image files (other than .npy)")
+    with pillow_warnings_ignored():
+        return decode_grey(path, MAX_SIDE)
 
 
 def _text(shape: tuple[int, ...]) -> str:

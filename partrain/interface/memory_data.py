@@ -75,7 +75,7 @@ def evaluation_data(data: Examples, class_names: Sequence[str], layout: Layout =
     return build_dataset(IN_MEMORY, "arrays in memory", {SplitName.TEST: split}, tuple(class_names))
 
 
-def images_to_classify(images: ArrayLike, shape: tuple[int, ...], layout: Layout = None) -> NDArray[Any]:
+def array_to_classify(images: ArrayLike, shape: tuple[int, ...], layout: Layout = None) -> NDArray[Any]:
     """Return images as an array (N,C,H,W).
 
     Parameters

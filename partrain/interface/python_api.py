@@ -28,15 +28,14 @@ from partrain.config.reader import parse_config, read_config, read_mapping
 from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.data.image_arrays import Layout
-from partrain.data.image_files import pixel_values
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError
 from partrain.interface.api_arguments import interruptible, override_texts, positive_integer, worker_count
+from partrain.interface.images_to_classify import images_to_classify, layout_of
 from partrain.interface.memory_data import (
     IN_MEMORY,
     Examples,
     evaluation_data,
-    images_to_classify,
     training_data,
 )
 from partrain.interface.report import Report, report_from
@@ -143,40 +142,59 @@ class Run:
                 )
                 return report_from(evaluated.report)
             trained = self._load(checkpoint)
-            dataset = evaluation_data(data, trained.class_names, layout or _layout_of(trained))
+            dataset = evaluation_data(data, trained.class_names, layout or layout_of(trained))
             require_fitting_images(trained, dataset)
             evaluation, _ = compute_evaluation(trained, dataset, SplitName.TEST, num_workers, messages, interruption)
         return report_from(classification_report(evaluation, trained.class_names))
 
-    def predict(self, images: ArrayLike, *, layout: Layout = None, checkpoint: str = "last") -> NDArray[np.int64]:
+    def predict(
+        self,
+        images: ArrayLike,
+        *,
+        layout: Layout = None,
+        checkpoint: str = "last",
+        invert: bool = False,
+        prepare: str | None = None,
+    ) -> NDArray[np.int64]:
         """Return the index of the most probable class of each image, int64 (N,); see `class_names`.
 
         Parameters and exceptions are those of `predict_proba`.
         """
-        classes: NDArray[np.int64] = self.predict_proba(images, layout=layout, checkpoint=checkpoint).argmax(axis=1)
+        probabilities = self.predict_proba(images, layout=layout, checkpoint=checkpoint, invert=invert, prepare=prepare)
+        classes: NDArray[np.int64] = probabilities.argmax(axis=1)
         return classes
 
     def predict_proba(
-        self, images: ArrayLike, *, layout: Layout = None, checkpoint: str = "last"
+        self,
+        images: ArrayLike,
+        *,
+        layout: Layout = None,
+        checkpoint: str = "last",
+        invert: bool = False,
+        prepare: str | None = None,
     ) -> NDArray[np.float64]:
         """Return the probability of each class for each image, float64 (N,E). Computes in this process.
 
+        A warning says so if brightness or contrast of images is far from that of the training images.
+
         Parameters
         ----------
-        images : (N,C,H,W), or (N,H,W) with one channel; with the same range of values as the training images.
-        layout : the order of the axes; "channels_last" for (N,H,W,C). Default: as in training.
+        images : (N,C,H,W), or (N,H,W) with one channel; with the same range of values as the training images. Or the
+            path of an image file, or a list of paths: they are converted and resized like the command `predict` does.
+        layout : the order of the axes of an array; "channels_last" for (N,H,W,C). Default: as in training.
         checkpoint : as in `evaluate`.
+        invert : swap dark and light: 255 - x.
+        prepare : "mnist" to cut out, scale and centre a digit in each image, as in MNIST's images. Then the images may
+            also be a list of pictures of any size, (H,W), (3,H,W) or (H,W,3), with values from 0 to 255.
 
         Raises
         ------
         partrain.errors.PartrainError
-            The images do not fit the network, or the run cannot be used.
+            An argument is invalid, the images do not fit the network, or the run cannot be used.
         """
         trained = self._load(checkpoint)
-        array = images_to_classify(images, trained.network.input_shape, layout or _layout_of(trained))
-        if array.dtype != np.uint8 and array.size:
-            array = pixel_values(array, trained.image_dtype, "images")
         messages = Messages(quiet=self._quiet)
+        array = images_to_classify(images, trained, layout, messages.warn, invert=invert, prepare=prepare)
         return Classifier(trained, messages.say, messages.warn).probabilities(array)
 
     def export(self, to: str | os.PathLike[str], *, format: str | None = None, checkpoint: str = "last") -> Path:
@@ -339,8 +357,3 @@ def _resolve(config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, in_
     if layout is not None and isinstance(section, Mapping):
         mapping["data"] = {**section, "layout": layout}
     return parse_config(mapping, source=source)
-
-
-def _layout_of(trained: TrainedRun) -> Layout:
-    """Return the layout of the run's images: None unless the channels are last, so that other images are checked."""
-    return "channels_last" if trained.config.data.layout == "channels_last" else None

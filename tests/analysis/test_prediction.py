@@ -159,6 +159,8 @@ def refuse(result: Result) -> str:
         (("--index", "240"), "--index 240: the test split has the examples 0 to 239"),
         (("--index", "0", "--split", "all"), "invalid choice"),
         (("x.png", "--nonsense", "y.png"), "unrecognized arguments: --nonsense"),
+        (("x.png", "--prepare", "mnist", "--invert"), "finds out itself what is light and dark"),
+        (("--index", "0", "--prepare", "mnist"), "--prepare goes with image files"),
         (("missing.png",), "missing.png: cannot be read: No such file"),
     ],
 )
@@ -166,10 +168,3 @@ def test_command_line_that_asks_for_no_image(
     call_partrain: Call, trained: Path, arguments: tuple[str, ...], fragment: str
 ) -> None:
     assert fragment in refuse(call_partrain("predict", trained, "-q", *arguments))
-
-
-def test_one_image_that_is_none_keeps_the_others_back(call_partrain: Call, trained: Path, tmp_path: Path) -> None:
-    Image.fromarray(noise_examples(1)[0][0]).save(tmp_path / "good.png")
-    (tmp_path / "bad.png").write_text("no picture")
-    message = refuse(call_partrain("predict", trained, tmp_path / "good.png", tmp_path / "bad.png"))
-    assert f"{tmp_path / 'bad.png'}: is not a PNG, JPEG, BMP, WebP, GIF or TIFF image" in message
