@@ -95,9 +95,14 @@ def test_value_that_is_not_finite_is_found_at_each_start(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("everything_is_large")
-@pytest.mark.parametrize("change", ["time", "content", "cut", "gone"])
+@pytest.mark.parametrize(("change", "workers"), [("time", 0), ("content", 0), ("cut", 0), ("gone", 0), ("cut", 2)])
 def test_file_that_changes_during_training_ends_it_and_nothing_of_it_is_saved(
-    call_partrain: Callable[..., Result], tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    call_partrain: Callable[..., Result],
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    workers: int,
 ) -> None:
     path = folder / "train_images.npy"
     make = TrainingStep.make
@@ -120,7 +125,7 @@ def test_file_that_changes_during_training_ends_it_and_nothing_of_it_is_saved(
 
     monkeypatch.setattr(TrainingStep, "make", make_then_change)
     config = write_config(tmp_path, folder, **{"checkpoints": {"every_steps": 4}})
-    result = call_partrain("--config", config, "--workers", 0, "--run-dir", tmp_path / "run", "-q")
+    result = call_partrain("--config", config, "--workers", workers, "--run-dir", tmp_path / "run")
     assert result.exit_code == 1
     message = "cannot be read: No such file" if change == "gone" else "was changed while it was used"
     assert f"{path}: {message}" in result.stderr

@@ -80,10 +80,16 @@ class StreamedImages:
     def _read(self, index: int, memory: memoryview) -> None:
         """Read the image at `index` and the following ones until `memory` is full."""
         start = self._offset + index * self._image_bytes
-        while (num_read := os.preadv(self._descriptor, [memory], start)) < len(memory):
-            if not num_read:
-                raise OSError(f"{self._path}: ends before example {index}; the file was truncated while it was used")
-            memory, start = memory[num_read:], start + num_read
+        try:
+            while (num_read := os.preadv(self._descriptor, [memory], start)) < len(memory):
+                if not num_read:
+                    raise EOFError
+                memory, start = memory[num_read:], start + num_read
+        except EOFError:
+            reason = f"ends before example {index}; the file was truncated while it was used"
+            raise OSError(f"{self._path}: {reason}") from None
+        except OSError as error:
+            raise OSError(f"{self._path}: cannot be read: {error.strerror}") from error
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):

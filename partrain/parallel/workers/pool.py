@@ -18,7 +18,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 
-from partrain.errors import FailedRun
+from partrain.errors import DataError, FailedRun
 from partrain.parallel.workers.commands import Command
 from partrain.parallel.workers.fork_server import fork_server_pid
 from partrain.parallel.workers.mailboxes import NUM_YIELDS, WAKE, Mailboxes
@@ -26,7 +26,7 @@ from partrain.parallel.workers.supervision import Supervision
 from partrain.parallel.workers.tile_computer import Computation
 from partrain.parallel.workers.turns import Turns
 from partrain.parallel.workers.waiting import SPIN_SECONDS, SpinPolicy, spin
-from partrain.parallel.workers.worker import ERROR, HELLO
+from partrain.parallel.workers.worker import BAD_DATA, ERROR, HELLO
 from partrain.parallel.workers.worker_handle import Task, WorkerHandle
 from partrain.parallel.workers.worker_start import WorkerStarter
 from partrain.system.fault_injection import kill_point
@@ -114,6 +114,8 @@ class WorkerPool:
         ------
         FailedRun
             A command raised an exception in two workers, or more workers died or hung than `max_restarts`.
+        DataError
+            A worker could not read its examples.
         """
         if not commands:
             return
@@ -216,6 +218,8 @@ class WorkerPool:
                 self._log(f"{worker.name} found no preloaded kernels and loaded them itself")
             replies = replies[2:]
         replies = replies.lstrip(WAKE)
+        if replies.startswith(BAD_DATA):
+            raise DataError(replies[1:].decode(errors="replace"))
         if replies:
             assert replies.startswith(ERROR)
             task, worker.task = worker.task, None

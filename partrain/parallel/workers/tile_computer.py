@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from partrain.config.schema.training import Augment
 from partrain.data.augmentation import Augmentation
 from partrain.data.split_name import SplitName
+from partrain.errors import DataError
 from partrain.kernels import loops
 from partrain.kernels.augmentation import AUGMENT
 from partrain.kernels.compiler.flags import Kernel
@@ -125,7 +126,10 @@ class TileComputer:
     ) -> NDArray[Any]:
         if split not in self._sources:  # an evaluation shares one split alone
             self._sources[split] = example_source(self._arrays, split, self._execution.capacity)
-        images, places_N = self._sources[split].take(indices_N)
+        try:
+            images, places_N = self._sources[split].take(indices_N)
+        except OSError as error:
+            raise DataError(f"{error}. Restore the file.") from error
         labels = self._arrays[f"{split}.labels"]
         losses_N, predictions_N = self._arrays["losses"][first:last], self._arrays["predictions"][first:last]
         if training is not None and self._augmentation is not None:

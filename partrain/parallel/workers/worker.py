@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterable
 from multiprocessing.connection import Connection
 
+from partrain.errors import DataError
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.compiler.loading import load
 from partrain.network.layers import Layer
@@ -24,9 +25,9 @@ from partrain.system.parent_death import continue_after_parent
 from partrain.system.shared_arrays import SharedArrays
 from partrain.system.signals import SIGNALS_OF_RANKS
 
-# The first byte of a reply. HELLO is followed by one more byte, ERROR by a traceback. A command that was carried out is
-# answered through the mailbox.
-HELLO, ERROR = b"H", b"E"
+# The first byte of a reply. HELLO is followed by one more byte, ERROR by a traceback, BAD_DATA by a message for people.
+# A command that was carried out is answered through the mailbox.
+HELLO, ERROR, BAD_DATA = b"H", b"E", b"D"
 # The maximum length of a message through a pipe.
 REPLY_BYTES = 8192
 
@@ -48,7 +49,7 @@ def work(
     """Run a worker process: say hello, then carry out commands until the pipe `commands` ends.
 
     Through the pipe `replies` it sends HELLO and whether the fork server had preloaded the kernels; ERROR and a
-    traceback, after which the worker goes on; and WAKE, which wakes the coordinator.
+    traceback, or BAD_DATA and a message, after which the worker goes on; and WAKE, which wakes the coordinator.
 
     Parameters
     ----------
@@ -81,6 +82,8 @@ def work(
                 kill_point("worker: before computing")
                 try:
                     computer.carry_out(Command.decode(numbers), is_wanted=lambda: not hang_up.poll(0))
+                except DataError as error:
+                    os.write(target, BAD_DATA + str(error).encode()[: REPLY_BYTES - 1])
                 except Exception:
                     os.write(target, _error_message())
                 else:
