@@ -133,6 +133,9 @@ class LoggedRun:
         path = self.directory.metrics_path
         try:
             rows, damaged = read_good_metrics(path)
+        except RunError as error:
+            self.notes.append(str(error))
+            return []
         except OSError as error:
             self.notes.append(f"{path.name} cannot be read: {error.strerror}")
             return []

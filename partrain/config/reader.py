@@ -19,6 +19,10 @@ from partrain.errors import ConfigError
 _MAX_LISTED = 20
 
 
+# YAML takes a hundred times its size in memory, and a second for a megabyte.
+MAX_BYTES = 1_000_000
+
+
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read and check a configuration file.
 
@@ -59,7 +63,11 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
         The file cannot be read, is not YAML, or does not hold a mapping.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ConfigError(f"{path} has more than {MAX_BYTES:,} bytes; no configuration is so long")
+        text = content.decode()
     except (OSError, UnicodeDecodeError, ValueError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is not a text file in UTF-8"
         raise ConfigError(f"cannot read the configuration {path}: {cause}") from error

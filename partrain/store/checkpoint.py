@@ -26,7 +26,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from partrain.errors import RunError
-from partrain.system.memory_limits import require_memory
+from partrain.system.memory_limits import read_whole
 
 CHECKPOINT_FORMAT = 1
 
@@ -162,8 +162,8 @@ def load(path: Path) -> Checkpoint:
         As `decode`.
     """
     # The content, safetensors' copy of it, and the arrays.
-    require_memory(3 * path.stat().st_size, str(path), "Check that it is a checkpoint, or free some memory.")
-    return decode(path.read_bytes(), str(path))
+    content = read_whole(path, 3, "Check that it is a checkpoint, or free some memory.")
+    return decode(content, str(path))
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

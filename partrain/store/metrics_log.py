@@ -18,8 +18,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from partrain.errors import RunError
+from partrain.errors import ResourceError, RunError
 from partrain.system.durable_files import replace_non_finite, sync_folder, write_durably
+from partrain.system.memory_limits import read_whole
 from partrain.system.open_files import is_at
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -110,7 +111,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises
     ------
     RunError
-        A line before the last is damaged; the message names file and line.
+        A line before the last is damaged; the message names file and line. Or the file does not fit into memory.
     OSError
         The file cannot be read.
     """
@@ -132,6 +133,8 @@ def read_good_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     ------
     OSError
         The file cannot be read.
+    RunError
+        It does not fit into memory.
     """
     parsed = [_parse(line) for line in _whole_lines(path)]
     good = [row for row in parsed if row is not None]
@@ -178,9 +181,12 @@ def cut_back(path: Path, step: int) -> int:
 
 def _whole_lines(path: Path) -> list[bytes]:
     try:
-        lines = path.read_bytes().split(b"\n")
+        # The lines, and the rows with their numbers.
+        lines = read_whole(path, 10, "Check the file, or move it away.").split(b"\n")
     except FileNotFoundError:
         return []
+    except ResourceError as error:
+        raise RunError(str(error)) from error
     return [line + b"\n" for line in lines[:-1]]  # after the last line feed: nothing, or an incomplete line
 
 

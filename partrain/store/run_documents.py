@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from partrain.errors import RunError
+from partrain.errors import ResourceError, RunError
 from partrain.system.durable_files import write_json_durably
+from partrain.system.memory_limits import read_whole
 
 RUN_FORMAT = 1
 
@@ -21,7 +22,10 @@ def read_document(path: Path) -> dict[str, Any]:
         The file is missing, damaged, or of a newer format.
     """
     try:
-        content = json.loads(path.read_bytes())
+        # Python's objects take up to twenty times the size of their JSON.
+        content = json.loads(read_whole(path, 20, "Check the file."))
+    except ResourceError as error:
+        raise RunError(str(error)) from error
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from partrain.errors import ResourceError
 from partrain.system.machine import MIB, available_memory
@@ -39,6 +40,26 @@ def require_memory(num_bytes: int, name: str, advice: str) -> None:
             f"{name}: does not fit into memory: it needs {num_bytes / MIB:,.0f} MiB, and {available / MIB:,.0f} MiB "
             f"are available. {advice}"
         )
+
+
+def read_whole(path: Path, growth: int, advice: str) -> bytes:
+    """Return the content of a file.
+
+    Parameters
+    ----------
+    path : the file.
+    growth : how many times its size the content takes at most, when it has been parsed.
+    advice : as for `require_memory`.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ResourceError
+        It does not fit into memory: a file of a few bytes can have a hole of any size.
+    """
+    require_memory(growth * path.stat().st_size, str(path), advice)
+    return path.read_bytes()
 
 
 class MemoryBudget:
