@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.compiler.flags import Kernel, require_compiler
 from partrain.network.execution import Execution
 from partrain.network.fast_execution import FastExecution
 from partrain.network.layers import Layer
@@ -33,6 +33,14 @@ def make_execution(
 
 
 def execution_kernels(kernels: str, kinds: Iterable[type[Layer]]) -> tuple[Kernel, ...]:
-    """Return the kernels that the execution calls for layers of these kinds."""
+    """Return the kernels that the execution calls for layers of these kinds.
+
+    Raises
+    ------
+    ConfigError
+        The kernels must be compiled, and Numba does not compile.
+    """
+    if kernels == "fast":
+        require_compiler()
     called = {"fast": FastExecution.kernels, "loops": LoopsExecution.kernels}[kernels]
     return called(kinds)

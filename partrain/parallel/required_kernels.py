@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.compiler.flags import Kernel, require_compiler
 from partrain.kernels.compiler.loading import are_cached
 from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.update.parameter_update import ParameterUpdate
@@ -22,7 +22,14 @@ def required_kernels(plan: ComputePlan, num_workers: int, *, computes_here: bool
     plan : the plan of the computation.
     num_workers : 0: this process computes the tiles.
     computes_here : whether it computes tiles besides its workers.
+
+    Raises
+    ------
+    ConfigError
+        The kernels must be compiled, and Numba does not compile.
     """
+    if num_workers:
+        require_compiler()
     kernels, kinds = plan.training.kernels, plan.network.kinds
     augments = plan.trains and plan.training.augment is not None
     updates = ParameterUpdate.kernels(kernels) if plan.trains else ()

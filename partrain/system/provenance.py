@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import socket
 import subprocess
@@ -11,6 +12,9 @@ from typing import Any
 
 import partrain
 from partrain.system.machine import processor_features, processor_name
+
+# The environment variables with which Numba compiles for another processor.
+NUMBA_TARGET = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX")
 
 
 def provenance() -> dict[str, Any]:
@@ -29,10 +33,16 @@ def provenance() -> dict[str, Any]:
             "machine": platform.machine(),
             "name": processor_name(),
             "features": processor_features(),
+            **({"numba_target": target} if (target := _numba_target()) else {}),
         },
         "host": socket.gethostname(),
         "git_commit": _git_commit(),
     }
+
+
+def _numba_target() -> dict[str, str]:
+    """Return the variables that make Numba compile for another processor than this one."""
+    return {name: os.environ[name] for name in NUMBA_TARGET if name in os.environ}
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -47,6 +57,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if old != new:
         changed = sorted(set(old["features"]) ^ set(new["features"]))
         lines.append(f"processor {old['name']} -> {new['name']} (instruction sets that differ: {changed})")
+        if old.get("numba_target") != new.get("numba_target"):
+            lines.append(f"Numba's target {old.get('numba_target')} -> {new.get('numba_target')}")
     return lines
 
 

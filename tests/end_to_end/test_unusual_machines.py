@@ -154,3 +154,33 @@ def test_killed_program_leaves_no_temporary_files_to_the_next_one(
         assert list(temporary.iterdir())
         assert run_partrain("--config", config, "--workers", 1, env=env, code=OTHER_TEMPORARY).exit_code == 0
         assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(("kernels", "workers"), [("fast", 0), ("loops", 1)])
+def test_disabled_compiler_is_a_message(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path], kernels: str, workers: int
+) -> None:
+    code = "import sys, numba; numba.config.DISABLE_JIT = 1" + THEN_RUN
+    refusal = train(run_partrain, small_config({"training.kernels": kernels}), code, workers).refusal
+    assert "NUMBA_DISABLE_JIT is set" in refusal
+
+
+@pytest.mark.slow
+def test_unknown_user_without_a_home_trains_with_a_warning(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path]
+) -> None:
+    code = "import os, sys; os.path.expanduser = lambda path: path" + THEN_RUN
+    env = dict.fromkeys(("HOME", "XDG_CACHE_HOME"))
+    result = run_partrain("--config", small_config(), "--workers", 1, env=env, code=code, fresh=True)
+    assert result.exit_code == 0
+    assert result.stderr.count("set HOME or XDG_CACHE_HOME") == result.stderr.count("warning: ") == 1
+
+
+@pytest.mark.slow
+def test_kernels_are_compiled_for_the_processor_that_the_user_names(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    env = {"NUMBA_CPU_NAME": "generic", "XDG_CACHE_HOME": str(tmp_path)}
+    run = run_partrain("--config", small_config(), "--workers", 1, env=env, fresh=True).run
+    target = json.loads((tmp_path / run / "run.json").read_text())["processor"]["numba_target"]
+    assert target == {"NUMBA_CPU_NAME": "generic"}

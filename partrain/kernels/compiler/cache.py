@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite
-import llvmlite.binding
 import numba
 import numpy as np
 from numba.core.caching import NullCache
@@ -30,7 +29,8 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
 from partrain.kernels.compiler.flags import Kernel, signatures_of
-from partrain.system.cache_directories import user_cache_directory
+from partrain.kernels.compiler.target import target_features, target_name
+from partrain.system.cache_directories import require_lasting_cache, user_cache_directory
 from partrain.system.durable_files import sweep_temporaries
 from partrain.system.process_directory import process_directory
 from partrain.system.trusted_directory import TrustedDirectory
@@ -223,8 +223,8 @@ def sources_digest() -> str:
         f"optimize={sys.flags.optimize}",  # python -O compiles no assert statement
         *(f"{name}={getattr(numba.config, name, None)}" for name in _SETTINGS),
         platform.machine(),
-        llvmlite.binding.get_host_cpu_name(),
-        llvmlite.binding.get_host_cpu_features().flatten(),
+        target_name(),
+        target_features(),
     )
     digest.update("\0".join(identity).encode())
     return digest.hexdigest()[:20]
@@ -239,6 +239,8 @@ def open_cache() -> KernelCache:
         It cannot be created, or another user could write machine code into it.
     """
     named = os.environ.get(CACHE_VARIABLE)
+    if not named:
+        require_lasting_cache()
     path = Path(named) if named else user_cache_directory() / "kernels" / sources_digest()
     return KernelCache(TrustedDirectory.open(path, make=True, mode=0o700))
 

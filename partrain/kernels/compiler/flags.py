@@ -11,6 +11,8 @@ from typing import Any
 
 import numba
 
+from partrain.errors import ConfigError
+
 Kernel = Callable[..., Any]
 
 # LLVM may reorder sums and contract them to fused multiply-adds. It does this at compile time, so every process gets
@@ -48,6 +50,21 @@ inlined = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, n
 def is_compiled(kernel: Kernel) -> bool:
     """Return whether Numba compiles the kernel: not with NUMBA_DISABLE_JIT=1, which leaves a Python function."""
     return hasattr(kernel, "compile")
+
+
+def require_compiler() -> None:
+    """Check that Numba compiles kernels, for a computation that plain Python cannot do.
+
+    Raises
+    ------
+    ConfigError
+        It does not, because of NUMBA_DISABLE_JIT.
+    """
+    if numba.config.DISABLE_JIT:
+        raise ConfigError(
+            "NUMBA_DISABLE_JIT is set, so the kernels are not compiled; unset it. Only the loops run in plain Python, "
+            "and only in one process: --set training.kernels=loops --workers 0"
+        )
 
 
 def signatures_of(kernel: Kernel, float_type: str) -> list[str]:

@@ -22,7 +22,7 @@ def load(
     float_type: str,
     *,
     announce: Callable[[str], None] = lambda text: None,
-    warn: Callable[[str], None] = lambda text: None,
+    warn: Callable[[str], None] | None = None,
     has_bar: bool = False,
 ) -> bool:
     """Make kernels ready to be called; compile those that the cache does not have.
@@ -33,6 +33,7 @@ def load(
     float_type : "float32" or "float64".
     announce : called with a message before the first kernel is compiled, and then with the progress.
     warn : called with a message if the cache cannot be used; then all kernels are compiled into a temporary directory.
+        None: a later call says it.
     has_bar : whether to show the progress of compiling as a bar on stderr.
 
     Returns
@@ -96,7 +97,7 @@ class _Reports:
     """The messages of `load`: see its parameters."""
 
     announce: Callable[[str], None]
-    warn: Callable[[str], None]
+    warn: Callable[[str], None] | None
     has_bar: bool
 
 
@@ -112,7 +113,7 @@ def _load_from_cache(
             is_there, num_damaged = False, num_damaged + 1
         if not is_there:
             missing.append(k)
-    if num_damaged:
+    if num_damaged and reports.warn is not None:
         reports.warn(
             f"the kernel cache {source.directory.path} is damaged, perhaps by a crash; "
             f"{num_damaged} of its kernels are compiled again"
@@ -129,8 +130,9 @@ def _load_without_cache(
 ) -> None:
     """Load kernels by way of a temporary directory, where child processes find them."""
     directory = cache.temporary_directory()
-    os.environ[cache.CACHE_VARIABLE] = str(directory)
-    reports.warn(f"the kernel cache cannot be used ({cause}); compiling into {directory} for this run only")
+    if reports.warn is not None:
+        os.environ[cache.CACHE_VARIABLE] = str(directory)
+        reports.warn(f"the kernel cache cannot be used ({cause}); compiling into {directory} for this run only")
     # Not `TrustedDirectory.open`: this process has created the directory, under a name that nobody could foresee.
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     with KernelCache(TrustedDirectory(directory, descriptor), is_temporary=True) as target:

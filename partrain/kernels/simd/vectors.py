@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import platform
 
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
+
+from partrain.kernels.compiler.target import target_has, target_name
 
 # LLVM's names of processors with AVX-512 that compute the two halves of a vector one after the other. Full vectors gain
 # nothing there, and a layer of 8 channels would leave half of each vector empty.
@@ -31,15 +32,13 @@ COMPUTE_HALVES = ("znver4",)
 
 
 def _lanes_of_this_processor():
-    features = llvmlite.binding.get_host_cpu_features()
-    if features.get("avx512f") and llvmlite.binding.get_host_cpu_name() not in COMPUTE_HALVES:
+    if target_has("avx512f") and target_name() not in COMPUTE_HALVES:
         return 16
-    return 8 if features.get("avx") else 4
+    return 8 if target_has("avx") else 4
 
 
 def _registers_of_this_processor():
-    features = llvmlite.binding.get_host_cpu_features()  # without AVX it is treated like an arm64
-    return 16 if features.get("avx") and not features.get("avx512vl") else 32
+    return 16 if target_has("avx") and not target_has("avx512vl") else 32  # without AVX it is treated like an arm64
 
 
 LANES = _lanes_of_this_processor()

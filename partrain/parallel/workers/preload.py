@@ -6,6 +6,7 @@ loading takes a second, during which an orphaned fork server would go unnoticed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from types import TracebackType
@@ -14,6 +15,7 @@ from partrain.system.parent_death import PARENT_VARIABLE, end_with_parent
 
 end_with_parent(int(os.environ[PARENT_VARIABLE]))
 
+from partrain.errors import ConfigError  # noqa: E402
 from partrain.kernels.compiler.loading import load_cached  # noqa: E402
 from partrain.network.layers import Conv2d, Dense, Flatten, MaxPool2d, Relu  # noqa: E402
 from partrain.parallel.workers import worker  # noqa: E402
@@ -32,4 +34,5 @@ worker.ignore_signals()
 _kernels, _, _dtype = os.environ.get(PRELOAD_VARIABLE, "").partition(":")
 if _dtype:
     # The network is not known yet. Few networks have dropout or augmentation: their workers load those kernels.
-    load_cached(worker.worker_kernels(_kernels, (Conv2d, MaxPool2d, Relu, Flatten, Dense), augments=False), _dtype)
+    with contextlib.suppress(ConfigError):  # the coordinator reports that kernels cannot be compiled
+        load_cached(worker.worker_kernels(_kernels, (Conv2d, MaxPool2d, Relu, Flatten, Dense), augments=False), _dtype)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import llvmlite.binding
+import numba
+import pytest
+
+from partrain.errors import ConfigError
+from partrain.kernels.compiler.flags import require_compiler
+from partrain.kernels.compiler.target import target_features, target_has, target_name
+from tests.program import ROOT
+
+
+def test_target_is_this_processor():
+    assert target_name() == llvmlite.binding.get_host_cpu_name()
+    assert target_features() == llvmlite.binding.get_host_cpu_features().flatten()
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "expected"), [("generic", "", False), ("x86-64-v3", "+avx,-avx2", True), (None, "-avx", False)]
+)
+def test_target_is_the_one_that_the_user_names(monkeypatch, name, features, expected):
+    monkeypatch.setattr(numba.config, "CPU_NAME", name)
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
+    assert target_name() == (name or llvmlite.binding.get_host_cpu_name())
+    assert target_has("avx") == expected
+    assert not target_has("avx2")
+
+
+def lanes_with(**variables):
+    program = "from partrain.kernels.simd.vectors import LANES; print(LANES)"
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+    return int(subprocess.run([sys.executable, "-c", program], env=env, stdout=-1, check=True, timeout=60).stdout)
+
+
+def test_vectors_are_as_wide_as_those_of_the_target():
+    assert lanes_with(NUMBA_CPU_NAME="generic") == 4
+    assert lanes_with(NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES="+avx,+avx2,+fma") == 8
+
+
+def test_missing_compiler_is_a_message(monkeypatch):
+    require_compiler()
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    with pytest.raises(ConfigError, match="unset it"):
+        require_compiler()
