@@ -6,6 +6,7 @@ import http.client
 import os
 import queue
 import secrets
+import sys
 import threading
 import time
 import urllib.error
@@ -13,9 +14,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from partrain.errors import DataError
+from partrain.system.standard_streams import is_terminal
+from partrain.system.work_progress import progress_bar
 
 # Time-outs of each read, and of everything before the first byte: the name look-up and all addresses of the name, each
 # of which gets a time-out of its own from urllib.
@@ -87,13 +88,13 @@ def _download(address: str, path: Path, check: Callable[[Path], object], max_byt
 def _receive(response: http.client.HTTPResponse, path: Path, description: str, max_bytes: int) -> int:
     with (
         open(path, "xb") as file,
-        tqdm(
+        progress_bar(
             total=response.length,
             desc=description,
             unit="B",
             unit_scale=True,
             leave=False,
-            disable=None,  # if stderr is not a terminal
+            disable=not is_terminal(sys.stderr),
         ) as progress,
     ):
         start = time.monotonic()

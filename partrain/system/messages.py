@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,10 +17,7 @@ from tqdm import tqdm
 
 from partrain.system.standard_streams import is_terminal
 from partrain.system.terminal_text import printable_lines
-
-# Only this process writes progress. tqdm's default lock is a named semaphore in shared memory, which would stay if the
-# process were killed while it is being created.
-tqdm.set_lock(threading.RLock())
+from partrain.system.work_progress import progress_bar
 
 # The interval between plain lines of progress, and between updates of the bar.
 PLAIN_SECONDS = 5.0
@@ -191,15 +187,9 @@ class _BarProgress(Progress):
 
     def __init__(self, first_step: int, last_step: int, *others: Any) -> None:
         super().__init__(first_step, last_step, *others)
-        has_size = os.get_terminal_size(sys.stderr.fileno()).columns > 0
-        self._bar: tqdm[Any] = tqdm(
+        self._bar = progress_bar(
             total=last_step,
             initial=first_step,
-            file=sys.stderr,
-            # A terminal of unknown size reports 0 columns, for which tqdm would display nothing.
-            ncols=None if has_size else 80,
-            nrows=None if has_size else 24,
-            dynamic_ncols=has_size,
             mininterval=0,
             bar_format="{desc} {percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}",
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -10,8 +13,22 @@ from typing import Any
 
 from tqdm import tqdm
 
+# Only this process writes progress. tqdm's default lock is a named semaphore in shared memory, which would stay if the
+# process were killed while it is being created.
+tqdm.set_lock(threading.RLock())
+
 # Time between two lines of progress.
 PROGRESS_SECONDS = 5.0
+
+
+def progress_bar(**options: Any) -> tqdm[Any]:
+    """Return a bar on stderr; see tqdm for its options.
+
+    A terminal of unknown size reports 0 columns, for which tqdm would display nothing: the bar is for 80 then.
+    """
+    has_size = not options.get("disable") and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    size = {"dynamic_ncols": True} if has_size else {"ncols": 80, "nrows": 24}
+    return tqdm(file=sys.stderr, **options, **size)
 
 
 class WorkProgress:
@@ -29,13 +46,17 @@ class WorkProgress:
     def __init__(self, action: str, unit: str, total: int, say: Callable[[str], None], *, has_bar: bool) -> None:
         self._text, self._unit, self._total, self._say = action, unit, total, say
         self._num_done, self._said_at = 0, time.monotonic()
-        self._bar: tqdm[Any] = tqdm(
-            total=total, desc=action, unit=f" {unit}", leave=False, file=sys.stderr, disable=not has_bar
+        self._bar = progress_bar(
+            total=total,
+            leave=False,
+            disable=not has_bar,
+            bar_format=f"{action}: {{percentage:3.0f}}%|{{bar}}| {{n_fmt}}/{{total_fmt}} {unit} [{{remaining}} left]",
         )
 
     def show(self, num_done: int) -> None:
         """Display that `num_done` are done."""
-        self._bar.update(num_done - self._num_done)
+        with contextlib.suppress(OSError):  # the terminal has closed
+            self._bar.update(num_done - self._num_done)
         self._num_done = num_done
         if self._bar.disable and num_done < self._total and time.monotonic() > self._said_at + PROGRESS_SECONDS:
             self._said_at = time.monotonic()
@@ -51,4 +72,5 @@ class WorkProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()
