@@ -140,6 +140,8 @@ class RunDirectory(RunPaths):
             )
         if not os.path.isfile(run.run_json_path):
             raise RunError(f"{path}: is not a run: it has no {RUN_FILE}. `partrain list` shows the runs.")
+        if (special := run.special_file()) is not None:
+            raise RunError(f"{special}: is a pipe, a socket or a device, which is not read. Remove it.")
         return run
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from pathlib import Path
 
@@ -88,6 +90,15 @@ class RunPaths:
     def evaluation_path(self, split: str) -> Path:
         """Return the path of the evaluation on a split."""
         return self.path / f"evaluation-{split}.json"
+
+    def special_file(self) -> Path | None:
+        """Return a file of the run that is a pipe, a socket or a device, which a reader might wait for; None if none."""
+        with contextlib.suppress(OSError), os.scandir(self.path) as entries:
+            for entry in entries:
+                is_usual = os.path.isfile(entry) or os.path.isdir(entry) or not os.path.exists(entry)
+                if not is_usual and self.is_run_file(Path(entry.path)):
+                    return Path(entry.path)
+        return None
 
     def is_run_file(self, path: Path) -> bool:
         """Return whether training or evaluation writes this path; the directory may also contain others' files."""

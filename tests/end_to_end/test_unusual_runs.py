@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -192,3 +194,27 @@ def test_a_checkpoint_with_an_impossible_shape_is_damaged(call_partrain: Call, p
     write_run_with(place / "good", f"checkpoints/{newest.name}", content)
     result = require_result_or_message(call_partrain, "compare", READING["compare"])
     assert "the number of parameters is unknown" in result.stdout
+
+
+FILES = ("config.yaml", "metrics.jsonl", "summary.json", "evaluation-test.json", "run.lock", "train.log")
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [*((file, "pipe") for file in FILES), ("metrics.jsonl", "socket"), ("metrics.jsonl", "link to a device")],
+)
+def test_a_file_that_a_reader_would_wait_for_is_named(call_partrain: Call, place: Path, file: str, kind: str) -> None:
+    run = write_run_with(place / "good", file, b"")
+    (run / file).unlink()
+    if kind == "pipe":
+        os.mkfifo(run / file)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(f"runs/run/{file}")  # relative, because the name of a socket is short
+    else:
+        (run / file).symlink_to("/dev/zero")
+    assert "is a pipe, a socket or a device" in call_partrain(*READING["list"]).stdout
+    for name in ("compare", "export of metrics", "export of parameters"):
+        refusal = require_result_or_message(call_partrain, name, READING[name]).refusal
+        assert f"{file}: is a pipe, a socket or a device, which is not read" in refusal
+    assert f"{file}: is a pipe" in call_partrain("resume", run, "--workers", 0).refusal
