@@ -92,7 +92,7 @@ class RunPaths:
         return self.path / f"evaluation-{split}.json"
 
     def special_file(self) -> Path | None:
-        """Return a file of the run that is a pipe, a socket or a device, which a reader might wait for; None if none."""
+        """Return a file of the run that is a pipe, a socket or a device: reading it may never end. None if none is."""
         with contextlib.suppress(OSError), os.scandir(self.path) as entries:
             for entry in entries:
                 is_usual = os.path.isfile(entry) or os.path.isdir(entry) or not os.path.exists(entry)
