@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from partrain.data.split_name import SplitName
+
 # 8 x 5 inches are 960 x 600 pixels: text stays readable on a page that scales the image to 800.
 DOTS_PER_INCH = 120
 
@@ -63,6 +65,11 @@ def new_axes(figure: Figure, title: str, x_label: str, y_label: str) -> Axes:
     axes.set_ylabel(y_label)
     axes.grid(True)
     return axes
+
+
+def subject(num_examples: int, split: str) -> str:
+    """Return the examples of a split in words, for a title."""
+    return f"{num_examples:,} {'training' if split == SplitName.TRAIN else split} examples"
 
 
 def to_png(figure: Figure) -> bytes:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from partrain.analysis.plots.accuracy_axis import AccuracyScale
-from partrain.analysis.plots.canvas import BLUE, TITLE_SIZE, new_axes, new_figure
+from partrain.analysis.plots.canvas import BLUE, TITLE_SIZE, new_axes, new_figure, subject
 from partrain.analysis.plots.class_labels import BASE_FAMILY, ClassLabels
 from partrain.analysis.plots.text_layout import POINTS_PER_INCH, text_width, widest
 
@@ -38,11 +38,11 @@ def draw_recall(report: Mapping[str, Any], labels: ClassLabels) -> Figure:
     """
     recall = report["recall"]
     known = [k for k in range(len(recall)) if recall[k] is not None]
-    shown, title = list(range(len(recall))), "Recall per class"
+    shown, title = list(range(len(recall))), "Recall of each class"
     if len(recall) > MAX_BARS:
         shown = sorted(known, key=lambda k: recall[k])[:MAX_BARS]
         title = f"The {len(shown)} lowest recalls of {len(recall):,} classes"
-    figure, axes = _new_rows(f"{title}, {_subject(report)}", "recall", [labels.texts[k] for k in shown], labels)
+    figure, axes = _new_rows(f"{title} on {_subject(report)}", "recall", [labels.texts[k] for k in shown], labels)
     positions = np.arange(len(shown))
     scale = AccuracyScale.of([recall[k] for k in shown if recall[k] is not None] or [1])
     # The right margin has room for the numbers.
@@ -77,14 +77,14 @@ def draw_confusion(report: Mapping[str, Any], labels: ClassLabels) -> Figure | N
     return _draw_matrix(counts_EE, _subject(report), labels)
 
 
-def _draw_matrix(counts_EE: NDArray[np.int64], subject: str, labels: ClassLabels) -> Figure:
+def _draw_matrix(counts_EE: NDArray[np.int64], examples: str, labels: ClassLabels) -> Figure:
     """Draw the matrix, with the numbers of examples on a logarithmic colour scale."""
     size = len(counts_EE)
     inches = max(3.0, 0.52 * size) if size <= MAX_NUMBERED else max(7.0, 0.115 * size)
     font_size = _LABEL_SIZE if size <= MAX_NUMBERED else min(8.0, 0.8 * POINTS_PER_INCH * inches / size)
     label_width = widest(labels.texts, font_size, labels.families)
     rotated = label_width > inches / size
-    title = f"Confusion matrix, {subject}"
+    title = f"Confusion matrix of {examples}"
     # The colour bar takes 1.3 inches.
     width = max(inches + label_width + _MARGIN + 1.3, 0.4 + text_width(title, TITLE_SIZE, (BASE_FAMILY,)))
     figure = new_figure(width, inches + (label_width if rotated else 0.3) + _MARGIN + 0.4)
@@ -110,7 +110,7 @@ def _visible_blues() -> Colormap:
     return ListedColormap(colormaps["Blues"](np.linspace(0.25, 1, 256)))
 
 
-def _draw_most_frequent(counts_EE: NDArray[np.int64], subject: str, labels: ClassLabels) -> Figure:
+def _draw_most_frequent(counts_EE: NDArray[np.int64], examples: str, labels: ClassLabels) -> Figure:
     """Draw the most frequent pairs of true and predicted class as bars: the cells of the matrix would be too small."""
     errors_EE = counts_EE * ~np.eye(len(counts_EE), dtype=bool)
     order = np.argsort(-errors_EE, axis=None, kind="stable")[:MAX_BARS]
@@ -118,7 +118,7 @@ def _draw_most_frequent(counts_EE: NDArray[np.int64], subject: str, labels: Clas
     pairs = [pair for pair in pairs if errors_EE[pair]]
     texts = [f"{labels.texts[truth]} → {labels.texts[prediction]}" for truth, prediction in pairs]
     title = f"The {len(pairs)} most frequent confusions of {len(counts_EE):,} classes" if pairs else "No errors"
-    figure, axes = _new_rows(f"{title}, {subject}", "examples", texts, labels)
+    figure, axes = _new_rows(f"{title} on {examples}", "examples", texts, labels)
     axes.grid(False, axis="y")
     positions = np.arange(len(pairs))
     numbers = [int(errors_EE[pair]) for pair in pairs]
@@ -144,4 +144,4 @@ def _new_rows(title: str, x_label: str, texts: Sequence[str], labels: ClassLabel
 
 
 def _subject(report: Mapping[str, Any]) -> str:
-    return f"{report['num_examples']:,} {report['split']} examples"
+    return subject(report["num_examples"], report["split"])

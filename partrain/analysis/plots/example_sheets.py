@@ -39,11 +39,12 @@ def write_example_sheets(
 
 
 def _draw(images_NCHW: NDArray[Any], facts: Mapping[str, Any]) -> Iterator[tuple[str, Figure | None]]:
+    from partrain.analysis.plots.canvas import subject
     from partrain.analysis.plots.class_labels import ClassLabels
     from partrain.analysis.plots.image_sheets import draw_hardest
 
     labels = ClassLabels.of(facts["classes"])
-    examples_of = f"{facts['num_examples']:,} {facts['split']} examples"
+    examples_of = subject(facts["num_examples"], facts["split"])
     for key, title in (("largest_loss", "Largest losses"), ("largest_gradient", "Largest gradients")):
         examples = facts[key][:MAX_IMAGES]
         images = [images_NCHW[example["index"]] for example in examples]

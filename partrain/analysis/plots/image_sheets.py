@@ -34,7 +34,7 @@ def draw_misclassified(
     images: Sequence[NDArray[Any]],
     examples: Sequence[Mapping[str, Any]],
     num_wrong: int,
-    split: str,
+    subject: str,
     labels: ClassLabels,
 ) -> Figure:
     """Draw misclassified images, with true and predicted class.
@@ -44,10 +44,10 @@ def draw_misclassified(
     images : (C,H,W) each.
     examples : for each image: index, label, prediction and probability.
     num_wrong : the total number of misclassified examples.
-    split : the examples that were evaluated, e.g. "10,000 test examples".
+    subject : the examples that were evaluated, e.g. "10,000 test examples".
     labels : the labels of the classes.
     """
-    title = f"Most confident of {num_wrong:,} errors, {split}" if images else f"No errors, {split}"
+    title = f"The most confident of {num_wrong:,} errors on {subject}" if images else f"No errors on {subject}"
     return _draw_sheet(images, examples, title, labels, lambda example: f"index {example['index']}")
 
 

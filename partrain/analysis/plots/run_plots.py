@@ -60,6 +60,7 @@ def _draw(
     rows: list[dict[str, Any]],
 ) -> Iterator[tuple[str, Figure | None]]:
     """Yield names and figures, one at a time because figures take memory."""
+    from partrain.analysis.plots.canvas import subject
     from partrain.analysis.plots.class_labels import ClassLabels
     from partrain.analysis.plots.class_plots import draw_confusion, draw_recall
     from partrain.analysis.plots.filters import draw_filters
@@ -77,5 +78,5 @@ def _draw(
     examples = report["most_confidently_wrong"]
     images = [images_NCHW[example["index"]] for example in examples]
     num_wrong = sum(a != b for a, b in zip(report["labels"], report["predictions"], strict=True))
-    examples_of = f"{report['num_examples']:,} {report['split']} examples"
+    examples_of = subject(report["num_examples"], report["split"])
     yield f"misclassified-{suffix}", draw_misclassified(images, examples, num_wrong, examples_of, labels)

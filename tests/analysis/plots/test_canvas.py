@@ -6,7 +6,7 @@ import sys
 import matplotlib
 import pytest
 
-from partrain.analysis.plots.canvas import house_style, new_axes, new_figure, to_png
+from partrain.analysis.plots.canvas import house_style, new_axes, new_figure, subject, to_png
 
 
 def rendered() -> bytes:
@@ -28,3 +28,8 @@ def test_pyplot_is_not_imported() -> None:
     modules = "run_plots, canvas, class_labels, class_plots, example_sheets, filters, image_sheets, training_curves"
     code = f"import sys; from partrain.analysis.plots import {modules}; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_titles_name_the_splits_in_english() -> None:
+    assert subject(10_000, "train") == "10,000 training examples"
+    assert subject(7, "test") == "7 test examples"

@@ -25,7 +25,7 @@ def test_recall_of_each_class_is_a_labelled_point() -> None:
     figure = draw_recall(report_of(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])), labels_of(3))
     pixels_of(figure)
     np.testing.assert_array_equal(figure.axes[0].get_lines()[0].get_xdata(), [0.75, 1, np.nan])
-    expected = {"75.00%", "100.00%", "no examples", "name 0", "name 2", "Recall per class, 8 test examples"}
+    expected = {"75.00%", "100.00%", "no examples", "name 0", "name 2", "Recall of each class on 8 test examples"}
     assert expected <= set(texts_of(figure))
 
 
@@ -47,7 +47,7 @@ def test_confusion_matrix_shows_the_number_of_each_pair() -> None:
     pixels_of(figure)
     assert figure is not None
     texts = texts_of(figure)
-    assert {"970", "12", "3", "1000", "true class", "predicted class", "Confusion matrix, 1,985 test examples"} <= {
+    assert {"970", "12", "3", "1000", "true class", "predicted class", "Confusion matrix of 1,985 test examples"} <= {
         *texts
     }
 
@@ -99,9 +99,9 @@ def test_confusions_of_very_many_classes_are_listed() -> None:
     pixels_of(figure)
     assert figure is not None
     assert [bar.get_width() for bar in figure.axes[0].patches] == [4, 1]  # type: ignore[attr-defined]
-    title = "The 2 most frequent confusions of 1,000 classes, 50,005 test examples"
+    title = "The 2 most frequent confusions of 1,000 classes on 50,005 test examples"
     assert {"name 3 → name 7", "name 999 → name 0", "4", title} <= set(texts_of(figure))
     right = draw_confusion(report_of(np.eye(1000, dtype=int)), labels_of(1000))
     pixels_of(right)
     assert right is not None
-    assert "No errors, 1,000 test examples" in texts_of(right)
+    assert "No errors on 1,000 test examples" in texts_of(right)

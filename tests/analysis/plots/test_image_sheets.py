@@ -35,7 +35,7 @@ def test_sheet_shows_truth_prediction_and_index_of_each_image() -> None:
     pixels_of(figure)
     texts = texts_of(figure)
     assert {"true: zero", "predicted: one (98.7%)", "predicted: one (?)", "index 99"} <= set(texts)
-    assert "Most confident of 1,234 errors, 10,000 test examples" in texts
+    assert "The most confident of 1,234 errors on 10,000 test examples" in texts
     assert sum(bool(axes.images) for axes in figure.axes) == 7
 
 
@@ -74,7 +74,7 @@ def test_images_have_one_size_whatever_the_names(name: str) -> None:
 def test_sheet_without_errors_says_so() -> None:
     figure = draw_misclassified([], [], 0, "10,000 test examples", LABELS)
     pixels_of(figure)
-    assert texts_of(figure) == ["No errors, 10,000 test examples"]
+    assert texts_of(figure) == ["No errors on 10,000 test examples"]
 
 
 def test_images_of_any_kind_can_be_displayed() -> None:
