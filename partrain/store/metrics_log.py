@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from partrain.errors import ResourceError, RunError
-from partrain.system.durable_files import replace_non_finite, sync_folder, write_durably
+from partrain.system.durable_files import WITHOUT_LINKS, replace_non_finite, sync_folder, write_durably
 from partrain.system.memory_limits import read_whole
 from partrain.system.open_files import is_at
 
@@ -43,7 +43,7 @@ class MetricsLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | WITHOUT_LINKS, 0o666)
         sync_folder(path.parent)
         self._directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
 
@@ -79,7 +79,8 @@ class MetricsLog:
         if is_at(name, self._file, directory=self._directory):
             return False
         try:
-            file = os.open(name, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666, dir_fd=self._directory)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | WITHOUT_LINKS
+            file = os.open(name, flags, 0o666, dir_fd=self._directory)
         except OSError:  # its directory was removed as well
             return False
         os.close(self._file)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from partrain.errors import ResourceError, RunError
-from partrain.system.durable_files import remedy_for
+from partrain.system.durable_files import WITHOUT_LINKS, remedy_for
 from partrain.system.open_files import is_at
 
 # A reader that asks who holds the lock holds it itself for an instant; so an attempt is repeated for a while.
@@ -56,7 +56,7 @@ class RunLock:
         Writes host and process id into the lock file.
         """
         try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | WITHOUT_LINKS, 0o666)
             try:
                 self._lock_exclusively(file)
                 holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n"
@@ -119,7 +119,7 @@ class RunLock:
             The lock file exists and cannot be read.
         """
         try:
-            file = os.open(self._path, os.O_RDONLY)
+            file = os.open(self._path, os.O_RDONLY | WITHOUT_LINKS)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -7,6 +7,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from partrain.system.durable_files import WITHOUT_LINKS
+
 
 class TrainingLog:
     """The log of one run, open for appending until `close`.
@@ -22,7 +24,7 @@ class TrainingLog:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | WITHOUT_LINKS, 0o666)
 
     def write(self, line: str) -> None:
         """Append `line`, preceded by the time in UTC.

@@ -28,6 +28,9 @@ _UNPRINTABLE = re.compile(r"[^ -~]")
 # file systems.
 CANNOT_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
+# Flags for opening a file of a run: a link out of the run is an error, and a pipe does not block.
+WITHOUT_LINKS = os.O_NOFOLLOW | os.O_NONBLOCK
+
 _TEMPORARY_NAME = re.compile(r"\..+\.(\d+)\.tmp")
 
 
