@@ -176,7 +176,7 @@ def archive(path: Path, **changes: Any) -> Path:
         ({"train_labels": np.zeros(59, int)}, ["60 images", "59 labels"]),
         ({"train_labels": np.full(60, -1)}, ["train_labels", "-1"]),
         ({"train_labels": np.zeros(60)}, ["train_labels", "float64"]),
-        ({"train_images": np.zeros((60, 28, 28))}, ["train_images", "float64"]),
+        ({"train_images": np.full((60, 28, 28), 0.1)}, ["train_images", "float64"]),
         ({"train_images": np.full((60, 28, 28), np.nan, np.float32)}, ["train_images", "nan"]),
         ({"train_images": np.zeros((60, 784), np.uint8)}, ["train_images", "(60, 784)"]),
     ],
