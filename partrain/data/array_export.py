@@ -85,7 +85,8 @@ def _arrays(dataset: Dataset) -> dict[str, tuple[NDArray[Any], ...]]:
 def _write_file(arrays: Mapping[str, Sequence[NDArray[Any]]], to: Path) -> None:
     temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
             # Not numpy.savez, which writes the time: equal arrays would give different files.
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 for name, parts in arrays.items():

@@ -67,7 +67,8 @@ def write_durably(path: Path, data: bytes) -> None:
 def _write_and_sync(path: Path, data: bytes) -> None:
     # O_TRUNC and not O_EXCL: in a container every run may have the same process id, and find the temporary file of its
     # predecessor.
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    # O_NOFOLLOW: in a directory like /tmp, somebody else could foresee the name and put a link there.
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
     try:
         rest = memoryview(data)
         while rest:

@@ -130,3 +130,13 @@ def test_folders_are_made_with_those_above_and_may_exist(tmp_path: Path) -> None
         make_folders(folder / "file")
     with pytest.raises(NotADirectoryError):
         make_folders(folder / "file" / "below")
+
+
+def test_link_in_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"mine")
+    (tmp_path / f".file.{os.getpid()}.tmp").symlink_to("precious")
+    with pytest.raises(OSError, match="symbolic links"):
+        write_durably(tmp_path / "file", b"new")
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+    write_durably(tmp_path / "file", b"new")  # the link is gone
+    assert (tmp_path / "file").read_bytes() == b"new"
