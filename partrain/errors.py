@@ -7,7 +7,8 @@
     │   ├── RunError           a run directory, its lock or its checkpoint cannot be used
     │   ├── ResourceError      not enough memory or disk, or a missing permission
     │   └── MissingPackage     a command needs an optional package that is not installed
-    └── FailedRun            exit code 1: the run began and could not continue
+    ├── FailedRun            exit code 1: the run began and could not continue
+    └── VerificationFailed   exit code 1: a run's steps, computed again, give other results
 
 `str(error)` is the whole message: what is wrong, where (file, key, layer), and what to do. The command line prints it
 without a traceback. Every other exception is a bug in partrain and keeps its traceback.
@@ -59,6 +60,10 @@ class MissingPackage(UserError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package {package}: pip install 'partrain[{extra}]'")
+
+
+class VerificationFailed(PartrainError):
+    """A run's files differ from what its configuration and data give."""
 
 
 class FailedRun(PartrainError):

@@ -24,6 +24,7 @@ from partrain.interface.commands import (
     predict,
     resume,
     train,
+    verify,
 )
 from partrain.system.terminal_text import printable_lines
 
@@ -32,6 +33,7 @@ COMMANDS: tuple[Command, ...] = (
     train.COMMAND,
     resume.COMMAND,
     evaluate.COMMAND,
+    verify.COMMAND,
     predict.COMMAND,
     examples.COMMAND,
     compare.COMMAND,

@@ -48,6 +48,7 @@ from partrain.system.messages import Messages
 from partrain.training.resume import Horizon
 from partrain.training.session import Session
 from partrain.training.training_run import resume_run, train_new_run
+from partrain.training.verification.verification import StepRange, Verification, verify_run
 
 __all__ = ["Report", "Run", "open_run", "train"]
 
@@ -249,6 +250,31 @@ class Run:
             session = Session(worker_count(workers), command_line, Messages(quiet=self._quiet), interruption)
             resume_run(self.path, override_texts(changes), horizon, session, dataset)
         return Run(self.path, dataset, quiet=self._quiet)
+
+    def verify(self, *, first: int | None = None, last: int | None = None, workers: int | None = None) -> Verification:
+        """Compute steps of the run again, and compare its files with them, like the command `partrain verify`.
+
+        Parameters
+        ----------
+        first : start from the newest checkpoint that is not after this step; None: the last checkpoint but one.
+        last : the last step; None: that of the newest checkpoint.
+        workers : as for `train`.
+
+        Returns
+        -------
+        What was compared: `first_step`, `last_step`, `num_checkpoints`, `num_rows` (lines of metrics), `with_test`.
+
+        Raises
+        ------
+        VerificationFailed
+            A stored value differs from the recomputed one; the message names the first.
+        UserError
+            The run cannot be computed again: it drew secret noise, was imported, or its data is missing.
+        """
+        with interruptible() as interruption:
+            messages = Messages(quiet=self._quiet)
+            session = Session(worker_count(workers), ["partrain.Run.verify", *sys.argv], messages, interruption)
+            return verify_run(self.path, StepRange(first, last), session, dataset=self._dataset)
 
     def _load(self, checkpoint: str) -> TrainedRun:
         return load_trained_run(self.path, checkpoint, Messages(quiet=self._quiet).warn)

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from partrain.interface.command import CommandContext, print_path
 
 if TYPE_CHECKING:  # imports Numba
     from partrain.training.session import Session
 
+Result = TypeVar("Result")
 
-def run_session(train: Callable[[Session], Path], context: CommandContext) -> None:
-    """Train, and print the run's directory.
+
+def run_session(work: Callable[[Session], Result], context: CommandContext) -> Result | None:
+    """Call a function that trains or computes steps again; return its result, None on ranks other than 0.
 
     Parameters
     ----------
-    train : trains in a session and returns the run's directory. Of several ranks only rank 0 calls it.
+    work : works in a session. Of several ranks only rank 0 calls it.
     context : the command's.
     """
     options = context.options
     if options.engine == "mpi":
         from partrain.training.mpi.job import follow_training, run_on_ranks
 
-        path = run_on_ranks(
-            train,
+        return run_on_ranks(
+            work,
             follow_training,
             shared_options(context),
             options.workers,
@@ -33,10 +35,14 @@ def run_session(train: Callable[[Session], Path], context: CommandContext) -> No
             context.messages,
             context.interruption,
         )
-    else:
-        from partrain.training.session import Session
+    from partrain.training.session import Session
 
-        path = train(Session(context.num_workers, context.command_line, context.messages, context.interruption))
+    return work(Session(context.num_workers, context.command_line, context.messages, context.interruption))
+
+
+def run_training(train: Callable[[Session], Path], context: CommandContext) -> None:
+    """Call a function that trains, and print the run's directory, which it returns."""
+    path = run_session(train, context)
     if path is not None:
         print_path(path)
 

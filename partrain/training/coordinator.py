@@ -174,6 +174,8 @@ class Coordinator:
             self.logger.log_step(step, metrics | {"lr": self.model.learning_rate(step)})
         if plan.config.training.privacy and (self._schedule.is_last(step) or step % plan.steps_per_epoch == 0):
             self._log_privacy(step)
+        if self._schedule.is_digested(step):
+            self.logger.log_digest(step, self.model.parameters_sha256())
         validated = self.validation.run(step)
         if validated is not None:
             self.logger.log(step, validated)

@@ -6,11 +6,11 @@ where the run did, so a schedule knows the settings of each session of the run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from partrain.config.schema.config import Logging
+from partrain.config.schema.config import Config
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class LoggedSession:
     from_step : the step of the state that the session starts with; 0 if the run is new.
     last_step : the last step that the session would make.
     every_steps, evaluate_every_epochs, evaluate_every_steps : as in the section `logging` of the configuration.
+    digests : as in the section `checkpoints`.
     """
 
     from_step: int
@@ -29,24 +30,31 @@ class LoggedSession:
     every_steps: int
     evaluate_every_epochs: int | None
     evaluate_every_steps: int | None
+    digests: int | None
 
     @classmethod
-    def of(cls, from_step: int, last_step: int, settings: Logging) -> LoggedSession:
-        """Return a session with these settings."""
+    def of(cls, from_step: int, last_step: int, config: Config) -> LoggedSession:
+        """Return a session with the settings of a configuration."""
+        logging = config.logging
         return cls(
-            from_step, last_step, settings.every_steps, settings.evaluate_every_epochs, settings.evaluate_every_steps
+            from_step,
+            last_step,
+            logging.every_steps,
+            logging.evaluate_every_epochs,
+            logging.evaluate_every_steps,
+            config.checkpoints.digests,
         )
 
+    @classmethod
+    def read(cls, from_step: int, record: Mapping[str, Any], default: LoggedSession) -> LoggedSession:
+        """Return the session that run.json records; `default` is that of a partrain that recorded no settings."""
+        if "logged" not in record:
+            return replace(default, from_step=from_step)
+        return cls(from_step, **record["logged"])
+
     def record(self) -> dict[str, Any]:
-        """Return the fields that run.json keeps of a session, besides the step that it starts from."""
-        return {
-            "last_step": self.last_step,
-            "logging": {
-                "every_steps": self.every_steps,
-                "evaluate_every_epochs": self.evaluate_every_epochs,
-                "evaluate_every_steps": self.evaluate_every_steps,
-            },
-        }
+        """Return the fields of a session in run.json, besides the step that it starts from."""
+        return {"logged": {name: value for name, value in asdict(self).items() if name != "from_step"}}
 
 
 class LoggingSchedule:
@@ -73,6 +81,11 @@ class LoggingSchedule:
     def is_last(self, step: int) -> bool:
         """Return whether the step is the last one of its session."""
         return step >= self._session(step).last_step
+
+    def is_digested(self, step: int) -> bool:
+        """Return whether the digest of the parameters is logged."""
+        digests = self._session(step).digests
+        return digests is not None and step % digests == 0
 
     def is_evaluation_due(self, step: int) -> bool:
         """Return whether the step is a multiple of an evaluation interval: a longer run evaluates there, too."""

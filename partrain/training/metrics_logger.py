@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from partrain.errors import FailedRun
 from partrain.store.metrics_log import MetricsLog
@@ -18,6 +18,22 @@ Metrics = dict[str, float]
 _POSITION = ("step", "epoch", "examples", "time_s")
 
 
+class RowSink(Protocol):
+    """Receives rows of metrics; see MetricsLog."""
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Append one row."""
+
+    def reopen(self) -> bool:
+        """Continue in another file if the open one was removed. Return whether it was."""
+
+    def flush_durably(self) -> None:
+        """Make all rows so far survive a crash."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
 class MetricsLogger:
     """Appends rows of metrics to the run's file.
 
@@ -29,15 +45,23 @@ class MetricsLogger:
     plan : gives the epoch and the number of examples of a step.
     clock : measures the activities of the run; the training rate uses the time of "train".
     warn : receives warnings.
+    open_log : opens the file.
 
     Attributes
     ----------
     latest : the latest value of each metric.
     """
 
-    def __init__(self, path: Path | None, plan: TrainingPlan, clock: Stopwatch, warn: Callable[[str], None]) -> None:
-        self._path, self._plan, self._clock, self._warn = path, plan, clock, warn
-        self._log: MetricsLog | None = None
+    def __init__(
+        self,
+        path: Path | None,
+        plan: TrainingPlan,
+        clock: Stopwatch,
+        warn: Callable[[str], None],
+        open_log: Callable[[Path], RowSink] = MetricsLog,
+    ) -> None:
+        self._path, self._plan, self._clock, self._warn, self._open_log = path, plan, clock, warn, open_log
+        self._log: RowSink | None = None
         self._earlier_seconds = 0.0
         self._rated_examples, self._rated_seconds = 0, 0.0
         self._num_lost_rows, self._last_step = 0, 0
@@ -54,7 +78,7 @@ class MetricsLogger:
         if self._path is None:
             return
         try:
-            self._log = MetricsLog(self._path)
+            self._log = self._open_log(self._path)
         except OSError as error:
             raise FailedRun(f"{self._path}: cannot be written: {error.strerror}") from error
 
@@ -99,13 +123,20 @@ class MetricsLogger:
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Append a row."""
-        row = {
+        self.latest |= metrics
+        self._append(step, dict(metrics))
+
+    def log_digest(self, step: int, parameters_sha256: str) -> None:
+        """Append a row with the digest of the parameters."""
+        self._append(step, {"parameters_sha256": parameters_sha256})
+
+    def _append(self, step: int, values: dict[str, Any]) -> None:
+        row: dict[str, Any] = {
             "step": step,
             "epoch": round(step / self._plan.steps_per_epoch, 6),
             "examples": self._plan.num_examples_until(step),
             "time_s": round(self._earlier_seconds + sum(self._clock.read().values()), 3),
         }
-        self.latest |= metrics
         self._last_step = step
         if self._log is None:
             return
@@ -113,7 +144,7 @@ class MetricsLogger:
         if self._log.reopen():
             self._warn(f"{self._path}: was removed or replaced; from step {step} on, metrics are added to the new file")
         try:
-            self._log.append(row | metrics)
+            self._log.append(row | values)
         except OSError as error:
             if not self._num_lost_rows:
                 self._warn(

@@ -87,7 +87,7 @@ class TrainingPlan:
         """Return the session of a command that trains from the state after `from_step`."""
         budget_steps = self.budget_steps
         last_step = self.num_steps if budget_steps is None else min(self.num_steps, budget_steps)
-        return LoggedSession.of(from_step, last_step, self.config.logging)
+        return LoggedSession.of(from_step, last_step, self.config)
 
     def privacy_after(self, step: int) -> dict[str, Any] | None:
         """Return the privacy after `step`, as checkpoints record it; None if the training is not private."""

@@ -33,7 +33,12 @@ class RunOutput:
 
     @classmethod
     def of_run(
-        cls, run: RunDirectory | None, plan: TrainingPlan, session: Session, config_digest: str | None = None
+        cls,
+        run: RunDirectory | None,
+        plan: TrainingPlan,
+        session: Session,
+        config_digest: str | None = None,
+        schedule: LoggingSchedule | None = None,
     ) -> RunOutput:
         """Return the output of a run that is trained: its files.
 
@@ -43,6 +48,7 @@ class RunOutput:
         plan : the plan of the training.
         session : the command that trains.
         config_digest : as for the class; None: that of the plan's configuration.
+        schedule : as for the class; None: that of the plan's configuration.
         """
         logger = MetricsLogger(None if run is None else run.metrics_path, plan, session.clock, session.messages.warn)
         states = Checkpointer(
@@ -55,5 +61,6 @@ class RunOutput:
             flush_metrics=logger.flush_durably,
             run_write=session.run_write,
         )
-        schedule = LoggingSchedule(plan.steps_per_epoch, [plan.logged_session(from_step=0)])
+        if schedule is None:
+            schedule = LoggingSchedule(plan.steps_per_epoch, [plan.logged_session(from_step=0)])
         return cls(run, schedule, logger, states, config_digest or plan.config.identity_digest())

@@ -24,7 +24,7 @@ def config_with(**logging: int | None) -> Config:
 
 def validation_of(config: Config, evaluate: Callable[[], Evaluation] | None, *, last_step: int = 100) -> Validation:
     """Return the validation of a run with 5 steps per epoch."""
-    schedule = LoggingSchedule(5, [LoggedSession.of(0, last_step, config.logging)])
+    schedule = LoggingSchedule(5, [LoggedSession.of(0, last_step, config)])
     return Validation(config.training.stop_early, schedule, evaluate)
 
 

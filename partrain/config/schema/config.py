@@ -43,6 +43,11 @@ class Checkpoints(Section):
         True,
         description="Keep the checkpoint with the highest validation accuracy as well; of equal ones, the earliest.",
     )
+    digests: PositiveInt | None = Field(
+        None,
+        description="An interval, in steps, at which the digest of the parameters is written to metrics.jsonl; "
+        "`partrain verify` then names the first wrong steps more precisely. null: none.",
+    )
 
 
 class Workers(Section):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from partrain.interface.arguments import add_run, add_training_options, positive_integer
 from partrain.interface.command import Command, CommandContext
-from partrain.interface.training_session import run_session
+from partrain.interface.training_session import run_training
 
 if TYPE_CHECKING:  # imports Numba
     from partrain.training.session import Session
@@ -22,7 +22,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(context: CommandContext) -> None:
-    run_session(lambda session: _resume(context, session), context)
+    run_training(lambda session: _resume(context, session), context)
 
 
 def _resume(context: CommandContext, session: Session) -> Path:

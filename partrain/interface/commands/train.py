@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from partrain.interface.arguments import RUN_HELP, add_new_run_location, add_training_options
 from partrain.interface.command import Command, CommandContext, print_data
-from partrain.interface.training_session import run_session
+from partrain.interface.training_session import run_training
 from partrain.store.run_lookup import find_run
 
 if TYPE_CHECKING:  # imports Numba
@@ -38,7 +38,7 @@ def _run(context: CommandContext) -> None:
     if context.options.dry_run:
         _print_plan(context)
     else:
-        run_session(lambda session: _train(context, session), context)
+        run_training(lambda session: _train(context, session), context)
 
 
 def _train(context: CommandContext, session: Session) -> Path:

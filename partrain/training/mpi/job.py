@@ -22,6 +22,7 @@ from partrain.training.mpi.initial_state import InitialState
 from partrain.training.resources import training_resources
 from partrain.training.run_output import RunOutput
 from partrain.training.session import RankSession, Session
+from partrain.training.verification.verification import follow_verification
 
 if TYPE_CHECKING:  # its import starts MPI
     from partrain.parallel.mpi.communicator import Communicator
@@ -154,7 +155,7 @@ def _end_failed(ranks: Communicator, error: BaseException, messages: Messages) -
 
 
 def follow_training(session: Session) -> None:
-    """Make the same steps and evaluations as rank 0, but write no files.
+    """Make the same steps and evaluations as rank 0, but write no files; for training and verification.
 
     Raises
     ------
@@ -168,6 +169,9 @@ def follow_training(session: Session) -> None:
     state = InitialState.from_bytes(content)
     with training_resources(state.config, None, session, lambda plan: None) as resources:
         plan = resources.plan
+        if state.replay is not None:
+            follow_verification(state, resources, session)
+            return
         coordinator = Coordinator(resources, session, RunOutput.of_run(None, plan, session))
         if state.metadata is not None:
             coordinator.restore(Checkpoint(state.tensors, state.metadata), [], 0.0)

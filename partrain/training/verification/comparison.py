@@ -1,0 +1,174 @@
+"""Compares recomputed metrics and states with those of a run, as they are computed.
+
+Both classes take the place of what stores them during a training run, and raise VerificationFailed at the first
+difference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.errors import VerificationFailed
+from partrain.store.checkpoint import Checkpoint, CorruptCheckpoint, load
+from partrain.store.checkpoint_directory import CheckpointDirectory
+from partrain.training.resume import value_differences
+
+# The fields of a row that depend on the speed of the machine.
+TIMES = ("time_s", "examples_per_s")
+
+Row = dict[str, Any]
+
+
+class MetricsComparison:
+    """Compares rows of metrics with a run's.
+
+    Parameters
+    ----------
+    name : the name of the run's file, for messages.
+    rows : the rows that the recomputed steps must make, in their order.
+
+    Attributes
+    ----------
+    num_equal : the number of rows that were equal so far.
+    """
+
+    def __init__(self, name: str, rows: Sequence[Row]) -> None:
+        self._name, self._rows = name, rows
+        self.num_equal = 0
+
+    def reopen(self) -> bool:
+        """Return False: there is no file that another process could replace."""
+        return False
+
+    def flush_durably(self) -> None:
+        """Do nothing: nothing is written."""
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+    def append(self, row: Row) -> None:
+        """Compare the next recomputed row.
+
+        Raises
+        ------
+        VerificationFailed
+            The run's row differs, or the run has no such row.
+        """
+        step = row["step"]
+        if self.num_equal == len(self._rows) or self._rows[self.num_equal]["step"] > step:
+            raise VerificationFailed(f"{self._name}: step {step}: a line with {_names(row)} is missing")
+        stored = self._rows[self.num_equal]
+        if stored["step"] < step:
+            raise self._not_computed()
+        for name in sorted((stored.keys() | row.keys()) - set(TIMES)):
+            before, now = (json.dumps(values.get(name)) for values in (stored, row))
+            if before != now:
+                raise VerificationFailed(f"{self._name}: step {step}: {name} is {before}, recomputed {now}")
+        self.num_equal += 1
+
+    def require_no_more(self) -> None:
+        """Check that all rows were compared; called after the last step.
+
+        Raises
+        ------
+        VerificationFailed
+            The run has another row.
+        """
+        if self.num_equal < len(self._rows):
+            raise self._not_computed()
+
+    def _not_computed(self) -> VerificationFailed:
+        row = self._rows[self.num_equal]
+        return VerificationFailed(f"{self._name}: step {row['step']}: training makes no line with {_names(row)} here")
+
+
+def _names(row: Row) -> str:
+    return ", ".join(name for name in row if name not in ("step", "epoch", "examples", *TIMES)) or "no metrics"
+
+
+class StateComparison:
+    """Compares states with a run's checkpoints.
+
+    Parameters
+    ----------
+    checkpoints : the run's checkpoints.
+    steps : the steps of the checkpoints to compare.
+
+    Attributes
+    ----------
+    num_equal : the number of checkpoints that were equal so far.
+    """
+
+    def __init__(self, checkpoints: CheckpointDirectory, steps: Sequence[int]) -> None:
+        self.checkpoints: CheckpointDirectory | None = checkpoints
+        self._directory, self._steps = checkpoints, set(steps)
+        self.saved_step: int | None = None
+        self.num_equal = 0
+
+    def is_due(self, step: int, *, is_best: bool) -> bool:
+        """Return whether the run has a checkpoint of `step`."""
+        return step in self._steps
+
+    def notice_removal(self) -> bool:
+        """Return False: no checkpoint is written again."""
+        return False
+
+    def save_first(self, state: Checkpoint) -> None:
+        """Compare the state that the run starts from."""
+        self._compare(state)
+
+    def save(self, step: int, make_state: Callable[[], Checkpoint], *, best_step: int | None, is_last: bool) -> None:
+        """Compare the state after `step`, if the run has a checkpoint of it.
+
+        Raises
+        ------
+        VerificationFailed
+            The checkpoint differs, or is damaged.
+        """
+        if step in self._steps and step != self.saved_step:
+            self.saved_step = step
+            self._compare(make_state())
+
+    def _compare(self, state: Checkpoint) -> None:
+        path = self._directory.path_of(state.step)
+        try:
+            stored = load(path)
+        except (CorruptCheckpoint, OSError) as error:
+            raise VerificationFailed(f"{path}: cannot be compared: {error}") from error
+        for difference in state_differences(stored, state):
+            raise VerificationFailed(f"{path}: {difference}")
+        self.num_equal += 1
+
+
+def state_differences(stored: Checkpoint, computed: Checkpoint) -> Iterator[str]:
+    """Yield a line for each tensor that differs, and for each field of the metadata.
+
+    Fields that only one of the states has are no difference: versions of partrain add some.
+    """
+    for name in sorted(stored.tensors.keys() | computed.tensors.keys()):
+        if name not in stored.tensors or name not in computed.tensors:
+            yield f"{name}: is only {'stored' if name in stored.tensors else 'computed'}"
+        elif difference := _first_difference(stored.tensors[name], computed.tensors[name]):
+            yield f"{name}{difference}"
+    plain = json.loads(json.dumps(computed.metadata))
+    common = stored.metadata.keys() & plain.keys()
+    yield from value_differences({k: stored.metadata[k] for k in common}, {k: plain[k] for k in common})
+
+
+def _first_difference(stored: NDArray[Any], computed: NDArray[Any]) -> str | None:
+    """Return place and values of the first number with other bits, and how many differ; None if all are equal."""
+    if (stored.dtype, stored.shape) != (computed.dtype, computed.shape):
+        return f": is {stored.dtype} {stored.shape}, recomputed {computed.dtype} {computed.shape}"
+    bits = np.dtype(f"u{stored.dtype.itemsize}")
+    flat, other = np.ascontiguousarray(stored).ravel(), np.ascontiguousarray(computed).ravel()
+    places = np.flatnonzero(flat.view(bits) != other.view(bits))
+    if not len(places):
+        return None
+    index = [int(k) for k in np.unravel_index(places[0], stored.shape)]
+    more = f"; {len(places):,} of {flat.size:,} numbers differ" if len(places) > 1 else ""
+    return f"{index}: is {flat[places[0]]!r}, recomputed {other[places[0]]!r}{more}"

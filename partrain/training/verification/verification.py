@@ -1,0 +1,220 @@
+"""Verifies a run: computes steps again from one of its states, and compares all that the run stored on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from partrain.config.identity import identity_digest
+from partrain.config.schema.config import Config
+from partrain.data.dataset import Dataset
+from partrain.data.split_name import SplitName
+from partrain.errors import ConfigError, RunError, VerificationFailed
+from partrain.store.checkpoint import Checkpoint, CorruptCheckpoint, load
+from partrain.store.metrics_log import read_metrics
+from partrain.store.run_directory import RunDirectory
+from partrain.system.provenance import differences, provenance
+from partrain.system.signals import Interrupted
+from partrain.training.coordinator import Coordinator
+from partrain.training.logging_schedule import LoggedSession, LoggingSchedule
+from partrain.training.metrics_logger import MetricsLogger
+from partrain.training.mpi.initial_state import InitialState, Replay
+from partrain.training.plan import TrainingPlan, num_steps
+from partrain.training.resources import TrainingResources, training_resources
+from partrain.training.resume import Horizon, config_to_resume, require_same_data, require_trained_here
+from partrain.training.run_output import RunOutput
+from partrain.training.run_record import read_record
+from partrain.training.session import Session
+from partrain.training.verification.comparison import MetricsComparison, StateComparison
+
+
+@dataclass(frozen=True)
+class StepRange:
+    """The steps to verify.
+
+    Attributes
+    ----------
+    first : start from the newest checkpoint that is not after this step; None: the last checkpoint but one, or step 0.
+    last : the last step; None: that of the newest checkpoint.
+    """
+
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was verified.
+
+    Attributes
+    ----------
+    run : the run's directory.
+    first_step, last_step : the steps that were computed again: those after `first_step`, up to `last_step`.
+    num_checkpoints, num_rows : how many checkpoints and lines of metrics were compared.
+    with_test : whether the test result was compared, too.
+    """
+
+    run: Path
+    first_step: int
+    last_step: int
+    num_checkpoints: int
+    num_rows: int
+    with_test: bool
+
+    def describe(self) -> str:
+        """Return the result as one line of text."""
+        checkpoints = f"{self.num_checkpoints} checkpoint{'s' * (self.num_checkpoints != 1)}"
+        rows = f"{self.num_rows:,} line{'s' * (self.num_rows != 1)} of metrics"
+        test = ", the test result" * self.with_test
+        return f"verified: steps {self.first_step:,} to {self.last_step:,}, {checkpoints}, {rows}{test}: same bits"
+
+
+def verify_run(
+    path: Path, steps: StepRange, session: Session, *, data_path: str | None = None, dataset: Dataset | None = None
+) -> Verification:
+    """Compute steps of a run again, and compare its checkpoints, metrics and test result with them bit by bit.
+
+    Parameters
+    ----------
+    path : the run's directory. Nothing is written there.
+    steps : the steps to verify.
+    session : the command; the number of workers may differ from the run's.
+    data_path : where the run's data is, if it has moved; its digest is checked.
+    dataset : the data set, if it is in memory; None: it is loaded.
+
+    Raises
+    ------
+    VerificationFailed
+        A stored value differs from the recomputed one; the message names the first.
+    UserError
+        The run cannot be computed again: it drew secret noise, was imported, or its data is missing.
+    Interrupted
+        A signal asked to stop.
+    """
+    run, messages = RunDirectory.open(path), session.messages
+    record = read_record(run)
+    require_trained_here(record, path)
+    moved = [] if data_path is None else [f"data.path={json.dumps(os.path.abspath(data_path))}"]
+    config = config_to_resume(run.config_path, record, moved, Horizon(), messages.warn)
+    privacy = config.training.privacy
+    if privacy is not None and privacy.source == "secure":
+        raise RunError(
+            f"{path}: drew its batches and noise from a secret random source, which nobody can draw again; only runs "
+            "with training.privacy.source: seeded, or without privacy, can be verified"
+        )
+    states = _load_states(run)
+    first, last = _range(path, steps, sorted(states))
+    state = states.get(first)
+    if state is None and "initialised_from" in record:
+        raise RunError(
+            f"{path}: began with the parameters of {record['initialised_from'].get('run')}, and its checkpoint of step "
+            f"0 was deleted; start from a later step with --from, for example --from {min(states)}"
+        )
+    for difference in differences(record, provenance()):
+        messages.warn(f"the bits may differ from the run's: {difference}")
+    replay = Replay(last, tuple(_sessions(record, config)))
+    session.broadcast_state(
+        InitialState(config, {} if state is None else state.tensors, None if state is None else state.metadata, replay)
+    )
+
+    def check(plan: TrainingPlan) -> None:
+        require_same_data(plan, record, run.path)
+
+    with training_resources(config, None, session, check, dataset) as resources:
+        rows = read_metrics(run.metrics_path)
+        metrics = MetricsComparison(str(run.metrics_path), [row for row in rows if first < row["step"] <= last])
+        checkpoints = StateComparison(run.checkpoints, [step for step in states if first < step <= last])
+        logger = MetricsLogger(
+            run.metrics_path, resources.plan, session.clock, messages.warn, open_log=lambda path: metrics
+        )
+        schedule = LoggingSchedule(resources.plan.steps_per_epoch, replay.sessions)
+        output = RunOutput(None, schedule, logger, checkpoints, identity_digest(record["identity"]))
+        coordinator = Coordinator(resources, session, output)
+        if state is not None:
+            coordinator.restore(state, [row for row in rows if row["step"] <= first], 0.0)
+        messages.say(f"{path}: computing steps {first:,} to {last:,} again")
+        coordinator.train(last)
+        if session.interruption.received is not None:
+            raise Interrupted(session.interruption.received, f"the steps to {coordinator.step:,} are verified")
+        metrics.require_no_more()
+        with_test = _verify_end(coordinator, run, record)
+    return Verification(run.path, first, last, checkpoints.num_equal, metrics.num_equal, with_test)
+
+
+def follow_verification(state: InitialState, resources: TrainingResources, session: Session) -> None:
+    """Compute the same steps as rank 0; for the other ranks of an MPI job."""
+    replay, plan = state.replay, resources.plan
+    assert replay is not None
+    output = RunOutput.of_run(None, plan, session, schedule=LoggingSchedule(plan.steps_per_epoch, replay.sessions))
+    coordinator = Coordinator(resources, session, output)
+    if state.metadata is not None:
+        coordinator.restore(Checkpoint(state.tensors, state.metadata), [], 0.0)
+    coordinator.train(replay.last_step)
+    if session.interruption.received is not None:
+        raise Interrupted(session.interruption.received)
+    if coordinator.completed:
+        coordinator.evaluate(SplitName.TEST)
+
+
+def _load_states(run: RunDirectory) -> dict[int, Checkpoint]:
+    """Return all checkpoints by step, after verifying their digests.
+
+    Raises
+    ------
+    VerificationFailed
+        One is damaged, or belongs to another configuration.
+    RunError
+        There is none.
+    """
+    states = {}
+    for path in run.checkpoints.files():
+        try:
+            state = load(path)
+        except CorruptCheckpoint as error:
+            raise VerificationFailed(str(error)) from error
+        if path != run.checkpoints.path_of(state.step):
+            raise VerificationFailed(f"{path}: is the state of step {state.step}")
+        states[state.step] = state
+    if not states:
+        raise RunError(f"{run.path}: has no checkpoint yet; there is nothing to verify")
+    return states
+
+
+def _range(path: Path, steps: StepRange, saved: Sequence[int]) -> tuple[int, int]:
+    """Return the step to start from, which is 0 or that of a checkpoint, and the last step."""
+    last = saved[-1] if steps.last is None else steps.last
+    if last > saved[-1]:
+        raise ConfigError(f"--to {last:,}: the newest checkpoint of {path} is of step {saved[-1]:,}")
+    before = [step for step in saved if step < last and (steps.first is None or step <= steps.first)]
+    first = before[-1] if before else 0
+    if steps.first is not None and steps.first >= last:
+        raise ConfigError(f"--from {steps.first:,}: is not before the last step to verify, {last:,}")
+    return first, last
+
+
+def _sessions(record: dict[str, Any], config: Config) -> list[LoggedSession]:
+    """Return the sessions of a run; an older partrain recorded no settings, and the current ones stand for them."""
+    current = LoggedSession.of(0, num_steps(config), config)
+    sessions = [(0, record), *((entry["from_step"], entry) for entry in record["lineage"])]
+    return [LoggedSession.read(from_step, entry, current) for from_step, entry in sessions]
+
+
+def _verify_end(coordinator: Coordinator, run: RunDirectory, record: dict[str, Any]) -> bool:
+    """Compare digest and test result in summary.json, if the run is complete at this step. Return whether it is."""
+    if not coordinator.completed:
+        return False
+    computed = {
+        "parameters_sha256": coordinator.model.parameters_sha256(),
+        "test": json.loads(json.dumps(coordinator.evaluate(SplitName.TEST).metrics())),
+    }
+    if record["status"] != "completed":
+        return False
+    summary = run.read_summary()
+    for name, value in computed.items():
+        if summary.get(name) != value:
+            raise VerificationFailed(f"{run.summary_path}: {name} is {summary.get(name)}, recomputed {value}")
+    return True
