@@ -95,14 +95,16 @@ function tracesOf(chart, runs, shown, range) {
 /** Return the trace of a curve. Its label is at a share of its length, so that the labels of all curves are apart. */
 function lineOf(chart, unit, group, curve, indices, share, isCrowded) {
   const isValidation = group === "validation";
+  const x = indices.map((index) => curve.x[index]);
   const y = indices.map((index) => height(chart, curve.y[index]));
+  const isDrawn = (k) => x[k] !== null && y[k] !== null && (y[k] > 0 || !isLogarithmic(chart));
   let labelled = share === null ? -1 : Math.round(share * (y.length - 1));
-  while (labelled >= 0 && y[labelled] === null) labelled -= 1;
+  while (labelled >= 0 && !isDrawn(labelled)) labelled -= 1;
   const name = plain(unit.name);
   const kind = chart.groups.length > 1 ? `${group} ` : "";
   const axis = element("x-axis").value;
   return {
-    x: indices.map((index) => curve.x[index]),
+    x,
     y,
     customdata: indices.map((index) => curve.y[index]),
     mode: isValidation && indices.length <= 60 ? "lines+markers" : "lines",

@@ -26,9 +26,14 @@ def write_sample_page(folder: Path) -> Path:
 
 
 def write_page_of_groups(folder: Path) -> Path:
-    """Write a page of two seeds of two learning rates, and of a run of its own; the first has gradient norms."""
+    """Write a page of two seeds of two learning rates, and of a run of its own.
+
+    The first has gradient norms; the last has no epochs, and a loss of 0 in its first half.
+    """
     runs = [write_run(folder / f"{lr}-{seed}", seed=seed, lr=lr) for lr in (0.01, 0.02) for seed in range(2)]
     runs.append(write_run(folder / "alone", lr=0.03))
+    losses = [0.0] * 20 + [0.5] * 20
+    write_rows(runs[-1], [{"step": k, "examples": 32 * k, "train/loss": loss} for k, loss in enumerate(losses, 1)])
     rows = rows_of_a_training(40, 0, 0.01, 0.98)
     norm = {"train/gradient_norm/mean": 2.0}
     write_rows(runs[0], [row | norm if "train/loss" in row else row for row in rows])

@@ -144,21 +144,29 @@ def test_the_run_under_the_pointer_is_emphasised(opened: Any) -> None:
 def test_runs_that_differ_only_in_the_seed_are_a_mean_with_a_band(browser: Any, tmp_path: Path) -> None:
     with drawn_page(browser, write_page_of_groups(tmp_path)) as tab:
         names = [trace.get("name", "band") for trace in traces(tab)]
-        means = ["group 1: mean of A, B", "group 2: mean of C, D", "E alone"]
-        assert names == means * 2 + ["band"] * 4
-        mean, low_and_high = (traces(tab)[k]["y"] for k in (0, 6))
+        means = ["group 1: mean of A, B", "group 2: mean of C, D"]
+        assert names == [*means, "E alone", *means, *["band"] * 4]
+        mean, low_and_high = (traces(tab)[k]["y"] for k in (0, 5))
         assert len(low_and_high) == 2 * len(mean)
         for middle, high, low in zip(mean, low_and_high, reversed(low_and_high), strict=False):
             assert middle == pytest.approx((low + high) / 2, abs=1e-9)
         tab.locator("#show-groups").uncheck()
-        wait_for(tab, "document.getElementById('loss').data.length === 10")
+        wait_for(tab, "document.getElementById('loss').data.length === 9")
         tab.locator("#show-groups").check()
         tab.locator("#runs input[data-run='1']").uncheck()  # one seed is no group
         wait_for(tab, "document.getElementById('loss').data[0].name === 'A 0.01-0'")
         drawn = [chart for chart in CHARTS if tab.locator(f"#{chart}").is_visible()]
         assert drawn == ["loss", "accuracy", "gradient_norm", "learning_rate"]
         assert traces(tab, "gradient_norm")[0]["y"] == [2.0] * 40
-        assert len(traces(tab, "learning_rate")) == 4
+        assert len(traces(tab, "learning_rate")) == 3
+
+
+def test_curve_without_numbers_to_draw_has_no_label(browser: Any, tmp_path: Path) -> None:
+    with drawn_page(browser, write_page_of_groups(tmp_path)) as tab:
+        labels = "document.getElementById('loss').layout.annotations.map((label) => label.text)"
+        assert tab.evaluate(labels) == ["<b>group 1</b>", "<b>group 2</b>", "<b>E</b>"]
+        tab.locator("#x-axis").select_option("epoch")
+        wait_for(tab, f"{labels}.join() === '<b>group 1</b>,<b>group 2</b>'")
 
 
 def test_a_zoom_shows_the_points_in_view(opened: Any) -> None:
