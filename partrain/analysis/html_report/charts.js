@@ -107,7 +107,7 @@ function lineOf(chart, unit, group, curve, indices, share, isCrowded) {
     x,
     y,
     customdata: indices.map((index) => curve.y[index]),
-    mode: isValidation && indices.length <= 60 ? "lines+markers" : "lines",
+    mode: indices.length <= (isValidation ? 60 : 5) ? "lines+markers" : "lines",
     line: {
       color: colour(unit.number),
       width: isValidation ? 2 : isCrowded ? 1 : 1.6,
