@@ -63,7 +63,7 @@ class TrustedDirectory:
 
     def subdirectory(self, name: str) -> TrustedDirectory:
         """Open a directory in this one; raises as `open`."""
-        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.descriptor)
+        descriptor = self._open(name, os.O_RDONLY | os.O_DIRECTORY)
         try:
             _require_trusted(os.fstat(descriptor), self.path / name)
         except BaseException:
@@ -96,8 +96,7 @@ class TrustedDirectory:
         OSError
             There is no such file, or it cannot be read.
         """
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: a pipe would block
-        with os.fdopen(os.open(name, flags, dir_fd=self.descriptor), "rb") as file:
+        with os.fdopen(self._open(name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # O_NONBLOCK: a pipe would block
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(f"{self.path / name} is not a file")
@@ -113,9 +112,8 @@ class TrustedDirectory:
             It cannot be written; an existing file is unchanged.
         """
         temporary = f".{name}.{os.getpid()}.tmp"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            with os.fdopen(os.open(temporary, flags, mode, dir_fd=self.descriptor), "wb") as file:
+            with os.fdopen(self._open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
                 file.write(data)
             os.replace(temporary, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
         except BaseException:
@@ -136,8 +134,7 @@ class TrustedDirectory:
         OSError
             The file cannot be created or opened for writing.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        lock = os.open(name, flags, 0o644, dir_fd=self.descriptor)
+        lock = self._open(name, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,6 +146,13 @@ class TrustedDirectory:
             yield
         finally:
             os.close(lock)
+
+    def _open(self, name: str, flags: int, mode: int = 0o777) -> int:
+        try:
+            return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.descriptor)
+        except OSError as error:
+            error.filename = str(self.path / name)
+            raise
 
     def close(self) -> None:
         """Close the descriptor; no other method may be called afterwards."""
@@ -197,6 +201,10 @@ def _open_path(path: Path, mode: int | None) -> int:
             here, place = entered, place / name
             _require_trusted(os.fstat(here), place, in_path=bool(names))
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
+    except OSError as error:
+        if error.filename is not None:
+            error.filename = str(place / error.filename)  # it was relative to a descriptor
+        raise
     finally:
         if here >= 0:
             os.close(here)
