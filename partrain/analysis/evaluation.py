@@ -20,6 +20,7 @@ from partrain.errors import DataError, RunError
 from partrain.parallel.array_plan import evaluation_specs, norm_specs
 from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.compute_resources import compute_resources
+from partrain.parallel.memory_plan import memory_of_plots
 from partrain.parallel.split_evaluation import TILES_PER_COMMAND, Evaluation, evaluate_split
 from partrain.parallel.workers.fork_server import start_fork_server
 from partrain.parallel.workers.tiles import Tiling
@@ -273,4 +274,5 @@ def _plan_evaluation(trained: TrainedRun, dataset: Dataset, split: SplitName, *,
         normalisation=trained.normalisation,
         splits={split: examples},
         exchange=exchange,
+        temporary_bytes=memory_of_plots(),
     )

@@ -10,7 +10,7 @@ from partrain.data.dataset import Split
 from partrain.data.split_name import SplitName
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
-from partrain.parallel.memory_plan import memory_of_processes
+from partrain.parallel.memory_plan import INTERPRETERS, TEMPORARY, memory_of_processes
 from partrain.parallel.shared_splits import plan_splits
 from partrain.system.shared_arrays import ArraySpec, MappedFile, total_bytes
 
@@ -28,6 +28,7 @@ class ComputePlan:
     splits : the data for the shared arrays, by name.
     exchange : the shared arrays besides the data.
     own_bytes : private memory of this process, by purpose.
+    temporary_bytes : private memory of this process that it needs only for a while, during the computation or after it.
     trains : whether the network is trained; otherwise it is only evaluated.
     class_weights : weight of each class in the loss; None: all weights are 1.
     seed : the seed of augmentation and dropout.
@@ -40,6 +41,7 @@ class ComputePlan:
     splits: Mapping[SplitName, Split]
     exchange: Mapping[str, ArraySpec]
     own_bytes: Mapping[str, int] = field(default_factory=dict)
+    temporary_bytes: int = 0
     trains: bool = False
     class_weights: tuple[float, ...] | None = None
     seed: int = 0
@@ -50,11 +52,15 @@ class ComputePlan:
         return {**self.exchange, **specs}, files
 
     def memory(self, num_workers: int) -> dict[str, int]:
-        """Return the bytes of memory that the computation needs, by purpose."""
-        data, _ = plan_splits(self.splits)
+        """Return the bytes of memory that the computation needs at its peak, by purpose."""
+        data = total_bytes(plan_splits(self.splits)[0])
+        processes = memory_of_processes(self.training, self.network, num_workers)
+        # While the data is copied into shared memory, it is there twice, and most of the rest not yet.
+        later = sum(self.own_bytes.values()) + sum(processes.values()) - processes[INTERPRETERS]
         return {
-            "data set": total_bytes(data),
+            "data set": data,
             "parameters and exchange": total_bytes(self.exchange),
             **self.own_bytes,
-            **memory_of_processes(self.training, self.network, num_workers),
+            **processes,
+            TEMPORARY: max(self.temporary_bytes, data - later),
         }

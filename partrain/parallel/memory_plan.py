@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+
 import numpy as np
 
 from partrain.config.schema.training import Training
 from partrain.errors import ResourceError
 from partrain.network.network import Network, examples_per_call
-from partrain.system.machine import MIB, available_memory
+from partrain.parallel.workers.fork_server import fork_server_pid
+from partrain.system.machine import MIB, available_memory, private_memory
 
-# Private memory of a worker besides its buffers: Python objects, stack, pages copied after the fork.
-WORKER_BYTES = 16 * MIB
-# An interpreter with NumPy and Numba; the coordinator and the fork server have one each.
-INTERPRETER_BYTES = 160 * MIB
+# The keys of a memory plan for what exists in part when it is checked: two processes, and the data before it is shared.
+INTERPRETERS, TEMPORARY = "interpreters", "copies, checkpoints, plots"
+
+# Measured, without the pages of program files, which the kernel can drop. The coordinator is an interpreter with NumPy
+# and Numba. The fork server is another one, counted with the resource tracker of `multiprocessing`. A worker has so
+# much besides its buffers that it does not share with the fork server.
+COORDINATOR_BYTES = 80 * MIB
+FORK_SERVER_BYTES = 84 * MIB
+WORKER_BYTES = 7 * MIB
+# Matplotlib and the pictures that it draws.
+PLOT_BYTES = 55 * MIB
 
 
 def memory_of_processes(training: Training, network: Network, num_workers: int) -> dict[str, int]:
@@ -20,12 +31,19 @@ def memory_of_processes(training: Training, network: Network, num_workers: int) 
     buffers = examples_per_call(training.tile) * network.num_activations * max(np.dtype(training.dtype).itemsize, 8)
     return {
         f"{num_workers} workers": num_workers * (WORKER_BYTES + buffers) if num_workers else buffers,
-        "interpreters": INTERPRETER_BYTES * (2 if num_workers else 1),
+        INTERPRETERS: COORDINATOR_BYTES + (FORK_SERVER_BYTES if num_workers else 0),
     }
+
+
+def memory_of_plots() -> int:
+    """Return the bytes that this process needs to draw plots; 0 if Matplotlib is not installed."""
+    return PLOT_BYTES if importlib.util.find_spec("matplotlib") else 0
 
 
 def check_memory(plan: dict[str, int], purpose: str = "the training") -> None:
     """Check that the available memory is sufficient for the memory plan.
+
+    What this process and its fork server already have of it counts as available.
 
     Parameters
     ----------
@@ -38,7 +56,13 @@ def check_memory(plan: dict[str, int], purpose: str = "the training") -> None:
         It is not; the message says how much is needed, for which purposes, and how much is available.
     """
     needed, there = sum(plan.values()), available_memory()
-    if there is not None and needed > there:
+    if there is None:
+        return
+    server = fork_server_pid()
+    # At most what the plan has for it: a program that calls partrain may have more.
+    in_use = private_memory([os.getpid(), *([server] if server else [])])
+    there += min(in_use, plan.get(INTERPRETERS, 0) + plan.get(TEMPORARY, 0))
+    if needed > there:
         parts = ", ".join(f"{part} {size / MIB:,.0f} MiB" for part, size in plan.items())
         raise ResourceError(
             f"{purpose} needs about {needed / MIB:,.0f} MiB of memory ({parts}), but {there / MIB:,.0f} MiB "

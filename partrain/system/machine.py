@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 MIB = 2**20
@@ -72,12 +72,23 @@ def proportional_memory(pids: list[int]) -> int:
 
     A process that has ended counts as 0, and so does every process on a system without /proc.
     """
-    total = 0
-    for pid in pids:
-        for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
-    return total
+    return sum(_rollup(pid, "Pss") for pid in pids)
+
+
+def private_memory(pids: Sequence[int]) -> int:
+    """Return the memory of these processes that has no file and is not shared with other processes, in bytes.
+
+    Pages that a fork shares with its parent count in part. A process that has ended counts as 0.
+    """
+    return sum(_rollup(pid, "Pss_Anon") for pid in pids)
+
+
+def _rollup(pid: int, name: str) -> int:
+    """Return a number of a process's memory in bytes; 0 if the process has ended, or the system does not say."""
+    for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def processor_name() -> str:

@@ -26,6 +26,7 @@ from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.parallel.array_plan import exchange_specs, norm_specs
 from partrain.parallel.compute_plan import ComputePlan
+from partrain.parallel.memory_plan import memory_of_plots
 from partrain.parallel.update.piece_plan import help_specs
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.machine import MIB
@@ -117,7 +118,7 @@ class TrainingPlan:
             exchange |= norm_specs(network, batch_size)
         if not training.privacy:
             exchange |= help_specs(network, training.kernels, batch_size)
-        itemsize = np.dtype(training.dtype).itemsize
+        parameters_bytes = network.parameters.size * np.dtype(training.dtype).itemsize
         return ComputePlan(
             purpose="the training",
             network=network,
@@ -125,7 +126,9 @@ class TrainingPlan:
             normalisation=self.normalisation,
             splits=self.dataset.splits,
             exchange=exchange,
-            own_bytes={"gradient and moments": 3 * network.parameters.size * itemsize},
+            own_bytes={"gradient and moments": 3 * parameters_bytes},
+            # A checkpoint holds parameters and moments, and is put together from a second copy.
+            temporary_bytes=max(6 * parameters_bytes, memory_of_plots() if self.config.logging.plots else 0),
             trains=True,
             class_weights=self.class_weights,
             seed=self.config.seed,

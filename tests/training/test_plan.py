@@ -91,6 +91,7 @@ def test_plan_of_memory_holds_all_shared_arrays(prepare_small: Callable[..., Tra
         "gradient and moments",
         "3 workers",
         "interpreters",
+        "copies, checkpoints, plots",
     }
     assert (
         sum(prepared.compute_plan().memory(0).values())

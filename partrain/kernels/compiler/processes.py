@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from partrain.kernels.compiler.cache import KernelCache
-from partrain.system.machine import available_processors
+from partrain.system.machine import MIB, available_memory, available_processors
 from partrain.system.trusted_directory import TrustedDirectory
 
 # More processes would wait for the few kernels that take longest.
 MAX_PROCESSES = 4
 # Kernels per process. A process imports Numba first; with fewer kernels it would start when all are compiled.
 MIN_KERNELS = 4
+
+# The memory that LLVM takes in this process, and that a helper takes.
+PROCESS_BYTES = 130 * MIB
 
 # How long the helpers may take when this process has nothing left to compile; some kernels take seconds.
 PATIENCE_SECONDS = 120.0
@@ -64,6 +67,8 @@ def compile_with_helpers(
     The kernels that this process must compile: it takes the next one when it is ready for it.
     """
     num_helpers = min(available_processors(), MAX_PROCESSES, len(kernels) // MIN_KERNELS) - 1
+    if (room := available_memory()) is not None:
+        num_helpers = min(num_helpers, room // PROCESS_BYTES - 1)
     if num_helpers < 1:
         yield iter(kernels)
         return

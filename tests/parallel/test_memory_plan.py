@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+
+from partrain.config.reader import read_config
+from partrain.data.dataset import Dataset, Split
+from partrain.data.split_name import SplitName
+from partrain.errors import ResourceError
+from partrain.network.network import Network
+from partrain.network.normalisation import Normalisation
+from partrain.parallel import memory_plan
+from partrain.parallel.memory_plan import INTERPRETERS, TEMPORARY, check_memory
+from partrain.system.machine import MIB, private_memory
+from partrain.training import plan as plan_module
+from partrain.training.plan import TrainingPlan
+from tests.program import ROOT
+
+PLAN = {"data set": 50 * MIB, "2 workers": 20 * MIB, INTERPRETERS: 100 * MIB, TEMPORARY: 60 * MIB}  # 230 MiB
+
+
+@pytest.fixture
+def set_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None, int], None]:
+    """Say how much memory is available, and how much the processes that run already have, in MiB."""
+
+    def say(available: int | None, in_use: int) -> None:
+        monkeypatch.setattr(memory_plan, "available_memory", lambda: None if available is None else available * MIB)
+        monkeypatch.setattr(memory_plan, "private_memory", lambda pids: in_use * MIB)
+
+    return say
+
+
+@pytest.mark.parametrize(
+    ("available", "in_use", "fits"),
+    [(230, 0, True), (229, 0, False), (130, 100, True), (129, 100, False), (70, 5000, True), (69, 5000, False)],
+)
+def test_what_runs_already_is_not_counted_twice(
+    set_memory: Callable[..., None], available: int, in_use: int, fits: bool
+) -> None:
+    set_memory(available, in_use)
+    if fits:
+        check_memory(PLAN)
+    else:
+        with pytest.raises(ResourceError, match=r"needs about 230 MiB of memory \(data set 50 MiB"):
+            check_memory(PLAN)
+
+
+def test_system_that_does_not_say_how_much_is_available_is_trusted(set_memory: Callable[..., None]) -> None:
+    set_memory(None, 0)
+    check_memory(PLAN)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_private_memory_is_that_of_this_process() -> None:
+    before = private_memory([os.getpid()])
+    filled = b"x" * (40 * MIB)
+    assert private_memory([os.getpid()]) >= before + 30 * MIB
+    assert len(filled) > private_memory([2**30]) == 0
+
+
+MNIST = (50_000, 10_000, 10_000)
+CONFIGS, BENCHMARKS = ROOT / "configs", ROOT / "tests/benchmarks/configs"
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "num_examples", "workers", "measured_mib"),
+    [
+        (CONFIGS / "mnist.yaml", [], MNIST, 2, 270),
+        (CONFIGS / "mnist.yaml", [], MNIST, 8, 289),
+        (CONFIGS / "mnist.yaml", [], MNIST, 0, 193),
+        (CONFIGS / "mnist.yaml", ["logging.plots=true"], MNIST, 2, 289),
+        (CONFIGS / "lenet5.yaml", [], MNIST, 2, 277),
+        (BENCHMARKS / "dense-only.yaml", [], (20_000, 0, 10_000), 2, 231),
+        (BENCHMARKS / "two-large-convolutions.yaml", ["training.batch_size=256"], (10_000, 0, 10_000), 2, 253),
+    ],
+)
+def test_plan_is_within_15_percent_of_what_a_training_took(
+    config: Path,
+    changes: list[str],
+    num_examples: tuple[int, ...],
+    workers: int,
+    measured_mib: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The measured figures are maxima of the anonymous and shared memory of a control group."""
+    monkeypatch.setattr(plan_module, "memory_of_plots", lambda: memory_plan.PLOT_BYTES)
+    resolved = read_config(str(config), ["logging.plots=false", *changes])
+    splits = {
+        name: Split(np.broadcast_to(np.uint8(0), (number, 1, 28, 28)), np.broadcast_to(np.int64(0), number))
+        for name, number in zip(SplitName, num_examples, strict=True)
+    }
+    dataset = SimpleNamespace(splits=splits, **{str(name): split for name, split in splits.items()})
+    network = Network(resolved.network, (1, 28, 28), 10)
+    plan = TrainingPlan(resolved, cast(Dataset, dataset), Normalisation((0.0,), (1.0,)), network)
+    total = sum(plan.compute_plan().memory(workers).values()) / MIB
+    assert measured_mib * 0.85 <= total <= measured_mib * 1.15
