@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def test_command_finds_runs(
     call_partrain: Callable[..., Result], place: Path, monkeypatch: pytest.MonkeyPatch, command: str, way: str
 ) -> None:
     monkeypatch.chdir(place)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # plots take longer than all the rest
     words = COMMANDS[command]
     if way == "environment":
         monkeypatch.setenv(RUNS_DIR_VARIABLE, "elsewhere")
