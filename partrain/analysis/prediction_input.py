@@ -98,7 +98,8 @@ def read_images(
     errors: list[DataError | ResourceError] = []
     for path in paths:
         try:
-            images.append((str(path), read_image(path, shape, dtype, invert=invert, prepare=prepare)))
+            image = read_image(path, shape, dtype, invert=invert, prepare=prepare, layout=trained.config.data.layout)
+            images.append((str(path), image))
         except (DataError, ResourceError) as error:
             errors.append(error)
     return images, errors

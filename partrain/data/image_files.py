@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from partrain.data.array_files import map_array
 from partrain.data.digit_preparation import MAX_SIDE, prepare_digit
 from partrain.data.file_access import require_file, unreadable
+from partrain.data.image_arrays import Layout
 from partrain.data.image_decoding import MODES, decode_grey, decode_image, pillow_warnings_ignored, require_pillow
 from partrain.errors import DataError
+from partrain.system.memory_limits import require_memory
 
 # The ways of preparing images for a network.
 PREPARATIONS = ("mnist",)
@@ -26,18 +28,26 @@ _NPY_MAGIC = b"\x93NUMPY"
 
 
 def read_image(
-    path: Path, shape: tuple[int, ...], dtype: str, *, invert: bool = False, prepare: str | None = None
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: str,
+    *,
+    invert: bool = False,
+    prepare: str | None = None,
+    layout: Layout = None,
 ) -> NDArray[Any]:
     """Read an image file as an array like those that a network was trained on.
 
     Parameters
     ----------
-    path : an image file, or an .npy file with an array (C,H,W), or (H,W) for one channel.
+    path : an image file, or an .npy file with an array (C,H,W), or (H,W) for one channel; (H,W,C) if the `layout` is
+        "channels_last".
     shape : (C,H,W) of the network's images.
     dtype : the dtype of the network's images: "uint8" (0 to 255), or "float32" in any unit; then only arrays are
         accepted.
     invert : swap dark and light: 255 - x.
     prepare : "mnist" to cut out, scale and centre a digit, which may be dark or light; then arrays may be of any size.
+    layout : the order of the axes of an array.
 
     Returns
     -------
@@ -47,6 +57,8 @@ def read_image(
     ------
     DataError
         The file is not an image, does not fit the network, or cannot be prepared.
+    ResourceError
+        The image does not fit into memory.
     MissingPackage
         The file is an image, and Pillow is not installed.
     """
@@ -59,7 +71,7 @@ def read_image(
     is_array = path.suffix == ".npy" or start == _NPY_MAGIC
     if prepare is not None:
         return prepare_image(map_array(path) if is_array else _read_grey(path), shape, dtype, str(path))
-    image = _read_array(path, shape, dtype) if is_array else _read_image(path, shape, dtype)
+    image = _read_array(path, shape, dtype, layout) if is_array else _read_image(path, shape, dtype)
     return invert_image(image, dtype, str(path)) if invert else image
 
 
@@ -81,6 +93,7 @@ def prepare_image(array: NDArray[Any], shape: tuple[int, ...], dtype: str, name:
     if dtype != "uint8" or shape[0] not in MODES:
         raise DataError(f"{name}: cannot be prepared: the network's images are {dtype} with {shape[0]} channels.")
     require_pillow(f"{name}: preparing pictures of digits")
+    require_memory(24 * array.size, name, "Make the picture smaller.")
     values = pixel_values(array, dtype, name)
     if values.ndim == 3 and values.shape[0] in MODES:
         values = values.transpose(1, 2, 0)
@@ -114,16 +127,19 @@ def invert_image(image_CHW: NDArray[Any], dtype: str, name: str) -> NDArray[Any]
     return 255 - image_CHW
 
 
-def _read_array(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+def _read_array(path: Path, shape: tuple[int, ...], dtype: str, layout: Layout) -> NDArray[Any]:
     array = map_array(path)
-    fitting = [shape, shape[1:]] if shape[0] == 1 else [shape]
+    C, H, W = shape
+    full = (H, W, C) if layout == "channels_last" else shape
+    fitting = [full, (H, W)] if C == 1 else [full]
     if array.shape not in fitting:
-        C, H, W = shape
         hint = " Its last axis are the channels: give numpy.moveaxis(array, 2, 0)." if array.shape == (H, W, C) else ""
         raise DataError(
             f"{path}: its array has shape {_text(array.shape)}; the network takes one image of shape "
             f"{' or '.join(_text(s) for s in fitting)}.{hint}"
         )
+    if array.ndim == 3 and layout == "channels_last":
+        array = np.moveaxis(array, 2, 0)
     return pixel_values(array.reshape(shape), dtype, str(path))
 
 

@@ -52,7 +52,14 @@ def images_to_classify(
     items: Sequence[Any] = [given] if _is_path(given) else given  # type: ignore[assignment]
     if prepare is not None or (isinstance(items, list | tuple) and items and all(map(_is_path, items))):
         images = [
-            read_image(Path(item), shape, dtype, invert=invert, prepare=prepare)
+            read_image(
+                Path(item),
+                shape,
+                dtype,
+                invert=invert,
+                prepare=prepare,
+                layout=layout or layout_of(trained),
+            )
             if _is_path(item)
             else prepare_image(np.asarray(item), shape, dtype, f"images[{index}]")
             for index, item in enumerate(items)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from partrain.data.image_decoding import MAX_PIXELS
 from partrain.data.image_files import read_image
-from partrain.errors import DataError, MissingPackage
+from partrain.errors import DataError, MissingPackage, ResourceError
 from tests.noise_data import noise_examples
 
 GREY = (1, 28, 28)
@@ -224,3 +224,17 @@ def test_array_with_the_channels_last_is_refused_with_the_axis_to_move(tmp_path:
     message = refuse(tmp_path / "x.npy", (3, 8, 9))
     assert "has shape (8, 9, 3)" in message
     assert "numpy.moveaxis(array, 2, 0)" in message
+
+
+def test_array_with_the_channels_last_is_taken_for_a_network_that_was_trained_on_such(tmp_path: Path) -> None:
+    array = np.arange(8 * 9 * 3).reshape(8, 9, 3)
+    np.save(tmp_path / "x.npy", array)
+    image = read_image(tmp_path / "x.npy", (3, 8, 9), "uint8", layout="channels_last")
+    np.testing.assert_array_equal(image, array.transpose(2, 0, 1))
+    assert image.flags.c_contiguous
+
+
+def test_array_to_prepare_is_refused_if_it_does_not_fit_into_memory(tmp_path: Path) -> None:
+    np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.uint8, shape=(2**20, 2**20))  # a hole
+    with pytest.raises(ResourceError, match="does not fit into memory"):
+        read_image(tmp_path / "x.npy", GREY, "uint8", prepare="mnist")
