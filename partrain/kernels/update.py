@@ -154,7 +154,7 @@ def update_parameters(
     Returns
     -------
     UPDATED; UNPROVEN: nothing was updated, because the bound does not prove that the gradient is finite; NOT_FINITE:
-    all parameters were updated, and one is not finite.
+    all parameters were updated, and one of them or of the second moments is not finite.
     """
     generation = atomic_load(control, GENERATION)
     N = control[NUM_EXAMPLES]
@@ -203,7 +203,7 @@ def update_units_ahead(help_requests, step, pieces, helper, num_helpers, coeffic
     Parameters
     ----------
     help_requests : int64, of length `signal_words.help_requests_size`; read, and written for each piece that is ready:
-        the step, or its negative if a parameter is not finite.
+        the step, or its negative if a parameter or a second moment is not finite.
     step : the update for which help was requested.
     pieces : as for `update_parameters`, with the addresses of this process; read.
     helper, num_helpers : index of this helper, and the number of helpers. Its pieces are the rows `helper`,

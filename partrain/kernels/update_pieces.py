@@ -68,9 +68,10 @@ def sum_slots(slots_TK, num_tiles, first, last, gradient):
 
 @inlined
 def adam(gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w):
-    """Update parameters start..start+count-1 as `loops.adam_update` does; return 0, or NaN if one is not finite.
+    """Update parameters start..start+count-1 as `loops.adam_update` does; return 0, or NaN if a result is not finite.
 
-    The arrays of new values may be those of the old ones.
+    An infinite second moment would set the parameter's steps to 0 for ever. It makes `root` infinite, so the check adds
+    `root` to the parameter: this costs no pass over the moments. The arrays of new values may be those of the old ones.
     """
     scale, step_size = element(coefficients, 0), element(coefficients, 1)
     beta1, rest1, beta2, rest2 = (
@@ -89,7 +90,8 @@ def adam(gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w):
         step = divide(multiply(broadcast(step_size), next_m), root)
         next_w = subtract(multiply(load(w, i), broadcast(decay)), step)
         store(new_w, i, next_w)
-        zeros = add(zeros, subtract(next_w, next_w))
+        finite = add(next_w, root)
+        zeros = add(zeros, subtract(finite, finite))
     finite_check = sum_lanes(zeros)
     for i in range(start + whole, start + count):
         g = element(gradient, i - start) * scale
@@ -97,9 +99,10 @@ def adam(gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w):
         v_i = beta2 * element(v, i) + rest2 * g * g
         store_number(new_m, i, m_i)
         store_number(new_v, i, v_i)
-        w_i = element(w, i) * decay - step_size * m_i / (np.sqrt(v_i) * root_scale + eps)
+        root_i = np.sqrt(v_i) * root_scale + eps
+        w_i = element(w, i) * decay - step_size * m_i / root_i
         store_number(new_w, i, w_i)
-        finite_check += w_i - w_i
+        finite_check += (w_i + root_i) - (w_i + root_i)
     return finite_check
 
 
@@ -121,7 +124,7 @@ def _sum_weights(x, D, num_units, starts, rows, deltas, sums):
 
 @inlined
 def update_units(row, N, coefficients, scratch, m, v, w, new_m, new_v, new_w):
-    """Update the weights and biases of a piece of a dense layer; return 0, or NaN if one is not finite."""
+    """Update the weights and biases of a piece of a dense layer; return 0, or NaN if a result is not finite."""
     starts, rows, deltas, sums = scratch
     first, last, D, E = row[1], row[2], row[5], row[6]
     num_units = last - first

@@ -21,7 +21,7 @@ from partrain.data.class_coverage import missing_training_examples, unvalidated_
 from partrain.data.dataset import Dataset
 from partrain.data.loading import load_dataset
 from partrain.data.training_statistics import class_weights, fixed_normalisation, measure_normalisation
-from partrain.errors import ConfigError, ResourceError
+from partrain.errors import ConfigError, DataError, ResourceError
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.parallel.array_plan import exchange_specs, norm_specs
@@ -177,15 +177,25 @@ def plan_training(
     weights = None
     if config.training.class_weights is not None:
         weights = class_weights(train.labels, network.num_outputs)
-    normalisation = fixed_normalisation(train.images) if privacy else _normalisation(dataset)
+    normalisation = fixed_normalisation(train.images) if privacy else _normalisation(dataset, config)
     return TrainingPlan(resolved, dataset, normalisation, network, weights, accountant)
 
 
-def _normalisation(dataset: Dataset) -> Normalisation:
+def _normalisation(dataset: Dataset, config: Config) -> Normalisation:
     def measure() -> dict[str, Any]:
         return vars(measure_normalisation(dataset.train.images))
 
     measured = dataset.measured(f"normalisation of the first {dataset.train.size}", measure)
+    dtype = config.training.dtype
+    with np.errstate(divide="ignore", over="ignore"):
+        overflows = np.isinf(1 / np.array(measured["std"], dtype))
+    if overflows.any():
+        channel = int(np.argmax(overflows))
+        raise DataError(
+            f"{dataset.source}: the pixels of channel {channel} are too small to normalise: their standard deviation "
+            f"is {measured['std'][channel]:.3g}, and 1 / {measured['std'][channel]:.3g} overflows {dtype}; "
+            "multiply the images by a constant, so that they lie for example between 0 and 1"
+        )
     return Normalisation(tuple(measured["mean"]), tuple(measured["std"]))
 
 

@@ -36,9 +36,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class NotFinite:
-    """A value is NaN or infinite: in the gradient, before anything was written, or in the updated parameters."""
+    """A value is NaN or infinite: in the gradient, before anything was written, or in the result of the update.
 
-    parameter: str
+    Attributes
+    ----------
+    name : the parameter, or "Adam's second moment of" the parameter.
+    is_gradient : whether it is the parameter's gradient.
+    """
+
+    name: str
     is_gradient: bool
 
 
@@ -103,7 +109,7 @@ class ParameterUpdate:
             return None
         if outcome == update.UNPROVEN:
             return self.apply_sum(self._reduction.reduce(num_examples), num_examples, step)
-        return self._not_finite_parameter()
+        return self._not_finite_result()
 
     def apply_sum(self, gradient_sum: Array, num_examples: int, step: int) -> NotFinite | None:
         """Make step `step` with the sum of the gradients of `num_examples`; returns as `apply` does."""
@@ -111,7 +117,7 @@ class ParameterUpdate:
             return NotFinite(bad, is_gradient=True)
         self.collect_moments()
         self._adam.update(gradient_sum, num_examples, step)
-        return self._not_finite_parameter()
+        return self._not_finite_result()
 
     def gradient_sum(self, num_examples: int) -> Array:
         """Return the sum of the gradients of the batch's first `num_examples`; valid until the next call."""
@@ -138,9 +144,13 @@ class ParameterUpdate:
         if self._threads is not None:
             self._threads.close()
 
-    def _not_finite_parameter(self) -> NotFinite | None:
-        bad = self.first_not_finite(self._adam.parameters)
-        return None if bad is None else NotFinite(bad, is_gradient=False)
+    def _not_finite_result(self) -> NotFinite | None:
+        """Return a parameter or second moment that is not finite. An infinite first moment makes its parameter so."""
+        if (bad := self.first_not_finite(self._adam.parameters)) is not None:
+            return NotFinite(bad, is_gradient=False)
+        self.collect_moments()
+        bad = self.first_not_finite(self._adam.second_moment)
+        return None if bad is None else NotFinite(f"Adam's second moment of {bad}", is_gradient=False)
 
 
 class UpdateHelper:

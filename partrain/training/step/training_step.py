@@ -96,9 +96,9 @@ class TrainingStep:
     def _refuse(self, step: int, not_finite: NotFinite, loss: float) -> NoReturn:
         if not_finite.is_gradient:
             self.model.step = step - 1
-            self._refuse_gradient(step, not_finite.parameter, loss)
+            self._refuse_gradient(step, not_finite.name, loss)
         raise FailedRun(
-            f"step {step}: after the update, {not_finite.parameter} is not finite, although its gradient is finite; "
+            f"step {step}: after the update, {not_finite.name} is not finite, although the gradient is finite; "
             "training.optimizer.lr is too large or eps too small for this dtype; the last good checkpoint is kept"
         )
 
