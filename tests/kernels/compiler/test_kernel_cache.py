@@ -167,13 +167,15 @@ def test_equal_checkouts_share_their_kernels_and_different_ones_do_not(sources, 
     assert run(USE_TINY_KERNEL, sources=first, folder=tmp_path) == CACHED
 
 
-@pytest.mark.parametrize(
-    "setting", [{"PYTHONOPTIMIZE": "2"}, {"NUMBA_OPT": "1"}], ids=lambda setting: next(iter(setting))
-)
-def test_settings_that_change_machine_code_have_a_cache_of_their_own(sources, used, setting):
-    for expected in (FRESH, CACHED):
-        assert run(USE_TINY_KERNEL, sources=sources, folder=used, **setting) == expected
+def test_an_optimising_interpreter_has_a_cache_of_its_own_and_harms_no_other(sources, used):
+    assert run(USE_TINY_KERNEL, sources=sources, folder=used, PYTHONOPTIMIZE="2") == FRESH
     assert run(USE_TINY_KERNEL, sources=sources, folder=used) == CACHED
+
+
+def test_settings_of_numba_that_change_machine_code_change_the_digest(sources, tmp_path):
+    code = "from partrain.kernels.compiler.cache import sources_digest; print(sources_digest())"
+    settings = ({}, {"NUMBA_OPT": "1"}, {"NUMBA_LOOP_VECTORIZE": "0"})
+    assert len({run(code, sources=sources, folder=tmp_path, **setting) for setting in settings}) == 3
 
 
 # Opening a file for writing fails, as on a read-only file system, where even root cannot write.
