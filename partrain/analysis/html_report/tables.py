@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,8 +17,8 @@ from partrain.analysis.comparison.text import (
     result_kinds,
 )
 
-# Larger confusion matrices are not readable.
-MAX_CLASSES = 30
+# Larger confusion matrices are not readable; so many of the most frequent confusions replace them.
+MAX_CLASSES, MAX_CONFUSIONS = 30, 10
 # Longer names stand upright above the columns of a confusion matrix.
 MAX_LEVEL_NAME = 3
 
@@ -126,7 +127,7 @@ def confusion_matrix(label: str, evaluation: Facts) -> str:
     accuracy = format_value(evaluation.get("accuracy"), "accuracy")
     caption = f"<figcaption><b>{escape(label)}</b> {escape(accuracy)}</figcaption>"
     if confusion is None or len(classes) > MAX_CLASSES:
-        return f"<figure>{caption}<p>{len(classes):,} classes are too many for a matrix.</p></figure>"
+        return f"<figure>{caption}{_most_frequent_confusions(evaluation)}</figure>"
     head = "".join(f'<th scope="col" title="{escape(name)}"><span>{escape(name)}</span></th>' for name in classes)
     rows = ""
     for index, (name, counts) in enumerate(zip(classes, confusion, strict=True)):
@@ -139,6 +140,20 @@ def confusion_matrix(label: str, evaluation: Facts) -> str:
     upright = " upright" if max(map(len, classes), default=0) > MAX_LEVEL_NAME else ""
     table = f'<table class="matrix{upright}"><tr><td></td>{head}</tr>{rows}</table>'
     return f'<figure>{caption}<div class="scroll">{table}</div></figure>'
+
+
+def _most_frequent_confusions(evaluation: Facts) -> str:
+    """Return what replaces the confusion matrix of many classes: its largest cells, without the diagonal."""
+    classes = evaluation["classes"]
+    text = f"<p>{len(classes):,} classes are too many for a matrix. The most frequent confusions:</p>"
+    pairs = zip(evaluation.get("labels", []), evaluation.get("predictions", []), strict=True)
+    known = range(len(classes))
+    counts = Counter(pair for pair in pairs if pair[0] != pair[1] and pair[0] in known and pair[1] in known)
+    rows = [
+        [Cell(classes[label], classes[label]), Cell(classes[other], classes[other]), Cell(count, f"{count:,}")]
+        for (label, other), count in counts.most_common(MAX_CONFUSIONS)
+    ]
+    return text + _table_by_column(("true class", "predicted class", "examples"), rows, "confusions")
 
 
 def _table_of_runs(facts: Facts, rows: Sequence[tuple[str, Sequence[Cell]]], kind: str) -> str:

@@ -15,7 +15,7 @@ from partrain.analysis.html_report import page as page_module
 from partrain.analysis.html_report.curves import curves
 from partrain.analysis.logged_run import LoggedRun
 from tests.program import Result
-from tests.sample_runs import write_rows, write_run
+from tests.sample_runs import evaluation, write_json, write_rows, write_run
 
 
 def test_page_is_one_file_that_names_nothing_outside(written_page: Path) -> None:
@@ -79,6 +79,20 @@ def test_results_have_a_row_for_each_result_and_a_column_for_each_run(written_pa
     accuracy = next(row for row in rows if "test accuracy" in row)
     assert re.findall("<td data-run=.(.). data-value", accuracy) == ["0", "1", "2"]
     assert "<strong>98.20%</strong>" in accuracy
+
+
+def test_most_frequent_confusions_replace_the_matrix_of_many_classes(
+    tmp_path: Path, call_partrain: Callable[..., Result]
+) -> None:
+    run = write_run(tmp_path / "only")
+    names = [f"kind {k}" for k in range(40)]
+    labels = [*range(40), 7, 7, 7]
+    write_json(run / "evaluation-test.json", evaluation(labels, [*range(39), 0, 3, 3, 7], names))
+    assert call_partrain("compare", run, "--html", tmp_path / "page.html", "-q").exit_code == 0
+    text = (tmp_path / "page.html").read_text()
+    table = text[text.index('<table class="sortable confusions">') :]
+    cells = re.findall("<td data-value=[^>]*>([^<]*)", table[: table.index("</table>")])
+    assert cells == ["kind 7", "kind 3", "2", "kind 39", "kind 0", "1"]
 
 
 def test_mistakes_are_reported(
