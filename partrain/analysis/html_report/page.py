@@ -153,7 +153,8 @@ def _evaluations(runs: Sequence[LoggedRun], labels: Sequence[str], split: str) -
     if not evaluated:
         return ""
     matrices = "".join(confusion_matrix(label, evaluation) for label, evaluation in evaluated)
-    legend = "<p>Rows are true classes, columns are predicted classes.</p>" if '<table class="matrix' in matrices else ""
+    has_matrix = '<table class="matrix' in matrices
+    legend = "<p>Rows are true classes, columns are predicted classes.</p>" if has_matrix else ""
     return _section(
         f"Evaluation on the {split} split",
         f"<h3>Recall</h3>{recall_table(evaluated)}"
