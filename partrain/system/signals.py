@@ -3,8 +3,9 @@
 Outside of training there is nothing to save: the first signal ends the command with an exception, so that all clean-up
 code runs.
 
-Further signals have no effect, because they are not another request: when a terminal closes, the kernel and the shell
-each send SIGHUP, and a session manager adds SIGTERM. The exception is a second Ctrl-C, which ends the process at once.
+Further signals have no effect once the first one has, because they are not another request: when a terminal closes, the
+kernel and the shell each send SIGHUP, and a session manager adds SIGTERM. The exception is a second Ctrl-C, which ends
+the process at once.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Interruption:
         self.received: int | None = None
         self._signals, self._second_exits = signals, second_exits
         self._deferred = False
+        self._has_raised = False
         self._interrupted_at: float | None = None
 
     @contextmanager
@@ -102,18 +104,22 @@ class Interruption:
         if self.received is None:
             self.received = number
             if not self._deferred:
+                self._has_raised = True
                 raise Interrupted(number)
+        # The first exception was swallowed, as by C code that called back.
+        elif self._has_raised and not self._deferred and interruption_behind(sys.exc_info()[1]) is None:
+            raise Interrupted(self.received)
 
 
-def interruption_behind(error: BaseException) -> Interrupted | None:
-    """Return the Interrupted that `error` is, or that other code turned into `error`; None for any other error.
+def interruption_behind(error: BaseException | None) -> Interrupted | None:
+    """Return the Interrupted that `error` is, or that led to it; None if there was none.
 
-    Before Python 3.12, an exception in `__set_name__` becomes a RuntimeError: so a signal can end an import.
+    Other code may turn an exception into its own: before Python 3.12, one in `__set_name__`, as in an import, becomes a
+    RuntimeError.
     """
-    for candidate in (error, error.__cause__):
-        if isinstance(candidate, Interrupted):
-            return candidate
-    return None
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def exit_at_signals() -> None:

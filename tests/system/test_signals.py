@@ -152,3 +152,16 @@ def test_interruption_is_found_behind_the_error_that_other_code_made_of_it() -> 
     assert found is not None
     assert found.exit_code == 143
     assert interruption_behind(RuntimeError()) is None
+
+
+def test_signal_whose_exception_was_swallowed_is_followed_by_the_next_one() -> None:
+    class Finalised:
+        def __del__(self) -> None:
+            raise_signal(signal.SIGTERM)
+
+    interruption = Interruption()
+    with interruption.watching():
+        Finalised()  # Python ignores an exception in a finaliser
+        assert interruption.received == signal.SIGTERM
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            raise_signal(signal.SIGHUP)

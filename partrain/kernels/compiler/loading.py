@@ -13,6 +13,7 @@ from partrain.kernels.compiler import cache
 from partrain.kernels.compiler.cache import DamagedEntry, KernelCache
 from partrain.kernels.compiler.flags import Kernel, is_compiled
 from partrain.kernels.compiler.processes import compile_with_helpers
+from partrain.system.signals import interruption_behind
 from partrain.system.trusted_directory import TrustedDirectory
 from partrain.system.work_progress import WorkProgress
 
@@ -67,6 +68,8 @@ def load(
         except numba.core.errors.NumbaError:
             raise  # a kernel that does not compile is a defect, not a broken cache
         except Exception as error:
+            if interruption_behind(error) is not None:
+                raise
             _load_without_cache(pending, float_type, source, str(error) or type(error).__name__, reports)
     return True
 
