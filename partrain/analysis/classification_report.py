@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.analysis.privacy_record import describe_privacy
+from partrain.data.dataset import Split
 from partrain.parallel.split_evaluation import Evaluation
 from partrain.system.terminal_text import printable, table
 
@@ -24,13 +25,16 @@ MAX_PRINTED_CLASSES = 20
 MAX_CLASSES = 1000
 
 
-def classification_report(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, Any]:
+def classification_report(
+    evaluation: Evaluation, class_names: Sequence[str], examples: Split | None = None
+) -> dict[str, Any]:
     """Return the figures of an evaluation, ready for JSON.
 
     Parameters
     ----------
     evaluation : the evaluation of N examples.
     class_names : the names of the E outputs of the network.
+    examples : the N examples, if the lists are to name their files.
 
     Returns
     -------
@@ -41,8 +45,8 @@ def classification_report(evaluation: Evaluation, class_names: Sequence[str]) ->
     precision : the share of the predictions of each class that were correct; null without predictions;
     confusion : numbers of examples, E rows for the true classes, E columns for the predicted classes; null for more
         than MAX_CLASSES classes;
-    least_certain : the examples whose predicted class has the lowest probability: index, label, prediction and
-        probability;
+    least_certain : the examples whose predicted class has the lowest probability: index, file (if the examples are
+        files), label, prediction and probability;
     most_confidently_wrong : the misclassified examples whose predicted class has the highest probability;
     labels, predictions : the labels and predictions of all examples, in order.
     """
@@ -69,8 +73,8 @@ def classification_report(evaluation: Evaluation, class_names: Sequence[str]) ->
         "recall": _shares(correct_E, support_E),
         "precision": _shares(correct_E, predicted_E),
         "confusion": confusion,
-        "least_certain": _list_examples(evaluation, uncertain_first_N),
-        "most_confidently_wrong": _list_examples(evaluation, certain_first_N[~correct_N[certain_first_N]]),
+        "least_certain": _list_examples(evaluation, uncertain_first_N, examples),
+        "most_confidently_wrong": _list_examples(evaluation, certain_first_N[~correct_N[certain_first_N]], examples),
         "labels": labels_N.tolist(),
         "predictions": predictions_N.tolist(),
     }
@@ -112,10 +116,11 @@ def _shares(parts_E: NDArray[np.int64], wholes_E: NDArray[np.int64]) -> list[flo
     return [part / whole if whole else None for part, whole in pairs]
 
 
-def _list_examples(evaluation: Evaluation, indices: NDArray[np.int64]) -> list[dict[str, Any]]:
+def _list_examples(evaluation: Evaluation, indices: NDArray[np.int64], examples: Split | None) -> list[dict[str, Any]]:
     return [
         {
             "index": index,
+            **({} if examples is None else examples.file_entry(index)),
             "label": int(evaluation.labels_N[index]),
             "prediction": int(evaluation.predictions_N[index]),
             "probability": float(evaluation.confidences_N[index]),
@@ -136,5 +141,13 @@ def _table_of_confusions(names: Sequence[str], report: Mapping[str, Any]) -> lis
 
 
 def _table_of_examples(names: Sequence[str], examples: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = [(str(e["index"]), names[e["label"]], names[e["prediction"]], f"{e['probability']:.2%}") for e in examples]
-    return table(("index", "label", "prediction", "probability"), rows)
+    rows = [
+        (name_of_example(e), names[e["label"]], names[e["prediction"]], f"{e['probability']:.2%}") for e in examples
+    ]
+    head = "file" if any("file" in e for e in examples) else "index"
+    return table((head, "label", "prediction", "probability"), rows)
+
+
+def name_of_example(example: Mapping[str, Any]) -> str:
+    """Return the file of a listed example, or its index if it is not a file."""
+    return printable(str(example.get("file", example["index"])))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.data.dataset import Dataset
+from partrain.data.dataset import Dataset, Split
 from partrain.data.image_tree import describe_ignored
 from partrain.data.mapped_arrays import release_pages
 from partrain.errors import MissingPackage
@@ -41,7 +41,7 @@ def inspect(dataset: Dataset) -> dict[str, Any]:
     balance : the number of training examples of the most frequent class, divided by that of the least frequent class;
         null if a class has none;
     duplicates : for each pair of splits, how many images of the later split also appear in the earlier one, and the
-        indices of the first of them.
+        indices of the first of them, and their files.
     """
     E = len(dataset.class_names)
     splits = {name.value: split for name, split in dataset.splits.items()}
@@ -59,16 +59,19 @@ def inspect(dataset: Dataset) -> dict[str, Any]:
         "classes": list(dataset.class_names),
         "counts": counts,
         "balance": most / least if least else None,
-        "duplicates": _duplicates({name: split.images for name, split in splits.items()}),
+        "duplicates": _duplicates(splits),
     }
 
 
-def _duplicates(images: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
-    digests = {name: _digests_of_images(images_NCHW) for name, images_NCHW in images.items()}
+def _duplicates(splits: Mapping[str, Split]) -> list[dict[str, Any]]:
+    digests = {name: _digests_of_images(split.images) for name, split in splits.items()}
     found = []
     for earlier, later in itertools.combinations(digests, 2):
         places = np.flatnonzero(np.isin(digests[later], digests[earlier]))
-        found.append({"of": later, "in": earlier, "count": len(places), "first": places[:MAX_LISTED].tolist()})
+        first = places[:MAX_LISTED].tolist()
+        files = [file for index in first for file in splits[later].file_entry(index).values()]
+        pair = {"of": later, "in": earlier, "count": len(places), "first": first}
+        found.append(pair | ({"files": files} if files else {}))
     return found
 
 
@@ -109,6 +112,7 @@ def describe(facts: Mapping[str, Any]) -> str:
     for pair in facts["duplicates"]:
         indices = f", at index {', '.join(map(str, pair['first']))}" if pair["first"] else ""
         more = ", …" if pair["count"] > len(pair["first"]) else ""
+        more += f" ({', '.join(map(printable, pair['files']))})" if "files" in pair else ""
         lines.append(f"images of {pair['of']} that also appear in {pair['in']}: {pair['count']:,}{indices}{more}")
     return "\n".join(lines)
 

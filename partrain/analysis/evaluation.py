@@ -96,6 +96,7 @@ def evaluate_run(
         checkpoint=trained.checkpoint.name,
         step=trained.step,
         privacy=trained.privacy,
+        examples=examples,
     )
     write_report(trained.run, report, messages.warn)
     return EvaluatedRun(trained, examples, report)
@@ -160,12 +161,16 @@ def report_of(
     checkpoint: str,
     step: int,
     privacy: dict[str, Any] | None = None,
+    examples: Split | None = None,
 ) -> dict[str, Any]:
-    """Return the report of an evaluation: its figures, and the split, data, checkpoint and step that they belong to."""
+    """Return the report of an evaluation: its figures, and the split, data, checkpoint and step that they belong to.
+
+    If the `examples` are image files, the report names the files of the examples that it lists.
+    """
     origin: dict[str, Any] = {"split": split, "data_digest": data_digest, "checkpoint": checkpoint, "step": step}
     if privacy is not None:
         origin["privacy"] = privacy
-    return origin | classification_report(evaluation, class_names)
+    return origin | classification_report(evaluation, class_names, examples)
 
 
 def write_report(run: RunDirectory, report: dict[str, Any], warn: Callable[[str], None]) -> None:

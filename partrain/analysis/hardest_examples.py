@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from partrain.analysis.classification_report import name_of_example
 from partrain.analysis.evaluation import compute_evaluation, prepare_evaluation
 from partrain.analysis.trained_run import TrainedRun
 from partrain.data.dataset import Split
@@ -37,7 +38,8 @@ class HardestExamples:
     trained : the run and its network.
     examples : the evaluated split.
     facts : the lists, ready for JSON: `split`, `checkpoint`, `step`, `num_examples`, `classes`, `largest_loss` and
-        `largest_gradient`. Each entry of a list has `index`, `label`, `prediction`, `probability`, `loss` and
+        `largest_gradient`. Each entry of a list has `index`, `file` (if the
+        examples are files), `label`, `prediction`, `probability`, `loss` and
         `gradient_norm`; with label noise also `flipped`.
     """
 
@@ -80,7 +82,7 @@ def find_hardest_examples(
         "step": trained.step,
         "num_examples": examples.size,
         "classes": list(trained.class_names),
-        **_lists(evaluation, top, _flipped(trained, split, examples.size)),
+        **_lists(evaluation, examples, top, _flipped(trained, split, examples.size)),
     }
     return HardestExamples(trained, examples, facts)
 
@@ -95,7 +97,7 @@ def _flipped(trained: TrainedRun, split: SplitName, num_examples: int) -> NDArra
     return flipped_N
 
 
-def _lists(evaluation: Evaluation, top: int, flipped_N: NDArray[np.bool_] | None) -> dict[str, Any]:
+def _lists(evaluation: Evaluation, examples: Split, top: int, flipped_N: NDArray[np.bool_] | None) -> dict[str, Any]:
     assert evaluation.squared_norms_NL is not None
     norms_N = gradient_norms(evaluation.squared_norms_NL)
     lists = {}
@@ -105,6 +107,7 @@ def _lists(evaluation: Evaluation, top: int, flipped_N: NDArray[np.bool_] | None
         lists[key] = [
             {
                 "index": index,
+                **examples.file_entry(index),
                 "label": int(evaluation.labels_N[index]),
                 "prediction": int(evaluation.predictions_N[index]),
                 "probability": float(evaluation.confidences_N[index]),
@@ -134,7 +137,7 @@ def describe(facts: Mapping[str, Any]) -> str:
 def _table(examples: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     with_flips = bool(examples) and "flipped" in examples[0]
     header = (
-        "index",
+        "file" if any("file" in e for e in examples) else "index",
         "label",
         "prediction",
         "probability",
@@ -144,7 +147,7 @@ def _table(examples: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[
     )
     rows = [
         (
-            str(e["index"]),
+            name_of_example(e),
             names[e["label"]],
             names[e["prediction"]],
             f"{e['probability']:.2%}",

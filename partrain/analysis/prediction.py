@@ -120,7 +120,8 @@ def predict_example(
 
     Returns
     -------
-    As an entry of `predict_files`, and `split`, `index`, `label` and `truth` (the name of the label).
+    As an entry of `predict_files`, and `split`, `index`, `file` (if the example is a file), `label` and `truth` (the
+    name of the label).
 
     Raises
     ------
@@ -142,6 +143,7 @@ def predict_example(
         "image": f"{split}[{index}]",
         "split": split,
         "index": index,
+        **examples.file_entry(index),
         "label": label,
         "truth": trained.class_names[label],
     } | _predict(classifier, trained, image)
@@ -150,9 +152,10 @@ def predict_example(
 def describe(prediction: dict[str, Any]) -> str:
     """Return a prediction as one line of text."""
     following = ", ".join(_describe_class(entry) for entry in prediction["next"])
+    file = f" ({printable(prediction['file'])})" if "file" in prediction else ""
     truth = f"; true class: {printable(prediction['truth'])}" if "truth" in prediction else ""
     return (
-        f"{printable(prediction['image'])}: {_describe_class(prediction)}"
+        f"{printable(prediction['image'])}{file}: {_describe_class(prediction)}"
         + (f", then {following}" if following else "")
         + truth
     )

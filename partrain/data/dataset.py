@@ -29,10 +29,13 @@ class Split:
     images : uint8 or float32, shape (N,C,H,W); a `numpy.memmap` if the file is mapped. C-contiguous, except for a
         streamed file with the channels last, of which it is a view.
     labels : int64, shape (N,).
+    files : the image file of each example, relative to the data set's directory, in UTF-8, shape (N,); None if the
+        examples are not files.
     """
 
     images: NDArray[np.uint8] | NDArray[np.float32]
     labels: NDArray[np.int64]
+    files: NDArray[np.bytes_] | None = None
 
     @property
     def size(self) -> int:
@@ -45,7 +48,11 @@ class Split:
         if isinstance(images, np.memmap) and images.size:
             # NumPy gives a slice of a mapped array the file offset of the whole array.
             images.offset += first * images[0].nbytes
-        return Split(images, self.labels[first:last])
+        return Split(images, self.labels[first:last], None if self.files is None else self.files[first:last])
+
+    def file_entry(self, index: int) -> dict[str, str]:
+        """Return the image file of an example as an entry `file`; nothing if the examples are not files."""
+        return {} if self.files is None else {"file": self.files[index].decode(errors="replace")}
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,12 +39,14 @@ class ImageFile:
     path : the file.
     name : the image's class and its path within the class, e.g. "cat/on a roof.png", in NFC.
     class_name : the image's class.
+    file : the path of the file in the directory of images, as it is on the disk.
     num_bytes, mtime_ns : size and time of the last change; they reveal that a file was changed.
     """
 
     path: Path
     name: str
     class_name: str
+    file: str
     num_bytes: int
     mtime_ns: int
 
@@ -74,11 +76,11 @@ class ImageDirectory:
         return sum(map(len, self.splits.values()))
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 in hex over the split, name, size and modification time of each image."""
+        """Return a SHA-256 in hex over the split, file, size and modification time of each image."""
         digest = hashlib.sha256()
         for split, images in self.splits.items():
             for image in images:
-                line = f"{split}\0{image.name}\0{image.num_bytes}\0{image.mtime_ns}\n"
+                line = f"{split}\0{image.file}\0{image.num_bytes}\0{image.mtime_ns}\n"
                 digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
@@ -100,7 +102,7 @@ def list_images(path: str | Path) -> ImageDirectory:
         raise DataError(f"{root}: is a file, expected a directory with one subdirectory of images per class.")
     layout, ignored = recognise_layout(root), Counter[str]()
     found = {
-        split: [image for directory in directories for image in _images_in(directory, root.resolve(), ignored)]
+        split: [image for directory in directories for image in _images_in(root, directory, ignored)]
         for split, directories in layout.parents.items()
     }
     if root not in layout.parents.get(SplitName.TRAIN, ()):
@@ -143,14 +145,15 @@ def _class_directories(layout: Layout) -> Iterator[Path]:
             yield from subdirectories(directory)
 
 
-def _images_in(directory: Path, root: Path, ignored: Counter[str]) -> Iterator[ImageFile]:
+def _images_in(root: Path, directory: Path, ignored: Counter[str]) -> Iterator[ImageFile]:
     """Yield the images in a directory whose subdirectories are classes, and count the other files."""
     ignored.update(_files_beside_directories(directory))
     for class_directory in subdirectories(directory):
         class_name = _name_as_text(class_directory)
-        for path, status in walk(class_directory, root, ignored):
+        for path, status in walk(class_directory, root.resolve(), ignored):
             relative = unicodedata.normalize("NFC", path.relative_to(class_directory).as_posix())
-            yield ImageFile(path, f"{class_name}/{relative}", class_name, status.st_size, status.st_mtime_ns)
+            file = path.relative_to(root).as_posix()
+            yield ImageFile(path, f"{class_name}/{relative}", class_name, file, status.st_size, status.st_mtime_ns)
 
 
 def _files_beside_directories(directory: Path) -> Iterator[str]:

@@ -24,7 +24,7 @@ import pydantic
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from partrain.data.array_files import CLASS_NAMES, NUM_VALIDATION
+from partrain.data.array_files import CLASS_NAMES, NUM_VALIDATION, map_array
 from partrain.data.arrays import load_arrays
 from partrain.data.dataset import Dataset
 from partrain.data.image_decoding import decode_image, pillow_warnings_ignored, require_pillow
@@ -41,7 +41,7 @@ from partrain.system.trusted_directory import TrustedDirectory
 from partrain.system.work_progress import WorkProgress
 
 # Version of the decoding and of the files of a pack. Another version recreates all packs.
-PACK_FORMAT = 2
+PACK_FORMAT = 3
 # Images queued per decoding thread.
 QUEUED_PER_DECODER = 16
 
@@ -53,7 +53,7 @@ class _Index(BaseModel):
     """The content of the file beside the arrays of a pack."""
 
     model_config = ConfigDict(strict=True)
-    format: Literal[2]
+    format: Literal[3]
     digest: str
     broken: dict[str, str]  # name of each image that was left out -> what is wrong with it
 
@@ -167,7 +167,7 @@ def _open_pack(
             for file in os.listdir(pack.descriptor):
                 pack.require_trusted_file(file)
             index = _Index.model_validate_json(pack.read(_INDEX))
-            dataset = load_arrays(pinned)
+            dataset = _with_files(load_arrays(pinned), pinned)
         if dataset.digest != index.digest:
             raise ValueError("its content has another digest")
     except FileNotFoundError:
@@ -179,6 +179,17 @@ def _open_pack(
         shutil.rmtree(packs.pinned_path / name, ignore_errors=True)
         return None
     return dataset, index.broken
+
+
+def _with_files(dataset: Dataset, pack: Path) -> Dataset:
+    """Return the data set of a pack with the image files of its examples."""
+    splits = {}
+    for name, split in dataset.splits.items():
+        files = map_array(pack / f"{name}_files.npy")
+        if files.dtype.kind != "S" or files.shape != (split.size,):
+            raise ValueError("its list of files does not fit its images")
+        splits[name] = replace(split, files=files)
+    return replace(dataset, splits=splits)
 
 
 def _pack(
@@ -231,6 +242,7 @@ def _write_arrays(
         (SplitName.TEST, (SplitName.TEST,)),
     ):
         labels: list[int] = []
+        files: list[bytes] = []
         with NpyWriter(pack / f"{source}_images.npy", shape, np.uint8) as images:
             for split in splits:
                 first = len(labels)
@@ -240,9 +252,11 @@ def _write_arrays(
                     else:
                         images.append(decoded[np.newaxis])
                         labels.append(labels_of[image.class_name])
+                        files.append(os.fsencode(image.file))
                 if split == SplitName.VALIDATION:
                     np.save(pack / f"{NUM_VALIDATION}.npy", np.int64(len(labels) - first))
         np.save(pack / f"{source}_labels.npy", np.array(labels, np.int64))
+        np.save(pack / f"{source}_files.npy", np.array(files, np.bytes_))
     np.save(pack / f"{CLASS_NAMES}.npy", np.array(directory.class_names))
     return broken
 

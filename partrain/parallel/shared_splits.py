@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,5 +42,5 @@ def share_splits(splits: Mapping[SplitName, Split], arrays: Mapping[str, NDArray
             images[:] = split.images
         labels = arrays[f"{name}.labels"]
         labels[:] = split.labels
-        shared[name] = Split(images, labels)
+        shared[name] = replace(split, images=images, labels=labels)
     return shared

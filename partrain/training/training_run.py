@@ -329,6 +329,7 @@ def _report_test(
         checkpoint=run.checkpoints.path_of(coordinator.step).name,
         step=coordinator.step,
         privacy=plan.privacy_after(coordinator.step),
+        examples=plan.dataset.test,
     )
     write_report(run, report, messages.warn)
     return report

@@ -57,7 +57,7 @@ def test_facts_of_pictures(call_partrain: Call, pictures: Path, tmp_path: Path) 
         "odd one",
         "даже",
         "balance: the most frequent class has",
-        "images of test that also appear in train: 1, at index 2",
+        "images of test that also appear in train: 1, at index 2 (test/даже/11.png)",
     ):
         assert fragment in result.stdout
     assert not list(tmp_path.glob("*.png")), "a sheet is drawn only where --sheet says"
@@ -66,7 +66,8 @@ def test_facts_of_pictures(call_partrain: Call, pictures: Path, tmp_path: Path) 
     )
     assert facts["classes"] == ["odd one", "даже"]
     assert facts["skipped"] == 1
-    assert facts["duplicates"][-2] == {"of": "test", "in": "train", "count": 1, "first": [2]}  # type: ignore[index]
+    duplicates = {"of": "test", "in": "train", "count": 1, "first": [2], "files": ["test/даже/11.png"]}
+    assert facts["duplicates"][-2] == duplicates  # type: ignore[index]
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from partrain.analysis.plots.canvas import GREY, TITLE_SIZE, VERMILION, new_figure
-from partrain.analysis.plots.class_labels import BASE_FAMILY, ClassLabels
+from partrain.analysis.plots.class_labels import BASE_FAMILY, ClassLabels, characters_of
 from partrain.analysis.plots.text_layout import (
     POINTS_PER_INCH,
     lines_height,
@@ -21,6 +21,7 @@ from partrain.analysis.plots.text_layout import (
     widest,
     wrap,
 )
+from partrain.system.terminal_text import printable
 
 IMAGES_PER_ROW = 5
 # In inches: of a sheet of classified images, and the cell of an image in a sheet of a data set.
@@ -28,6 +29,8 @@ TITLE_HEIGHT, IMAGE_SIZE, CELL_WIDTH, GAP = 0.45, 1.33, 1.7, 0.1
 EXAMPLE_CELL = 0.9
 # In points.
 LABEL_SIZE, CAPTION_SIZE = 9, 7
+# Of a longer path of a file, the end is shown.
+MAX_PATH_LENGTH = 48
 
 
 def draw_misclassified(
@@ -42,13 +45,23 @@ def draw_misclassified(
     Parameters
     ----------
     images : (C,H,W) each.
-    examples : for each image: index, label, prediction and probability.
+    examples : for each image: index, label, prediction and probability; file, if the image is one.
     num_wrong : the total number of misclassified examples.
     subject : the examples that were evaluated, e.g. "10,000 test examples".
     labels : the labels of the classes.
     """
     title = f"The most confident of {num_wrong:,} errors on {subject}" if images else f"No errors on {subject}"
-    return _draw_sheet(images, examples, title, labels, lambda example: f"index {example['index']}")
+    return _draw_sheet(
+        images, examples, title, labels, lambda example: _file_of(example, labels) or f"index {example['index']}"
+    )
+
+
+def _file_of(example: Mapping[str, Any], labels: ClassLabels) -> str | None:
+    """Return the end of the path of an example's file; None if it is no file, or no font can draw the path."""
+    path = printable(str(example.get("file", "")))
+    if not path or not all(any(c in characters_of(family) for family in labels.families) for c in path):
+        return None
+    return path if len(path) <= MAX_PATH_LENGTH else "…" + path[1 - MAX_PATH_LENGTH :]
 
 
 def draw_hardest(
@@ -67,7 +80,8 @@ def draw_hardest(
 
     def caption(example: Mapping[str, Any]) -> str:
         flipped = ", flipped" if example.get("flipped") else ""
-        return f"{example['index']}: loss {example['loss']:.3g}, |g| {example['gradient_norm']:.3g}{flipped}"
+        name = _file_of(example, labels) or example["index"]
+        return f"{name}: loss {example['loss']:.3g}, |g| {example['gradient_norm']:.3g}{flipped}"
 
     return _draw_sheet(images, examples, title, labels, caption)
 

@@ -39,6 +39,28 @@ def test_sheet_shows_truth_prediction_and_index_of_each_image() -> None:
     assert sum(bool(axes.images) for axes in figure.axes) == 7
 
 
+def test_sheet_names_files_in_place_of_indices() -> None:
+    images = [np.zeros((1, 4, 4), np.uint8)] * 3
+    files = ["test/cat/a.png", "test/dog/\x1b[31m $x_1$.png", "test/" + "long name " * 9 + ".png"]
+    examples = [example(file=file, loss=1.0, gradient_norm=2.0) for file in files]
+    for figure in (
+        draw_misclassified(images, examples, 3, "9 test examples", LABELS),
+        draw_hardest(images, examples, "Largest losses", LABELS),
+    ):
+        pixels_of(figure)
+        texts = [text.replace("\n", "") for text in texts_of(figure)]
+        assert any("test/cat/a.png" in text for text in texts)
+        assert any("$x_1$.png" in text for text in texts)
+        assert not any("17" in text or "\x1b" in text for text in texts)
+
+
+def test_file_whose_name_no_font_can_draw_has_its_index() -> None:
+    images = [np.zeros((1, 4, 4), np.uint8)]
+    figure = draw_misclassified(images, [example(file="test/猫.png")], 1, "9 test examples", LABELS)
+    pixels_of(figure)
+    assert "index 17" in texts_of(figure)
+
+
 def test_long_names_do_not_overlap() -> None:
     labels = ClassLabels.of(["a class with a name of many words"] * 2)
     images = [np.zeros((1, 4, 4), np.uint8)] * 12
