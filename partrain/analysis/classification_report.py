@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from partrain.analysis.privacy_record import describe_privacy
 from partrain.data.dataset import Split
 from partrain.parallel.split_evaluation import Evaluation
-from partrain.system.terminal_text import printable, table
+from partrain.system.terminal_text import loss_text, printable, table
 
 # The length of the lists of examples, and how many of each are printed.
 MAX_LISTED, MAX_PRINTED = 25, 5
@@ -94,7 +94,7 @@ def describe(report: Mapping[str, Any]) -> str:
     counts = [f"{count:,}" for count in report["support"]]
     recall, precision = ([_percent(share) for share in report[key]] for key in ("recall", "precision"))
     lines = [
-        f"{report['num_examples']:,} examples: accuracy {report['accuracy']:.2%}, loss {report['loss']:.4f}",
+        f"{report['num_examples']:,} examples: accuracy {report['accuracy']:.2%}, loss {loss_text(report['loss'])}",
         *([describe_privacy(report["privacy"])] if "privacy" in report else []),
         "",
         *table(("class", "examples", "recall", "precision"), list(zip(names, counts, recall, precision, strict=True))),

@@ -11,7 +11,7 @@ from partrain.config.identity import LOCATION_KEY, RUNTIME_KEYS
 from partrain.config.schema.config import Config
 from partrain.config.schema.layers import LAYERS
 from partrain.config.schema.values import Section, section_in
-from partrain.config.yaml_writer import dump_yaml
+from partrain.config.yaml_writer import dump_yaml, number_text
 
 # The widths of the text's columns; the meaning follows below them.
 _KEY_WIDTH, _TYPE_WIDTH = 34, 26
@@ -166,5 +166,5 @@ def _one_number_if_square(default: Any) -> Any:
 
 def _as_yaml(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:g}".replace("e-0", "e-").replace("e+0", "e")
+        return number_text(value)
     return dump_yaml(value).removesuffix("\n...\n").strip()

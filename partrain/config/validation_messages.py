@@ -11,9 +11,11 @@ from typing import Any
 from partrain.config.schema.config import Config
 from partrain.config.schema.layers import LAYERS
 from partrain.config.schema.values import Section, section_in
+from partrain.config.yaml_writer import number_text
 from partrain.errors import did_you_mean
 
-# The messages of pydantic that speak of Python's types, in the terms of YAML.
+# The messages of pydantic that speak of Python's types, in the terms of YAML; and those with numbers, of which pydantic
+# writes all zeros.
 _MESSAGES = {
     "model_type": "must be a mapping of keys to values",
     "list_type": "must be a list",
@@ -22,6 +24,10 @@ _MESSAGES = {
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "bool_type": "must be true or false",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be greater than or equal to {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be less than or equal to {le}",
     "too_long": "must have at most {max_length} entries",
     "too_short": "must have at least {min_length} entries",
     "missing": "is needed",
@@ -45,7 +51,10 @@ def explain(details: Any) -> str:
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if details["type"] == "value_error":
         return message if location and message.startswith(location[0]) else f"{path}: {message}"
-    message = _MESSAGES.get(details["type"], message).format(**details.get("ctx", {}))
+    if details["type"] in _MESSAGES:
+        context = details.get("ctx", {}).items()
+        numbers = {name: number_text(value) if isinstance(value, float) else value for name, value in context}
+        message = _MESSAGES[details["type"]].format(**numbers)
     value = details["input"]
     shown = shorten(repr(value) if isinstance(value, str) else _in_yaml(value))
     # YAML makes a number of 2026, a boolean of `no`, and a date of 2026-01-02.

@@ -1,9 +1,8 @@
-"""Adam: its learning rate and coefficients in each step, and its moments.
+"""Adam: its coefficients in each step, and its moments.
 
 The moments are kept for the whole run, and saved in every checkpoint.
 
-Sources: Kingma, Ba, "Adam", arXiv 1412.6980; Loshchilov, Hutter, "Decoupled weight decay", arXiv 1711.05101;
-cosine: Loshchilov, Hutter, "SGDR", arXiv 1608.03983.
+Sources: Kingma, Ba, "Adam", arXiv 1412.6980; Loshchilov, Hutter, "Decoupled weight decay", arXiv 1711.05101.
 """
 
 from __future__ import annotations
@@ -16,28 +15,9 @@ from numpy.typing import NDArray
 
 from partrain.config.schema.training import Optimizer, Schedule
 from partrain.kernels import loops
+from partrain.network.learning_rate import learning_rate
 
 Array = NDArray[Any]
-
-
-def learning_rate(step: int, optimizer: Optimizer, schedule: Schedule) -> float:
-    """Return the learning rate of `step`, counted from 1.
-
-    It rises linearly to `optimizer.lr` during the first `warmup_steps`. Then it is constant, or is multiplied by
-    `factor` after every `every_steps` steps, or falls along half a cosine to `final_lr` at step `decay_steps` and
-    stays there.
-    """
-    if step <= schedule.warmup_steps:
-        return optimizer.lr * step / schedule.warmup_steps
-    if schedule.name == "constant":
-        return optimizer.lr
-    if schedule.name == "step":
-        return float(optimizer.lr * schedule.factor ** ((step - 1) // schedule.every_steps))
-    assert schedule.decay_steps is not None
-    if step > schedule.decay_steps:
-        return schedule.final_lr
-    progress = (step - 1 - schedule.warmup_steps) / (schedule.decay_steps - schedule.warmup_steps)
-    return schedule.final_lr + (optimizer.lr - schedule.final_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 
 class Adam:

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from partrain.system.standard_streams import is_terminal
-from partrain.system.terminal_text import printable_lines
+from partrain.system.terminal_text import loss_text, printable_lines
 from partrain.system.work_progress import progress_bar
 
 # The interval between plain lines of progress, and between updates of the bar.
@@ -167,9 +167,8 @@ class Progress:
         step, epoch, loss = self._shown = self._state
         seconds_per_step = (time.monotonic() - self._started) / max(1, step - self.first_step)
         left = tqdm.format_interval(seconds_per_step * (self.last_step - step))
-        self.show(
-            step, f"epoch {epoch}/{self.num_epochs}", f"loss {loss:.4f}", f"{examples_per_s:,.0f} examples/s", left
-        )
+        rate = f"{examples_per_s:,.0f} examples/s"
+        self.show(step, f"epoch {epoch}/{self.num_epochs}", f"loss {loss_text(loss)}", rate, left)
 
     def show(self, step: int, epoch: str, loss: str, rate: str, left: str) -> None:
         """Display the state of the training now."""

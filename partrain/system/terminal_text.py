@@ -18,6 +18,11 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def loss_text(loss: float) -> str:
+    """Return a loss with four decimals, and a large one with an exponent: 3.21e+32."""
+    return f"{loss:.3g}" if abs(loss) >= 1e6 else f"{loss:.4f}"
+
+
 def num_columns(text: str) -> int:
     """Return the width of a printable text in columns: combining marks take none, wide characters two."""
     return sum(

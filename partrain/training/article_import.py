@@ -33,6 +33,7 @@ from partrain.store.run_directory import RunDirectory, reporting_write_errors
 from partrain.store.run_location import RunLocation
 from partrain.system.durable_files import write_durably
 from partrain.system.memory_limits import require_memory
+from partrain.system.terminal_text import loss_text
 from partrain.training.run_record import imported_record
 
 # The article's data and batch size; its file does not contain them.
@@ -110,7 +111,7 @@ def import_article(
         except BaseException:
             run.discard()
             raise
-    last = f"; the last cost is {article.cost[-1]:.4f}" if article.cost else ""
+    last = f"; the last cost is {loss_text(article.cost[-1])}" if article.cost else ""
     say(f"{run.path}: {network.parameters.size:,} parameters after {len(article.cost):,} steps{last}")
     return run
 

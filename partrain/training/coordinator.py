@@ -20,6 +20,7 @@ from partrain.parallel.split_evaluation import Evaluation, evaluate_split
 from partrain.store.checkpoint import Checkpoint
 from partrain.system.fault_injection import kill_point
 from partrain.system.machine import proportional_memory
+from partrain.system.terminal_text import loss_text
 from partrain.training.resources import TrainingResources
 from partrain.training.run_output import RunOutput
 from partrain.training.session import Session
@@ -181,7 +182,7 @@ class Coordinator:
             self.logger.log(step, validated)
             messages.say(
                 f"epoch {step / plan.steps_per_epoch:.4g}, step {step}: validation accuracy "
-                f"{validated['validation/accuracy']:.2%}, loss {validated['validation/loss']:.4f}"
+                f"{validated['validation/accuracy']:.2%}, loss {loss_text(validated['validation/loss'])}"
             )
         self.step = step
         if self.stopped_early:

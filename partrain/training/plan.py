@@ -22,6 +22,7 @@ from partrain.data.dataset import Dataset
 from partrain.data.loading import load_dataset
 from partrain.data.training_statistics import class_weights, fixed_normalisation, measure_normalisation
 from partrain.errors import ConfigError, DataError, ResourceError
+from partrain.network.learning_rate import schedule_problem
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.parallel.array_plan import exchange_specs, norm_specs
@@ -174,6 +175,8 @@ def plan_training(
     config = config.model_copy(update={"training": config.training.model_copy(update={"privacy": privacy})})
     network = Network(config.network, dataset.image_shape, len(dataset.class_names))
     resolved = _resolve(config, dataset)
+    if problem := schedule_problem(resolved.training.optimizer, resolved.training.schedule, num_steps(resolved)):
+        warn(problem)
     weights = None
     if config.training.class_weights is not None:
         weights = class_weights(train.labels, network.num_outputs)

@@ -28,6 +28,7 @@ from partrain.system.durable_files import sync_folder, write_durably
 from partrain.system.fault_injection import kill_point
 from partrain.system.messages import Messages
 from partrain.system.signals import Interrupted
+from partrain.system.terminal_text import loss_text
 from partrain.training.coordinator import Coordinator
 from partrain.training.initial_parameters import InitialParameters
 from partrain.training.mpi.initial_state import InitialState
@@ -318,7 +319,7 @@ def _report_test(
     coordinator: Coordinator, run: RunDirectory, test: Evaluation, plan: TrainingPlan, messages: Messages
 ) -> dict[str, Any]:
     """Print the test result, write its report into the run, and return the report."""
-    messages.say(f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f}")
+    messages.say(f"test accuracy {test.accuracy:.2%}, loss {loss_text(test.loss)}")
     if (scale := coordinator.step_metrics.noise_scale) is not None:
         messages.say(scale.advice(plan.config.training.batch_size))
     report = report_of(

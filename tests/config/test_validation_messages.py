@@ -108,6 +108,12 @@ def test_a_value_of_the_wrong_type_or_out_of_bounds_is_reported_with_its_key(ref
     assert re.search(rf"^  {re.escape(key)}: ", message, re.MULTILINE)
 
 
+@pytest.mark.parametrize(("value", "bound"), [("1e-31", "1e-30, not 1e-31"), ("1e31", "1e30, not 1e+31")])
+def test_bounds_are_written_with_an_exponent(refusal, value, bound):
+    message = refusal(f"{SMALLEST}\ntraining: {{optimizer: {{lr: {value}}}}}")
+    assert message.endswith(f"than or equal to {bound}")
+
+
 def test_all_errors_are_reported_at_once(refusal):
     text = "seed: -1\ndata: {name: mnist, pth: x}\nnetwork: [relu, dens, conv: {filters: 0}]\ntraining: {tile: no}"
     message = refusal(text)

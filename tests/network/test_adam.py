@@ -8,7 +8,8 @@ import pytest
 from partrain.config.schema.training import Optimizer, Schedule
 from partrain.kernels import loops
 from partrain.kernels.compiler.loading import load
-from partrain.network.adam import Adam, learning_rate
+from partrain.network.adam import Adam
+from partrain.network.learning_rate import learning_rate
 
 CONSTANT = Schedule()
 

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
-from partrain.system.terminal_text import num_columns, printable, table
+from partrain.system.terminal_text import loss_text, num_columns, printable, table
 
 
 def test_what_would_control_the_terminal_is_replaced() -> None:
     assert printable("a\033[2Jb\n\t\u202e c") == "a\ufffd[2Jb\ufffd\ufffd\ufffd c"
     assert printable("Größe 数字 é") == "Größe 数字 é"
+
+
+def test_large_losses_have_an_exponent_and_the_others_four_decimals() -> None:
+    assert loss_text(0.0294) == "0.0294"
+    assert loss_text(3.2119e32) == "3.21e+32"
+    assert loss_text(-123456.0) == "-123456.0000"
+    assert loss_text(float("nan")) == "nan"
 
 
 def test_columns_are_those_of_the_terminal() -> None:

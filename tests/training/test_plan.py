@@ -55,6 +55,24 @@ def test_resolved_configuration_names_what_is_really_used(prepare_small: Callabl
     }
 
 
+@pytest.mark.parametrize(
+    ("schedule", "problem"),
+    [
+        ({"warmup_steps": 200}, "warm-up of 200 steps is longer than the training of 3 steps"),
+        ({"name": "cosine", "warmup_steps": 2, "decay_steps": 1}, "the cosine would end at step 1"),
+    ],
+)
+def test_schedule_that_hardly_anybody_wants_is_warned_about(
+    tmp_path: Path, noise_folder: Path, schedule: dict[str, Any], problem: str
+) -> None:
+    data = {"name": "idx", "path": str(noise_folder), "train_examples": 50, "validation_examples": 10}
+    path = write_small_config(tmp_path, {"data": data, "training.schedule": schedule})
+    warnings: list[str] = []
+    plan_training(read_config(path), say=pytest.fail, warn=warnings.append)
+    assert len(warnings) == 1
+    assert problem in warnings[0]
+
+
 def test_decay_steps_come_from_the_epochs_and_not_from_max_steps(
     prepare_small: Callable[..., TrainingPlan],
 ) -> None:
