@@ -21,7 +21,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,11 +214,10 @@ def _low_bytes(path: Path) -> Image:
     Pillow decodes the same file as if its 16-bit numbers began with their low byte.
     """
     import PIL.Image
-    import PIL.PngImagePlugin
 
     with PIL.Image.open(path, formats=("PNG",)) as image:
-        assert isinstance(image, PIL.PngImagePlugin.PngImageFile)
-        image.tile = [tile._replace(args=_LOW_BYTES) for tile in image.tile]
+        png: Any = image
+        png.tile = [(*tile[:3], _LOW_BYTES) for tile in png.tile]  # tuples, from Pillow 11 on with names
         image.load()
     return image
 
