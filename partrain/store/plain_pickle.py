@@ -36,7 +36,7 @@ MAX_INSTRUCTIONS = 10_000_000
 # this many times the size of the file are copies of the same content.
 _MOST_COPIES = 4
 # Each part makes one object at most, of about this size; memory for so many of them is required at a time.
-_PART_BYTES, _PARTS_PER_CHECK = 100, 1_000_000
+_PART_BYTES, _PARTS_PER_CHECK = 100, 100_000
 _ADVICE = "Check that it is the file of the article's network, or free some memory."
 
 # No dictionaries and no sets: the file could choose keys whose hashing never ends.
