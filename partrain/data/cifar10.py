@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def load_cifar10(name: str = NAME, *, say: Callable[[str], None]) -> Dataset:
     ------------
     As for `fetch_archive`.
     """
-    archive = fetch_archive(say=say)
+    archive = _find_archive(say)
     contents = _read_members(archive.path)
     train = [_split(contents[file_name], archive.path, file_name) for file_name in _TRAIN_FILES]
     images = np.concatenate([split.images for split in train])
@@ -94,9 +95,15 @@ def fetch_archive(*, say: Callable[[str], None]) -> Archive:
     ------------
     A fetched archive stays in `data_directory()`, in `cifar-10`. Shows a progress bar if stderr is a terminal.
     """
+    archive = _find_archive(say)
+    check_archive(archive.path)
+    return archive
+
+
+def _find_archive(say: Callable[[str], None]) -> Archive:
+    """Return the archive on this machine, unverified; fetch it if there is none."""
     path = archive_path()
     if path.exists():
-        check_archive(path)
         return Archive(path, str(path.parent.resolve()))
     tried = [f"{path.parent}: contains no {FILE_NAME}"]
     mirror = fetch_from_mirrors(list(MIRRORS), tried, path, check_archive, max_bytes=NUM_BYTES, say=say)
@@ -120,6 +127,10 @@ def check_archive(path: Path) -> None:
             digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise unreadable(path, error) from None
+    _require_right(path, num_bytes, digest)
+
+
+def _require_right(path: Path, num_bytes: int, digest: str) -> None:
     if (num_bytes, digest) != (NUM_BYTES, MD5):
         raise DataError(
             f"{path}: is damaged, or is not {FILE_NAME}. It has {num_bytes:,} bytes with the MD5 {digest}, expected "
@@ -127,19 +138,49 @@ def check_archive(path: Path) -> None:
         )
 
 
+class _DigestingReader:
+    """A file that is read from its start to its end, with the size and the MD5 of what was read.
+
+    Attributes
+    ----------
+    num_bytes : how many bytes were read.
+    md5 : their digest so far.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.num_bytes, self.md5 = file, 0, hashlib.md5(usedforsecurity=False)
+
+    def read(self, size: int) -> bytes:
+        """Read up to `size` bytes."""
+        data = self._file.read(size)
+        self.num_bytes += len(data)
+        self.md5.update(data)
+        return data
+
+
 def _read_members(path: Path) -> dict[str, bytes]:
-    """Return the content of the six files of examples, without extracting anything to disk."""
+    """Return the content of the six files of examples, without extracting anything to disk.
+
+    The very bytes that are unpacked are verified: if the file were read twice, it could change in between.
+    """
+    require_file(path)
     size = EXAMPLES_PER_FILE * (1 + int(np.prod(SHAPE)))
     wanted = (*_TRAIN_FILES, _TEST_FILE)
     contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                if member.name in wanted and member.isfile() and member.size == size:
-                    file = archive.extractfile(member)
-                    assert file is not None
-                    contents[member.name] = file.read()
+        with open(path, "rb") as file:
+            reader = _DigestingReader(file)
+            with tarfile.open(fileobj=cast(BinaryIO, reader), mode="r|gz") as archive:
+                for member in archive:
+                    if member.name in wanted and member.isfile() and member.size == size:
+                        content = archive.extractfile(member)
+                        assert content is not None
+                        contents[member.name] = content.read()
+            while reader.read(tarfile.RECORDSIZE):
+                pass  # what follows the last member
+        _require_right(path, reader.num_bytes, reader.md5.hexdigest())
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        check_archive(path)
         raise DataError(f"{path}: cannot be unpacked: {error}. Delete the file to have it fetched again.") from None
     missing = [file_name for file_name in wanted if len(contents.get(file_name, b"")) != size]
     if missing:

@@ -109,6 +109,16 @@ def test_file_that_is_not_right_leaves_nothing_behind(
     assert load_cifar10(say=lambda line: None).source == mirror.address
 
 
+def test_what_is_unpacked_is_verified_even_if_the_file_changes_after_a_check(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expect(monkeypatch, ARCHIVE)
+    put(folder, OTHER)
+    monkeypatch.setattr(cifar10, "check_archive", lambda path: None)
+    with pytest.raises(DataError, match="is damaged, or is not"):
+        load_cifar10(say=pytest.fail)
+
+
 def test_wrong_file_on_this_machine_is_an_error_and_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expect(monkeypatch, ARCHIVE)
     path = put(folder, OTHER)
