@@ -33,6 +33,7 @@ from partrain.kernels.compiler.target import target_features, target_name
 from partrain.system.cache_directories import require_lasting_cache, user_cache_directory
 from partrain.system.durable_files import sweep_temporaries
 from partrain.system.process_directory import process_directory
+from partrain.system.signals import interruption_behind
 from partrain.system.trusted_directory import TrustedDirectory
 
 # Names the cache directory that the coordinator uses, for the fork server and the workers.
@@ -98,6 +99,8 @@ class KernelCache:
         try:
             _compile(kernel, float_type, _Entries(dict(zip(signatures_of(kernel, float_type), payloads, strict=True))))
         except Exception as error:  # what unpickling may raise depends on the content
+            if isinstance(error, MemoryError) or interruption_behind(error) is not None:
+                raise
             for name in names:
                 self.directory.remove(name)
             raise DamagedEntry(f"{names[0]}: {error!r}") from error
