@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from partrain.analysis.logged_run import finite
 from partrain.analysis.plots.accuracy_axis import AccuracyScale
 from partrain.analysis.plots.canvas import BLUE, LIGHT_BLUE, VERMILION, new_axes, new_figure
 
@@ -112,12 +112,11 @@ def smooth(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
 
 
 def _series(rows: Rows, x_name: str, y_name: str) -> Series:
-    """Return two columns, from the rows that have finite numbers in both."""
-    pairs = [(row[x_name], row[y_name]) for row in rows if _is_number(row.get(x_name)) and _is_number(row.get(y_name))]
+    """Return two columns, from the rows that have plausible finite numbers in both."""
+    numbers = ((finite(row.get(x_name)), finite(row.get(y_name))) for row in rows)
+    pairs = [(x, y) for x, y in numbers if x is not None and y is not None]
+    if y_name.endswith("/accuracy"):
+        pairs = [(x, y) for x, y in pairs if 0 <= y <= 1]
     pairs = pairs[:: max(1, len(pairs) // MAX_POINTS)]
     x, y = (np.array([pair[k] for pair in pairs], np.float64) for k in (0, 1))
     return x, y
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -96,3 +96,15 @@ def test_very_many_points_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> No
     figure = draw_loss(rows_of(300))
     assert figure is not None
     assert len(figure.axes[0].get_lines()[0].get_xdata()) == 50  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("field", ["step", "train/loss", "validation/accuracy"])
+@pytest.mark.parametrize("value", [1e307, 10**400, -(10**18), 2**127, "x", [1], None, math.inf])
+def test_implausible_values_in_the_metrics_do_not_stop_the_drawing(field: str, value: object) -> None:
+    rows: list[dict[str, Any]] = [
+        {"step": k, "epoch": k / 10, "train/loss": 2 / k, "validation/loss": 1 / k, "validation/accuracy": 1 - 1 / k}
+        for k in range(1, 10)
+    ]
+    rows[4][field] = value
+    pixels_of(draw_loss(rows))
+    pixels_of(draw_accuracy(rows))
