@@ -48,6 +48,13 @@ def describe_end(run: RunDirectory, coordinator: Coordinator, plan: TrainingPlan
     return f"{end}; the run is {run.path}"
 
 
+def describe_newest_checkpoint(run: RunDirectory) -> str:
+    """Return what is saved of a run that failed."""
+    files = run.checkpoints.files()
+    saved = f"its newest checkpoint is {files[-1].name}" if files else "it has no checkpoint"
+    return f"the run is {run.path}; {saved}"
+
+
 def describe_resume(run: RunDirectory, config: Config) -> str:
     """Return how to resume a run."""
     if config.data.name == "memory":

@@ -46,7 +46,14 @@ from partrain.training.resume import (
 )
 from partrain.training.run_output import RunOutput
 from partrain.training.run_record import first_record, horizon_of, next_record, now, read_record
-from partrain.training.run_summary import describe_end, describe_resume, describe_start, seconds_until, summary
+from partrain.training.run_summary import (
+    describe_end,
+    describe_newest_checkpoint,
+    describe_resume,
+    describe_start,
+    seconds_until,
+    summary,
+)
 from partrain.training.session import Session
 
 
@@ -258,6 +265,8 @@ def _recorded_ending(run: RunDirectory, record: dict[str, Any], messages: Messag
         messages.note(f"ended by {cause}" if was_stopped else f"error: {cause}")
         if not run.is_locked:  # its directory is gone
             raise
+        if isinstance(error, FailedRun):
+            messages.say(describe_newest_checkpoint(run))
         ending = {"status": "interrupted" if was_stopped else "failed", "cause": cause}
         try:
             run.write_run_json(record | {"ended": now()} | ending)

@@ -93,3 +93,16 @@ def test_run_that_failed_before_its_first_checkpoint_starts_again_from_step_0(
     resumed = runs.resume(run)
     assert "failed before its first checkpoint; it starts again from step 0" in resumed.stderr
     assert outcome(run) == outcome(undisturbed)
+
+
+def test_failure_says_what_is_saved_and_a_resume_makes_the_same_steps_again(runs: Runs) -> None:
+    run = runs.folder / "runs" / "run"
+    config = write_config(runs.folder, {"training.optimizer": {"lr": 1e30, "weight_decay": 1e10}})
+    failed = runs.call("--config", config, "--run-dir", run)
+    resumed = runs.resume(run)
+    for result in (failed, resumed):
+        assert result.exit_code == 1
+        assert f"the run is {run}; it has no checkpoint" in result.stderr
+        assert result.stderr.splitlines()[-1] == failed.stderr.splitlines()[-1]
+    assert "it starts again from step 0" in resumed.stderr
+    assert "checkpoint" not in failed.stderr.splitlines()[-1]

@@ -99,7 +99,7 @@ class TrainingStep:
             self._refuse_gradient(step, not_finite.name, loss)
         raise FailedRun(
             f"step {step}: after the update, {not_finite.name} is not finite, although the gradient is finite; "
-            "training.optimizer.lr is too large or eps too small for this dtype; the last good checkpoint is kept"
+            "training.optimizer.lr is too large or eps too small for this dtype"
         )
 
     def _refuse_gradient(self, step: int, parameter: str | None, loss: float) -> NoReturn:
