@@ -54,7 +54,8 @@ def load_arrays(
     if any(is_streamed(array) for _, array in arrays.values()):
         # The files of labels as well: the digest also depends on them.
         files = [arrays[key][0] for key in (*KEYS, *VALIDATION_KEYS) if key in arrays]
-        measurements = MeasurementCache([take_fingerprint(Path(file)) for file in files], variant=layout or "")
+        variant = "channels_last" if layout == "channels_last" else ""
+        measurements = MeasurementCache([take_fingerprint(Path(file)) for file in files], variant)
     return dataset_of_arrays("arrays", str(path.resolve()), arrays, layout, measurements)
 
 

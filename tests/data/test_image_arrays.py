@@ -106,7 +106,9 @@ def test_digest_in_the_cache_is_that_of_the_layout(tmp_path: Path, monkeypatch: 
         np.save(tmp_path / f"{key}.npy", array)
     first, last = load_arrays(tmp_path, "channels_first"), load_arrays(tmp_path, "channels_last")
     assert first.digest != last.digest
+    monkeypatch.setattr("partrain.data.dataset.content_digest", pytest.fail)  # what was measured is not measured again
     assert load_arrays(tmp_path).digest == first.digest
+    assert load_arrays(tmp_path, "channels_last").digest == last.digest
 
 
 def test_arrays_with_few_columns_are_taken_as_they_are_if_the_layout_says_so(save: Save) -> None:
