@@ -29,6 +29,7 @@ READING = {
     "compare": ["compare", "runs/run", "good"],
     "compare as JSON": ["compare", "good", "runs/run", "--json"],
     "page": ["compare", "runs/run", "good", "--html", "page.html"],
+    "page of one run": ["compare", "runs/run", "--html", "page.html"],
     "export of metrics": ["export", "runs/run", "--to", "metrics.csv"],
     "export of events": ["export", "runs/run", "--to", "events", "--format", "tensorboard"],
     "export of parameters": ["export", "runs/run", "--to", "model.safetensors"],
