@@ -45,7 +45,7 @@ def image_paths(paths: Sequence[Path], say: Callable[[str], None]) -> tuple[list
     found: list[Path] = []
     errors: list[DataError] = []
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # unlike Path.is_dir, without an error if the system does not say
             found.append(path)
             continue
         ignored: Counter[str] = Counter()

@@ -150,10 +150,11 @@ def _images_in(root: Path, directory: Path, ignored: Counter[str]) -> Iterator[I
     ignored.update(_files_beside_directories(directory))
     for class_directory in subdirectories(directory):
         class_name = _name_as_text(class_directory)
+        place, prefix = class_directory.relative_to(root).as_posix(), f"{class_directory}{os.sep}"
         for path, status in walk(class_directory, root.resolve(), ignored):
-            relative = unicodedata.normalize("NFC", path.relative_to(class_directory).as_posix())
-            file = path.relative_to(root).as_posix()
-            yield ImageFile(path, f"{class_name}/{relative}", class_name, file, status.st_size, status.st_mtime_ns)
+            relative = str(path).removeprefix(prefix)  # `relative_to` would take half of the time of listing
+            name = f"{class_name}/{unicodedata.normalize('NFC', relative)}"
+            yield ImageFile(path, name, class_name, f"{place}/{relative}", status.st_size, status.st_mtime_ns)
 
 
 def _files_beside_directories(directory: Path) -> Iterator[str]:

@@ -68,12 +68,12 @@ def walk(directory: Path, root: Path, ignored: Counter[str]) -> Iterator[tuple[P
         A directory or file cannot be read, or a symbolic link leads out of `root`.
     """
     for entry in entries_of(directory):
-        path = Path(entry.path)
-        if entry.is_symlink() and (is_image(entry.name) or entry.is_dir()):
+        path, named_like_image = Path(entry.path), is_image(entry.name)
+        if entry.is_symlink() and (named_like_image or entry.is_dir()):
             _require_inside(path, root)
         if entry.is_dir(follow_symlinks=False):
             yield from walk(path, root, ignored)
-        elif is_image(entry.name):
+        elif named_like_image:
             try:
                 status = path.stat()
             except OSError as error:
