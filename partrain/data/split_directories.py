@@ -96,7 +96,7 @@ def _require_splits_only(root: Path, directories: Sequence[Path], named: Mapping
     for directory in directories:
         if directory not in named:
             raise DataError(
-                f"{printable(str(directory))}: lies beside {splits}, which are read as splits, but is none itself. "
+                f"{printable(str(directory))}: lies beside {splits} (read as splits), but is no split itself. "
                 f"Move it out of {root}. If its neighbours are classes, rename those that are named like splits."
             )
     if SplitName.TRAIN not in named.values():
