@@ -23,7 +23,7 @@ from partrain.analysis.classification_report import classification_report
 from partrain.analysis.evaluation import compute_evaluation, evaluate_run, require_fitting_images
 from partrain.analysis.export.formats import choose_format, export_run
 from partrain.analysis.prediction import Classifier
-from partrain.analysis.trained_run import TrainedRun, load_trained_run
+from partrain.analysis.trained_run import TrainedRun
 from partrain.config.reader import parse_config, read_config, read_mapping
 from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
@@ -32,6 +32,7 @@ from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError
 from partrain.interface.api_arguments import interruptible, override_texts, positive_integer, worker_count
 from partrain.interface.images_to_classify import images_to_classify, layout_of
+from partrain.interface.loaded_run import LoadedRun
 from partrain.interface.memory_data import (
     IN_MEMORY,
     Examples,
@@ -67,6 +68,7 @@ class Run:
         self.path = path
         self._dataset = dataset
         self._quiet = quiet
+        self._loaded = LoadedRun(path)
 
     def __repr__(self) -> str:
         return f"partrain.open_run({str(self.path)!r})"
@@ -277,7 +279,7 @@ class Run:
             return verify_run(self.path, StepRange(first, last), session, dataset=self._dataset)
 
     def _load(self, checkpoint: str) -> TrainedRun:
-        return load_trained_run(self.path, checkpoint, Messages(quiet=self._quiet).warn)
+        return self._loaded.read(checkpoint, Messages(quiet=self._quiet).warn)
 
 
 def train(

@@ -7,6 +7,7 @@ saving are separate objects.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -47,7 +48,6 @@ class Coordinator:
     logger : writes metrics.
     validation : evaluates during training.
     step_metrics : computes the metrics of a step's batch.
-    peak_memory_bytes : the largest measured memory of all processes together.
     """
 
     def __init__(self, resources: TrainingResources, session: Session, output: RunOutput) -> None:
@@ -59,14 +59,17 @@ class Coordinator:
         self.model = make_model(plan, resources.arrays)
         self._step = compose_step(plan, resources.arrays, resources.group, self.model)
         has_validation = plan.dataset.validation.size > 0
-        self.validation = Validation(
-            training.stop_early,
-            self._schedule,
-            (lambda: self.evaluate(SplitName.VALIDATION)) if has_validation else None,
-        )
+        self._evaluator = _Evaluator(resources, session)
+        # Not `self.evaluate`: objects that refer to each other would keep the shared arrays in memory.
+        evaluate = functools.partial(self._evaluator.evaluate, SplitName.VALIDATION) if has_validation else None
+        self.validation = Validation(training.stop_early, self._schedule, evaluate)
         self.step_metrics = StepMetrics(plan.network, training.per_example, self._schedule.is_regular)
         self.step = 0
-        self.peak_memory_bytes = 0
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The largest measured memory of all processes together."""
+        return self._evaluator.peak_memory_bytes
 
     @property
     def completed(self) -> bool:
@@ -159,13 +162,7 @@ class Coordinator:
 
     def evaluate(self, split: SplitName) -> Evaluation:
         """Evaluate the model on the validation or the test split."""
-        resources = self._resources
-        with self._session.clock.timing("evaluation"):
-            kill_point("coordinator: before an evaluation")
-            evaluation = evaluate_split(resources.group, resources.arrays, split, self._plan.tiling)
-            self.peak_memory_bytes = max(self.peak_memory_bytes, self._measure_memory())
-            kill_point("coordinator: after an evaluation")
-        return evaluation
+        return self._evaluator.evaluate(split)
 
     def _commit(self, result: StepResult) -> bool:
         """Log and evaluate a step, then commit it. Return whether its validation result is the best so far."""
@@ -255,6 +252,23 @@ class Coordinator:
         }
         metadata |= {name: value for name, value in optional.items() if value is not None}
         return Checkpoint(self.model.tensors(), metadata)
+
+
+class _Evaluator:
+    """Evaluates the model, and measures the memory of all processes meanwhile."""
+
+    def __init__(self, resources: TrainingResources, session: Session) -> None:
+        self._resources, self._session = resources, session
+        self.peak_memory_bytes = 0
+
+    def evaluate(self, split: SplitName) -> Evaluation:
+        resources = self._resources
+        with self._session.clock.timing("evaluation"):
+            kill_point("coordinator: before an evaluation")
+            evaluation = evaluate_split(resources.group, resources.arrays, split, resources.plan.tiling)
+            self.peak_memory_bytes = max(self.peak_memory_bytes, self._measure_memory())
+            kill_point("coordinator: after an evaluation")
+        return evaluation
 
     def _measure_memory(self) -> int:
         """Return the memory of all processes of all ranks, in bytes."""

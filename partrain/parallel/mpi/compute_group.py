@@ -69,13 +69,15 @@ class MpiComputeGroup:
         agreed: Interruption,
     ) -> None:
         self.local, self._ranks = local, ranks
-        self._network, self._arrays, self._tiling = network, arrays, tiling
+        self._arrays = arrays
         self._received, self._agreed = received, agreed
         self.num_tiles_computed = local.num_tiles_computed
         self._num_exchanges = 0
         self.computed_at = self.exchanged_at = 0.0
-        self._message = functools.lru_cache(maxsize=8)(self._lay_out)
-        self._share = functools.lru_cache(maxsize=8)(self._cut_share)
+        # Not methods: an object whose caches refer to it would keep the shared arrays in memory.
+        message = functools.partial(_lay_out, network, arrays, tiling, ranks.rank, ranks.size)
+        share = functools.partial(_cut_share, tiling, ranks.rank, ranks.size, local.num_at_once)
+        self._message, self._share = (functools.lru_cache(maxsize=8)(function) for function in (message, share))
 
     @property
     def pids(self) -> list[int]:
@@ -114,22 +116,6 @@ class MpiComputeGroup:
         """End this rank's processes."""
         self.local.close()
 
-    def _cut_share(self, like: Command, last: int, piece: int) -> list[Command]:
-        begin, end = self._tiling.rank_share(like.first, last, self._ranks.rank, self._ranks.size)
-        if begin == end:
-            return []
-        if like.operation.is_step:
-            cuts = self._tiling.shards(begin, end, self.local.num_at_once)
-        else:
-            cuts = [(place, min(place + piece, end)) for place in range(begin, end, piece)]
-        return [like._replace(first=a, last=b) for a, b in cuts]
-
-    def _lay_out(self, operation: Operation, first: int, last: int) -> Message:
-        ranks, size = self._ranks, self._ranks.size
-        shares = [self._tiling.rank_share(first, last, rank, size) for rank in range(size)]
-        names = exchanged_arrays(self._network, operation)
-        return lay_out(self._arrays, names, shares, self._tiling, ranks.rank)
-
     def _fill_header(self, header: NDArray[np.int64], operation: Operation) -> None:
         self._num_exchanges += 1
         if self._received.received is None and self._ranks.launcher_has_ended:
@@ -148,3 +134,31 @@ class MpiComputeGroup:
                     )
             if header[SIGNAL] and self._agreed.received is None:
                 self._agreed.received = int(header[SIGNAL])
+
+
+def _cut_share(
+    tiling: Tiling, rank: int, num_ranks: int, num_at_once: int, like: Command, last: int, piece: int
+) -> list[Command]:
+    """Cut the rank's share of the positions `like.first` to `last` - 1 into commands."""
+    begin, end = tiling.rank_share(like.first, last, rank, num_ranks)
+    if begin == end:
+        return []
+    if like.operation.is_step:
+        cuts = tiling.shards(begin, end, num_at_once)
+    else:
+        cuts = [(place, min(place + piece, end)) for place in range(begin, end, piece)]
+    return [like._replace(first=a, last=b) for a, b in cuts]
+
+
+def _lay_out(
+    network: Network,
+    arrays: Mapping[str, NDArray[Any]],
+    tiling: Tiling,
+    rank: int,
+    num_ranks: int,
+    operation: Operation,
+    first: int,
+    last: int,
+) -> Message:
+    shares = [tiling.rank_share(first, last, other, num_ranks) for other in range(num_ranks)]
+    return lay_out(arrays, exchanged_arrays(network, operation), shares, tiling, rank)

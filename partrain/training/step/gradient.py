@@ -118,14 +118,16 @@ class TiledGradient:
         *,
         clips: bool,
     ) -> None:
-        self._group, self._arrays, self._tiling, self._clips = group, arrays, tiling, clips
+        self._group, self._arrays, self._clips = group, arrays, clips
         self.update = update
         self._indices, self._losses, self._labels_M = (
             arrays["indices"],
             arrays["losses"],
             arrays[f"{SplitName.TRAIN}.labels"],
         )
-        self._commands = functools.lru_cache(maxsize=4)(self._cut_into_shards)
+        # Not a method: an object whose cache refers to it would keep the shared arrays in memory.
+        cut = functools.partial(_cut_into_shards, tiling, group.num_at_once)
+        self._commands = functools.lru_cache(maxsize=4)(cut)
 
     @property
     def capacity(self) -> int:
@@ -149,10 +151,11 @@ class TiledGradient:
             timer.end(PREPARE)
         return BatchGradient(indices_N, loss, has_norms, self._arrays, self._labels_M, self.update)
 
-    def _cut_into_shards(self, num_examples: int, has_norms: bool, epoch: int) -> list[Command]:
-        operation = Operation.GRADIENTS_WITH_NORMS if has_norms else Operation.GRADIENTS
-        shards = self._tiling.shards(0, num_examples, self._group.num_at_once)
-        return [Command(operation, SplitName.TRAIN, first, last, epoch) for first, last in shards]
+
+def _cut_into_shards(tiling: Tiling, num_shards: int, num_examples: int, has_norms: bool, epoch: int) -> list[Command]:
+    operation = Operation.GRADIENTS_WITH_NORMS if has_norms else Operation.GRADIENTS
+    shards = tiling.shards(0, num_examples, num_shards)
+    return [Command(operation, SplitName.TRAIN, first, last, epoch) for first, last in shards]
 
 
 class GradientInRounds:
