@@ -77,7 +77,8 @@ class MpiComputeGroup:
         # Not methods: an object whose caches refer to it would keep the shared arrays in memory.
         message = functools.partial(_lay_out, network, arrays, tiling, ranks.rank, ranks.size)
         share = functools.partial(_cut_share, tiling, ranks.rank, ranks.size, local.num_at_once)
-        self._message, self._share = (functools.lru_cache(maxsize=8)(function) for function in (message, share))
+        self._message = functools.lru_cache(maxsize=8)(message)
+        self._share = functools.lru_cache(maxsize=8)(share)
 
     @property
     def pids(self) -> list[int]:
