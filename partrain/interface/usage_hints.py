@@ -73,7 +73,7 @@ def _hints(arguments: Sequence[str], usage: str, commands: Sequence[str]) -> Ite
             yield f"write --config {word}"
         elif word in commands and arguments[0] == "train":
             yield f"write the command first: partrain {word} …"
-        elif arguments[index - 2] == "--set" and "=" not in before:
+        elif index > 1 and arguments[index - 2] == "--set" and "=" not in before:
             yield f"write --set {before}={word}"
         elif equals and "--set" in options:
             yield f"write --set {word}"

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from partrain.interface.parser import insert_default_command, parse
 from partrain.store.run_directory import RunDirectory
 from tests.program import Result
 
@@ -73,3 +76,46 @@ def test_nothing_is_suggested_where_nothing_is_near(call_partrain: Callable[...,
     assert "unrecognized arguments" in refusal
     assert "--set" not in refusal
     assert "did you mean" not in refusal
+
+
+WORDS = [
+    "train",
+    "resume",
+    "export",
+    "data",
+    "show",
+    "list",
+    "x.yaml",
+    "last",
+    "a=b",
+    "training.epochs",
+    "3",
+    "",
+    "-",
+    "--",
+]
+OPTION_WORDS = [
+    "--config",
+    "--set",
+    "--set=",
+    "--epochs",
+    "--lr",
+    "--=",
+    "--x=",
+    "--runs-dir",
+    "--checkpoint",
+    "-q",
+    "-h2",
+]
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(WORDS + OPTION_WORDS), max_size=6))
+def test_any_command_line_is_parsed_or_refused_with_one_message(
+    capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    try:
+        parse(insert_default_command(words))
+    except SystemExit as ending:
+        assert ending.code == 2
+        assert capsys.readouterr().err.count("error: ") == 1
