@@ -93,12 +93,16 @@ def _directories_of_this_user(parent: str) -> Iterator[Path]:
 def _lock(path: Path, *, needs_locks: bool = False) -> int | None:
     """Lock a directory, and return the descriptor that holds the lock; None if another process holds it or deleted it.
 
-    On a file system without locks this succeeds unless `needs_locks`.
+    On a file system without locks this succeeds unless `needs_locks`. That also means that a directory which cannot be
+    opened is no error.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
+    except OSError as error:
+        if needs_locks or isinstance(error, FileNotFoundError):
+            return None
+        os.rmdir(path)  # it is new and empty; trying again would fail again
+        raise
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -133,3 +133,21 @@ def test_file_system_without_locks_keeps_the_directories_of_others(
     monkeypatch.setattr(fcntl, "flock", fail)
     assert Path(os.fsdecode(in_fork(lambda: os.fsencode(process_directory())))).is_dir()
     assert other.is_dir()
+
+
+def test_directory_that_cannot_be_opened_is_a_message_and_no_endless_attempt(
+    parent: Path, monkeypatch: pytest.MonkeyPatch, in_fork: Callable[..., bytes]
+) -> None:
+    def fail(*args: object, **options: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    def message() -> bytes:
+        monkeypatch.setattr(os, "open", fail)
+        with pytest.raises(ResourceError) as raised:
+            process_directory()
+        monkeypatch.undo()
+        return str(raised.value).encode()
+
+    monkeypatch.setattr("tempfile.tempdir", str(parent))
+    assert b"Too many open files" in in_fork(message)
+    assert not list(parent.iterdir())
