@@ -11,12 +11,12 @@ from collections.abc import Callable
 # A forked child has only the thread that forked. If another thread held a lock at that moment, the child waits for it
 # forever. After this time the parent kills the child and does the work itself.
 TIMEOUT_SECONDS = 60.0
-# After this time the child ends itself, in case its parent has died.
+# After this time the child usually ends itself, in case its parent has died.
 LIFETIME_SECONDS = 600.0
 POLL_SECONDS = 0.005
 
 
-def fork_detached(work: Callable[[], object]) -> int:
+def fork_detached(work: Callable[[], object], lifetime_s: float = LIFETIME_SECONDS) -> int:
     """Start work in a forked child that signals to this process or its process group do not reach.
 
     The child has no standard input or output, so nothing that waits for the end of this process's output waits for it.
@@ -25,6 +25,7 @@ def fork_detached(work: Callable[[], object]) -> int:
     ----------
     work : called in the child. The child's exit code is 0, or the errno of an OSError that the work raised. On any
         other exception the child kills itself.
+    lifetime_s : after this time the child ends itself; 0: never.
 
     Returns
     -------
@@ -34,7 +35,7 @@ def fork_detached(work: Callable[[], object]) -> int:
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking a process with threads
         child = os.fork()
     if child == 0:
-        _work_and_exit(work)
+        _work_and_exit(work, lifetime_s)
     return child
 
 
@@ -65,12 +66,12 @@ def run_detached(work: Callable[[], object]) -> None:
         raise OSError(exit_code, os.strerror(exit_code))
 
 
-def _work_and_exit(work: Callable[[], object]) -> None:
+def _work_and_exit(work: Callable[[], object], lifetime_s: float) -> None:
     number = 0
     try:
         os.setsid()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, LIFETIME_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, lifetime_s)
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -17,6 +19,11 @@ VARIABLE_PREFIXES = ("OMPI_", "OPAL_", "PMIX_", "PRTE_", "PMI_", "MPI_LOCAL", "M
 
 # The prefix of Open MPI's files in shared memory.
 SEGMENT_PREFIX = "/dev/shm/sm_segment."
+
+# While MPI starts: how often a watching process looks for such files, and how long a rank may go on without mpiexec. It
+# then waits for answers that never come.
+LOOK_SECONDS = 0.02
+STUCK_SECONDS = 30.0
 
 # The process name of Open MPI 5's mpiexec, and how to end it when it hangs. mpiexec ignores the first SIGTERM when it
 # is already shutting down, and only warns on the second. Pairs of delay in seconds and signal.
@@ -61,12 +68,85 @@ def remove_segments(maps: Path = Path("/proc/self/maps")) -> None:
     ----------
     maps : the kernel's list of mapped files.
     """
-    with contextlib.suppress(OSError):
-        for path in {
-            line[line.index(SEGMENT_PREFIX) :] for line in maps.read_text().splitlines() if SEGMENT_PREFIX in line
-        }:
-            with contextlib.suppress(FileNotFoundError):  # another rank was quicker
-                os.unlink(path)
+    for path in _mapped_segments(maps):
+        with contextlib.suppress(FileNotFoundError):  # another rank was quicker
+            path.unlink()
+
+
+def _mapped_segments(maps: Path) -> dict[Path, int]:
+    """Return Open MPI's files that a process has mapped and that have a name, with their inode numbers."""
+    found: dict[Path, int] = {}
+    with contextlib.suppress(OSError):  # the process has ended
+        for line in maps.read_text().splitlines():
+            *_, inode, path = [*line.split(maxsplit=5), ""][:6]
+            if path.startswith(SEGMENT_PREFIX) and not path.endswith(" (deleted)"):
+                found[Path(path)] = int(inode)
+    return found
+
+
+@contextlib.contextmanager
+def removing_segments_at_end(environment: Mapping[str, str]) -> Iterator[None]:
+    """Start MPI in the block; a detached process removes its files in shared memory if mpiexec does not.
+
+    If mpiexec is killed while MPI starts, MPI ends the ranks at once and leaves the files. The process looks which
+    files this rank maps. It removes them when this rank and mpiexec have ended.
+
+    Parameters
+    ----------
+    environment : the variables of this process; they tell whether it is a rank of Open MPI.
+    """
+    try:
+        if "OMPI_COMM_WORLD_RANK" not in environment:
+            raise ProcessLookupError
+        rank = os.pidfd_open(os.getpid())
+        # If mpiexec has ended, the parent is another process, which may live on.
+        launcher = os.pidfd_open(os.getppid() if os.getppid() > 1 else os.getpid())
+    except (OSError, AttributeError):  # no rank, mpiexec has ended, or the system has no process descriptors
+        yield
+        return
+    started, starting = os.pipe()
+    maps = Path(f"/proc/{os.getpid()}/maps")
+
+    def watch() -> None:
+        os.close(starting)
+        _remove_segments_of(maps, started, rank, launcher)
+
+    fork_detached(watch, lifetime_s=0.0)
+    for descriptor in (rank, launcher, started):
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(BrokenPipeError), open(starting, "w") as pipe:
+            json.dump({str(path): inode for path, inode in _mapped_segments(maps).items()}, pipe)
+
+
+def _remove_segments_of(maps: Path, started: int, rank: int, launcher: int) -> None:
+    """Wait for the ends of a rank and of its launcher, given as process descriptors, and remove the rank's segments.
+
+    Parameters
+    ----------
+    maps : the kernel's list of the rank's mapped files.
+    started : the end of a pipe through which the rank sends its segments when MPI has started.
+    """
+    segments: dict[Path, int] = {}
+    orphaned_at = None
+    while not wait([started, rank], LOOK_SECONDS):
+        segments |= _mapped_segments(maps)
+        if orphaned_at is None and wait([launcher], 0):
+            orphaned_at = time.monotonic()
+        if orphaned_at is not None and time.monotonic() > orphaned_at + STUCK_SECONDS:
+            signal.pidfd_send_signal(rank, signal.SIGKILL)
+            break
+    with open(started) as pipe, contextlib.suppress(ValueError):  # the rank was killed while MPI started
+        segments |= {Path(path): inode for path, inode in json.load(pipe).items()}
+    wait([rank])
+    wait([launcher])
+    for path, inode in segments.items():
+        with contextlib.suppress(OSError):  # mpiexec or another rank was quicker
+            # Not a file of the same name that belongs to another job: if that is just starting, it would hang.
+            if path.stat().st_ino == inode:
+                path.unlink()
 
 
 def end_launcher(pid: int) -> int | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError, MissingPackage, PartrainError
-from partrain.parallel.mpi.launcher import promised_ranks, undo_binding
+from partrain.parallel.mpi.launcher import promised_ranks, removing_segments_at_end, undo_binding
 from partrain.parallel.workers.fork_server import start_fork_server
 from partrain.store.checkpoint import Checkpoint
 from partrain.system.messages import Messages
@@ -48,13 +48,28 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> Communic
 
     Side effects
     ------------
-    Undoes mpiexec's core binding of this process, and starts the fork server. Both happen before MPI starts, so that no
-    child process inherits MPI's state.
+    Undoes mpiexec's core binding of this process, starts a process that removes MPI's files if mpiexec is killed, and
+    the fork server. That happens before MPI starts, so that no child process inherits MPI's state.
     """
     undo_binding(os.environ)
     kernels, dtype = LIKELY_KERNELS
-    if num_workers != 0:
-        start_fork_server(kernels, dtype)
+    with removing_segments_at_end(os.environ):
+        if num_workers != 0:
+            start_fork_server(kernels, dtype)
+        group = _start_mpi(warn)
+    promised = promised_ranks(os.environ)
+    if group.size == 1 and promised is not None:
+        name, number = promised
+        group.close()
+        raise ConfigError(
+            f"--engine mpi: {name} says that {number} processes were started, but MPI sees only this one: the launcher "
+            "and mpi4py use different MPI libraries. With Slurm, try srun --mpi=pmix, or the mpiexec of the MPI "
+            "library that mpi4py uses; nothing was trained"
+        )
+    return group
+
+
+def _start_mpi(warn: Callable[[str], None]) -> Communicator:
     try:
         from partrain.parallel.mpi.communicator import Communicator
     except ModuleNotFoundError as error:
@@ -66,16 +81,7 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> Communic
             f"--engine mpi: mpi4py finds no MPI library ({error}); pip install 'partrain[mpi]', or load the "
             "cluster's MPI"
         ) from error
-    group, promised = Communicator(warn), promised_ranks(os.environ)
-    if group.size == 1 and promised is not None:
-        name, number = promised
-        group.close()
-        raise ConfigError(
-            f"--engine mpi: {name} says that {number} processes were started, but MPI sees only this one: the launcher "
-            "and mpi4py use different MPI libraries. With Slurm, try srun --mpi=pmix, or the mpiexec of the MPI "
-            "library that mpi4py uses; nothing was trained"
-        )
-    return group
+    return Communicator(warn)
 
 
 def run_on_ranks(
