@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import signal
@@ -89,7 +90,8 @@ def removing_segments_at_end(environment: Mapping[str, str]) -> Iterator[None]:
     """Start MPI in the block; a detached process removes its files in shared memory if mpiexec does not.
 
     If mpiexec is killed while MPI starts, MPI ends the ranks at once and leaves the files. The process looks which
-    files this rank maps. It removes them when this rank and mpiexec have ended.
+    files this rank maps. It removes them when this rank and mpiexec have ended, and the one that this rank created even
+    if it was mapped only for an instant.
 
     Parameters
     ----------
@@ -105,11 +107,17 @@ def removing_segments_at_end(environment: Mapping[str, str]) -> Iterator[None]:
         yield
         return
     started, starting = os.pipe()
-    maps = Path(f"/proc/{os.getpid()}/maps")
+    maps, began, own = Path(f"/proc/{os.getpid()}/maps"), time.time(), own_segment(environment)
 
     def watch() -> None:
         os.close(starting)
-        _remove_segments_of(maps, started, rank, launcher)
+        segments = _await_end(maps, started, rank, launcher)
+        for path in glob.glob(own) if own else ():
+            with contextlib.suppress(OSError):  # mpiexec was quicker
+                if (status := os.stat(path)).st_ctime >= began:
+                    segments[Path(path)] = status.st_ino
+        wait([launcher])
+        _remove(segments)
 
     fork_detached(watch, lifetime_s=0.0)
     for descriptor in (rank, launcher, started):
@@ -121,8 +129,28 @@ def removing_segments_at_end(environment: Mapping[str, str]) -> Iterator[None]:
             json.dump({str(path): inode for path, inode in _mapped_segments(maps).items()}, pipe)
 
 
-def _remove_segments_of(maps: Path, started: int, rank: int, launcher: int) -> None:
-    """Wait for the ends of a rank and of its launcher, given as process descriptors, and remove the rank's segments.
+def own_segment(environment: Mapping[str, str]) -> str | None:
+    """Return a pattern for the file that a rank of Open MPI 5 creates; None if the variables do not tell.
+
+    The name ends in the user, the job and the rank. The job's number is a hash of its name.
+    Source: Open MPI 5.0, opal/mca/btl/sm (sm_segment) and opal_pmix_convert_nspace; the hash is Jenkins' one-at-a-time.
+    """
+    job, _, number = environment.get("PMIX_NAMESPACE", "").rpartition("@")
+    local_rank = environment.get("OMPI_COMM_WORLD_LOCAL_RANK", "")
+    if not (job and number.isdecimal() and local_rank.isdecimal()):
+        return None
+    value = 0
+    for byte in job.encode():
+        value = (value + byte) * 1025 & 0xFFFFFFFF
+        value ^= value >> 6
+    value = value * 9 & 0xFFFFFFFF
+    value = (value ^ value >> 11) * 32769 & 0xFFFFFFFF
+    job_id = (value >> 16 ^ value & 0xFFFF) << 16 | int(number)
+    return f"{SEGMENT_PREFIX}*.{os.geteuid()}.{job_id:x}.{local_rank}"
+
+
+def _await_end(maps: Path, started: int, rank: int, launcher: int) -> dict[Path, int]:
+    """Wait for the end of a rank, given like its launcher as a process descriptor; return its mapped segments.
 
     Parameters
     ----------
@@ -141,7 +169,10 @@ def _remove_segments_of(maps: Path, started: int, rank: int, launcher: int) -> N
     with open(started) as pipe, contextlib.suppress(ValueError):  # the rank was killed while MPI started
         segments |= {Path(path): inode for path, inode in json.load(pipe).items()}
     wait([rank])
-    wait([launcher])
+    return segments
+
+
+def _remove(segments: Mapping[Path, int]) -> None:
     for path, inode in segments.items():
         with contextlib.suppress(OSError):  # mpiexec or another rank was quicker
             # Not a file of the same name that belongs to another job: if that is just starting, it would hang.

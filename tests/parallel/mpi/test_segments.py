@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from partrain.parallel.mpi.launcher import removing_segments_at_end
+from partrain.parallel.mpi.launcher import own_segment, removing_segments_at_end
 from tests.mpi_processes import MpiJobs, isolated_jobs, needs_mpi, ranks_of
 from tests.processes import is_running, wait_until
 from tests.program import ROOT, PartrainProcess
@@ -102,7 +102,7 @@ def test_segment_of_the_same_name_of_another_job_is_kept(start_job: Callable[[st
     other = tmp_path / "other"
     other.touch()
     other.replace(job.segment)
-    watching = children_in_other_sessions(job.rank)
+    watching = wait_until(lambda: children_in_other_sessions(job.rank), "the watching process")
     assert len(watching) == 1
     job.kill_launcher()
     job.kill_rank()
@@ -112,7 +112,7 @@ def test_segment_of_the_same_name_of_another_job_is_kept(start_job: Callable[[st
 
 def wait_for_two_looks(rank: int) -> None:
     """Wait until the watching process has looked at the rank, and slept, twice more."""
-    (watching,) = children_in_other_sessions(rank)
+    (watching,) = wait_until(lambda: children_in_other_sessions(rank), "the watching process")
 
     def num_sleeps() -> int:
         status = Path(f"/proc/{watching}/status").read_text()
@@ -125,6 +125,13 @@ def wait_for_two_looks(rank: int) -> None:
 def children_in_other_sessions(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in children if os.getsid(int(child)) != os.getsid(pid)]
+
+
+def test_name_of_the_own_segment_follows_from_the_name_of_the_job() -> None:
+    variables = {"PMIX_NAMESPACE": "prterun-vm-9077@1", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+    assert own_segment(variables) == f"/dev/shm/sm_segment.*.{os.geteuid()}.32750001.1"
+    assert own_segment({}) is None
+    assert own_segment(variables | {"PMIX_NAMESPACE": "slurm.pmix.1.0"}) is None
 
 
 def test_process_that_is_no_rank_is_not_watched() -> None:
