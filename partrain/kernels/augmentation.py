@@ -135,7 +135,7 @@ def _spline_weights(size, spacing, weights_4L, knot_L):
 
 @inlined
 def _resample(bordered, source_i, source_j, y_W):
-    """Interpolate a row of pixels in an image with a border of zeros: one row and column before it, two behind it.
+    """Interpolate a row of pixels in an image with a border of zeros: one row and column before it, two after it.
 
     `source_i` and `source_j` are positions in the bordered image. Positions outside are moved to the border.
     """

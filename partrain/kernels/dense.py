@@ -174,7 +174,7 @@ def sum_scaled_numbers(x, D, first, last, rows, deltas, sums, start):
 def dense_backward_weights(x_ND, dy_NE, dw_ED, db_E):
     """dw[e,d] = sum over n of  dy[n,e] · x[n,d];  db[e] = sum over n of  dy[n,e];  in the order of n. Overwrites both.
 
-    Zeros of dy cost nothing; behind ReLU about half are zero. The columns of x that a block covers stay in the cache
+    Zeros of dy cost nothing; after ReLU about half are zero. The columns of x that a block covers stay in the cache
     for all units.
     """
     N, D = x_ND.shape
