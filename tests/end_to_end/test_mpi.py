@@ -49,7 +49,8 @@ def without_mpi(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @needs_mpi
 @pytest.mark.parametrize(
-    ("num_ranks", "num_workers"), [(1, 2), (2, 1), (3, 2), pytest.param(4, 0, marks=pytest.mark.slow)]
+    ("num_ranks", "num_workers"),
+    [(1, 2), (2, 1), *(pytest.param(*numbers, marks=pytest.mark.slow) for numbers in ((3, 2), (4, 0)))],
 )
 def test_number_of_ranks_changes_no_bit(
     num_ranks: int, num_workers: int, mpi_jobs: MpiJobs, tmp_path: Path, without_mpi: dict[str, Any]
@@ -182,10 +183,9 @@ def start_impatient(jobs: MpiJobs, folder: Path, num_ranks: int) -> tuple[Partra
     return process, process.wait_for_training()
 
 
+@pytest.mark.slow
 @needs_mpi
-@pytest.mark.parametrize(
-    ("num_ranks", "stopped", "speaker"), [(3, 1, 0), pytest.param(2, 0, 1, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("num_ranks", "stopped", "speaker"), [(3, 1, 0), (2, 0, 1)])
 def test_stopped_rank_is_named_and_ends_the_job(
     num_ranks: int, stopped: int, speaker: int, mpi_jobs: MpiJobs, tmp_path: Path
 ) -> None:

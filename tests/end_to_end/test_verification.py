@@ -212,6 +212,7 @@ def test_range_that_the_run_does_not_have_is_refused(call_partrain: Call, traine
     assert "--from 30: is not before" in refusal(call_partrain, trained, "--from", 30, exit_code=2)
 
 
+@pytest.mark.slow
 @needs_mpi
 def test_ranks_verify_a_run(run_partrain: Call, run: Path) -> None:
     with isolated_jobs() as environment:

@@ -26,6 +26,7 @@ def test_page_is_one_file_that_names_nothing_outside(written_page: Path) -> None
     assert "<script>window" not in text
 
 
+@pytest.mark.slow
 def test_page_of_twenty_long_runs_weighs_little(tmp_path: Path, call_partrain: Callable[..., Result]) -> None:
     runs = [write_run(tmp_path / f"run-{seed}", seed=seed, num_steps=20) for seed in range(20)]
     long_run = write_run(tmp_path / "long", num_steps=10_000)

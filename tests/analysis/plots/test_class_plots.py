@@ -69,7 +69,9 @@ def test_similar_recalls_are_far_apart() -> None:
     assert abs(points[0][0] - points[2][0]) > figure.bbox.width / 4
 
 
-@pytest.mark.parametrize("num_classes", [2, 10, 47, 100])
+@pytest.mark.parametrize(
+    "num_classes", [2, 10, *(pytest.param(number, marks=pytest.mark.slow) for number in (47, 100))]
+)
 def test_cells_of_the_confusion_matrix_keep_their_size_beside_long_names(num_classes: int) -> None:
     labels = ClassLabels.of([f"great crested flycatcher of kind {k}" for k in range(num_classes)])
     figure = draw_confusion(report_of(np.eye(num_classes, dtype=int)), labels)

@@ -20,7 +20,8 @@ name, lanes, pairs, *features = sys.argv[1:]
 lanes, pairs = int(lanes), int(pairs)
 binding = llvmlite.binding
 name_of_this_one, features_of_this_one = binding.get_host_cpu_name, binding.get_host_cpu_features
-binding.get_host_cpu_name, binding.get_host_cpu_features = lambda: name, lambda: dict.fromkeys(features, True)
+features_of_another_one = binding.targets.FeatureMap(dict.fromkeys(features, True))
+binding.get_host_cpu_name, binding.get_host_cpu_features = lambda: name, lambda: features_of_another_one
 from partrain.kernels.simd import vectors
 binding.get_host_cpu_name, binding.get_host_cpu_features = name_of_this_one, features_of_this_one
 assert (vectors.LANES, vectors.PAIRS) == (lanes, pairs)
