@@ -37,6 +37,7 @@ def noisy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_most_of_the_hundred_largest_losses_belong_to_wrong_labels(
     noisy_run: Path, call_partrain: Callable[..., Result]
 ) -> None:

@@ -124,6 +124,7 @@ def test_many_images_are_counted(call_partrain: Call, tmp_path: Path) -> None:
 # ---- Python
 
 
+@pytest.mark.slow
 def test_python_prepares_arrays_and_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = partrain.open_run(MNIST_RUN, quiet=True)
     pictures = [draw(digit, STYLES["ballpoint on grey paper"]) for digit in (4, 7)]

@@ -126,6 +126,7 @@ def test_json_holds_the_facts(
     assert all(row["speed_up"] > 0 and row["step_us"] > 0 for row in expected)
 
 
+@pytest.mark.slow
 def test_table_is_on_stdout_and_the_rest_on_stderr(
     run_partrain: Callable[..., Result], small_config: Callable[..., Path]
 ) -> None:
@@ -255,6 +256,7 @@ def test_widened_network_is_wider_and_has_as_many_outputs() -> None:
     ]
 
 
+@pytest.mark.slow
 @needs_mpi
 def test_bench_measures_the_exchange_between_ranks(
     run_partrain: Callable[..., Result], small_config: Callable[..., Path]

@@ -102,6 +102,7 @@ def num_right(style: Style, seed: int) -> int:
     return int((run.predict(pictures, prepare="mnist") == DIGITS).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "style", ["drawn in a paint program", "of 28 x 28 pixels", "pencil", "photograph with a shadow", "chalk on a board"]
 )

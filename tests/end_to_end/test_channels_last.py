@@ -47,6 +47,7 @@ def result_of(run: Path) -> Any:
     return [summary[key] for key in ("parameters_sha256", "test", "best")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_arrays_with_the_channels_last_train_to_the_bits_of_those_with_the_axis_moved(
     call_partrain: Call,

@@ -137,6 +137,7 @@ def test_worker_that_keeps_dying_ends_the_run_cleanly(start_partrain: Start, tmp
     assert start_partrain("resume", run, "--workers", 2).wait().exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_workers_that_keep_dying_at_random_points_change_no_bit(
     start_partrain: Start, tmp_path: Path, undisturbed_long: Path, seed: int
@@ -217,6 +218,7 @@ def test_stopped_worker_does_not_outlive_its_coordinator(start_partrain: Start, 
     assert process.wait().exit_code == -signal.SIGKILL  # and none of its processes is left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [False, True], ids=["alone", "with its group"])
 def test_stopped_coordinator_kills_no_worker_when_it_continues(
     impatient: PartrainProcess, undisturbed_long: Path, tmp_path: Path, whole_group: bool

@@ -55,6 +55,7 @@ def summary_of(run: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_examples_that_are_read_as_needed_train_to_the_bits_of_those_in_memory(
     call_partrain: Callable[..., Result], tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int
@@ -135,6 +136,7 @@ def test_file_that_changes_during_training_ends_it_and_nothing_of_it_is_saved(
     assert saved[-1] == "step-00000004.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
 def test_file_that_is_larger_than_the_memory_it_takes(tmp_path: Path) -> None:
     """Of a training on zeros nothing is to be learnt, and a file of them takes no disk."""

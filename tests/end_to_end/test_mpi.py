@@ -71,6 +71,7 @@ def test_number_of_ranks_changes_no_bit(
     assert summary["peak_memory_bytes"] > num_ranks * 30 * 2**20
 
 
+@pytest.mark.slow
 @needs_mpi
 def test_ranks_without_a_tile_change_no_bit_and_no_norm(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
     words = ("--config", write_config(tmp_path, TWO_TILES), "--run-dir", "run", "--workers", 1)
@@ -80,6 +81,7 @@ def test_ranks_without_a_tile_change_no_bit_and_no_norm(mpi_jobs: MpiJobs, tmp_p
     assert outcome(tmp_path / "run") == expected(tmp_path / "alone", TWO_TILES)
 
 
+@pytest.mark.slow
 @needs_mpi
 def test_killed_rank_ends_the_job_and_another_number_of_ranks_resumes_it(
     mpi_jobs: MpiJobs, tmp_path: Path, without_mpi: dict[str, Any]
@@ -133,6 +135,7 @@ def start_endless(jobs: MpiJobs, folder: Path) -> tuple[PartrainProcess, Path]:
     return process, process.wait_for_training()
 
 
+@pytest.mark.slow
 @needs_mpi
 def test_sigusr1_to_mpiexec_saves_and_ends(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
     process, run = start_endless(mpi_jobs, tmp_path)
@@ -154,6 +157,7 @@ def test_sigterm_to_mpiexec_ends_all_processes(mpi_jobs: MpiJobs, tmp_path: Path
     assert RunDirectory.open(run).status() == "interrupted"
 
 
+@pytest.mark.slow
 @needs_mpi
 def test_ranks_whose_launcher_is_killed_save_and_end_and_clean_up(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
     process, run = start_endless(mpi_jobs, tmp_path)

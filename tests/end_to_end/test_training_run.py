@@ -65,6 +65,7 @@ for kernel in (convolution.conv2d_forward, dense.dense_forward, update.update_un
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["in pieces", "plainly"])
 def test_coordinator_of_workers_loads_the_kernels_that_it_calls(
     run_partrain: Callable[..., Result], small_config: Callable[..., Path], train: Train, way: str

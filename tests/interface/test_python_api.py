@@ -238,6 +238,7 @@ def test_unknown_name_is_an_attribute_error() -> None:
         partrain.trian  # type: ignore[attr-defined]  # noqa: B018
 
 
+@pytest.mark.slow
 def test_script_of_the_readme_works_as_it_is_written(tmp_path: Path) -> None:
     section = (ROOT / "README.md").read_text().partition("\n## Python\n")[2]
     (tmp_path / "script.py").write_text(section.partition("```python\n")[2].partition("```")[0])

@@ -110,6 +110,7 @@ OPTION_WORDS = [
 ]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(WORDS + OPTION_WORDS), max_size=6))
 def test_any_command_line_is_parsed_or_refused_with_one_message(

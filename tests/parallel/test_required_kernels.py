@@ -115,6 +115,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @BOTH
 def test_trainings_call_no_kernel_that_they_did_not_load(kernels: str, tmp_path: Path) -> None:
     configs = []

@@ -78,6 +78,7 @@ def test_curves_of_all_runs_are_drawn(opened: Any) -> None:
     assert traces(opened)[2]["y"][-1] is None  # NaN is a gap
 
 
+@pytest.mark.slow
 def test_a_run_is_switched_off_and_on(opened: Any) -> None:
     box = opened.locator("#runs input[data-run='1']")
     box.uncheck()
@@ -90,6 +91,7 @@ def test_a_run_is_switched_off_and_on(opened: Any) -> None:
     wait_for(opened, "document.getElementById('loss').data.length === 0")
 
 
+@pytest.mark.slow
 def test_x_axis_is_chosen(opened: Any) -> None:
     for axis, last in (("epoch", 2), ("examples", 1280), ("seconds", pytest.approx(3)), ("step", 40)):
         opened.locator("#x-axis").select_option(axis)
@@ -97,6 +99,7 @@ def test_x_axis_is_chosen(opened: Any) -> None:
         assert traces(opened)[0]["x"][-1] == last
 
 
+@pytest.mark.slow
 def test_smoothing_and_log_scale_change_the_curves(opened: Any) -> None:
     raw = traces(opened)[0]["y"]
     opened.locator("#smoothing").fill("0.9")
@@ -118,6 +121,7 @@ def test_raw_curve_is_faintly_behind_the_smoothed_one(opened: Any) -> None:
     wait_for(opened, "document.getElementById('loss').data.length === 6")
 
 
+@pytest.mark.slow
 def test_high_accuracies_are_shown_as_error_rates_on_a_logarithmic_axis(opened: Any) -> None:
     assert opened.evaluate("document.getElementById('accuracy').layout.yaxis.type") == "log"
     errors, accuracies = (traces(opened, "accuracy")[0][key] for key in ("y", "customdata"))
@@ -141,6 +145,7 @@ def test_the_run_under_the_pointer_is_emphasised(opened: Any) -> None:
     wait_for(opened, "document.getElementById('loss').data[0].opacity === 1")
 
 
+@pytest.mark.slow
 def test_runs_that_differ_only_in_the_seed_are_a_mean_with_a_band(browser: Any, tmp_path: Path) -> None:
     with drawn_page(browser, write_page_of_groups(tmp_path)) as tab:
         names = [trace.get("name", "band") for trace in traces(tab)]
@@ -161,6 +166,7 @@ def test_runs_that_differ_only_in_the_seed_are_a_mean_with_a_band(browser: Any, 
         assert len(traces(tab, "learning_rate")) == 3
 
 
+@pytest.mark.slow
 def test_curve_without_numbers_to_draw_has_no_label(browser: Any, tmp_path: Path) -> None:
     with drawn_page(browser, write_page_of_groups(tmp_path)) as tab:
         labels = "document.getElementById('loss').layout.annotations.map((label) => label.text)"
@@ -169,6 +175,7 @@ def test_curve_without_numbers_to_draw_has_no_label(browser: Any, tmp_path: Path
         wait_for(tab, f"{labels}.join() === '<b>group 1</b>,<b>group 2</b>'")
 
 
+@pytest.mark.slow
 def test_a_zoom_shows_the_points_in_view(opened: Any) -> None:
     opened.evaluate("Plotly.relayout('loss', {'xaxis.range[0]': 10, 'xaxis.range[1]': 20})")
     wait_for(opened, "document.getElementById('loss').data[0].x.length < 20")
@@ -176,6 +183,7 @@ def test_a_zoom_shows_the_points_in_view(opened: Any) -> None:
     assert (min(shown), max(shown)) == (9, 21)
 
 
+@pytest.mark.slow
 def test_tables_are_sorted_by_their_heads(opened: Any) -> None:
     head = opened.locator("table.results th", has_text="test accuracy").locator("button")
     assert order_of_runs(opened, "results") == ["A", "B", "C"]

@@ -50,6 +50,7 @@ def test_any_accuracies_are_in_order_within_limits_and_have_labels(accuracies: l
     np.testing.assert_allclose(scale.inverse(places), ordered, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accuracies", [[1.0], [0.0, 1.0], [0.5, 0.9999, 1.0], [0.0], [0.97, 1.0]])
 def test_labels_name_accuracies_in_percent(accuracies: list[float]) -> None:
     for direction in ("x", "y"):

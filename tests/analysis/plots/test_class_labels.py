@@ -32,6 +32,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_other_fonts", [True, False])
 def test_names_of_any_script_are_drawn_without_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, has_other_fonts: bool

@@ -52,6 +52,7 @@ def test_confusion_matrix_shows_the_number_of_each_pair() -> None:
     }
 
 
+@pytest.mark.slow
 def test_confusion_matrix_of_many_classes_has_no_numbers() -> None:
     counts = np.eye(60, dtype=int) * 1234
     figure = draw_confusion(report_of(counts), labels_of(60))

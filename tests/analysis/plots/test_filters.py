@@ -9,6 +9,7 @@ from tests.analysis.plots.rendering import pixels_of, texts_of
 RNG = np.random.Generator(np.random.Philox(key=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 1, 5, 5), (1, 1, 1, 1), (100, 1, 3, 3), (6, 2, 5, 5), (40, 20, 2, 3)])
 def test_filters_are_drawn_on_one_scale_around_zero(shape: tuple[int, ...]) -> None:
     weight = RNG.standard_normal(shape).astype(np.float32)

@@ -71,6 +71,7 @@ def test_long_names_do_not_overlap() -> None:
     assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["7", "great crested flycatcher", "x" * 60, "数字七的手写体样本的图像", "العربية رقم سبعة"]
 )

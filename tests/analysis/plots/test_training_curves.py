@@ -71,6 +71,7 @@ def test_without_numbers_nothing_is_drawn(rows: list[dict[str, Any]]) -> None:
     assert draw_accuracy(rows) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("losses", [[0.0], [0.0] * 50, [1e-30, 1e30], [2.0, 2.1], [1.0, math.nan, 0.0, -math.inf, 0.5]])
 def test_any_numbers_can_be_drawn(losses: list[float]) -> None:
     rows = [{"step": k, "epoch": k, "train/loss": x, "train/accuracy": 1.0} for k, x in enumerate(losses)]

@@ -128,6 +128,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_an_unusable_cache_costs_a_warning_and_a_compile(sources, used, damage):
     damage(used)
@@ -158,6 +159,7 @@ def test_sources_of_another_time_leave_a_sound_cache(sources, tmp_path):
     assert run(USE_TINY_KERNEL, sources=copied, folder=tmp_path) == CACHED
 
 
+@pytest.mark.slow
 def test_equal_checkouts_share_their_kernels_and_different_ones_do_not(sources, tmp_path):
     first, equal, other = (copy_sources(sources, tmp_path / name) for name in ("first", "equal", "other"))
     (other / "tiny.py").write_text((sources / "tiny.py").read_text().replace("*= 2", "*= 3"))
@@ -167,6 +169,7 @@ def test_equal_checkouts_share_their_kernels_and_different_ones_do_not(sources, 
     assert run(USE_TINY_KERNEL, sources=first, folder=tmp_path) == CACHED
 
 
+@pytest.mark.slow
 def test_an_optimising_interpreter_has_a_cache_of_its_own_and_harms_no_other(sources, used):
     assert run(USE_TINY_KERNEL, sources=sources, folder=used, PYTHONOPTIMIZE="2") == FRESH
     assert run(USE_TINY_KERNEL, sources=sources, folder=used) == CACHED

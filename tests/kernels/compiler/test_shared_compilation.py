@@ -16,6 +16,7 @@ from tests.kernels.compiler.tiny_kernel import (
 from tests.processes import descendants_of, is_running, wait_until
 
 
+@pytest.mark.slow
 def test_processes_that_load_at_the_same_time_all_get_good_kernels(sources, tmp_path):
     processes = [
         start(USE_TINY_KERNEL, dtype, sources=sources, folder=tmp_path) for dtype in ("float32", "float64") * 2
@@ -65,6 +66,7 @@ def many_sources(tmp_path_factory):
 TAKES_ALL = "import json, os, sys; os.read(json.loads(sys.argv[1])['queue'], 1000)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", ["import os; os._exit(3)", "raise ValueError", TAKES_ALL], ids=lambda code: code[:9])
 def test_what_other_processes_do_not_compile_this_one_does(many_sources, tmp_path, others):
     code = USE_MANY_KERNELS.format(others=repr(others))

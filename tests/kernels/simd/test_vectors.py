@@ -73,6 +73,7 @@ print("good")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "lanes", "pairs", "features"),
     [

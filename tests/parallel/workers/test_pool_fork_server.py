@@ -54,6 +54,7 @@ def test_killed_fork_server_is_started_anew_with_the_next_worker(
     assert "starting a replacement" in pools.log[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exception", [EOFError, ConnectionRefusedError, BrokenPipeError])
 def test_fork_server_that_dies_while_it_starts_a_worker_is_started_anew(
     make_computation: Callable[..., Computation],
@@ -76,6 +77,7 @@ def test_fork_server_that_dies_while_it_starts_a_worker_is_started_anew(
         pools.start(1, make_computation())
 
 
+@pytest.mark.slow
 def test_fork_server_killed_just_before_a_start_is_started_anew(
     make_computation: Callable[..., Computation], pools: Pools
 ) -> None:

@@ -69,6 +69,7 @@ def exact_epsilon_of_whole_batches(noise: float, num_steps: int, delta: float) -
     return low
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rate", "noise", "num_steps", "delta"),
     [
