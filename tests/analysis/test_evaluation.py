@@ -196,6 +196,7 @@ def test_signal_ends_an_evaluation(call_partrain: Call, run: Path, monkeypatch: 
     assert not (run / "evaluation-test.json").exists()
 
 
+@pytest.mark.slow
 def test_reader_that_closes_the_pipe_early_is_not_an_error(run: Path) -> None:
     program = (
         "import sys; sys.stdin.read(); from partrain.interface.command_line import main; sys.exit(main(sys.argv[1:]))"

@@ -43,6 +43,7 @@ def run_in(folder: Path) -> Path:
     return next(path.parent for path in folder.rglob("summary.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_lists_name_the_file_of_each_example(call_partrain: Call, folder: Path, split: str) -> None:
     arguments = ("--split", split, "--json", "-q")

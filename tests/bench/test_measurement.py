@@ -72,6 +72,7 @@ def numbers_in(facts: Any) -> Iterator[float]:
         yield facts
 
 
+@pytest.mark.slow
 def test_json_holds_the_facts(
     run_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
 ) -> None:

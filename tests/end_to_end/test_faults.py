@@ -103,6 +103,7 @@ def test_worker_killed_at_this_point_changes_no_bit(
     assert len(said) == (point != "worker: shutting down")
 
 
+@pytest.mark.slow
 def test_helper_killed_in_an_update_changes_no_bit(start_partrain: Start, tmp_path: Path, undisturbed: Path) -> None:
     token = tmp_path / "one death"
     token.touch()
@@ -197,6 +198,7 @@ def impatient(start_partrain: Start, tmp_path: Path, undisturbed_long: Path) -> 
     return process
 
 
+@pytest.mark.slow
 def test_worker_that_hangs_is_killed_and_replaced(
     impatient: PartrainProcess, undisturbed_long: Path, tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def test_second_ctrl_c_after_a_second_does_not_wait_for_the_step(
     assert process.wait().exit_code == 130
 
 
+@pytest.mark.slow
 def test_run_under_nohup_goes_on_when_the_terminal_is_gone(
     start_partrain: Callable[..., PartrainProcess], small_config: Callable[..., Path]
 ) -> None:

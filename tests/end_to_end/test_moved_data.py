@@ -69,6 +69,7 @@ def test_path_edited_in_the_configuration_is_used(moved: tuple[Path, Path], call
     assert call_partrain("evaluate", run, "--workers", 0, "-q").exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("evaluate", "--workers", 0), ("predict", "--index", 3), ("examples",)])
 def test_commands_that_need_the_data_take_its_path(
     moved: tuple[Path, Path], call_partrain: Call, tmp_path: Path, command: tuple[object, ...]

@@ -112,6 +112,7 @@ def test_removed_checkpoints_are_replaced_at_the_next_logged_step(training: Trai
     assert outcome(training.run) == outcome(undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replacement", [None, "", '{"step":3}\n', '{"step":3}\n{"st'])
 def test_metrics_are_continued_in_a_new_file(training: Training, undisturbed: Path, replacement: str | None) -> None:
     path = training.run / "metrics.jsonl"

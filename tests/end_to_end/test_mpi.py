@@ -120,6 +120,7 @@ def test_failure_of_a_rank_ends_the_job_with_its_cause_and_the_run_saved(mpi_job
     assert read_json(run / "run.json")["cause"].startswith("rank 1 failed: worker 0 was killed")
 
 
+@pytest.mark.slow
 @needs_mpi
 def test_what_all_ranks_find_out_rank_0_says(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
     config = write_config(tmp_path, {"training.optimizer.lr": 1e30})

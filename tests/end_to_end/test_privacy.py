@@ -136,6 +136,7 @@ def test_batches_larger_than_the_slots_run_in_rounds_and_empty_ones_are_noise_al
     assert 0 < sum("train/loss" not in row for row in steps) < 20
 
 
+@pytest.mark.slow
 def test_secure_run_shows_epsilon_and_stops_before_the_target_is_exceeded(
     call_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
 ) -> None:

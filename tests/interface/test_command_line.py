@@ -12,6 +12,8 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import partrain
 from tests.program import ROOT, PartrainProcess, Result, call_without_numba
 
@@ -87,6 +89,7 @@ def test_command_train_may_be_left_out(call_partrain: Callable[..., Result], sma
     assert call_partrain("--dry-run", "--workers", 1, "--config", small_config()) == with_command
 
 
+@pytest.mark.slow
 def test_console_script_is_the_same_program(
     run_partrain: Callable[..., Result], small_config: Callable[..., Path]
 ) -> None:

@@ -204,6 +204,7 @@ print(run.predict(images[:3]).shape)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["a script without a guard", "standard input"])
 def test_workers_do_not_run_the_calling_program(tmp_path: Path, how: str) -> None:
     """A notebook, or a program from standard input, has no file that workers could import."""

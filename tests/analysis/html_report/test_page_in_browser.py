@@ -131,6 +131,7 @@ def test_high_accuracies_are_shown_as_error_rates_on_a_logarithmic_axis(opened: 
     assert traces(opened, "accuracy")[0]["y"] == accuracies
 
 
+@pytest.mark.slow
 def test_each_curve_has_the_label_of_its_run_at_a_place_of_its_own(opened: Any) -> None:
     labels = opened.evaluate("document.getElementById('loss').layout.annotations.map(({text, x}) => [text, x])")
     assert [text for text, _ in labels] == ["<b>A</b>", "<b>B</b>", "<b>C</b>"]
@@ -207,6 +208,7 @@ def test_names_are_shown_also_beside_matrices_and_not_executed(opened: Any) -> N
     assert opened.locator("table.matrix").count() == 2
 
 
+@pytest.mark.slow
 def test_page_fits_the_screen_and_takes_its_colours(opened: Any) -> None:
     for width, scheme, ground in ((1400, "light", "#ffffff"), (390, "dark", "#14171c")):
         opened.emulate_media(color_scheme=scheme)
