@@ -95,24 +95,17 @@ def load_image_directory(
     """
     decoder = require_pillow(f"{path}: a directory of images")
     directory = list_images(path)
-    for note in directory.notes:
-        say(f"{directory.root}: {note}")
-    if directory.ignored:
-        say(f"{directory.root}: {describe_ignored(directory.ignored)}")
+    _report_notes(directory, say)
     shape = (channels, *size)
-    identity = (PACK_FORMAT, decoder, shape, directory.class_names, directory.fingerprint())
-    name = hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
+    name = _pack_name(directory, decoder, shape)
     place = user_cache_directory() / _DIRECTORY
+
+    def pack_images(target: Path) -> None:
+        _pack(directory, shape, target, num_decoders, say)
+
     try:
         with TrustedDirectory.open(place, make=True) as packs:
-            dataset = _open_pack(packs, name, warn)
-            if dataset is None:
-                with packs.locked(f"{name}.lock", lambda: say("another process is decoding the same images; waiting")):
-                    # Another process may have packed the images meanwhile.
-                    dataset = _open_pack(packs, name, warn)
-                    if dataset is None:
-                        _pack(directory, shape, packs.pinned_path / name, num_decoders, say)
-                        dataset = _open_pack(packs, name, warn)
+            dataset = _open_or_make_pack(packs, name, pack_images, say, warn)
     except PermissionError as error:
         raise ResourceError(f"{place}: the decoded images cannot be kept there: {error.strerror or error}.") from None
     except OSError as error:
@@ -125,6 +118,38 @@ def load_image_directory(
     _report_broken(directory.root, broken, on_broken, warn)
     skipped = tuple(printable(name) for name in broken)
     return replace(pack.renamed("folder", str(directory.root), skipped), ignored=directory.ignored)
+
+
+def _report_notes(directory: ImageDirectory, say: Callable[[str], None]) -> None:
+    for note in directory.notes:
+        say(f"{directory.root}: {note}")
+    if directory.ignored:
+        say(f"{directory.root}: {describe_ignored(directory.ignored)}")
+
+
+def _pack_name(directory: ImageDirectory, decoder: str, shape: tuple[int, ...]) -> str:
+    """Return the name of the pack: it depends on all that decides its content."""
+    identity = (PACK_FORMAT, decoder, shape, directory.class_names, directory.fingerprint())
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
+
+
+def _open_or_make_pack(
+    packs: TrustedDirectory,
+    name: str,
+    make: Callable[[Path], None],
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> tuple[Dataset, dict[str, str]] | None:
+    """Return the data set of a pack and its broken images, after making the pack if it is missing."""
+    found = _open_pack(packs, name, warn)
+    if found is not None:
+        return found
+    with packs.locked(f"{name}.lock", lambda: say("another process is decoding the same images; waiting")):
+        found = _open_pack(packs, name, warn)  # another process may have packed the images meanwhile
+        if found is None:
+            make(packs.pinned_path / name)
+            found = _open_pack(packs, name, warn)
+    return found
 
 
 def _report_broken(root: Path, broken: dict[str, str], on_broken: str, warn: Callable[[str], None]) -> None:

@@ -305,9 +305,8 @@ def train(
         for validation, chosen by a hash of an example's index. With it, the last sixth of `data` is for validation,
         unless the configuration's `data: {name: memory, train_examples: …, validation_examples: …}` says otherwise.
     class_names : the name of each class; default: "0", "1" …
-    layout : the order of the axes of images with channels: "channels_first" (N,C,H,W), or "channels_last" (N,H,W,C),
-        as Keras and Pillow have them. Default: the configuration's `data.layout`, or (N,C,H,W); then images that look
-        like (N,H,W,C) are an error.
+    layout : the order of the axes of images with channels: "channels_first" (N,C,H,W) or "channels_last" (N,H,W,C).
+        Default: the configuration's `data.layout`, or (N,C,H,W); then images that look like (N,H,W,C) are an error.
     workers : number of worker processes; default: the number of usable processors. 0: compute in this process. The
         result does not depend on it.
     run_dir : the run's directory, which must not exist.
@@ -324,10 +323,8 @@ def train(
         An argument is invalid. No run was created.
     partrain.errors.FailedRun
         The training failed.
-    KeyboardInterrupt
-        The user pressed Ctrl-C (SIGINT). The run is saved; if its data is in files, `partrain resume` continues it.
-    SystemExit
-        SIGTERM or SIGHUP was received; as for SIGINT. Signals are only noticed in the main thread.
+    KeyboardInterrupt, SystemExit
+        Ctrl-C (SIGINT), or SIGTERM or SIGHUP: the run is saved, and can be resumed. Only the main thread notices them.
 
     Side effects
     ------------
@@ -340,9 +337,9 @@ def train(
     validate_run_name(resolved.name)
     location = RunLocation(runs_directory(runs_dir), None if run_dir is None else Path(run_dir))
     location.require_creatable()
-    num_workers = worker_count(workers)
     with interruptible() as interruption:
-        session = Session(num_workers, ["partrain.train", *sys.argv], Messages(quiet=quiet), interruption)
+        messages = Messages(quiet=quiet)
+        session = Session(worker_count(workers), ["partrain.train", *sys.argv], messages, interruption)
         path = train_new_run(resolved, location, session, dataset=dataset).path
     return Run(path, dataset, quiet=quiet)
 

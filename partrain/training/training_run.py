@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,11 +90,7 @@ def train_new_run(
     ------------
     Creates the run's directory; starts processes.
     """
-
-    def check(plan: TrainingPlan) -> None:
-        if initial is not None:
-            initial.require_fit(plan.network)
-
+    check = functools.partial(_require_fit, initial)
     session.broadcast_state(InitialState(config, tensors=initial.arrays if initial else {}))
     with training_resources(config, location.parent, session, check, dataset) as resources:
         plan = resources.plan
@@ -119,6 +116,11 @@ def train_new_run(
                 raise
             _train(coordinator, run, record, resources, session, earlier_seconds={})
     return run
+
+
+def _require_fit(initial: InitialParameters | None, plan: TrainingPlan) -> None:
+    if initial is not None:
+        initial.require_fit(plan.network)
 
 
 def resume_run(

@@ -82,10 +82,7 @@ def page(runs: Sequence[LoggedRun], facts: Facts, plotly: str) -> str:
             *(reversed(summary) if alone else summary),
             _section("Parameters", _list(describe_parameters(labels, entry) for entry in facts["parameters"])),
             _section("Groups", groups_tables(facts)),
-            _section(
-                "Significance",
-                _list(describe_mcnemar(labels, test, facts["level"]) for test in facts["mcnemar"]),
-            ),
+            _section("Significance", _significance(labels, facts)),
             *(_evaluations(runs, labels, split) for split in reversed(SplitName)),
             _section("Environment", configuration_table(facts, "surroundings")),
             _section("Notes", _list(facts["notes"] + _problems(facts))),
@@ -113,6 +110,10 @@ def page(runs: Sequence[LoggedRun], facts: Facts, plotly: str) -> str:
 </body>
 </html>
 """
+
+
+def _significance(labels: Sequence[str], facts: Facts) -> str:
+    return _list(describe_mcnemar(labels, test, facts["level"]) for test in facts["mcnemar"])
 
 
 def _asset(name: str) -> str:

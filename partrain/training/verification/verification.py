@@ -100,38 +100,27 @@ def verify_run(
     require_trained_here(record, path)
     moved = [] if data_path is None else [f"data.path={json.dumps(os.path.abspath(data_path))}"]
     config = config_to_resume(run.config_path, record, moved, Horizon(), messages.warn)
-    privacy = config.training.privacy
-    if privacy is not None and privacy.source == "secure":
-        raise RunError(
-            f"{path}: drew its batches and noise from a secret random source, which nobody can draw again; only runs "
-            "with training.privacy.source: seeded, or without privacy, can be verified"
-        )
+    _require_no_secret(config, path)
     states = _load_states(run)
     first, last = _range(path, steps, sorted(states))
     state = states.get(first)
-    if state is None and "initialised_from" in record:
-        raise RunError(
-            f"{path}: began with the parameters of {record['initialised_from'].get('run')}, and its checkpoint of step "
-            f"0 was deleted; start from a later step with --from, for example --from {min(states)}"
-        )
+    if state is None:
+        _require_drawn_parameters(record, path, min(states))
     for difference in differences(record, provenance()):
         messages.warn(f"the bits may differ from the run's: {difference}")
     replay = Replay(last, tuple(_sessions(record, config)))
-    session.broadcast_state(
-        InitialState(config, {} if state is None else state.tensors, None if state is None else state.metadata, replay)
-    )
+    tensors, metadata = ({}, None) if state is None else (state.tensors, state.metadata)
+    session.broadcast_state(InitialState(config, tensors, metadata, replay))
 
     def check(plan: TrainingPlan) -> None:
         require_same_data(plan, record, run.path)
 
     with training_resources(config, None, session, check, dataset) as resources:
-        rows = read_metrics(run.metrics_path)
+        plan, rows = resources.plan, read_metrics(run.metrics_path)
         metrics = MetricsComparison(str(run.metrics_path), [row for row in rows if first < row["step"] <= last])
         checkpoints = StateComparison(run.checkpoints, [step for step in states if first < step <= last])
-        logger = MetricsLogger(
-            run.metrics_path, resources.plan, session.clock, messages.warn, open_log=lambda path: metrics
-        )
-        schedule = LoggingSchedule(resources.plan.steps_per_epoch, replay.sessions)
+        logger = MetricsLogger(run.metrics_path, plan, session.clock, messages.warn, open_log=lambda path: metrics)
+        schedule = LoggingSchedule(plan.steps_per_epoch, replay.sessions)
         output = RunOutput(None, schedule, logger, checkpoints, identity_digest(record["identity"]))
         coordinator = Coordinator(resources, session, output)
         if state is not None:
@@ -158,6 +147,25 @@ def follow_verification(state: InitialState, resources: TrainingResources, sessi
         raise Interrupted(session.interruption.received)
     if coordinator.completed:
         coordinator.evaluate(SplitName.TEST)
+
+
+def _require_no_secret(config: Config, path: Path) -> None:
+    """Check that all random numbers of a run come from its seed; raise RunError if not."""
+    privacy = config.training.privacy
+    if privacy is not None and privacy.source == "secure":
+        raise RunError(
+            f"{path}: drew its batches and noise from a secret random source, which nobody can draw again; only runs "
+            "with training.privacy.source: seeded, or without privacy, can be verified"
+        )
+
+
+def _require_drawn_parameters(record: dict[str, Any], path: Path, saved_step: int) -> None:
+    """Check that step 0 can be computed from the seed; raise RunError if the run began with other parameters."""
+    if "initialised_from" in record:
+        raise RunError(
+            f"{path}: began with the parameters of {record['initialised_from'].get('run')}, and its checkpoint of step "
+            f"0 was deleted; start from a later step with --from, for example --from {saved_step}"
+        )
 
 
 def _load_states(run: RunDirectory) -> dict[int, Checkpoint]:
