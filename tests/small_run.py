@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.processes import wait_until
 
 SMALL_CONFIG: dict[str, Any] = {
     "name": "small",
@@ -59,3 +63,10 @@ def train_small(folder: Path, changes: Mapping[str, Any]) -> Path:
     words = ["--config", str(write_small_config(folder, changes)), "--workers", "0", "-q"]
     assert main([*words, "--run-dir", str(folder / "run")]) == 0
     return folder / "run"
+
+
+def interrupt_after_a_logged_step(run: Path) -> None:
+    """Send this process SIGINT when its run has logged a step; another thread trains."""
+    metrics = run / "metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.stat().st_size, "a step in the metrics", 60.0)
+    os.kill(os.getpid(), signal.SIGINT)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import partrain
 from partrain.errors import ConfigError, DataError, RunError
 from tests.noise_data import noise_examples, write_idx_folder
 from tests.program import ROOT, Result
-from tests.small_run import SMALL_CONFIG, write_small_config
+from tests.small_run import SMALL_CONFIG, interrupt_after_a_logged_step, write_small_config
 
 Array = NDArray[Any]
 CONFIG: dict[str, Any] = {name: value for name, value in SMALL_CONFIG.items() if name != "data"} | {
@@ -179,12 +178,7 @@ def test_ctrl_c_saves_the_run_and_raises_and_handlers_are_restored(tmp_path: Pat
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     config = CONFIG | {"training": CONFIG["training"] | {"epochs": 100_000}, "logging": {"every_steps": 1}}
 
-    def interrupt() -> None:
-        while not (tmp_path / "run/metrics.jsonl").exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=interrupt_after_a_logged_step, args=[tmp_path / "run"])
     thread.start()
     with pytest.raises(KeyboardInterrupt, match="SIGINT; the run is saved at step"):
         partrain.train(config, data=TRAIN, workers=0, run_dir=tmp_path / "run", quiet=True)

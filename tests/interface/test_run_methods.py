@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from partrain.errors import ConfigError, DataError, RunError
 from partrain.store.checkpoint import is_parameter, load
 from tests.noise_data import noise_examples
 from tests.program import Result
-from tests.small_run import SMALL_CONFIG
+from tests.small_run import SMALL_CONFIG, interrupt_after_a_logged_step
 
 CONFIG: dict[str, Any] = {name: value for name, value in SMALL_CONFIG.items() if name != "data"} | {
     "logging": {"plots": False, "every_steps": 1},
@@ -95,12 +92,7 @@ def test_resume_trains_further_on_the_arrays_of_the_run(tmp_path: Path) -> None:
 def test_run_on_arrays_that_was_opened_again_is_resumed_with_the_same_arrays(tmp_path: Path) -> None:
     config = CONFIG | {"training": CONFIG["training"] | {"epochs": 100_000}}
 
-    def interrupt() -> None:
-        while not (tmp_path / "run/metrics.jsonl").exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=interrupt_after_a_logged_step, args=[tmp_path / "run"])
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         partrain.train(config, data=TRAIN, test=TEST, workers=0, run_dir=tmp_path / "run", quiet=True)
