@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from partrain.data.dataset import Dataset, build_dataset
+from partrain.data.dataset import Dataset
 from partrain.data.download import fetch_from_mirrors
-from partrain.data.idx import FILE_NAMES, IdxFile, find_idx_files, read_idx, split_of
-from partrain.data.split_name import SplitName
+from partrain.data.idx import FILE_NAMES, IdxFile, find_idx_files, idx_dataset, num_dimensions_of, read_idx
 from partrain.errors import DataError
 from partrain.system.cache_directories import data_directory
 
@@ -123,11 +122,10 @@ def load_named(name: str, *, say: Callable[[str], None]) -> Dataset:
     As for `fetch_files`.
     """
     files = fetch_files(name, say=say)
-    train_images, train_labels, test_images, test_labels = (files[file_name].content for file_name in FILE_NAMES)
-    return build_dataset(
+    return idx_dataset(
         name,
         ", ".join(dict.fromkeys(files[file_name].source for file_name in FILE_NAMES)),
-        {SplitName.TRAIN: split_of(train_images, train_labels), SplitName.TEST: split_of(test_images, test_labels)},
+        [files[file_name].content for file_name in FILE_NAMES],
         CATALOG[name].class_names,
     )
 
@@ -191,8 +189,7 @@ def read_checked(name: str, file_name: str, path: Path) -> IdxFile:
     DataError
         The file is damaged, or another file; the message says its digest.
     """
-    num_dimensions = 3 if "idx3" in file_name else 1
-    file = read_idx(path, num_dimensions=num_dimensions, max_bytes=MAX_FILE_BYTES)
+    file = read_idx(path, num_dimensions=num_dimensions_of(file_name), max_bytes=MAX_FILE_BYTES)
     expected = CATALOG[name].sha256[file_name]
     if file.sha256 != expected:
         raise DataError(

@@ -72,7 +72,7 @@ class Dataset:
     num_validation : the number of examples at the end of the source's training split that are for validation; None if
         the source does not say.
     skipped : names of files that were left out because they cannot be used.
-    measurements : cache of measurements, if an array is streamed from its file.
+    measurements : cache of measurements, if the data set is large.
     ignored : of a directory of images, the number of files that are no images, by their suffix.
     has_own_validation : whether the source has validation examples beside its training examples.
     """

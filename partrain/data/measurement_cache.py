@@ -20,7 +20,7 @@ class MeasurementCache:
 
     Parameters
     ----------
-    files : the fingerprints.
+    files : the fingerprints; none if `variant` names digests of the whole content.
     variant : how the files are read, if there is more than one way.
     """
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import fcntl
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -86,8 +87,8 @@ class TrustedDirectory:
             raise PermissionError(f"{self.path / name} is a link")
         _require_trusted(status, self.path / name)
 
-    def read(self, name: str) -> bytes:
-        """Return the content of a file in the directory.
+    def open_file(self, name: str) -> io.BufferedReader:
+        """Open a file in the directory for reading.
 
         Raises
         ------
@@ -96,15 +97,24 @@ class TrustedDirectory:
         OSError
             There is no such file, or it cannot be read.
         """
-        with os.fdopen(self._open(name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # O_NONBLOCK: a pipe would block
+        file = os.fdopen(self._open(name, os.O_RDONLY | os.O_NONBLOCK), "rb")  # O_NONBLOCK: a pipe would block
+        try:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(f"{self.path / name} is not a file")
             _require_trusted(status, self.path / name)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file in the directory; raises as `open_file`."""
+        with self.open_file(name) as file:
             return file.read()
 
-    def write(self, name: str, data: bytes, mode: int = 0o644) -> None:
-        """Write a file; readers see the complete old or the complete new content. Nothing is synced.
+    def write(self, name: str, *parts: bytes | memoryview, mode: int = 0o644) -> None:
+        """Write a file of one or more parts; readers see the complete old or new content. Nothing is synced.
 
         Raises
         ------
@@ -114,7 +124,7 @@ class TrustedDirectory:
         temporary = f".{name}.{os.getpid()}.tmp"
         try:
             with os.fdopen(self._open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-                file.write(data)
+                file.writelines(parts)
             os.replace(temporary, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
         except BaseException:
             self.remove(temporary)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partrain.data.idx import FILE_NAMES, load_idx_directory, load_idx_split, read_idx
+from partrain.data.idx import FILE_NAMES, load_idx_directory, read_idx, split_of
 from partrain.errors import DataError, ResourceError
 from tests.noise_data import idx_bytes
 
@@ -215,7 +215,7 @@ def test_a_file_without_permission_is_refused(path: Path) -> None:
 def test_a_split_has_one_channel_and_labels_of_64_bits(tmp_path: Path) -> None:
     (tmp_path / "images").write_bytes(CONTENT)
     (tmp_path / "labels").write_bytes(idx_bytes(np.array([7, 255])))
-    split = load_idx_split(tmp_path / "images", tmp_path / "labels")
+    split = split_of(read_idx(tmp_path / "images", num_dimensions=3), read_idx(tmp_path / "labels", num_dimensions=1))
     assert split.images.shape == (2, 1, 3, 4)
     assert split.images.dtype == np.uint8
     assert split.images.flags.c_contiguous
@@ -227,7 +227,7 @@ def test_different_counts_are_refused_with_both_counts_and_files(tmp_path: Path)
     (tmp_path / "images").write_bytes(CONTENT)
     (tmp_path / "labels").write_bytes(idx_bytes(np.arange(3)))
     with pytest.raises(DataError) as caught:
-        load_idx_split(tmp_path / "images", tmp_path / "labels")
+        split_of(read_idx(tmp_path / "images", num_dimensions=3), read_idx(tmp_path / "labels", num_dimensions=1))
     for words in (tmp_path / "images", "2 images", tmp_path / "labels", "3 labels"):
         assert str(words) in str(caught.value)
 

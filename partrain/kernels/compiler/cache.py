@@ -154,7 +154,7 @@ class KernelCache:
             yield
 
     def _write(self, name: str, payload: bytes) -> None:
-        self.directory.write(name, hashlib.sha256(payload).digest() + payload, mode=0o600)
+        self.directory.write(name, hashlib.sha256(payload).digest(), payload, mode=0o600)
 
     def _payload(self, name: str) -> bytes:
         content = self.directory.read(name)
