@@ -29,7 +29,7 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
 from partrain.kernels.compiler.flags import Kernel, signatures_of
-from partrain.kernels.compiler.target import target_features, target_name
+from partrain.kernels.compiler.target import num_vector_registers, target_features, target_name, vector_width
 from partrain.system.cache_directories import require_lasting_cache, user_cache_directory
 from partrain.system.durable_files import sweep_temporaries
 from partrain.system.process_directory import process_directory
@@ -228,6 +228,7 @@ def sources_digest() -> str:
         platform.machine(),
         target_name(),
         target_features(),
+        f"{num_vector_registers()} vectors of {vector_width()}",
     )
     digest.update("\0".join(identity).encode())
     return digest.hexdigest()[:20]

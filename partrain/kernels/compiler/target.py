@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import platform
+
 import llvmlite.binding
 import numba
 from numba.core.codegen import get_host_cpu_features
+
+# LLVM's names of processors with AVX-512 that compute the two halves of a vector one after the other. Full vectors gain
+# nothing there, and a layer of 8 channels would leave half of each vector empty.
+# Source: AMD, "Software Optimization Guide for the AMD Zen4 Microarchitecture", 2023, on its floating-point unit.
+COMPUTE_HALVES = ("znver4",)
 
 
 def target_name() -> str:
@@ -21,3 +28,20 @@ def target_features() -> str:
 def target_has(feature: str) -> bool:
     """Return whether kernels may use an instruction set, such as "avx"."""
     return f"+{feature}" in target_features().split(",")
+
+
+def vector_width() -> int:
+    """Return how many float32 the kernels' vectors have: 16 with AVX-512, 8 with AVX, else 4."""
+    if target_has("avx512f") and target_name() not in COMPUTE_HALVES:
+        return 16
+    return 8 if target_has("avx") else 4
+
+
+def num_vector_registers() -> int:
+    """Return how many vectors the registers hold; without AVX, as many as on arm64."""
+    return 16 if target_has("avx") and not target_has("avx512vl") else 32
+
+
+def register_class() -> str | None:
+    """Return LLVM's letter, in inline assembly, for a register that holds a vector; None if it is not known."""
+    return {"x86_64": "v", "AMD64": "v", "aarch64": "w", "arm64": "w"}.get(platform.machine())

@@ -10,42 +10,23 @@ do. There are three kinds, which live in registers and never in arrays:
 No sum is reordered: each lane is a chain of fused multiply-adds, in the order of the loop. Only `sum_lanes` adds across
 lanes, in a fixed tree.
 
-LANES is the number of float32 in a vector (16 with AVX-512, 8 with AVX, else 4). Indices count elements of the flat
-array (C-contiguous, any number of dimensions); they are not checked.
+LANES is the number of float32 in a vector. Indices count elements of the flat array (C-contiguous, any number of
+dimensions); they are not checked.
 """
 
 from __future__ import annotations
-
-import platform
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from partrain.kernels.compiler.target import target_has, target_name
+from partrain.kernels.compiler.target import num_vector_registers, register_class, vector_width
 
-# LLVM's names of processors with AVX-512 that compute the two halves of a vector one after the other. Full vectors gain
-# nothing there, and a layer of 8 channels would leave half of each vector empty.
-# Source: AMD, "Software Optimization Guide for the AMD Zen4 Microarchitecture", 2023, on its floating-point unit.
-COMPUTE_HALVES = ("znver4",)
-
-
-def _lanes_of_this_processor():
-    if target_has("avx512f") and target_name() not in COMPUTE_HALVES:
-        return 16
-    return 8 if target_has("avx") else 4
-
-
-def _registers_of_this_processor():
-    return 16 if target_has("avx") and not target_has("avx512vl") else 32  # without AVX it is treated like an arm64
-
-
-LANES = _lanes_of_this_processor()
+LANES = vector_width()
 # Pairs of vectors whose sums an inner loop keeps in registers.
-PAIRS = 6 if _registers_of_this_processor() == 16 else 12
-# LLVM's letter for a vector register in inline assembly.
-_REGISTER_CLASS = {"x86_64": "v", "AMD64": "v", "aarch64": "w", "arm64": "w"}.get(platform.machine())
+PAIRS = 6 if num_vector_registers() == 16 else 12
+_REGISTER_CLASS = register_class()
 _FLOAT = ir.FloatType()
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)

@@ -10,7 +10,13 @@ import pytest
 
 from partrain.errors import ConfigError
 from partrain.kernels.compiler.flags import require_compiler
-from partrain.kernels.compiler.target import target_features, target_has, target_name
+from partrain.kernels.compiler.target import (
+    num_vector_registers,
+    target_features,
+    target_has,
+    target_name,
+    vector_width,
+)
 from tests.program import ROOT
 
 
@@ -28,6 +34,22 @@ def test_target_is_the_one_that_the_user_names(monkeypatch, name, features, expe
     assert target_name() == (name or llvmlite.binding.get_host_cpu_name())
     assert target_has("avx") == expected
     assert not target_has("avx2")
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "width", "num_registers"),
+    [
+        ("generic", "", 4, 32),
+        ("neoverse-n1", "+neon,+fp-armv8", 4, 32),
+        ("haswell", "+avx,+avx2,+fma", 8, 16),
+        ("znver4", "+avx,+avx2,+fma,+avx512f,+avx512vl", 8, 32),
+        ("sapphirerapids", "+avx,+avx2,+fma,+avx512f,+avx512vl", 16, 32),
+    ],
+)
+def test_width_and_number_of_vectors_are_those_of_the_target(monkeypatch, name, features, width, num_registers):
+    monkeypatch.setattr(numba.config, "CPU_NAME", name)
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
+    assert (vector_width(), num_vector_registers()) == (width, num_registers)
 
 
 def lanes_with(**variables):
