@@ -6,6 +6,7 @@ where the run did, so a schedule knows the settings of each session of the run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -69,6 +70,7 @@ class LoggingSchedule:
 
     def __init__(self, steps_per_epoch: int, sessions: Sequence[LoggedSession]) -> None:
         self._steps_per_epoch, self._sessions = steps_per_epoch, sessions
+        self._find(1)
 
     def is_logged(self, step: int) -> bool:
         """Return whether the metrics of the step's batch are logged."""
@@ -96,4 +98,16 @@ class LoggingSchedule:
         return session.evaluate_every_steps is not None and step % session.evaluate_every_steps == 0
 
     def _session(self, step: int) -> LoggedSession:
-        return next(session for session in reversed(self._sessions) if session.from_step < max(step, 1))
+        # Asked several times in each step, nearly always for the session that was found before.
+        if not self._first <= step <= self._last:
+            self._find(max(step, 1))
+        return self._found
+
+    def _find(self, step: int) -> None:
+        """Find the session of a step, and the steps to which it belongs."""
+        later = []
+        for session in reversed(self._sessions):
+            if session.from_step < step:
+                break
+            later.append(session.from_step)
+        self._found, self._first, self._last = session, session.from_step + 1, min(later, default=math.inf)
