@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from partrain.interface.python_api import open_run as open_run
     from partrain.interface.python_api import train as train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The Python API. It is imported on first use, because it brings Numba and the command line starts without it.
 _PYTHON_API = ("Report", "Run", "open_run", "train")

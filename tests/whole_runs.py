@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import partrain
+from partrain.kernels.bits_version import BITS_FIELD
+from partrain.store.checkpoint import Checkpoint, encode, load
 from partrain.store.run_directory import RunDirectory
 from partrain.system import fault_injection
 from tests.program import PartrainProcess, Result
@@ -69,6 +71,20 @@ def edit_json(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     content = read_json(path)
     edit(content)
     path.write_text(json.dumps(content))
+
+
+def set_bits_version(run: Path, version: int | None) -> Path:
+    """Let a run and its checkpoints have another version of the bits; None: no such field, as before there was one."""
+    field = {} if version is None else {BITS_FIELD: version}
+
+    def edited(content: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in content.items() if name != BITS_FIELD} | field
+
+    (run / "run.json").write_text(json.dumps(edited(read_json(run / "run.json"))))
+    for path in (run / "checkpoints").iterdir():
+        state = load(path)
+        path.write_bytes(encode(Checkpoint(state.tensors, edited(state.metadata))))
+    return run
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:

@@ -66,6 +66,7 @@ def _entry(path: Path) -> Entry | None:
         "examples_per_second": _finite_total(run, "examples_per_second", "examples_per_s"),
         "workers": finite(run.record.get("workers")),
         "ranks": run.num_ranks,
+        "bits": run.bits_version,
         "epsilon": privacy["epsilon"] if privacy and privacy["secret_noise"] else None,
         "privacy": privacy,
         "started": started.isoformat(timespec="milliseconds") if started else None,
@@ -79,5 +80,5 @@ def _finite_total(run: LoggedRun, key: str, metric: str) -> float | None:
 
 def _broken(path: Path, problem: str) -> Entry:
     fields: Entry = dict.fromkeys(field for field, _ in COLUMNS.values())
-    named = {"name": path.name, "path": str(path), "status": "broken", "data_source": None, "ranks": None}
+    named = {"name": path.name, "path": str(path), "status": "broken", "data_source": None, "ranks": None, "bits": None}
     return {"name": None, "path": None} | fields | named | {"privacy": None, "problem": problem}

@@ -19,6 +19,7 @@ from typing import Any
 from partrain.config.yaml_loader import load_yaml
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError, RunError
+from partrain.kernels.bits_version import bits_version_of
 from partrain.store.checkpoint import is_parameter
 from partrain.store.metrics_log import read_good_metrics
 from partrain.store.run_directory import RunDirectory
@@ -120,6 +121,13 @@ class LoggedRun:
             moment = datetime.fromisoformat(self.record["started"])
             return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         return None
+
+    @property
+    def bits_version(self) -> int | None:
+        """The version of the bits; None for an imported run, which partrain did not train."""
+        version = bits_version_of(self.record)
+        is_version = isinstance(version, int) and not isinstance(version, bool) and 0 < version < 2**31
+        return version if is_version and "imported" not in self.record else None
 
     @property
     def num_ranks(self) -> int | None:

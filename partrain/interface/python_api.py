@@ -271,7 +271,8 @@ class Run:
         VerificationFailed
             A stored value differs from the recomputed one; the message names the first.
         UserError
-            The run cannot be computed again: it drew secret noise, was imported, or its data is missing.
+            The run cannot be computed again: it has another version of the bits, drew secret noise, was imported, or
+            its data is missing.
         """
         with interruptible() as interruption:
             messages = Messages(quiet=self._quiet)

@@ -20,7 +20,7 @@ NUMBA_TARGET = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX")
 def provenance() -> dict[str, Any]:
     """Return the software versions, the processor, the host and the git commit.
 
-    Versions and processor may influence the bits of a run, besides configuration and data.
+    They change no bit of a run; they say where to look if a bit should differ after all.
     """
     packages = ("numpy", "numba", "llvmlite", "safetensors")
     return {

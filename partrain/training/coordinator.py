@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from partrain.analysis.privacy_record import describe_privacy
 from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
+from partrain.kernels.bits_version import BITS_FIELD, BITS_VERSION
 from partrain.parallel.split_evaluation import Evaluation, evaluate_split
 from partrain.store.checkpoint import Checkpoint
 from partrain.system.fault_injection import kill_point
@@ -244,6 +245,7 @@ class Coordinator:
             "image_dtype": plan.dataset.image_dtype,
             "data_digest": plan.dataset.digest,
             "config_digest": self._config_digest,
+            BITS_FIELD: BITS_VERSION,
         }
         optional = {
             "stop_early": self.validation.early_stopping_state,

@@ -22,6 +22,7 @@ from partrain.data.dataset import Dataset
 from partrain.data.loading import load_dataset
 from partrain.data.training_statistics import class_weights, fixed_normalisation, measure_normalisation
 from partrain.errors import ConfigError, DataError, ResourceError
+from partrain.kernels.bits_version import BITS_FIELD, BITS_VERSION
 from partrain.network.learning_rate import schedule_problem
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
@@ -203,10 +204,11 @@ def _normalisation(dataset: Dataset, config: Config) -> Normalisation:
 
 
 def describe_plan(plan: TrainingPlan, num_workers: int) -> str:
-    """Return the output of `--dry-run`: configuration, table of layers, memory plan."""
+    """Return the output of `--dry-run`: configuration, table of layers, version of the bits, memory plan."""
     memory = plan.compute_plan().memory(num_workers)
     lines = [f"{size / MIB:>10,.1f} MiB  {name}" for name, size in (memory | {"total": sum(memory.values())}).items()]
-    return "\n".join([plan.config.to_yaml(), plan.network.table(), "", "memory plan", *lines])
+    bits = f"{BITS_FIELD}: {BITS_VERSION}"
+    return "\n".join([plan.config.to_yaml(), plan.network.table(), "", bits, "", "memory plan", *lines])
 
 
 def check_disk(folder: Path, checkpoint_bytes: int, num_checkpoints: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.parallel.workers.fork_server import start_fork_server
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.shared_arrays import SharedArrays
-from partrain.training.mpi.agreement import require_agreement
+from partrain.training.mpi.agreement import describe_ranks, require_agreement
 from partrain.training.plan import TrainingPlan, check_disk, plan_training
 from partrain.training.session import Session
 
@@ -33,7 +32,7 @@ class TrainingResources:
     ----------
     plan : the plan of the training run; its data is in the shared arrays.
     num_workers : the number of workers of this rank; 0: this process computes.
-    ranks : host and number of workers of each rank; None without MPI.
+    ranks : host and number of workers of each rank, as `describe_ranks` returns them; None without MPI.
     arrays : the shared arrays.
     group : carries out commands.
     """
@@ -122,9 +121,7 @@ def training_resources(
         require_agreement(session.ranks.group, plan)
     config = plan.config
     num_workers = _useful_workers(session, plan)
-    ranks = None
-    if session.ranks is not None:
-        ranks = session.ranks.group.allgather({"host": socket.gethostname(), "workers": num_workers})
+    ranks = None if session.ranks is None else describe_ranks(session.ranks.group, num_workers)
     if folder is not None:
         check_disk(folder, plan.checkpoint_bytes, config.checkpoints.keep_last + 2)
     log = messages.say if session.leads else messages.warn  # rank 0 does not report the workers of other ranks

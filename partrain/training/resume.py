@@ -1,4 +1,4 @@
-"""Rules of resuming: which parts of the configuration may change.
+"""Rules of resuming: which runs can be resumed, and which parts of their configuration may change.
 
 Runtime fields may change freely, and so may the place of the data, whose digest must not. The horizon changes only by
 explicit flags. All other fields are the run's identity and must not change.
@@ -16,6 +16,7 @@ from partrain.config.identity import identity_digest, without_location
 from partrain.config.reader import read_run_config
 from partrain.config.schema.config import Config
 from partrain.errors import ConfigError, DataError, RunError
+from partrain.kernels.bits_version import BITS_VERSION, bits_version_of
 from partrain.store.checkpoint import Checkpoint
 from partrain.store.run_directory import RunDirectory
 from partrain.training.early_stopping import EarlyStopping
@@ -56,6 +57,32 @@ def require_trained_here(record: dict[str, Any], run_path: Path) -> None:
             f"{run_path}: was imported and has parameters only, no optimizer state, so it cannot be resumed. "
             f"To train from its parameters, start a new run with --init-from {run_path}."
         )
+
+
+def require_same_bits(record: dict[str, Any], run_path: Path, *, to: str) -> None:
+    """Check that this partrain computes the same bits as the one that trained a run.
+
+    Parameters
+    ----------
+    record : the content of the run's run.json.
+    run_path : the run's directory.
+    to : what would be done with the run: "resume" or "verify".
+
+    Raises
+    ------
+    RunError
+        The run has another version of the bits.
+    """
+    version = bits_version_of(record)
+    if version != BITS_VERSION:
+        message = (
+            f"{run_path}: was trained with version {version} of the bits, and this partrain computes version "
+            f"{BITS_VERSION}: the same steps would give other parameters. To {to} the run, use the partrain that "
+            f"trained it ({record['versions'].get('partrain')})"
+        )
+        if to == "resume":
+            message += f". Or train anew, from the beginning or, with --init-from {run_path}, from its parameters"
+        raise RunError(f"{message}.")
 
 
 def config_to_resume(
@@ -131,6 +158,8 @@ def newest_state(run: RunDirectory, record: dict[str, Any], warn: Callable[[str]
     state, path = found
     if state.metadata.get("config_digest") != identity_digest(record["identity"]):
         raise RunError(f"{path}: belongs to a run with another configuration; train a new run")
+    if bits_version_of(state.metadata) != bits_version_of(record):
+        raise RunError(f"{path}: belongs to a run with another version of the bits; train a new run")
     return state
 
 

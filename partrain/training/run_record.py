@@ -13,6 +13,7 @@ from partrain.config.schema.config import Config
 from partrain.config.schema.values import PositiveInt
 from partrain.data.label_noise import flipped_examples
 from partrain.errors import RunError
+from partrain.kernels.bits_version import BITS_FIELD, BITS_VERSION
 from partrain.store.run_directory import RunDirectory
 from partrain.system.provenance import differences, provenance
 from partrain.training.plan import TrainingPlan
@@ -50,6 +51,7 @@ class _Record(_Part):
     identity: dict[str, Any]
     horizon: _Horizon
     lineage: list[dict[str, Any]]
+    bits: PositiveInt = 1
     versions: dict[str, str | None]
     processor: _Processor
 
@@ -85,7 +87,7 @@ def first_record(
     plan : the plan of the training.
     command_line : the command that started the run.
     num_workers : the number of workers of all ranks together.
-    ranks : host and number of workers of each rank; None without MPI.
+    ranks : host and number of workers of each rank, and how it differs from rank 0; None without MPI.
     """
     dataset, normalisation = plan.dataset, plan.normalisation
     data: dict[str, Any] = {
@@ -104,13 +106,17 @@ def first_record(
         data["class_weights"] = list(plan.class_weights)
     session = plan.logged_session(from_step=0).record()
     began = {"status": "running", "workers": num_workers, "started": now(), "ended": None}
-    return began | _ranks(ranks) | _origin(plan.config, data, command_line) | session
+    bits = {BITS_FIELD: BITS_VERSION}
+    return began | bits | _ranks(ranks) | _origin(plan.config, data, command_line) | session
 
 
 def imported_record(
     config: Config, data: dict[str, Any], imported: dict[str, Any], command_line: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the record of a run that another program trained; `imported` is the file that it was imported from."""
+    """Return the record of a run that another program trained; `imported` is the file that it was imported from.
+
+    It has no version of the bits, because partrain computed nothing.
+    """
     time = now()
     ended = {"status": "completed", "imported": imported, "workers": None, "started": time, "ended": time}
     return ended | _origin(config, data, command_line)

@@ -40,6 +40,7 @@ from partrain.training.resume import (
     Horizon,
     config_to_resume,
     newest_state,
+    require_same_bits,
     require_same_data,
     require_steps_ahead,
     require_trained_here,
@@ -143,8 +144,8 @@ def resume_run(
     Raises
     ------
     UserError
-        The run cannot be resumed: another process writes it, its configuration or data changed, or it has no
-        checkpoint.
+        The run cannot be resumed: another process writes it, its configuration or data changed, it has another version
+        of the bits, or it has no checkpoint.
     FailedRun, Interrupted
         As for a new run.
 
@@ -159,6 +160,7 @@ def resume_run(
     with run.lock():
         before = read_record(run)
         require_trained_here(before, path)
+        require_same_bits(before, path, to="resume")
         config = config_to_resume(run.config_path, before, overrides, horizon, messages.warn)
         state = newest_state(run, before, messages.warn)
         if (
@@ -225,8 +227,6 @@ def _continue_run(
         plan = resources.plan
         step = 0 if state is None else state.step
         record = next_record(before, plan, step, session.command_line, resources.total_workers, resources.ranks)
-        for difference in record["lineage"][-1]["differences"]:
-            messages.warn(f"the bits may differ from those of an uninterrupted run: {difference}")
         with reporting_write_errors(run):
             num_cut = cut_back(run.metrics_path, step)
             kill_point("coordinator: after the metrics were cut back")

@@ -57,6 +57,7 @@ def test_run_holds_parameters_metrics_and_normalisation_of_the_file(call_partrai
         np.testing.assert_array_equal(saved.tensors[name], expected, strict=True)
     assert saved.metadata["normalisation"] == {"mean": [33.0], "std": [79.0]}
     record = run.read_run_json()
+    assert "bits" not in record | saved.metadata, "partrain computed nothing"
     assert record["data"]["normalisation"] == {"mean": [33.0], "std": [79.0]}
     assert record["imported"]["file"] == str(Path("params.pkl").absolute())
     assert [(row["step"], row["train/loss"]) for row in read_metrics(run.metrics_path)] == [

@@ -11,6 +11,7 @@ import pytest
 
 from partrain.config.reader import parse_config, read_config
 from partrain.errors import ConfigError, ResourceError
+from partrain.kernels.bits_version import BITS_VERSION
 from partrain.parallel import memory_plan
 from partrain.parallel.memory_plan import check_memory
 from partrain.system.machine import MIB
@@ -171,6 +172,7 @@ def test_description_shows_configuration_layers_and_memory(prepare_small: Callab
     text = describe_plan(prepare_small(), 2)
     for expected in ("batch_size: 20", "conv1", "2 x 24 x 24", "52", "multiply-adds", "memory plan", "2 workers"):
         assert expected in text
+    assert f"\nbits: {BITS_VERSION}\n" in text
     assert text.splitlines()[-1].endswith("MiB  total")
 
 

@@ -14,6 +14,7 @@ from partrain.analysis.comparison.seed_groups import seed_groups, welch_tests
 from partrain.analysis.comparison.significance import LEVEL, mcnemar_exact
 from partrain.analysis.logged_run import LoggedRun, flatten, nested
 from partrain.data.split_name import SplitName
+from partrain.kernels.bits_version import BITS_FIELD
 
 Facts = dict[str, Any]
 
@@ -92,8 +93,8 @@ def _parameters_digest(run: LoggedRun) -> str | None:
 
 
 def _surroundings(run: LoggedRun) -> dict[str, Any]:
-    ranks = {} if run.num_ranks is None else {"ranks": run.num_ranks}
-    values = flatten({key: run.record[key] for key in SURROUNDINGS if key in run.record} | ranks)
+    more = {BITS_FIELD: run.bits_version} | ({} if run.num_ranks is None else {"ranks": run.num_ranks})
+    values = flatten({key: run.record[key] for key in SURROUNDINGS if key in run.record} | more)
     return {key: value for key, value in values.items() if key != "processor.features"}
 
 
@@ -187,6 +188,12 @@ def _notes(runs: Sequence[LoggedRun], labels: Sequence[str], values: dict[str, l
     unfinished = [f"{label} ({run.status})" for run, label in zip(runs, labels, strict=True) if not run.finished]
     if unfinished:
         notes.append(f"not finished: {', '.join(unfinished)}; not considered for best values and groups")
+    if len({run.bits_version for run in runs} - {None}) > 1:
+        versions = [f"{label} {run.bits_version or '-'}" for run, label in zip(runs, labels, strict=True)]
+        notes.append(
+            f"the runs have different versions of the bits ({', '.join(versions)}): even with equal configuration and "
+            "data their parameters and losses are not bit for bit the same"
+        )
     digests = {repr(nested(run.record, "data", "digest")) for run in runs}
     if len(digests) > 1:
         notes.append("the runs were trained on different data: losses and accuracies refer to different examples")

@@ -17,7 +17,7 @@ from partrain.store.checkpoint import Checkpoint
 from partrain.system.messages import Messages
 from partrain.system.signals import Interrupted, Interruption
 from partrain.training.coordinator import Coordinator
-from partrain.training.mpi.agreement import require_same_command
+from partrain.training.mpi.agreement import require_same_command, require_same_partrain
 from partrain.training.mpi.initial_state import InitialState
 from partrain.training.resources import training_resources
 from partrain.training.run_output import RunOutput
@@ -126,6 +126,7 @@ def run_on_ranks(
             try:
                 try:
                     ranks.exchange_names()
+                    require_same_partrain(ranks, socket.gethostname())
                     require_same_command(ranks, asked, socket.gethostname())
                     if ranks.rank == 0:
                         result = lead(session)

@@ -17,7 +17,6 @@ from partrain.errors import ConfigError, RunError, VerificationFailed
 from partrain.store.checkpoint import Checkpoint, CorruptCheckpoint, load
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
-from partrain.system.provenance import differences, provenance
 from partrain.system.signals import Interrupted
 from partrain.training.coordinator import Coordinator
 from partrain.training.logging_schedule import LoggedSession, LoggingSchedule
@@ -25,7 +24,13 @@ from partrain.training.metrics_logger import MetricsLogger
 from partrain.training.mpi.initial_state import InitialState, Replay
 from partrain.training.plan import TrainingPlan, num_steps
 from partrain.training.resources import TrainingResources, training_resources
-from partrain.training.resume import Horizon, config_to_resume, require_same_data, require_trained_here
+from partrain.training.resume import (
+    Horizon,
+    config_to_resume,
+    require_same_bits,
+    require_same_data,
+    require_trained_here,
+)
 from partrain.training.run_output import RunOutput
 from partrain.training.run_record import read_record
 from partrain.training.session import Session
@@ -91,13 +96,15 @@ def verify_run(
     VerificationFailed
         A stored value differs from the recomputed one; the message names the first.
     UserError
-        The run cannot be computed again: it drew secret noise, was imported, or its data is missing.
+        The run cannot be computed again: it has another version of the bits, drew secret noise, was imported, or its
+        data is missing.
     Interrupted
         A signal asked to stop.
     """
     run, messages = RunDirectory.open(path), session.messages
     record = read_record(run)
     require_trained_here(record, path)
+    require_same_bits(record, path, to="verify")
     moved = [] if data_path is None else [f"data.path={json.dumps(os.path.abspath(data_path))}"]
     config = config_to_resume(run.config_path, record, moved, Horizon(), messages.warn)
     _require_no_secret(config, path)
@@ -106,8 +113,6 @@ def verify_run(
     state = states.get(first)
     if state is None:
         _require_drawn_parameters(record, path, min(states))
-    for difference in differences(record, provenance()):
-        messages.warn(f"the bits may differ from the run's: {difference}")
     replay = Replay(last, tuple(_sessions(record, config)))
     tensors, metadata = ({}, None) if state is None else (state.tensors, state.metadata)
     session.broadcast_state(InitialState(config, tensors, metadata, replay))
