@@ -63,7 +63,17 @@ class MissingPackage(UserError):
 
 
 class VerificationFailed(PartrainError):
-    """A run's files differ from what its configuration and data give."""
+    """A run's files differ from what its configuration and data give.
+
+    Attributes
+    ----------
+    steps : the last step whose parameters are known to be right, and the step at which a difference was found; None if
+        no step was computed again.
+    """
+
+    def __init__(self, message: str, steps: tuple[int, int] | None = None) -> None:
+        super().__init__(message)
+        self.steps = steps
 
 
 class FailedRun(PartrainError):

@@ -14,6 +14,9 @@ from partrain.training.plan import TrainingPlan
 
 Metrics = dict[str, float]
 
+# The digest of the parameters in a row.
+DIGEST_METRIC = "parameters_sha256"
+
 # Fields of a row that are not metrics.
 _POSITION = ("step", "epoch", "examples", "time_s")
 
@@ -128,7 +131,7 @@ class MetricsLogger:
 
     def log_digest(self, step: int, parameters_sha256: str) -> None:
         """Append a row with the digest of the parameters."""
-        self._append(step, {"parameters_sha256": parameters_sha256})
+        self._append(step, {DIGEST_METRIC: parameters_sha256})
 
     def _append(self, step: int, values: dict[str, Any]) -> None:
         row: dict[str, Any] = {

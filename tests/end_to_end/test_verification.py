@@ -225,3 +225,59 @@ def test_ranks_verify_a_run(run_partrain: Call, run: Path) -> None:
         result = run_partrain(*words, **options)
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr.count("error: ") == 1
+
+
+FIND_CHANGES = {
+    "training.epochs": 8,
+    "checkpoints": {"digests": 2, "keep_last": 9, "every_steps": 10},
+    "logging": {"every_steps": 100, "evaluate_every_epochs": None},
+}
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A completed run of 80 steps with 8 checkpoints."""
+    return train_small(tmp_path_factory.mktemp("long"), FIND_CHANGES)
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with another seed."""
+    return train_small(tmp_path_factory.mktemp("wrong"), FIND_CHANGES | {"seed": 1})
+
+
+def continue_wrongly(run: Path, step: int, wrong: Path) -> None:
+    """Replace a run's files of the steps after `step` by those of a run that computed otherwise."""
+    rows = [json.loads(line) for line in (wrong / "metrics.jsonl").read_text().splitlines()]
+    edit_metrics(
+        run,
+        lambda kept: kept.__setitem__(
+            slice(None), [r for r in kept if r["step"] <= step] + [row for row in rows if row["step"] > step]
+        ),
+    )
+    for path in (wrong / "checkpoints").iterdir():
+        if load(path).step > step:
+            shutil.copy(path, run / "checkpoints")
+
+
+@pytest.mark.parametrize("step", [0, 10, 20, 30, 40, 50, 60, 70])
+def test_first_wrong_step_is_found_by_bisection(
+    call_partrain: Call, long: Path, wrong: Path, tmp_path: Path, step: int
+) -> None:
+    run = Path(shutil.copytree(long, tmp_path / "run"))
+    continue_wrongly(run, step, wrong)
+    result = call_partrain("verify", run, "--find", "--workers", 0)
+    assert result.exit_code == 1
+    assert f"the first wrong step is one of {step + 1} to {step + 2}: " in result.stderr
+    assert result.stderr.count("computing steps") <= 4  # of 8 ranges
+
+
+def test_bisection_that_finds_nothing_says_what_it_computed(call_partrain: Call, long: Path) -> None:
+    result = call_partrain("verify", long, "--find", "--workers", 0, "-q")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "found nothing wrong: computed 3 of 8 ranges of steps again (41 to 50, 61 to 70, 71 to 80): same bits; --all "
+        "computes every step\n"
+    )
+    found = json.loads(call_partrain("verify", long, "--find", "--to", 40, "--json", "--workers", 0, "-q").stdout)
+    assert (found["num_ranges"], found["verified"][-1]) == (4, [30, 40])

@@ -29,7 +29,7 @@ USAGE = {
     "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [-q] {NEW_RUN} [--init-from RUN] [--dry-run]",
     "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [-q] RUN",
     "evaluate": f"{RUNS_DIR} {SPLIT} {DATA} {CHECKPOINT} [--workers N] [--json] [-q] RUN",
-    "verify": f"{RUNS_DIR} [--all | --from STEP] [--to STEP] {DATA} [--workers N] {ENGINE} [--json] [-q] RUN",
+    "verify": f"{RUNS_DIR} [--all | --from STEP | --find] [--to STEP] {DATA} [--workers N] {ENGINE} [--json] [-q] RUN",
     "predict": f"{RUNS_DIR} [--index I] {SPLIT} {DATA} {CHECKPOINT} [--invert] [--prepare {{mnist}}] [--json] [-q] RUN "
     "[IMAGE ...]",
     "examples": f"{RUNS_DIR} {SPLIT} {DATA} {CHECKPOINT} [--top N] [--json] [-q] RUN",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from partrain.errors import VerificationFailed
 from partrain.store.checkpoint import Checkpoint, CorruptCheckpoint, load
 from partrain.store.checkpoint_directory import CheckpointDirectory
+from partrain.training.metrics_logger import DIGEST_METRIC
 from partrain.training.resume import value_differences
 
 # Epsilon has no fixed bits: it is an upper bound, and how tight it is depends on the versions of partrain and of its
@@ -40,11 +41,13 @@ class MetricsComparison:
     Attributes
     ----------
     num_equal : the number of rows that were equal so far.
+    right_step : the last step whose row has an equal digest of the parameters; 0 if there is none.
+    reached_step : the step of the last recomputed row.
     """
 
     def __init__(self, name: str, rows: Sequence[Row]) -> None:
         self._name, self._rows = name, rows
-        self.num_equal = 0
+        self.num_equal = self.right_step = self.reached_step = 0
 
     def reopen(self) -> bool:
         """Return False: there is no file that another process could replace."""
@@ -64,7 +67,7 @@ class MetricsComparison:
         VerificationFailed
             The run's row differs, or the run has no such row.
         """
-        step = row["step"]
+        self.reached_step = step = row["step"]
         if self.num_equal == len(self._rows) or self._rows[self.num_equal]["step"] > step:
             raise VerificationFailed(f"{self._name}: step {step}: a line with {_names(row)} is missing")
         stored = self._rows[self.num_equal]
@@ -75,6 +78,8 @@ class MetricsComparison:
             if before != now and not (name == EPSILON and is_upper_bound(stored.get(name), row.get(name))):
                 raise VerificationFailed(f"{self._name}: step {step}: {name} is {before}, recomputed {now}")
         self.num_equal += 1
+        if DIGEST_METRIC in row:
+            self.right_step = step
 
     def require_no_more(self) -> None:
         """Check that all rows were compared; called after the last step.
@@ -114,13 +119,15 @@ class StateComparison:
     Attributes
     ----------
     num_equal : the number of checkpoints that were equal so far.
+    right_step : the step of the last of them; 0 if there is none.
+    reached_step : the step of the last recomputed state.
     """
 
     def __init__(self, checkpoints: CheckpointDirectory, steps: Sequence[int]) -> None:
         self.checkpoints: CheckpointDirectory | None = checkpoints
         self._directory, self._steps = checkpoints, set(steps)
         self.saved_step: int | None = None
-        self.num_equal = 0
+        self.num_equal = self.right_step = self.reached_step = 0
 
     def is_due(self, step: int, *, is_best: bool) -> bool:
         """Return whether the run has a checkpoint of `step`."""
@@ -147,6 +154,7 @@ class StateComparison:
             self._compare(make_state())
 
     def _compare(self, state: Checkpoint) -> None:
+        self.reached_step = state.step
         path = self._directory.path_of(state.step)
         try:
             stored = load(path)
@@ -155,6 +163,7 @@ class StateComparison:
         for difference in state_differences(stored, state):
             raise VerificationFailed(f"{path}: {difference}")
         self.num_equal += 1
+        self.right_step = state.step
 
 
 def state_differences(stored: Checkpoint, computed: Checkpoint) -> Iterator[str]:

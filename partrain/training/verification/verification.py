@@ -130,12 +130,17 @@ def verify_run(
         coordinator = Coordinator(resources, session, output)
         if state is not None:
             coordinator.restore(state, [row for row in rows if row["step"] <= first], 0.0)
-        messages.say(f"{path}: computing steps {first:,} to {last:,} again")
-        coordinator.train(last)
-        if session.interruption.received is not None:
-            raise Interrupted(session.interruption.received, f"the steps to {coordinator.step:,} are verified")
-        metrics.require_no_more()
-        with_test = _verify_end(coordinator, run, record)
+        messages.say(f"{path}: computing steps {first + 1:,} to {last:,} again")
+        try:
+            coordinator.train(last)
+            if session.interruption.received is not None:
+                raise Interrupted(session.interruption.received, f"the steps to {coordinator.step:,} are verified")
+            metrics.require_no_more()
+            with_test = _verify_end(coordinator, run, record)
+        except VerificationFailed as error:
+            right = max(first, metrics.right_step, checkpoints.right_step)
+            reached = max(coordinator.step, metrics.reached_step, checkpoints.reached_step)
+            raise VerificationFailed(str(error), (right, reached)) from error
     return Verification(run.path, first, last, checkpoints.num_equal, metrics.num_equal, with_test)
 
 
