@@ -19,12 +19,26 @@ from partrain.kernels.simd.blocks import (
     store_rows,
     zeros,
 )
-from partrain.kernels.simd.vectors import LANES, broadcast, element, load, store, store_number, sum_lanes
+from partrain.kernels.simd.vectors import (
+    LANES,
+    WAYS,
+    broadcast,
+    element,
+    fused,
+    load,
+    multiply_add,
+    store,
+    store_number,
+    sum_ways,
+)
 
 # Rows of x and units whose sums stay in registers at once, and their product.
 ROWS = 4
 UNITS = 3
 DOTS = 12
+# Rows of x whose dot products with UNITS units stay in registers: those of two rows share a vector that is wide enough.
+ROWS_OF_VECTOR = max(1, LANES // WAYS)
+DOT_ROWS = ROWS * ROWS_OF_VECTOR
 # Columns in a block, so that this part of the rows stays in the first-level cache.
 STRETCH = 1024
 # Size of the panel of weights that the backward pass copies: rows, and strips of UNITS vectors of columns.
@@ -42,38 +56,81 @@ def _row_offsets(N, step, padding):
     return offsets
 
 
+@inlined
+def _dot(j, u):
+    """Return the position of row j's and unit u's product in a stored block of `add_dots`."""
+    return (j // ROWS_OF_VECTOR * UNITS + u) * ROWS_OF_VECTOR + j % ROWS_OF_VECTOR
+
+
+@inlined
+def _padded_ends(a, N, D, whole, padding):
+    """Return what follows the first `whole` numbers of each row, as WAYS numbers: zeros are appended."""
+    ends = np.zeros((N + padding) * WAYS, np.float32)
+    for n in range(N):
+        for i in range(whole, D):
+            store_number(ends, n * WAYS + i - whole, element(a, n * D + i))
+    return ends
+
+
 @kernel("void(float32[:,::1], float32[:,::1], float32[::1], boolean, float32[:,::1])")
 def dense_forward(x_ND, w_ED, b_E, rectified, y_NE):
     """y[n,e] = b[e] + sum over d of  x[n,d] · w[e,d]; if `rectified`, max(y, 0) of it. Overwrites `y_NE`.
 
-    Each lane sums every LANES-th d; after each STRETCH of columns the lanes are added in a fixed order.
+    A row is padded with zeros to a multiple of WAYS. Each of WAYS partial sums gets every WAYS-th d; after each STRETCH
+    of columns the partial sums are added in a fixed order.
     """
     N, D = x_ND.shape
     E = w_ED.shape[0]
-    x_rows = _row_offsets(N, D, ROWS)
+    x_rows = _row_offsets(N, D, DOT_ROWS)
     w_rows = _row_offsets(E, D, UNITS)
-    lanes = np.empty(DOTS * LANES, np.float32)
-    whole = D - D % LANES
-    for first in range(0, whole, STRETCH):
+    ways = np.empty(DOT_ROWS * UNITS * WAYS, np.float32)
+    whole = D - D % WAYS
+    x_ends = w_ends = np.empty(0, np.float32)
+    if whole < D:
+        x_ends = _padded_ends(x_ND, N, D, whole, DOT_ROWS)
+        w_ends = _padded_ends(w_ED, E, D, whole, UNITS)
+    for first in range(0, D, STRETCH):
         last = min(whole, first + STRETCH)
+        adds_ends = whole < D <= first + STRETCH
         for e in range(0, E, UNITS):
             w_points = points_of(w_ED, 0, w_rows, e, UNITS)
-            for n in range(0, N, ROWS):
-                x_points = points_of(x_ND, 0, x_rows, n, ROWS)
-                sums = zeros(DOTS)
-                for i in range(first, last, LANES):
-                    sums = add_dots(sums, x_points, i, w_points, i)
-                store_block(sums, points_in_steps(lanes, 0, LANES, DOTS), 0)
-                for j in range(min(ROWS, N - n)):
+            for n in range(0, N, DOT_ROWS):
+                x_points = points_of(x_ND, 0, x_rows, n, DOT_ROWS)
+                for way in range(0, WAYS, LANES):
+                    sums = zeros(DOTS)
+                    for i in range(first + way, last, WAYS):
+                        sums = add_dots(sums, x_points, i, w_points, i)
+                    if adds_ends:
+                        x_end_points = points_in_steps(x_ends, n * WAYS, WAYS, DOT_ROWS)
+                        w_end_points = points_in_steps(w_ends, e * WAYS, WAYS, UNITS)
+                        sums = add_dots(sums, x_end_points, way, w_end_points, way)
+                    store_block(sums, points_in_steps(ways, way, ROWS_OF_VECTOR * WAYS, DOTS), 0)
+                for j in range(min(DOT_ROWS, N - n)):
                     for u in range(min(UNITS, E - e)):
-                        total = sum_lanes(load(lanes, (j * UNITS + u) * LANES))
+                        total = sum_ways(ways, _dot(j, u) * WAYS)
                         y_NE[n + j, e + u] = total + (b_E[e + u] if first == 0 else y_NE[n + j, e + u])
-    for n in range(N):
-        for e in range(E):
-            total = y_NE[n, e] if whole > 0 else b_E[e]
-            for i in range(whole, D):
-                total += x_ND[n, i] * w_ED[e, i]
-            y_NE[n, e] = np.float32(0) if rectified and total <= 0 else total
+    if rectified:
+        for n in range(N):
+            for e in range(E):
+                y_NE[n, e] = np.float32(0) if y_NE[n, e] <= 0 else y_NE[n, e]
+
+
+@inlined
+def sum_scaled_numbers(x, D, first, last, rows, deltas, sums, start):
+    """Write sum over i from first to last-1 of  deltas[i] · x[rows[i] :][:D]  to sums[start:], for any D."""
+    if D >= LANES:
+        for part in range(0, D, LANES):
+            d = min(part, D - LANES)
+            vector = broadcast(np.float32(0))
+            for i in range(first, last):
+                vector = multiply_add(broadcast(element(deltas, i)), load(x, element(rows, i) + d), vector)
+            store(sums, start + d, vector)
+        return
+    for d in range(D):
+        number = np.float32(0)
+        for i in range(first, last):
+            number = fused(element(deltas, i), element(x, element(rows, i) + d), number)
+        store_number(sums, start + d, number)
 
 
 @inlined
@@ -121,12 +178,9 @@ def dense_backward_input(dy_NE, w_ED, dx_ND):
         # Overlaps the last strip, and computes the same sums there.
         _add_strip(dy_NE, dy_rows, w, D - width, D, 0, E, D - width, dx_ND, dx_rows, N)
     elif whole < D:
+        w_rows = _row_offsets(E, D, 0)
         for n in range(N):
-            for d in range(D):
-                total = np.float32(0)
-                for e in range(E):
-                    total += dy_NE[n, e] * w_ED[e, d]
-                dx_ND[n, d] = total
+            sum_scaled_numbers(w, D, 0, E, w_rows, dy_NE[n], dx_ND, n * D)
 
 
 @inlined
@@ -158,16 +212,6 @@ def sum_scaled_rows(x, d, first, last, rows, deltas, sums, start):
     for i in range(first, last):
         block = add_scaled(block, broadcast(element(deltas, i)), points, element(rows, i))
     store_block(block, points_in_steps(sums, start, LANES, SPAN), 0)
-
-
-@inlined
-def sum_scaled_numbers(x, D, first, last, rows, deltas, sums, start):
-    """Write the same sums of rows of any length D."""
-    for d in range(D):
-        number = np.float32(0)
-        for i in range(first, last):
-            number += element(deltas, i) * element(x, element(rows, i) + d)
-        store_number(sums, start + d, number)
 
 
 @kernel("void(float32[:,::1], float32[:,::1], float32[:,::1], float32[::1])")

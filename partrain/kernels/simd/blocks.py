@@ -11,9 +11,12 @@ from numba.extending import intrinsic
 
 from partrain.kernels.simd.vectors import (
     _FLOAT,
+    _INT32,
     _INT64,
+    _WAYS_VECTOR,
     LANES,
     VECTOR,
+    WAYS,
     _address,
     _Block,
     _fma,
@@ -234,22 +237,41 @@ def store_rows(typing, block, points, index):
     return types.void(block, points, index), code
 
 
+def _load_ways(builder, pointers, index):
+    """Load WAYS numbers at each of the pointers; one vector if they fill it, else the first LANES of them."""
+    addresses = [builder.gep(pointer, [index]) for pointer in pointers]
+    if LANES <= WAYS:
+        return _load_at(builder, addresses[0])
+    first, second = (
+        builder.load(builder.bitcast(address, _WAYS_VECTOR.as_pointer()), align=4) for address in addresses
+    )
+    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_INT32, LANES), list(range(LANES))))
+
+
 @intrinsic
 def add_dots(typing, block, x, x_index, w, w_index):
-    """Return block[j,u] + x[j][x_index:][:LANES] * w[u][w_index:][:LANES], for all points j of x and u of w."""
+    """Return block[j,u] + x[j][x_index:][:WAYS] * w[u][w_index:][:WAYS], for all points j of x and u of w.
+
+    A vector with fewer lanes has the first LANES ways; one with more lanes has the ways of two neighbouring j.
+    """
+    rows = max(1, LANES // WAYS)
 
     def code(context, builder, signature, arguments):
-        result, x_pointers, x_at, w_pointers, w_at = arguments
+        result, x_value, x_at, w_value, w_at = arguments
         x_at = context.cast(builder, x_at, signature.args[2], types.intp)
         w_at = context.cast(builder, w_at, signature.args[4], types.intp)
-        width = w.size
-        vectors = [_load_at(builder, builder.gep(builder.extract_value(w_pointers, u), [w_at])) for u in range(width)]
-        for j in range(x.size):
-            vector = _load_at(builder, builder.gep(builder.extract_value(x_pointers, j), [x_at]))
-            for u in range(width):
-                total = _fma(builder, vector, vectors[u], builder.extract_value(result, j * width + u))
+        x_pointers, w_pointers = (
+            [builder.extract_value(value, k) for k in range(points.size)]
+            for points, value in ((x, x_value), (w, w_value))
+        )
+        vectors = [_load_ways(builder, [pointer] * rows, w_at) for pointer in w_pointers]
+        for j in range(0, x.size, rows):
+            vector = _load_ways(builder, x_pointers[j : j + rows], x_at)
+            for u in range(w.size):
+                at = j // rows * w.size + u
+                total = _fma(builder, vector, vectors[u], builder.extract_value(result, at))
                 _in_this_order(builder, total)
-                result = builder.insert_value(result, total, j * width + u)
+                result = builder.insert_value(result, total, at)
         return result
 
     return block(block, x, x_index, w, w_index), code

@@ -7,8 +7,9 @@ do. There are three kinds, which live in registers and never in arrays:
     block     a fixed number of vectors: the running sums of an inner loop
     points    as many addresses in an array: a block's vectors are loaded from them or stored to them
 
-No sum is reordered: each lane is a chain of fused multiply-adds, in the order of the loop. Only `sum_lanes` adds across
-lanes, in a fixed tree.
+No sum is reordered: each lane is a chain of fused multiply-adds, in the order of the loop. Only `sum_ways` adds across
+lanes, in a fixed tree of a fixed number of partial sums. So the bits do not depend on LANES, if single numbers that are
+left over are multiplied and added with `fused`.
 
 LANES is the number of float32 in a vector. Indices count elements of the flat array (C-contiguous, any number of
 dimensions); they are not checked.
@@ -24,6 +25,9 @@ from numba.extending import intrinsic, models, register_model
 from partrain.kernels.compiler.target import num_vector_registers, register_class, vector_width
 
 LANES = vector_width()
+# Partial sums of a dot product, on every processor: its terms are dealt out to them in turn. Vectors have 4, 8 or 16
+# lanes; 16 ways would cost processors with 8 lanes up to a quarter of the time of a dense layer's forward pass.
+WAYS = 8
 # Pairs of vectors whose sums an inner loop keeps in registers.
 PAIRS = 6 if num_vector_registers() == 16 else 12
 _REGISTER_CLASS = register_class()
@@ -31,6 +35,7 @@ _FLOAT = ir.FloatType()
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
+_WAYS_VECTOR = ir.VectorType(_FLOAT, WAYS)
 _MASK = ir.VectorType(ir.IntType(1), LANES)
 _COUNTS = ir.VectorType(_INT32, LANES)
 
@@ -208,6 +213,17 @@ def multiply_add(typing, a, b, c):
 
 
 @intrinsic
+def fused(typing, a, b, c):
+    """Return a * b + c of single float32 numbers, rounded once, as `multiply_add` rounds it in each lane."""
+
+    def code(context, builder, signature, arguments):
+        signature = ir.FunctionType(_FLOAT, [_FLOAT] * 3)
+        return builder.call(cgutils.get_or_insert_function(builder.module, signature, "llvm.fma.f32"), arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), code
+
+
+@intrinsic
 def less_equal(typing, a, b):
     """Return the mask a <= b; false where either is NaN."""
 
@@ -278,19 +294,34 @@ def store_counts(typing, array, index, counts):
     return types.void(array, index, counts), code
 
 
+def _sum_halves(builder, vector):
+    """Return the sum of a vector's numbers: halves are added to halves."""
+    width = vector.type.count
+    while width > 1:
+        width //= 2
+        high = ir.Constant(ir.VectorType(_INT32, width), list(range(width, 2 * width)))
+        low = ir.Constant(ir.VectorType(_INT32, width), list(range(width)))
+        vector = builder.fadd(builder.shuffle_vector(vector, vector, low), builder.shuffle_vector(vector, vector, high))
+    return builder.extract_element(vector, ir.Constant(_INT32, 0))
+
+
 @intrinsic
 def sum_lanes(typing, vector):
-    """Return the sum of the lanes: halves are added to halves, in a fixed order."""
+    """Return the sum of the lanes: halves are added to halves. It depends on LANES, unless all lanes are 0 or NaN."""
 
     def code(context, builder, signature, arguments):
-        vector, width = arguments[0], LANES
-        while width > 1:
-            width //= 2
-            high = ir.Constant(ir.VectorType(_INT32, width), list(range(width, 2 * width)))
-            low = ir.Constant(ir.VectorType(_INT32, width), list(range(width)))
-            vector = builder.fadd(
-                builder.shuffle_vector(vector, vector, low), builder.shuffle_vector(vector, vector, high)
-            )
-        return builder.extract_element(vector, ir.Constant(_INT32, 0))
+        return _sum_halves(builder, arguments[0])
 
     return types.float32(vector), code
+
+
+@intrinsic
+def sum_ways(typing, array, index):
+    """Return the sum of array[index : index+WAYS]: halves are added to halves, with any LANES."""
+
+    def code(context, builder, signature, arguments):
+        index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        address = _address(context, builder, signature.args[0], arguments[0], index, _WAYS_VECTOR)
+        return _sum_halves(builder, builder.load(address, align=4))
+
+    return types.float32(array, index), code
