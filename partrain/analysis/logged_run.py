@@ -234,6 +234,13 @@ class LoggedRun:
             self._series[name] = [(step, value) for step, value in pairs if value is not None]
         return self._series[name]
 
+    @cached_property
+    def parameter_digests(self) -> dict[int, str]:
+        """The logged digests of the parameters by step, with that of the end."""
+        logged = ((row["step"], row.get("parameters_sha256")) for row in self.rows)
+        end = (self.summary.get("steps"), self.summary.get("parameters_sha256"))
+        return {step: digest for step, digest in (*logged, end) if is_step(step) and isinstance(digest, str)}
+
     def last(self, name: str) -> float | None:
         """Return the last value of the metric."""
         series = self.series(name)

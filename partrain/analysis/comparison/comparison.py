@@ -127,6 +127,11 @@ def _parameters(first: LoggedRun, second: LoggedRun) -> Facts:
     digests = _parameters_digest(first), _parameters_digest(second)
     same = digests[0] == digests[1] if None not in digests else None
     facts: Facts = {"same_bits": same, "losses_differ_at": None, "losses_equal_until": None}
+    logged, other_logged = first.parameter_digests, second.parameter_digests
+    steps = sorted(logged.keys() & other_logged.keys())
+    differs_at = next((step for step in steps if logged[step] != other_logged[step]), None)
+    equal = [step for step in steps if differs_at is None or step < differs_at]
+    facts |= {"digests_differ_at": differs_at, "digests_equal_until": equal[-1] if equal else None}
     if same:
         return facts
     differences: list[Facts] = []

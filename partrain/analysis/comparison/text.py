@@ -80,7 +80,7 @@ def describe_parameters(labels: Sequence[str], entry: Facts) -> str:
     pair = f"{labels[0]} and {labels[entry['run']]}"
     if entry["same_bits"]:
         return f"{pair}: bit for bit the same"
-    start = f"{pair}: different" if entry["same_bits"] is False else f"{pair}: unknown, because a digest is missing"
+    start = f"{pair}: {_describe_digests(entry)}"
     difference, equal_until = entry["losses_differ_at"], entry["losses_equal_until"]
     if difference:
         first, second = (f"{value:.6g}" for value in difference["values"])
@@ -93,6 +93,16 @@ def describe_parameters(labels: Sequence[str], entry: Facts) -> str:
     if equal_until is not None:
         return f"{start}; all losses that both logged are equal, up to step {equal_until:,.0f}"
     return f"{start}; the logs have no step in common"
+
+
+def _describe_digests(entry: Facts) -> str:
+    equal_until, differ_at = entry["digests_equal_until"], entry["digests_differ_at"]
+    same = "" if equal_until is None else f"bit for bit the same up to step {equal_until:,.0f}"
+    if differ_at is not None:
+        return f"{same}, different at step {differ_at:,.0f}" if same else f"different at step {differ_at:,.0f}"
+    if entry["same_bits"] is False:
+        return f"{same}, different at the end" if same else "different"
+    return f"{same}, unknown after it" if same else "unknown, because a digest is missing"
 
 
 def describe_mcnemar(labels: Sequence[str], test: Facts, level: float) -> str:

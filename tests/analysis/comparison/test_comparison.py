@@ -104,8 +104,41 @@ def test_equal_digests_mean_equal_parameters_and_otherwise_the_first_different_l
 def test_equal_losses_do_not_prove_equal_parameters(tmp_path: Path) -> None:
     a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b", status="interrupted", num_steps=40)
     assert facts_of(a, b)["parameters"] == [
-        {"run": 1, "same_bits": None, "losses_differ_at": None, "losses_equal_until": 40}
+        {
+            "run": 1,
+            "same_bits": None,
+            "losses_differ_at": None,
+            "losses_equal_until": 40,
+            "digests_differ_at": None,
+            "digests_equal_until": None,
+        }
     ]
+
+
+@pytest.mark.parametrize(
+    ("others", "same_bits", "sentence"),
+    [
+        (["a", "b", "c"], None, "bit for bit the same up to step 60, unknown after it"),
+        (["a", "b", "x"], None, "bit for bit the same up to step 40, different at step 60"),
+        (["x", "y", "z"], None, "different at step 20"),
+        (["a", "b", "c"], False, "bit for bit the same up to step 60, different at the end"),
+    ],
+)
+def test_logged_digests_say_until_when_the_parameters_were_the_same(
+    tmp_path: Path, others: list[str], same_bits: bool | None, sentence: str
+) -> None:
+    runs = []
+    for name, digests in (("first", ["a", "b", "c"]), ("second", others)):
+        run = write_run(tmp_path / name)
+        rows = rows_of_a_training(80, 0, 0.01, 0.98)
+        rows += [{"step": step, "parameters_sha256": d} for step, d in zip((20, 40, 60), digests, strict=True)]
+        write_rows(run, sorted(rows, key=lambda row: row["step"]))
+        end = {} if same_bits is None else {"parameters_sha256": name}
+        write_json(run / "summary.json", {"format": 1} | end)
+        runs.append(run)
+    facts = facts_of(*runs)
+    assert facts["parameters"][0]["same_bits"] is same_bits
+    assert f"A and B: {sentence}; all losses that both logged are equal" in describe(facts)
 
 
 def test_runs_that_differ_only_in_the_seed_are_grouped(tmp_path: Path) -> None:
