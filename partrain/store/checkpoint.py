@@ -18,15 +18,13 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import safetensors
-import safetensors.numpy
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from partrain.errors import RunError
 from partrain.system.memory_limits import read_whole
+
+if TYPE_CHECKING:  # `encode` and `decode` import NumPy; a command that only lists runs needs neither
+    from numpy.typing import NDArray
 
 CHECKPOINT_FORMAT = 1
 
@@ -86,6 +84,9 @@ def encode(checkpoint: Checkpoint) -> bytes:
     TypeError
         The metadata contains a value that JSON does not have.
     """
+    import numpy as np
+    import safetensors.numpy
+
     metadata = checkpoint.metadata
     if not _is_step(metadata.get("step")):
         raise ValueError("the metadata of a checkpoint needs a step, an integer that is not negative")
@@ -122,6 +123,9 @@ def decode(data: bytes, name: str) -> Checkpoint:
     RunError
         A newer partrain wrote it, in a format that this one does not know.
     """
+    import numpy as np
+    import safetensors.numpy
+
     span = _digest_span(data)
     if span is None:
         raise CorruptCheckpoint(f"{name}: is truncated or altered, or is not a checkpoint: its header has no digest.")

@@ -13,11 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tqdm import tqdm
-
 from partrain.system.standard_streams import is_terminal
 from partrain.system.terminal_text import loss_text, printable_lines
-from partrain.system.work_progress import progress_bar
+from partrain.system.work_progress import load_tqdm, progress_bar
 
 # The interval between plain lines of progress, and between updates of the bar.
 PLAIN_SECONDS = 5.0
@@ -105,7 +103,7 @@ def _print(text: str) -> None:
     if sys.stderr is None or sys.stderr.closed:
         return  # a program without a terminal, such as a daemon, may have closed it
     with contextlib.suppress(OSError):  # the terminal has closed; training continues, and the log has the message
-        tqdm.write(text, file=sys.stderr)
+        load_tqdm().write(text, file=sys.stderr)
         sys.stderr.flush()
 
 
@@ -166,7 +164,7 @@ class Progress:
     def _show(self, examples_per_s: float) -> None:
         step, epoch, loss = self._shown = self._state
         seconds_per_step = (time.monotonic() - self._started) / max(1, step - self.first_step)
-        left = tqdm.format_interval(seconds_per_step * (self.last_step - step))
+        left = load_tqdm().format_interval(seconds_per_step * (self.last_step - step))
         rate = f"{examples_per_s:,.0f} examples/s"
         self.show(step, f"epoch {epoch}/{self.num_epochs}", f"loss {loss_text(loss)}", rate, left)
 

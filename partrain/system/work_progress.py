@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-# Only this process writes progress. tqdm's default lock is a named semaphore in shared memory, which would stay if the
-# process were killed while it is being created.
-tqdm.set_lock(threading.RLock())
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 # Time between two lines of progress.
 PROGRESS_SECONDS = 5.0
+
+
+@functools.cache
+def load_tqdm() -> type[tqdm[Any]]:
+    """Import tqdm, which takes as long as all else that a short command does; return its class."""
+    from tqdm import tqdm
+
+    # Only this process writes progress. tqdm's default lock is a named semaphore in shared memory, which would stay if
+    # the process were killed while it is being created.
+    tqdm.set_lock(threading.RLock())
+    return tqdm
 
 
 def progress_bar(**options: Any) -> tqdm[Any]:
@@ -28,7 +37,7 @@ def progress_bar(**options: Any) -> tqdm[Any]:
     """
     has_size = not options.get("disable") and os.get_terminal_size(sys.stderr.fileno()).columns > 0
     size = {"dynamic_ncols": True} if has_size else {"ncols": 80, "nrows": 24}
-    return tqdm(file=sys.stderr, **options, **size)
+    return load_tqdm()(file=sys.stderr, **options, **size)
 
 
 class WorkProgress:
