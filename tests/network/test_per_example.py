@@ -12,6 +12,8 @@ from partrain.network.clipping import clipping_scales, gradient_norms
 from partrain.network.parameters import ParameterLayout
 from tests.network.networks import ALL_NETWORKS, WHOLE, Batch
 
+pytestmark = pytest.mark.usefixtures("network_kernels")
+
 TILE, NUM = 3, 8
 
 
@@ -53,7 +55,9 @@ def measured(network, kernels, parameters, x, labels, clip=None):
     batch = Batch(network, kernels, parameters, TILE, len(x))
     logits = batch.forward(x, 0, len(x), trains=True)
     dlogits = np.empty((len(x), network.num_outputs), parameters.dtype)
-    loops.softmax_cross_entropy(logits, labels, batch.arrays["losses"], batch.arrays["predictions"], dlogits)
+    loops.softmax_cross_entropy(
+        logits, labels, batch.arrays["losses"], batch.arrays["predictions"], np.empty(len(labels)), dlogits
+    )
     squared = np.full((len(x), len(network.trained_layers)), np.nan)
     factors = batch.factors(0, len(x))
     batch.execution.measure(dlogits, factors, squared)
