@@ -156,7 +156,9 @@ class _ExecutionCall:
         begin = monotonic()
         logits = self._execution.forward(images, places, TrainingExamples(seed, 0, indices))
         forward = monotonic()
-        loops.softmax_cross_entropy(logits, labels, arrays["losses"][:n], arrays["predictions"][:n], self._dlogits)
+        loops.softmax_cross_entropy(
+            logits, labels, arrays["losses"][:n], arrays["predictions"][:n], arrays["confidences"][:n], self._dlogits
+        )
         softmax = monotonic()
         times = {"forward": forward - begin, "softmax": softmax - forward, **self._backward()}
         if self._augmentation is not None:

@@ -32,7 +32,7 @@ class Augmentation:
         self, augment: Augment, image_shape: tuple[int, ...], capacity: int, kernel: Callable[..., Any]
     ) -> None:
         self._kernel = kernel
-        self._bounds = (*augment.shift, math.radians(augment.rotation), augment.scale)
+        self._bounds = (*augment.shift, augment.rotation / 180, augment.scale)
         self._elastic = spline_of(augment.elastic)
         self._images_NCHW = np.empty((capacity, *image_shape), np.float32)
         self._places = np.arange(capacity)

@@ -99,7 +99,8 @@ def _is_dark_on_light(picture: Image) -> bool:
     padded = PIL.Image.fromarray(np.pad(values_HW, margin, mode="symmetric"))
     median = padded.filter(PIL.ImageFilter.MedianFilter(2 * margin + 1))
     median_HW = np.asarray(median)[margin : margin + small.height, margin : margin + small.width]
-    return bool(np.sum((values_HW.astype(np.float64) - median_HW) ** 3) < 0)
+    deviation_HW = values_HW.astype(np.float64) - median_HW
+    return bool(np.sum(deviation_HW * deviation_HW * deviation_HW) < 0)
 
 
 def _paper(picture: Image) -> NDArray[np.float64]:
@@ -156,7 +157,8 @@ def _threshold(ink_HW: NDArray[np.float64]) -> float:
     sums = np.cumsum(counts * centres)
     mean_below = sums / np.maximum(below, 1)
     mean_above = (sums[-1] - sums) / np.maximum(above, 1)
-    return float(edges[1 + np.argmax(below * above * (mean_above - mean_below) ** 2.0)])
+    distance = mean_above - mean_below
+    return float(edges[1 + np.argmax(below * above * (distance * distance))])
 
 
 def _widened(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -15,8 +15,9 @@ spacing / sqrt(3): the elastic distortion of Simard, Steinkraus, Platt, "Best pr
 neural networks applied to visual document analysis", ICDAR 2003, section 2, without a convolution. B-splines: Unser,
 "Splines: a perfect fit for signal and image processing", IEEE Signal Processing Magazine 1999.
 
-`bounds` are four numbers (largest shift in rows and columns, in pixels; largest angle, in radians; largest change of
-the scale, a fraction), `elastic` two (amplitude and spacing, in pixels). With an amplitude of 0, no u is drawn.
+`bounds` are four numbers (largest shift in rows and columns, in pixels; largest angle, in multiples of pi; largest
+change of the scale, a fraction), `elastic` two (amplitude and spacing, in pixels). With an amplitude of 0, no u is
+drawn.
 
 `augment_by_formula` is the definition: it computes each pixel by the formula, in float64. `augment` is faster, and
 differs by rounding: it sums over rows of knots first, and computes in float32, without branches.
@@ -31,6 +32,7 @@ import math
 import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
+from partrain.kernels.elementary_inlined import cos_sin_pi
 from partrain.kernels.philox import draw_words, signed_uniform
 
 # The first words of an example are for the affine map, the others for the knots.
@@ -56,20 +58,22 @@ def _draw(key, example, words_4B, uniforms):
 @inlined
 def _affine_map(uniforms, bounds):
     """Return t (rows, columns), and cos(r)/s and sin(r)/s, the numbers of the matrix A."""
-    angle, scale = bounds[2] * uniforms[2], 1 + bounds[3] * uniforms[3]
-    return bounds[0] * uniforms[0], bounds[1] * uniforms[1], math.cos(angle) / scale, math.sin(angle) / scale
+    (cos, sin), scale = cos_sin_pi(bounds[2] * uniforms[2]), 1 + bounds[3] * uniforms[3]
+    return bounds[0] * uniforms[0], bounds[1] * uniforms[1], cos / scale, sin / scale
 
 
 @inlined
 def _spline(t, k):
     """Return β at a point's distance from knot k of the four around it; t is its position between knots 1 and 2."""
+    square = t * t
+    cube = square * t
     if k == 0:
-        return (1 - t) ** 3 / 6
+        return (1 - t) * (1 - t) * (1 - t) / 6
     if k == 1:
-        return (3 * t**3 - 6 * t**2 + 4) / 6
+        return (3 * cube - 6 * square + 4) / 6
     if k == 2:
-        return (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6
-    return t**3 / 6
+        return (-3 * cube + 3 * square + 3 * t + 1) / 6
+    return cube / 6
 
 
 @inlined

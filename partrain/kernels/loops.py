@@ -16,6 +16,7 @@ import math
 import numpy as np
 
 from partrain.kernels.compiler.flags import kernel
+from partrain.kernels.elementary_inlined import exp, log
 
 
 @kernel(
@@ -214,31 +215,35 @@ def dense_backward_weights(x_ND, dy_NE, dw_ED, db_E):
                 dw_ED[e, d] += dy_NE[n, e] * x_ND[n, d]
 
 
-@kernel("void({float}[:,::1], int64[::1], float64[::1], int64[::1], {float}[:,::1])")
-def softmax_cross_entropy(logits_NE, labels_N, loss_N, predicted_N, dlogits_NE):
-    """Compute each example's loss, its most probable class, and the gradient of its loss at the logits.
+@kernel("void({float}[:,::1], int64[::1], float64[::1], int64[::1], float64[::1], {float}[:,::1])")
+def softmax_cross_entropy(logits_NE, labels_N, loss_N, predicted_N, confidence_N, dlogits_NE):
+    """Compute each example's loss, its most probable class and that class' probability, and the gradient at the logits.
 
     With t the label:   loss = log(sum over e of exp(z[e] - max z)) - (z[t] - max z)
+                        confidence = 1 / sum
                         dz[e] = exp(z[e] - max z) / sum - (1 if e = t else 0)
 
-    Subtracting the maximum does not change the result; it keeps exp from overflowing.
+    Subtracting the maximum does not change the result; it keeps exp from overflowing. Computed in float64.
     """
     N, E = logits_NE.shape
+    powers_E = np.empty(E)
     for n in range(N):
         best = 0
         for e in range(1, E):
             if logits_NE[n, e] > logits_NE[n, best] or math.isnan(logits_NE[n, e]):
                 best = e
-        highest = logits_NE[n, best]
-        total = logits_NE.dtype.type(0)
+        highest = np.float64(logits_NE[n, best])
         for e in range(E):
-            dlogits_NE[n, e] = np.exp(logits_NE[n, e] - highest)
-            total += dlogits_NE[n, e]
+            powers_E[e] = exp(np.float64(logits_NE[n, e]) - highest)
+        total = 0.0
         for e in range(E):
-            dlogits_NE[n, e] /= total
+            total += powers_E[e]
+        for e in range(E):
+            dlogits_NE[n, e] = powers_E[e] / total
         dlogits_NE[n, labels_N[n]] -= 1
-        loss_N[n] = np.log(total) - (logits_NE[n, labels_N[n]] - highest)
+        loss_N[n] = log(total) - (np.float64(logits_NE[n, labels_N[n]]) - highest)
         predicted_N[n] = best
+        confidence_N[n] = 1 / total
 
 
 @kernel("void({float}[:,::1], {float}[::1])")

@@ -4,6 +4,8 @@ There is no generator whose state a checkpoint would have to save: each draw tak
 whose key is a digest of these values. Raw words, because the streams of NumPy's `Generator` methods may change between
 releases. kernels.philox draws the numbers of each example, with a key of the same values.
 
+The same arguments give the same bits on every processor: see kernels.elementary.
+
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox4x64-10).
 """
 
@@ -13,6 +15,11 @@ import hashlib
 
 import numpy as np
 from numpy.typing import NDArray
+
+from partrain.kernels.elementary import cos_sin_pi, log
+
+# Pairs of normals that are computed at once: their arrays fit into the processor's cache.
+_PIECE_PAIRS = 4096
 
 
 def philox_words(num_words: int, *, seed: int, purpose: str, epoch: int = 0, name: str = "") -> NDArray[np.uint64]:
@@ -69,10 +76,16 @@ def standard_normals(
 
 def normals_of_words(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Turn an even number of words into as many numbers from N(0, 1); see `standard_normals`."""
-    pairs = _uniforms_of_words(words).reshape(-1, 2)
-    radius = np.sqrt(-2.0 * np.log1p(-pairs[:, 0]))
-    angle = 2.0 * np.pi * pairs[:, 1]
-    return np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=1).reshape(-1)
+    words_P2 = words.reshape(-1, 2)
+    normals_P2 = np.empty(words_P2.shape)
+    for first in range(0, len(words_P2), _PIECE_PAIRS):
+        piece = slice(first, first + _PIECE_PAIRS)
+        uniforms_2P = _uniforms_of_words(words_P2[piece].T.copy())
+        radius = np.sqrt(-2.0 * log(1.0 - uniforms_2P[0]))  # the difference is exact
+        cosine, sine = cos_sin_pi(2.0 * uniforms_2P[1])
+        normals_P2[piece, 0] = radius * cosine
+        normals_P2[piece, 1] = radius * sine
+    return normals_P2.reshape(-1)
 
 
 def permutation(num_items: int, *, seed: int, purpose: str, epoch: int = 0) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from partrain.config.schema.training import Optimizer, Schedule
 from partrain.kernels import loops
+from partrain.kernels.elementary import power
 from partrain.network.learning_rate import learning_rate
 
 Array = NDArray[Any]
@@ -51,14 +52,14 @@ class Adam:
         lr = self.learning_rate(step)
         return (
             1 / num_examples,
-            lr / (1 - o.beta1**step),
+            lr / (1 - power(o.beta1, step)),
             o.beta1,
             1 - o.beta1,
             o.beta2,
             1 - o.beta2,
             o.eps,
             1 - lr * o.weight_decay,
-            1 / math.sqrt(1 - o.beta2**step),
+            1 / math.sqrt(1 - power(o.beta2, step)),
         )
 
     def update(self, gradient_sum: Array, num_examples: int, step: int) -> None:

@@ -5,9 +5,8 @@ Source of the cosine: Loshchilov, Hutter, "SGDR", arXiv 1608.03983.
 
 from __future__ import annotations
 
-import math
-
 from partrain.config.schema.training import Optimizer, Schedule
+from partrain.kernels.elementary import cos_sin_pi, power
 
 
 def learning_rate(step: int, optimizer: Optimizer, schedule: Schedule) -> float:
@@ -22,12 +21,13 @@ def learning_rate(step: int, optimizer: Optimizer, schedule: Schedule) -> float:
     if schedule.name == "constant":
         return optimizer.lr
     if schedule.name == "step":
-        return float(optimizer.lr * schedule.factor ** ((step - 1) // schedule.every_steps))
+        return optimizer.lr * power(schedule.factor, (step - 1) // schedule.every_steps)
     assert schedule.decay_steps is not None
     if step > schedule.decay_steps:
         return schedule.final_lr
     progress = (step - 1 - schedule.warmup_steps) / (schedule.decay_steps - schedule.warmup_steps)
-    return schedule.final_lr + (optimizer.lr - schedule.final_lr) * (1 + math.cos(math.pi * progress)) / 2
+    cosine: float = cos_sin_pi(progress)[0]
+    return schedule.final_lr + (optimizer.lr - schedule.final_lr) * (1 + cosine) / 2
 
 
 def schedule_problem(optimizer: Optimizer, schedule: Schedule, num_steps: int) -> str | None:

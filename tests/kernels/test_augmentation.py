@@ -12,8 +12,9 @@ from tests.kernels.test_philox import philox_by_the_paper
 
 KEY = np.uint64(0x0123456789ABCDEF)
 BOTH = pytest.mark.parametrize("kernel", [augment, augment_by_formula], ids=lambda kernel: kernel.py_func.__name__)
+# The third bound is an angle in multiples of pi.
 NOTHING, NO_ELASTIC = (0.0, 0.0, 0.0, 0.0), (0.0, 1.0)
-ALL, ELASTIC = (3.0, 2.0, 0.4, 0.2), (2.5, 5.5)
+ALL, ELASTIC = (3.0, 2.0, 0.4 / np.pi, 0.2), (2.5, 5.5)
 SHAPES = pytest.mark.parametrize("shape_CHW", [(1, 28, 28), (3, 17, 40), (2, 5, 3), (1, 1, 1), (1, 1, 9)])
 
 
@@ -51,7 +52,7 @@ def by_scipy(image_CHW, example, bounds, elastic):
     amplitude, spacing = elastic
     A, B = (int((size - 1) / spacing) + 4 if amplitude else 0 for size in (H, W))
     u = uniforms(example, 4 + 2 * A * B)
-    shift, angle, scale = np.array(bounds[:2]) * u[:2], bounds[2] * u[2], 1 + bounds[3] * u[3]
+    shift, angle, scale = np.array(bounds[:2]) * u[:2], np.pi * bounds[2] * u[2], 1 + bounds[3] * u[3]
     middle = (np.array([H, W]) - 1) / 2
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     places = np.stack(np.meshgrid(np.arange(H), np.arange(W), indexing="ij"), axis=-1)
@@ -82,7 +83,7 @@ def test_the_definition_is_the_resampling_of_scipy(shape_CHW, bounds, elastic):
         (ALL, NO_ELASTIC),
         (NOTHING, ELASTIC),
         (ALL, ELASTIC),
-        ((40.0, 50.0, 3.1, 0.99), (1000.0, 1.8)),
+        ((40.0, 50.0, 3.1 / np.pi, 0.99), (1000.0, 1.8)),
         (ALL, (1e7, 9.0)),
     ],
 )
@@ -139,7 +140,7 @@ def test_shifts_fill_their_bounds_in_pixels(kernel):
 def test_angles_and_scales_fill_their_bounds(kernel):
     image = np.zeros((1, 1, 31, 31), np.uint8)
     image[0, 0, 14:17, 24:27] = 200
-    turned = centres(augmented(kernel, image, (0.0, 0.0, 0.5, 0.0), NO_ELASTIC, range(1000))[:, 0]) - 15
+    turned = centres(augmented(kernel, image, (0.0, 0.0, 0.5 / np.pi, 0.0), NO_ELASTIC, range(1000))[:, 0]) - 15
     angles = np.arctan2(turned[:, 0], turned[:, 1])
     assert 0.48 < angles.max() < 0.502
     assert -0.502 < angles.min() < -0.48

@@ -169,7 +169,9 @@ class Batch:
         losses, predictions = self.arrays["losses"][first:last], self.arrays["predictions"][first:last]
         logits = self.forward(x, first, last, trains=backward)
         own_dlogits = np.empty_like(logits)
-        loops.softmax_cross_entropy(logits, labels[first:last], losses, predictions, own_dlogits)
+        loops.softmax_cross_entropy(
+            logits, labels[first:last], losses, predictions, np.empty(last - first), own_dlogits
+        )
         if dlogits is not None:
             own_dlogits = dlogits[first:last].astype(self.dtype)
         if backward:

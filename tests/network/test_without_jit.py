@@ -58,7 +58,7 @@ for step in (1, 2):
         logits = execution.forward(images, indices, TrainingExamples(0, step, indices))
         dlogits = np.empty_like(logits)
         loops.softmax_cross_entropy(
-            logits, labels[indices], arrays["losses"][part], arrays["predictions"][part], dlogits
+            logits, labels[indices], *(arrays[name][part] for name in ("losses", "predictions", "confidences")), dlogits
         )
         execution.measure(dlogits, factors, norms[part])
         execution.sum_tiles(None, arrays["tile_sums"][first // tile :][:1], factors)

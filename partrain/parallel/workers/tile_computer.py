@@ -27,7 +27,6 @@ from partrain.network.execution_choice import execution_kernels, make_execution
 from partrain.network.layers import Layer
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
-from partrain.network.softmax import softmax
 from partrain.parallel.workers.commands import Command
 from partrain.parallel.workers.example_source import ExampleSource, example_source
 from partrain.parallel.workers.tiles import Tiling
@@ -78,6 +77,7 @@ class TileComputer:
             computation.kernels, network, arrays["parameters"], normalisation, tiling.tile_size, dtype
         )
         self._dlogits_NE = np.empty((self._execution.capacity, network.num_outputs), dtype)
+        self._confidences_N = np.empty(self._execution.capacity)
         self._class_weights: NDArray[Any] | None = None
         if computation.class_weights is not None:
             self._class_weights = np.array(computation.class_weights, dtype)
@@ -111,8 +111,8 @@ class TileComputer:
                 kill_point("worker: in the middle of a tile")
                 self._backward(first, last, operation.has_norms)
             else:
-                logits_NE = self._forward(split, np.arange(first, last), first, last)
-                self._arrays["confidences"][first:last] = softmax(logits_NE).max(axis=1)
+                self._forward(split, np.arange(first, last), first, last)
+                self._arrays["confidences"][first:last] = self._confidences_N[: last - first]
                 if operation.has_norms:
                     self._measure(first, last, self._own_factors(last - first))
 
@@ -123,7 +123,7 @@ class TileComputer:
         first: int,
         last: int,
         training: TrainingExamples | None = None,
-    ) -> NDArray[Any]:
+    ) -> None:
         if split not in self._sources:  # an evaluation shares one split alone
             self._sources[split] = example_source(self._arrays, split, self._execution.capacity)
         try:
@@ -137,9 +137,8 @@ class TileComputer:
                 images, places_N, seed=training.seed, epoch=training.epoch, examples_N=indices_N
             )
         logits_NE = self._execution.forward(images, places_N, training)
-        dlogits_NE = self._dlogits_NE[: last - first]
-        loops.softmax_cross_entropy(logits_NE, labels[indices_N], losses_N, predictions_N, dlogits_NE)
-        return logits_NE
+        confidences_N, dlogits_NE = self._confidences_N[: last - first], self._dlogits_NE[: last - first]
+        loops.softmax_cross_entropy(logits_NE, labels[indices_N], losses_N, predictions_N, confidences_N, dlogits_NE)
 
     def _weigh(self, weights_N: NDArray[Any], first: int, last: int) -> None:
         """Multiply the examples' losses and their gradients at the logits by the weights of their classes."""
