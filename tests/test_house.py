@@ -43,6 +43,24 @@ BLAS_NAMES = {
     *("multi_dot", "polyfit", "tensordot", "vdot", "vecdot", "vecmat"),
 }
 
+# What C libraries, and NumPy's code for different processors, round differently. `kernels.elementary` has our own.
+INEXACT_NAMES = {
+    *("acos", "acosh", "angle", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "asin"),
+    *("asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "dist", "erf", "erfc", "exp", "exp2", "expm1", "fft"),
+    *("float_power", "gamma", "geomspace", "hypot", "i0", "lgamma", "log", "log10", "log1p", "log2", "logaddexp"),
+    *("logaddexp2", "logspace", "pow", "power", "sin", "sinc", "sinh", "tan", "tanh"),
+}
+# Its stable part: raw words. The generators' distributions change between releases, and use such functions.
+STABLE_RANDOM_NAMES = {"Philox"}
+# The files, and a package, that may use all of these: nothing is trained, evaluated or drawn with what they compute.
+NOT_TRAINED_WITH = {
+    "partrain.analysis.comparison.significance": "says whether runs differ by more than chance",
+    "partrain.analysis.plots.accuracy_axis": "draws an axis",
+    "partrain.analysis.prediction_input": "decides whether to warn of an image unlike the training images",
+    "partrain.bench": "measures and predicts times",
+    "partrain.training.privacy.accounting": "computes bounds of epsilon; config.yaml records the noise multiplier",
+}
+
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -197,6 +215,40 @@ def test_no_code_multiplies_matrices_through_blas():
                 case ast.Attribute(attr=name) | ast.alias(name=name) if BLAS_NAMES & set(name.split(".")):
                     found.append(f"{module}:{node.lineno} {name}")
     assert not found
+
+
+def inexact_operations(module: str) -> Iterator[str]:
+    """Yield each operation of a file whose result is not defined by IEEE 754, and those of SciPy."""
+    for node in ast.walk(tree(module)):
+        match node:
+            case ast.Attribute(value=ast.Name(id="np" | "math"), attr=name) if name in INEXACT_NAMES:
+                yield f"{module}:{node.lineno} {name}"
+            case ast.Attribute(value=ast.Attribute(value=ast.Name(id="np"), attr="random"), attr=name):
+                if name not in STABLE_RANDOM_NAMES:
+                    yield f"{module}:{node.lineno} random.{name}"
+            case ast.BinOp(left=ast.Constant(), op=ast.Pow(), right=exponent) if is_number(exponent):
+                pass
+            case ast.BinOp(op=ast.Pow()) | ast.AugAssign(op=ast.Pow()):
+                yield f"{module}:{node.lineno} **"
+            case ast.Call(func=ast.Name(id="pow")):
+                yield f"{module}:{node.lineno} pow"
+    for name in imported_names(module):
+        package, _, rest = name.partition(".")
+        if package == "scipy" or (package in ("math", "cmath", "numpy") and INEXACT_NAMES & set(rest.split("."))):
+            yield f"{module} imports {name}"
+
+
+def is_number(node: ast.expr) -> bool:
+    return isinstance(node.operand if isinstance(node, ast.UnaryOp) else node, ast.Constant)
+
+
+def test_what_is_trained_with_is_computed_from_exactly_rounded_operations():
+    """Then it has the same bits on every processor; whole powers are products, or `elementary.power`."""
+    may = set(NOT_TRAINED_WITH)
+    found = {module: list(inexact_operations(module)) for module in SOURCES}
+    users = {module for module, operations in found.items() if operations}
+    assert not [found[module] for module in users if module not in may and module.rpartition(".")[0] not in may]
+    assert may <= users | {module.rpartition(".")[0] for module in users}, "the list has an entry that is not needed"
 
 
 def words_of(path: Path) -> set[str]:

@@ -84,7 +84,7 @@ def confusion_matrix(
     labels_N: NDArray[np.int64], predictions_N: NDArray[np.int64], num_classes: int
 ) -> NDArray[np.int64]:
     """Count the examples of each pair of true class (row) and predicted class (column)."""
-    pairs = np.bincount(labels_N * num_classes + predictions_N, minlength=num_classes**2)
+    pairs = np.bincount(labels_N * num_classes + predictions_N, minlength=num_classes * num_classes)
     return pairs.reshape(num_classes, num_classes)
 
 

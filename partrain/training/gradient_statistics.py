@@ -86,7 +86,7 @@ class GradientNoiseScale:
         if b < 2:
             return
         single = float((norms_N * norms_N).mean())
-        batch = squared_norm_of_sum / b**2
+        batch = squared_norm_of_sum / (b * b)
         self._noise = SMOOTHING * self._noise + (1 - SMOOTHING) * (single - batch) / (1 - 1 / b)
         self._signal = SMOOTHING * self._signal + (1 - SMOOTHING) * (b * batch - single) / (b - 1)
 
