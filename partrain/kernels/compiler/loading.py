@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numba
+import numpy as np
 
 from partrain.kernels.compiler import cache
 from partrain.kernels.compiler.cache import DamagedEntry, KernelCache
@@ -54,6 +55,7 @@ def load(
     pending = _pending(kernels, float_type)
     if not pending:
         return False
+    _prepare_calls()
     reports = _Reports(announce, warn, has_bar)
     with contextlib.ExitStack() as stack:
         source: KernelCache | None = None
@@ -76,6 +78,7 @@ def load(
 
 def load_cached(kernels: Iterable[Kernel], float_type: str) -> None:
     """Load those of `kernels` that the cache has, and compile nothing; if the cache cannot be used, load none."""
+    _prepare_calls()
     with contextlib.suppress(OSError, DamagedEntry), cache.open_cache() as source:  # `load` will report what is wrong
         for k in _pending(kernels, float_type):
             source.load(k, float_type)
@@ -88,6 +91,14 @@ def are_cached(kernels: Iterable[Kernel], float_type: str) -> bool:
             return all(source.has(k, float_type) for k in _pending(kernels, float_type))
     except OSError:
         return False
+
+
+def _prepare_calls() -> None:
+    """Import what the first call of a kernel would import, so that workers inherit it.
+
+    Numba looks whether an argument is a masked array, and so imports numpy.ma: 15 ms and 2 MB in each worker.
+    """
+    numba.typeof(np.empty(0))
 
 
 def _pending(kernels: Iterable[Kernel], float_type: str) -> list[Kernel]:
