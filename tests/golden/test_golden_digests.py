@@ -1,15 +1,43 @@
-"""The bits of small trainings: those of the file, on this processor and as on others."""
+"""The bits of small trainings: those of the file, on this processor and as on others.
+
+The other processors are this one with the C library's functions for processors without
+AVX2 and FMA, and with NumPy's functions for the processors that it was built for at least. Each trains in a process of
+its own, with an empty cache: compiled kernels and measured data may contain what the libraries computed.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from llvmlite.binding import get_host_cpu_features
 
 from partrain.kernels.bits_version import BITS_VERSION
 from tests.golden.digests import WHAT_TO_DO, read, train
 from tests.golden.trainings import TRAININGS
 from tests.program import ROOT
+
+# Versions of the C library up to 2.32 have the names with _Usable. They all ignore names that they do not know.
+WITHOUT_FMA = "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4,-AVX2_Usable,-FMA_Usable"
+
+# Prints which functions a process uses: in the C library, by their distance to one that exists once; in NumPy, by the
+# instruction sets that it chooses from.
+CHOSEN_FUNCTIONS = """
+import ctypes, json
+import numpy as np
+
+library = ctypes.CDLL("libm.so.6")
+places = {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in ("frexp", "expf", "sin")}
+in_c = [place - places["frexp"] for place in places.values()]
+print(json.dumps({"C library": in_c, "NumPy": np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])}))
+"""
 
 
 def test_file_has_the_digests_of_all_trainings_for_the_current_version() -> None:
@@ -27,3 +55,39 @@ def test_readme_says_what_each_version_means() -> None:
 @pytest.mark.parametrize("name", TRAININGS)
 def test_training_has_the_golden_digests(name: str, tmp_path: Path) -> None:
     assert train(TRAININGS[name], tmp_path / "run") == read()[1].get(name), WHAT_TO_DO
+
+
+def train_all(environment: Mapping[str, str], folder: Path) -> None:
+    """Train in a process with this environment; check that the digests are those of the file."""
+    command = [sys.executable, "-m", "tests.golden"]
+    variables = {**environment, "XDG_CACHE_HOME": str(folder)}
+    ended = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def chosen_functions(environment: Mapping[str, str]) -> dict[str, list[object]]:
+    command = [sys.executable, "-c", CHOSEN_FUNCTIONS]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    chosen: dict[str, list[object]] = json.loads(ended.stdout)
+    return chosen
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not get_host_cpu_features().get("fma"),
+    reason="the C library has no functions for other processors than this one",
+)
+def test_bits_are_golden_with_other_functions_of_the_c_library(tmp_path: Path) -> None:
+    environment = os.environ | {"GLIBC_TUNABLES": WITHOUT_FMA}
+    assert chosen_functions(environment)["C library"] != chosen_functions(os.environ)["C library"]
+    train_all(environment, tmp_path)
+
+
+@pytest.mark.slow
+def test_bits_are_golden_with_other_functions_of_numpy(tmp_path: Path) -> None:
+    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    if not found:
+        pytest.skip("NumPy has no functions for other processors than the simplest")
+    environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(found)}
+    assert chosen_functions(environment)["NumPy"] == []
+    train_all(environment, tmp_path)
