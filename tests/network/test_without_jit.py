@@ -1,4 +1,4 @@
-"""The loops are plain Python: with the JIT disabled they compute what the compiled ones do."""
+"""The loops are plain Python: with the JIT disabled they compute the bits of the compiled ones."""
 
 from __future__ import annotations
 
@@ -91,11 +91,14 @@ def results(tmp_path_factory):
     return found
 
 
-def test_steps_in_plain_python_are_those_of_the_compiled_loops(results):
+def test_steps_in_plain_python_have_the_bits_of_the_compiled_loops(results):
     compiled, plain = results["compiled"], results["plain"]
     assert set(plain.files) == set(compiled.files) >= {"parameters", "losses", "norms", "tile_sums", "dense1.deltas"}
     for name in compiled.files:
         assert np.isfinite(compiled[name]).all()
-        np.testing.assert_allclose(plain[name], compiled[name], rtol=1e-12, atol=1e-15, err_msg=name)
+        if name == "norms":  # their sums are reordered
+            np.testing.assert_allclose(plain[name], compiled[name], rtol=1e-12, atol=1e-15, err_msg=name)
+        else:
+            assert plain[name].tobytes() == compiled[name].tobytes(), name
     assert compiled["tile_sums"].any()
     assert compiled["norms"].all()
