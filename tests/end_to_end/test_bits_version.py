@@ -73,9 +73,10 @@ def test_run_with_other_bits_is_not_verified(
     call_partrain: Call, completed: Path, version: int | None, said: str
 ) -> None:
     set_bits_version(completed, version)
-    refusal = call_partrain("verify", completed, "--workers", 0).refusal
-    assert f"{completed}: was trained with {said} of the bits" in refusal
-    assert "To verify the run, use the partrain that trained it" in refusal
+    for words in ((), ("--find",)):
+        refusal = call_partrain("verify", completed, "--workers", 0, *words).refusal
+        assert f"{completed}: was trained with {said} of the bits" in refusal
+        assert "To verify the run, use the partrain that trained it" in refusal
     with pytest.raises(RunError, match=said):
         partrain.open_run(completed, quiet=True).verify(workers=0)
 

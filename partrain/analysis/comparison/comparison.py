@@ -197,7 +197,7 @@ def _notes(runs: Sequence[LoggedRun], labels: Sequence[str], values: dict[str, l
         versions = [f"{label} {run.bits_version or '-'}" for run, label in zip(runs, labels, strict=True)]
         notes.append(
             f"the runs have different versions of the bits ({', '.join(versions)}): even with equal configuration and "
-            "data their parameters and losses are not bit for bit the same"
+            "data, their parameters and losses may differ in the last bits"
         )
     digests = {repr(nested(run.record, "data", "digest")) for run in runs}
     if len(digests) > 1:
