@@ -81,7 +81,7 @@ def require_same_bits(record: dict[str, Any], run_path: Path, *, to: str) -> Non
             f"trained it ({record['versions'].get('partrain')})"
         )
         if to == "resume":
-            message += f". Or train anew, from the beginning or, with --init-from {run_path}, from its parameters"
+            message += f", or train a new run: --init-from {run_path} starts it from this run's parameters"
         raise RunError(f"{message}.")
 
 
