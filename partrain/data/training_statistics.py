@@ -5,6 +5,8 @@ Shapes: N examples; C, H, W channels, rows, columns.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,8 @@ from numpy.typing import NDArray
 from partrain.data.mapped_arrays import release_pages
 from partrain.network.normalisation import Normalisation
 
-# Images are read in pieces, for a data set may be larger than memory: 512 images, or fewer if they are large.
-_PIECE_IMAGES = 512
-_PIECE_VALUES = 512 * 32768
+# Pixels of a block of images, if one image has not more: a data set may be larger than memory.
+_BLOCK_PIXELS = 2**16
 
 
 def measure_normalisation(images_NCHW: NDArray[Any]) -> Normalisation:
@@ -27,28 +28,33 @@ def measure_normalisation(images_NCHW: NDArray[Any]) -> Normalisation:
     ----------
     images_NCHW : uint8 or float32; read.
     """
-    N, C, H, W = images_NCHW.shape
-    count = N * H * W
+    count = images_NCHW[:, 0].size
+    mean_C11 = (_channel_sums(images_NCHW, lambda block: block) / count)[:, np.newaxis, np.newaxis]
 
-    def piece(first: int) -> NDArray[Any]:
-        # In C order, because NumPy adds in the order of the memory, and sums would depend on it.
-        return np.asarray(images_NCHW[first : first + size], order="C")
+    def squared_deviations(block: NDArray[Any]) -> NDArray[np.float64]:
+        deviations: NDArray[np.float64] = block - mean_C11
+        deviations *= deviations
+        return deviations
 
-    size = max(1, min(_PIECE_IMAGES, _PIECE_VALUES // (C * H * W)))
-    pieces = range(0, N, size)
-    total = np.zeros(C)
-    for first in pieces:
-        total += piece(first).sum(axis=(0, 2, 3), dtype=np.float64)
-        release_pages(images_NCHW)
-    mean = total / count
-    squares = np.zeros(C)
-    for first in pieces:
-        deviation = piece(first) - mean[:, None, None]
-        squares += (deviation * deviation).sum(axis=(0, 2, 3))
-        release_pages(images_NCHW)
-    std = np.sqrt(squares / count)
+    std = np.sqrt(_channel_sums(images_NCHW, squared_deviations) / count)
     std[std == 0] = 1
-    return Normalisation(tuple(mean.tolist()), tuple(std.tolist()))
+    return Normalisation(tuple(mean_C11.ravel().tolist()), tuple(std.tolist()))
+
+
+def _channel_sums(images_NCHW: NDArray[Any], function: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[np.float64]:
+    """Return the sum of function(pixel) over each channel, (C,), with the same bits on every processor.
+
+    There is a partial sum for each place in a block of images. Blocks are added to them one after the other, and the
+    partial sums are added exactly, so no order is left to NumPy.
+    """
+    N, C, H, W = images_NCHW.shape
+    size = max(1, _BLOCK_PIXELS // (C * H * W))
+    sums_BCHW = np.zeros((min(N, size), C, H, W))
+    for first in range(0, N, size):
+        block = images_NCHW[first : first + size]
+        sums_BCHW[: len(block)] += function(block)
+        release_pages(images_NCHW)
+    return np.array([math.fsum(sums_BCHW[:, c].flat) for c in range(C)])
 
 
 def fixed_normalisation(images_NCHW: NDArray[Any]) -> Normalisation:

@@ -189,7 +189,7 @@ def _normalisation(dataset: Dataset, config: Config) -> Normalisation:
     def measure() -> dict[str, Any]:
         return vars(measure_normalisation(dataset.train.images))
 
-    measured = dataset.measured(f"normalisation of the first {dataset.train.size}, bits {BITS_VERSION}", measure)
+    measured = dataset.measured(f"normalisation of {dataset.train.size} examples, bits {BITS_VERSION}", measure)
     dtype = config.training.dtype
     with np.errstate(divide="ignore", over="ignore"):
         overflows = np.isinf(1 / np.array(measured["std"], dtype))

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import functools
+import itertools
+import math
+import operator
+
 import numpy as np
 import pytest
 
@@ -24,6 +29,27 @@ def test_normalisation_of_bytes_is_that_of_numpy(num_channels, num_images):
 def test_normalisation_of_float32_is_that_of_numpy():
     images = np.random.default_rng(0).normal([[[0]], [[1000]]], [[[1e-3]], [[1]]], (5000, 2, 3, 3))
     assert_normalisation(images.astype(np.float32), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("pixel_type", [np.uint8, np.float32])
+def test_sums_have_one_order(pixel_type):
+    """There is a chain of sums for each place in a block of images; the chains are added exactly."""
+    C, H, W = 2, 3, 2
+    images = np.random.default_rng(0).uniform(0, 200, (9000, C, H, W)).astype(pixel_type)
+    block, count = 2**16 // (C * H * W), 9000 * H * W
+
+    def total(channel, function):
+        values = function(images[:, channel].astype(np.float64))
+        places = itertools.product(range(block), range(H), range(W))
+        # Not `sum`, which corrects rounding errors from Python 3.12 on.
+        return math.fsum(functools.reduce(operator.add, values[n::block, h, w].tolist()) for n, h, w in places) / count
+
+    result = measure_normalisation(images)
+    mean = tuple(total(channel, lambda x: x) for channel in range(C))
+    squares = [total(channel, lambda x, c=channel: (x - mean[c]) * (x - mean[c])) for channel in range(C)]
+    assert (result.mean, result.std) == (mean, tuple(math.sqrt(square) for square in squares))
+    for in_memory in (np.asfortranarray(images), images.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)):
+        assert vars(measure_normalisation(in_memory)) == vars(result)
 
 
 def test_white_images_do_not_overflow():
