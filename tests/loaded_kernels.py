@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.kernels.compiler.loading import load
-from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Relu
+from partrain.network.network import Network
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.mailboxes import Mailboxes
 from partrain.parallel.workers.worker import worker_kernels
 
-KINDS = (Conv2d, MaxPool2d, Relu, Flatten, Dense, Dropout)
+# A network with a layer of each kind, and a convolution for each forward pass (network.convolution_passes).
+EVERYTHING = Network(
+    (
+        *(Conv(filters=8, kernel=5), Conv(filters=8, kernel=5), Conv(filters=8, kernel=3)),
+        *(MaxPool(window=2), Relu(), Flatten(), Dropout(rate=0.1), Dense(units=2)),
+    ),
+    (1, 28, 28),
+    2,
+)
 
 
 def load_all_kernels(kernels: str, dtype: str) -> None:
     """Load the kernels of workers and of the coordinator; `kernels` is "fast" or "loops"."""
-    of_workers = worker_kernels(kernels, KINDS, augments=True)
+    of_workers = worker_kernels(kernels, EVERYTHING.layers, augments=True)
     load((*of_workers, *ParameterUpdate.kernels(kernels), *Mailboxes.KERNELS), dtype)

@@ -39,7 +39,7 @@ class Classifier:
 
     def __init__(self, trained: TrainedRun, announce: Callable[[str], None], warn: Callable[[str], None]) -> None:
         training = trained.config.training
-        kernels = execution_kernels(training.kernels, trained.network.kinds)
+        kernels = execution_kernels(training.kernels, trained.network.layers)
         load(kernels, training.dtype, announce=announce, warn=warn)
         self._execution = make_execution(
             training.kernels, trained.network, trained.parameters, trained.normalisation, training.tile, training.dtype

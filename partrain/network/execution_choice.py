@@ -32,8 +32,8 @@ def make_execution(
     return LoopsExecution(network, parameters, normalisation, tile, dtype)
 
 
-def execution_kernels(kernels: str, kinds: Iterable[type[Layer]]) -> tuple[Kernel, ...]:
-    """Return the kernels that the execution calls for layers of these kinds.
+def execution_kernels(kernels: str, layers: Iterable[Layer]) -> tuple[Kernel, ...]:
+    """Return the kernels that the execution calls for these layers.
 
     Raises
     ------
@@ -43,4 +43,4 @@ def execution_kernels(kernels: str, kinds: Iterable[type[Layer]]) -> tuple[Kerne
     if kernels == "fast":
         require_compiler()
     called = {"fast": FastExecution.kernels, "loops": LoopsExecution.kernels}[kernels]
-    return called(kinds)
+    return called(layers)

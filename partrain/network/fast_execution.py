@@ -66,9 +66,9 @@ class FastExecution:
         self._dropouts = [stage.factors for stage in self.stages if isinstance(stage, DropoutStage)]
 
     @classmethod
-    def kernels(cls, kinds: Iterable[type[Layer]]) -> tuple[Kernel, ...]:
-        """Return the kernels that this execution calls for layers of these kinds."""
-        return (*cls.KERNELS, *stage_kernels(kinds))
+    def kernels(cls, layers: Iterable[Layer]) -> tuple[Kernel, ...]:
+        """Return the kernels that this execution calls for these layers."""
+        return (*cls.KERNELS, *dict.fromkeys(stage_kernels(layers)))
 
     def forward(
         self, images_MCHW: Array, indices_N: NDArray[np.int64], training: TrainingExamples | None = None

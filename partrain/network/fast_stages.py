@@ -19,9 +19,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from partrain.kernels import convolution, convolution_backward, convolution_weights, dense, layout, loops, max_pool
+from partrain.kernels import convolution_backward, convolution_weights, dense, layout, loops, max_pool
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.simd.vectors import LANES
+from partrain.network.convolution_passes import forward_pass
 from partrain.network.execution import Array, DropoutFactors, Factors, Views, scale_rows
 from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
 from partrain.network.network import Network
@@ -85,9 +86,6 @@ class _ConvStage:
     """A convolution, with a ReLU and a max pooling if they follow it."""
 
     KERNELS = (
-        convolution.pack_filters,
-        convolution.conv2d_forward,
-        max_pool.max_pool_forward,
         convolution_backward.pack_patch_vectors,
         convolution_backward.conv2d_backward_winners,
         convolution_weights.conv2d_backward_weights,
@@ -103,14 +101,14 @@ class _ConvStage:
         self.border = conv.padding
         self._weight, self._bias = (views[p.name] for p in conv.parameters)
         self._weight_start, self._bias_start = (network.tile_sums.start(p.name) for p in conv.parameters)
-        self._packed_weight = np.zeros(convolution.packed_shape(self._weight.shape), np.float32)
-        self._packed_bias = np.zeros(self._packed_weight.shape[2], np.float32)
+        self._forward_pass = forward_pass(conv)(conv, pool, self._rectified, self._weight, self._bias)
         self._patch_vectors = np.zeros(convolution_backward.patch_vectors_shape(self._weight.shape), np.float32)
         F, P, Q = conv.output_shape
-        self._y = zeros_with_slack((num, P, Q, F))
-        self._pooled, self._winner = self._y, np.empty((num, P, Q, F), np.int32)
-        self._winner[:] = np.arange(P * Q, dtype=np.int32).reshape(P, Q, 1)
-        if pool is not None:
+        self._y = zeros_with_slack((0 if self._forward_pass.is_fused else num, P, Q, F))
+        if pool is None:
+            self._pooled, self._winner = self._y, np.empty((num, P, Q, F), np.int32)
+            self._winner[:] = np.arange(P * Q, dtype=np.int32).reshape(P, Q, 1)
+        else:
             _, I, J = pool.output_shape
             self._pooled, self._winner = zeros_with_slack((num, I, J, F)), np.empty((num, I, J, F), np.int32)
         C, H, W = conv.input_shape
@@ -121,11 +119,8 @@ class _ConvStage:
 
     def forward(self, x: Array) -> Array:
         N = len(x)
-        self._x, y, pooled = x, self._y[:N], self._pooled[:N]
-        convolution.pack_filters(self._weight, self._bias, self._packed_weight, self._packed_bias)
-        convolution.conv2d_forward(x, self._packed_weight, self._packed_bias, self._conv.stride, self._rectified, y)
-        if self._pool is not None:
-            max_pool.max_pool_forward(y, self._pool.window, self._pool.stride, pooled, self._winner[:N])
+        self._x, pooled = x, self._pooled[:N]
+        self._forward_pass(x, self._y[:N], pooled, self._winner[:N])
         return pooled
 
     def backward(
@@ -313,8 +308,8 @@ class DropoutStage:
         return dy
 
 
-# By the layer that begins the stage. A class has `KERNELS`, the kernels that it calls, and `followers`, the kinds of
-# layers that become part of the stage if they follow, in this order.
+# By the layer that begins the stage. A class has `KERNELS`, the kernels that it calls (besides those of a convolution's
+# forward pass), and `followers`, the kinds of layers that become part of the stage if they follow, in this order.
 _STAGES: dict[type[Layer], Any] = {
     Conv2d: _ConvStage,
     MaxPool2d: _PoolStage,
@@ -325,10 +320,12 @@ _STAGES: dict[type[Layer], Any] = {
 }
 
 
-def stage_kernels(kinds: Iterable[type[Layer]]) -> Iterator[Kernel]:
-    """Yield the kernels that the stages call which begin with a layer of these kinds."""
-    for kind in kinds:
-        yield from _STAGES[kind].KERNELS
+def stage_kernels(layers: Iterable[Layer]) -> Iterator[Kernel]:
+    """Yield the kernels that the stages call which begin with these layers."""
+    for layer in layers:
+        yield from _STAGES[type(layer)].KERNELS
+        if isinstance(layer, Conv2d):
+            yield from forward_pass(layer).KERNELS
 
 
 def make_stages(network: Network, views: Views, num: int) -> list[Stage]:

@@ -228,9 +228,9 @@ class LoopsExecution:
         self._example_slots_NK = np.zeros((tile, network.tile_sums.size), dtype)
 
     @classmethod
-    def kernels(cls, kinds: Iterable[type[Layer]]) -> tuple[Kernel, ...]:
-        """Return the kernels that this execution calls for layers of these kinds."""
-        return (*cls.KERNELS, *(k for kind in kinds for k in _LAYERS[kind].KERNELS))
+    def kernels(cls, layers: Iterable[Layer]) -> tuple[Kernel, ...]:
+        """Return the kernels that this execution calls for these layers."""
+        return (*cls.KERNELS, *dict.fromkeys(k for layer in layers for k in _LAYERS[type(layer)].KERNELS))
 
     def forward(
         self, images_MCHW: Array, indices_N: NDArray[np.int64], training: TrainingExamples | None = None

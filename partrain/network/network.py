@@ -27,7 +27,6 @@ class Network:
     Attributes
     ----------
     layers : all layers, in order.
-    kinds : the classes of the layers, each once.
     trained_layers : the layers that have parameters.
     dense_layers : the dense layers, whose gradients are exchanged as factors (network.execution.Factors).
     parameters : all parameters, in the order of the layers.
@@ -46,7 +45,6 @@ class Network:
         self.layers: tuple[Layer, ...] = build_layers(descriptions, input_shape)
         self.input_shape = input_shape
         self.parameters = ParameterLayout(p for layer in self.layers for p in layer.parameters)
-        self.kinds = tuple(dict.fromkeys(type(layer) for layer in self.layers))
         self.trained_layers = tuple(layer for layer in self.layers if layer.parameters)
         self.dense_layers = tuple(layer for layer in self.layers if isinstance(layer, Dense))
         self.tile_sums = ParameterLayout(

@@ -30,13 +30,13 @@ def required_kernels(plan: ComputePlan, num_workers: int, *, computes_here: bool
     """
     if num_workers:
         require_compiler()
-    kernels, kinds = plan.training.kernels, plan.network.kinds
+    kernels, layers = plan.training.kernels, plan.network.layers
     augments = plan.trains and plan.training.augment is not None
     updates = ParameterUpdate.kernels(kernels) if plan.trains else ()
     if not num_workers:
-        return (*tile_kernels(kernels, kinds, augments=augments), *updates)
+        return (*tile_kernels(kernels, layers, augments=augments), *updates)
     of_coordinator = (*updates, *Mailboxes.KERNELS)
-    of_workers = worker_kernels(kernels, kinds, augments=augments)
+    of_workers = worker_kernels(kernels, layers, augments=augments)
     if computes_here or not are_cached(of_workers, plan.training.dtype):
         return (*of_workers, *of_coordinator)
     return of_coordinator

@@ -72,7 +72,7 @@ def test_gradient_norms_agree_with_the_loops(noisy_run: Path, call_partrain: Cal
     trained = load_trained_run(noisy_run, "last", print)
     config = trained.config
     dataset = load_dataset(config.data, config.seed, say=print, warn=print)
-    kernels = tile_kernels("loops", trained.network.kinds, augments=False)
+    kernels = tile_kernels("loops", trained.network.layers, augments=False)
     load((*kernels, *GradientReduction.kernels("loops")), "float64")
     normalisation = trained.normalisation
     for example in facts["largest_gradient"]:

@@ -11,7 +11,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels import convolution, convolution_backward, convolution_weights, dense, max_pool
+from partrain.kernels import (
+    convolution,
+    convolution_backward,
+    convolution_weights,
+    dense,
+    max_pool,
+    toom_cook_convolution,
+)
 from partrain.kernels.simd.vectors import LANES
 
 # Numbers in front of a slot's parts, between them, and behind them.
@@ -65,6 +72,28 @@ def conv2d_forward(x_NCHW, w_FCRS, b_F, stride, padding, rectified=False, offset
     convolution.conv2d_forward(x_NHWC, w_RKF, packed_b_F, stride, rectified, y_NPQF)
     assert_nothing_was_written_around(x_NHWC, w_RKF, packed_b_F, y_NPQF)
     return channels_first(y_NPQF)
+
+
+def toom_cook_forward(x_NCHW, w_FCRS, b_F, padding, rectified=False, offset=0, pools=False):
+    """Return the outputs; or, with `pools`, the maxima of 2x2 windows and their positions."""
+    x_NHWC = channels_last(x_NCHW, offset, padding)
+    N, H, W, _ = x_NHWC.shape
+    F, _, R, S = w_FCRS.shape
+    P, Q = H - R + 1, W - S + 1
+    transform_filters, conv2d_forward = (
+        (toom_cook_convolution.transform_filters_1d, toom_cook_convolution.conv2d_forward_1d)
+        if S == 5
+        else (toom_cook_convolution.transform_filters_2d, toom_cook_convolution.conv2d_forward_2d)
+    )
+    u_KBTL = spoilt(toom_cook_convolution.transformed_shape(w_FCRS.shape), offset)
+    b_L = placed(np.zeros(max(F, LANES), np.float32), offset)
+    transform_filters(placed(w_FCRS, offset), placed(b_F, offset), u_KBTL, b_L)
+    y_NPQF = spoilt((0 if pools else N, P, Q, F), offset)
+    pooled_NIJF = spoilt((N, P // 2, Q // 2, F), offset)
+    winner_NIJF = spoilt(pooled_NIJF.shape, offset, np.int32)
+    conv2d_forward(x_NHWC, u_KBTL, b_L, rectified, y_NPQF, pooled_NIJF, winner_NIJF)
+    assert_nothing_was_written_around(x_NHWC, u_KBTL, b_L, y_NPQF, pooled_NIJF, winner_NIJF)
+    return (channels_first(pooled_NIJF), channels_first(winner_NIJF)) if pools else channels_first(y_NPQF)
 
 
 class Slots:

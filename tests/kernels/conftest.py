@@ -6,7 +6,14 @@ from __future__ import annotations
 
 import pytest
 
-from partrain.kernels import convolution, convolution_backward, convolution_weights, loops, max_pool
+from partrain.kernels import (
+    convolution,
+    convolution_backward,
+    convolution_weights,
+    loops,
+    max_pool,
+    toom_cook_convolution,
+)
 from partrain.kernels.compiler.loading import load
 
 
@@ -24,3 +31,16 @@ def convolution_kernels():
         max_pool.max_pool_forward,
     )
     load(fast, "float32")
+
+
+@pytest.fixture(scope="session")
+def toom_cook_kernels(convolution_kernels):
+    load(
+        (
+            toom_cook_convolution.transform_filters_1d,
+            toom_cook_convolution.conv2d_forward_1d,
+            toom_cook_convolution.transform_filters_2d,
+            toom_cook_convolution.conv2d_forward_2d,
+        ),
+        "float32",
+    )

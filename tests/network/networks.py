@@ -128,6 +128,19 @@ NETWORKS = {
         Dense(units=5),
     ),
     "dropout that drops nothing": build(Flatten(), Dropout(rate=0), Dense(units=6), Relu(), Dense(units=5)),
+    "Toom-Cook convolutions, with pooling and without": build(
+        Conv(filters=9, kernel=3, padding=1),
+        Relu(),
+        Conv(filters=8, kernel=3, padding=1),
+        Conv(filters=17, kernel=[2, 5], padding=[1, 2]),
+        Relu(),
+        MaxPool(window=2),
+        Conv(filters=8, kernel=3, padding=1),
+        Relu(),
+        MaxPool(window=2, stride=1),
+        Flatten(),
+        Dense(units=5),
+    ),
     "ReLU behind flatten": build(Conv(filters=3, kernel=3), Flatten(), Relu(), Dense(units=5)),
 }
 ALL_NETWORKS = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)

@@ -13,7 +13,7 @@ import ctypes, math, mmap
 import numpy as np
 from partrain.network.normalisation import Normalisation
 from partrain.kernels.simd.vectors import LANES
-from partrain.network import fast_execution, fast_stages
+from partrain.network import convolution_passes, fast_execution, fast_stages
 from partrain.network.execution import Factors
 from tests.loaded_kernels import load_all_kernels
 from tests.network.networks import NETWORKS, NUM_RANDOM_NETWORKS, random_network
@@ -41,6 +41,7 @@ class Guarded:
 
 fast_execution.np = Guarded()
 fast_stages.np = Guarded()
+convolution_passes.np = Guarded()
 fast_stages.zeros_with_slack = lambda shape, dtype=np.float32: guarded(shape, dtype, LANES)
 fast_execution.zeros_with_slack = fast_stages.zeros_with_slack
 load_all_kernels("fast", "float32")

@@ -44,7 +44,10 @@ def kernel(*signatures: str, fast_math: bool = False) -> Callable[[Callable[...,
 
 # Declares a function that kernels call: it is compiled into each of them, with the caller's types. No Python or C
 # wrappers are generated; they would take a third of the compile time.
-inlined = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_INLINED = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+inlined = numba.njit(**_INLINED)
+# The same for functions that LLVM may not call instead: passing a dozen arrays and numbers takes as long as a row.
+always_inlined = numba.njit(**_INLINED, forceinline=True)
 
 
 def is_compiled(kernel: Kernel) -> bool:

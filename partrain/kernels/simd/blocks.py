@@ -345,3 +345,26 @@ def add_products(typing, block, vector, points, index):
         return result
 
     return block(block, VECTOR, points, index), code
+
+
+@intrinsic
+def add_to_all(typing, block, vector):
+    """Return block[j] + vector."""
+
+    def code(context, builder, signature, arguments):
+        result, vector = arguments
+        for j in range(signature.args[0].size):
+            result = builder.insert_value(result, builder.fadd(builder.extract_value(result, j), vector), j)
+        return result
+
+    return block(block, VECTOR), code
+
+
+@intrinsic(prefer_literal=True)
+def vector_of(typing, block, j):
+    """Return the vector block[j]."""
+
+    def code(context, builder, signature, arguments):
+        return builder.extract_value(arguments[0], j.literal_value)
+
+    return VECTOR(block, j), code

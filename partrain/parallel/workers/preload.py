@@ -15,9 +15,10 @@ from partrain.system.parent_death import PARENT_VARIABLE, end_with_parent
 
 end_with_parent(int(os.environ[PARENT_VARIABLE]))
 
+from partrain.config.schema.layers import Conv, Dense, Flatten, MaxPool, Relu  # noqa: E402
 from partrain.errors import ConfigError  # noqa: E402
 from partrain.kernels.compiler.loading import load_cached  # noqa: E402
-from partrain.network.layers import Conv2d, Dense, Flatten, MaxPool2d, Relu  # noqa: E402
+from partrain.network.layers import build_layers  # noqa: E402
 from partrain.parallel.workers import worker  # noqa: E402
 from partrain.parallel.workers.fork_server import MAY_NOT_FORK, PRELOAD_VARIABLE  # noqa: E402
 
@@ -33,6 +34,9 @@ sys.excepthook = _end_with
 worker.ignore_signals()
 _kernels, _, _dtype = os.environ.get(PRELOAD_VARIABLE, "").partition(":")
 if _dtype:
-    # The network is not known yet. Few networks have dropout or augmentation: their workers load those kernels.
+    # The network is not known yet. This one has a convolution for each forward pass (network.convolution_passes). Few
+    # networks have dropout or augmentation: their workers load those kernels.
+    _convolutions = [Conv(filters=8, kernel=(size, size)) for size in (5, 5, 3)]
+    _layers = build_layers((*_convolutions, MaxPool(window=(2, 2)), Relu(), Flatten(), Dense(units=2)), (1, 28, 28))
     with contextlib.suppress(ConfigError):  # the coordinator reports that kernels cannot be compiled
-        load_cached(worker.worker_kernels(_kernels, (Conv2d, MaxPool2d, Relu, Flatten, Dense), augments=False), _dtype)
+        load_cached(worker.worker_kernels(_kernels, _layers, augments=False), _dtype)

@@ -180,14 +180,14 @@ class TileComputer:
         }  # fmt: skip
 
 
-def tile_kernels(kernels: str, kinds: Iterable[type[Layer]], *, augments: bool) -> tuple[Kernel, ...]:
+def tile_kernels(kernels: str, layers: Iterable[Layer], *, augments: bool) -> tuple[Kernel, ...]:
     """Return the kernels that a `TileComputer` calls.
 
     Parameters
     ----------
     kernels : "fast" or "loops".
-    kinds : the classes of the network's layers.
+    layers : the network's layers.
     augments : whether the images of a step are augmented.
     """
     augment = (AUGMENT[kernels],) if augments else ()
-    return (*execution_kernels(kernels, kinds), *augment, *TileComputer.KERNELS)
+    return (*execution_kernels(kernels, layers), *augment, *TileComputer.KERNELS)

@@ -32,9 +32,9 @@ HELLO, ERROR, BAD_DATA = b"H", b"E", b"D"
 REPLY_BYTES = 8192
 
 
-def worker_kernels(kernels: str, kinds: Iterable[type[Layer]], *, augments: bool) -> tuple[Kernel, ...]:
+def worker_kernels(kernels: str, layers: Iterable[Layer], *, augments: bool) -> tuple[Kernel, ...]:
     """Return the kernels that a worker process calls; the parameters are those of `tile_kernels`."""
-    return (*tile_kernels(kernels, kinds, augments=augments), *UpdateHelper.kernels(kernels), *Mailbox.KERNELS)
+    return (*tile_kernels(kernels, layers, augments=augments), *UpdateHelper.kernels(kernels), *Mailbox.KERNELS)
 
 
 def work(
@@ -73,7 +73,7 @@ def work(
             continue_after_parent()
             kill_point("worker: start-up")
             network, augments = computation.network, computation.augment is not None
-            load(worker_kernels(computation.kernels, network.kinds, augments=augments), computation.dtype)
+            load(worker_kernels(computation.kernels, network.layers, augments=augments), computation.dtype)
             computer = TileComputer(computation)
             helper = UpdateHelper(network, computation.arrays, number, num_workers)
             mailbox = Mailbox(boxes, number, helper.help_requests)
