@@ -8,8 +8,9 @@ from partrain.system.terminal_text import table
 
 NOTE_ON_STAGES = """\
 A multiply-add counts as two operations. Skipped multiply-adds count too: the backward passes and the update skip
-gradients that are zero, so their share of the peak can exceed 100 %. The update computes the gradients of dense layers,
-adds up the tile sums, checks for values that are not finite, and applies Adam."""
+gradients that are zero, and Toom-Cook convolutions need fewer, so their share of the peak can exceed 100 %. The update
+computes the gradients of dense layers, adds up the tile sums, checks for values that are not finite, and applies
+Adam."""
 NOTE_ON_PHASES = """\
 compute is the time of the longest shard in this process. wait is the additional time with workers: to wake them, to
 collect their answers, and to fetch data that other processors wrote. More workers than processors take turns."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import kernel
+from partrain.kernels.simd.transposition import transpose
+from partrain.kernels.simd.vectors import element, store_number
 
 _OUTPUT = "UniTuple(int64, 2), float32[:,:,:,::1]"
 
@@ -22,25 +24,31 @@ def gather_normalised(images_MCHW, indices_N, mean_C, inverse_std_C, border, x_N
     The rows and columns of the border, at each side of `x_NHWC`, keep their value, zero.
     """
     _, C, H, W = images_MCHW.shape
+    _, bordered_H, bordered_W, _ = x_NHWC.shape
     for n in range(indices_N.size):
         image_CHW = images_MCHW[indices_N[n]]
         for i in range(H):
+            row = ((n * bordered_H + i + border[0]) * bordered_W + border[1]) * C
             for c in range(C):
-                x_W = x_NHWC[n, i + border[0], border[1] : border[1] + W, c]
-                for j in range(W):
-                    x_W[j] = (np.float32(image_CHW[c, i, j]) - mean_C[c]) * inverse_std_C[c]
+                image_row = (c * H + i) * W
+                mean, inverse_std = mean_C[c], inverse_std_C[c]
+                if C == 1:  # LLVM computes several pixels at once if their places in memory are neighbours
+                    for j in range(W):
+                        pixel = np.float32(element(image_CHW, image_row + j))
+                        store_number(x_NHWC, row + j, (pixel - mean) * inverse_std)
+                else:
+                    for j in range(W):
+                        pixel = np.float32(element(image_CHW, image_row + j))
+                        store_number(x_NHWC, row + j * C + c, (pixel - mean) * inverse_std)
 
 
 @kernel("void(float32[:,:,:,::1], float32[:,::1])")
 def flatten_forward(x_NHWC, y_ND):
     """Copy to rows in the order (C, H, W)."""
     N, H, W, C = x_NHWC.shape
+    D = C * H * W
     for n in range(N):
-        y_CHW = y_ND[n].reshape(C, H, W)
-        for i in range(H):
-            for j in range(W):
-                for c in range(C):
-                    y_CHW[c, i, j] = x_NHWC[n, i, j, c]
+        transpose(x_NHWC, n * D, H * W, C, y_ND, n * D, H * W)
 
 
 @kernel("void(float32[:,::1], float32[:,:,:,::1])")

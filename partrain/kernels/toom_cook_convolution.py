@@ -35,6 +35,7 @@ from partrain.kernels.simd.blocks import (
     zeros,
 )
 from partrain.kernels.simd.linear_maps import linear_map
+from partrain.kernels.simd.transposition import transpose
 from partrain.kernels.simd.vectors import (
     LANES,
     broadcast,
@@ -85,6 +86,16 @@ def _first_of(part, size):
     return max(0, min(part * LANES, size - LANES))
 
 
+@always_inlined
+def _filters_last(w_FCRS):
+    """Return the filters in the order (c, r, s, f), and the number of filters, at least LANES; further ones are 0."""
+    F, C, R, S = w_FCRS.shape
+    width = max(F, LANES)
+    taps = np.zeros(C * R * S * width, np.float32)
+    transpose(w_FCRS, 0, F, C * R * S, taps, 0, width)
+    return taps, width
+
+
 _FILTERS = "void(float32[:,:,:,::1], float32[::1], float32[:,:,:,::1], float32[::1])"
 
 
@@ -93,18 +104,14 @@ def transform_filters_1d(w_FCRS, b_F, u_KBTL, b_L):
     """Transform filters (F, C, R, 5) along their columns, and copy the biases to at least LANES numbers."""
     F, C, R, S = w_FCRS.shape
     _, B, T, _ = u_KBTL.shape
-    width = max(F, LANES)
-    row = np.zeros(S * width, np.float32)
+    taps, width = _filters_last(w_FCRS)
     for f in range(F):
         store_number(b_L, f, element(b_F, f))
-    for r in range(R):
-        for c in range(C):
-            for f in range(F):
-                for s in range(S):
-                    store_number(row, s * width + f, w_FCRS[f, c, r, s])
+    for c in range(C):
+        for r in range(R):
             for b in range(B):
                 u = points_in_steps(u_KBTL, (b * T + r * C + c) * LANES, B * T * LANES, 8)
-                store_block(_filter_to_8(row, _first_of(b, F), width), u, 0)
+                store_block(_filter_to_8(taps, (c * R + r) * S * width + _first_of(b, F), width), u, 0)
 
 
 @kernel(_FILTERS)
@@ -112,18 +119,14 @@ def transform_filters_2d(w_FCRS, b_F, u_KBTL, b_L):
     """Transform filters (F, C, 3, 3), and copy the biases to at least LANES numbers."""
     F, C, R, S = w_FCRS.shape
     _, B, _, _ = u_KBTL.shape
-    width = max(F, LANES)
-    taps, columns = np.zeros(R * S * width, np.float32), np.empty(6 * S * LANES, np.float32)
+    taps, width = _filters_last(w_FCRS)
+    columns = np.empty(6 * S * LANES, np.float32)
     for f in range(F):
         store_number(b_L, f, element(b_F, f))
     for c in range(C):
-        for f in range(F):
-            for r in range(R):
-                for s in range(S):
-                    store_number(taps, (r * S + s) * width + f, w_FCRS[f, c, r, s])
         for b in range(B):
             for s in range(S):
-                column = _filter_to_6(taps, s * width + _first_of(b, F), S * width)
+                column = _filter_to_6(taps, (c * R * S + s) * width + _first_of(b, F), S * width)
                 store_block(column, points_in_steps(columns, s * LANES, S * LANES, 6), 0)
             for k in range(6):
                 u = points_in_steps(u_KBTL, ((6 * k * B + b) * C + c) * LANES, B * C * LANES, 6)

@@ -227,11 +227,14 @@ class _FlattenStage:
 
     def __init__(self, layers: tuple[Layer, ...], network: Network, views: Views, num: int) -> None:
         self.layers = layers
-        _, H, W = layers[0].input_shape
+        C, H, W = layers[0].input_shape
         self._num_places = H * W
-        self._y = np.zeros((num, *layers[0].output_shape), np.float32)
+        self._has_this_order = C == 1 or H * W == 1
+        self._y = np.zeros((0 if self._has_this_order else num, *layers[0].output_shape), np.float32)
 
     def forward(self, x: Array) -> Array:
+        if self._has_this_order:
+            return x.reshape(len(x), -1)
         y = self._y[: len(x)]
         layout.flatten_forward(x, y)
         return y
@@ -266,17 +269,17 @@ class _DenseStage:
     def backward(
         self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
     ) -> Gradient | None:
-        rows_NE = dy.rows_ND
-        N = len(rows_NE)
-        if self._rectified:
-            flat = rows_NE.reshape(-1)
-            loops.relu_backward_input(flat, self._y[:N].reshape(-1), flat)
+        deltas_NE = factors[self._name].deltas_NE
+        N = len(deltas_NE)
         factors[self._name].inputs_ND[:] = self._x
-        factors[self._name].deltas_NE[:] = rows_NE
+        if self._rectified:  # not in place: then LLVM's code computes several numbers at once
+            loops.relu_backward_input(dy.rows_ND.reshape(-1), self._y[:N].reshape(-1), deltas_NE.reshape(-1))
+        else:
+            deltas_NE[:] = dy.rows_ND
         if not needs_dx:
             return None
         dx = self._dx[:N]
-        dense.dense_backward_input(rows_NE, self._weight, dx)
+        dense.dense_backward_input(deltas_NE, self._weight, dx)
         return Gradient(dx, 1, 1)
 
     def sum_tiles(self, scales_N: Array | None, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:

@@ -9,7 +9,9 @@ from partrain.kernels import layout, loops
 from partrain.kernels.compiler.loading import load
 from tests.kernels.channels_last import assert_nothing_was_written_around, channels_first, placed, spoilt
 
-SHAPES_CHW = pytest.mark.parametrize("shape_CHW", [(1, 28, 28), (3, 5, 7), (2, 1, 1), (17, 4, 3)])
+SHAPES_CHW = pytest.mark.parametrize(
+    "shape_CHW", [(1, 28, 28), (3, 5, 7), (2, 1, 1), (17, 4, 3), (17, 9, 5), (16, 4, 4)]
+)
 BORDERS = pytest.mark.parametrize("border", [(0, 0), (2, 2), (0, 3), (4, 1)])
 
 

@@ -1,0 +1,54 @@
+"""The transposition of a matrix, LANES x LANES numbers at a time, in registers."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.extending import intrinsic
+
+from partrain.kernels.compiler.flags import inlined
+from partrain.kernels.simd.blocks import load_block, points_in_steps, store_block
+from partrain.kernels.simd.vectors import _INT32, LANES, element, store_number
+
+
+@intrinsic
+def transposed(typing, block):
+    """Return the block of LANES vectors whose vector j has the lanes j of `block`."""
+
+    def code(context, builder, signature, arguments):
+        vectors = [builder.extract_value(arguments[0], j) for j in range(LANES)]
+        # Swap the upper right and the lower left quarter of squares of 2, 4, … lanes.
+        # Source: Eklundh, "A Fast Computer Method for Matrix Transposing", 1972.
+        width = 1
+        while width < LANES:
+            lanes = range(LANES)
+            upper = [lane if not lane & width else LANES + lane - width for lane in lanes]
+            lower = [lane + width if not lane & width else LANES + lane for lane in lanes]
+            masks = [ir.Constant(ir.VectorType(_INT32, LANES), mask) for mask in (upper, lower)]
+            for j in range(LANES):
+                if not j & width:
+                    pair = vectors[j], vectors[j + width]
+                    vectors[j], vectors[j + width] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+            width *= 2
+        result = arguments[0]
+        for j in range(LANES):
+            result = builder.insert_value(result, vectors[j], j)
+        return result
+
+    return block(block), code
+
+
+@inlined
+def transpose(source, start, rows, columns, target, target_start, target_step):
+    """Copy the matrix source[start:][: rows·columns]: its column c to target[target_start + c·target_step :]."""
+    if rows >= LANES and columns >= LANES:
+        for row in range(0, rows, LANES):
+            i = min(row, rows - LANES)
+            for column in range(0, columns, LANES):
+                j = min(column, columns - LANES)
+                square = load_block(points_in_steps(source, start + i * columns + j, columns, LANES), 0)
+                places = points_in_steps(target, target_start + j * target_step + i, target_step, LANES)
+                store_block(transposed(square), places, 0)
+    else:
+        for i in range(rows):
+            for j in range(columns):
+                store_number(target, target_start + j * target_step + i, element(source, start + i * columns + j))
