@@ -4,7 +4,7 @@ After ReLU and max pooling, at most one output of each window has a gradient, an
 of winners (filter, gradient, position) is much shorter than the output. Without pooling every output is a winner, and
 the same code is the general backward pass, for any stride and padding.
 
-Filters are stored as patch vectors: the S·C numbers of each row of a patch fill vectors, the last one in part.
+Filters are stored as patch vectors (kernels.patch_vectors).
 
 Shapes: N examples; T tiles; K parameters of a slot; C, H, W channels, rows, columns with the border; F filters; R, S
 filter rows, columns; P, Q output rows, columns; I, J the same after pooling.
@@ -16,6 +16,7 @@ import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.convolution import grid_offsets
+from partrain.kernels.patch_vectors import SLIM, WIDE, lanes_of_patch, lay_out, patch_vectors
 from partrain.kernels.simd.blocks import (
     add_scaled,
     load_block,
@@ -26,32 +27,12 @@ from partrain.kernels.simd.blocks import (
 )
 from partrain.kernels.simd.vectors import LANES, broadcast, element, load, store, store_number
 
-# Vectors of a patch that stay in registers at once: 10 of them and two for the factors fit the 16 registers of AVX2.
-# The last block of a patch may be smaller.
-WIDE = 10
-SLIM = 6
 # The list visits the positions in this many interleaved passes, so that successive entries do not write to the same
 # numbers.
 PHASES = 4
 # With this many filters or more, sorting the list by position is faster.
 MANY = 12
 BAND_BYTES = 24576
-
-
-@inlined
-def _patch_vectors(R, run, row_step, spare, spare_step):
-    """Return where in a patch its vectors start; the lanes of a row's last vector beyond its end are not used.
-
-    WIDE more vectors fill the last block: from `spare` on, in steps of `spare_step`.
-    """
-    per_row = (run + LANES - 1) // LANES
-    offsets = np.empty(R * per_row + WIDE, np.int64)
-    for r in range(R):
-        for v in range(per_row):
-            offsets[r * per_row + v] = r * row_step + v * LANES
-    for v in range(WIDE):
-        offsets[R * per_row + v] = spare + v * spare_step
-    return offsets
 
 
 @inlined
@@ -70,14 +51,6 @@ def _copy_run(source, start, target, at, count):
     else:
         for i in range(count):
             store_number(target, at + i, source[start + i])
-
-
-@inlined
-def _num_vectors(R, run):
-    """Return the number of vectors of a patch: blocks of WIDE, and a last one of SLIM or WIDE."""
-    count = R * ((run + LANES - 1) // LANES)
-    rest = count % WIDE
-    return count - rest + (0 if rest == 0 else SLIM if rest <= SLIM else WIDE)
 
 
 @inlined
@@ -123,18 +96,17 @@ def _list_winners(
 
 
 @inlined
-def _add_to_filters(x, x_start, vectors, f_start, blocks, first, last, offsets, deltas, dw):
+def _add_to_filters(x, x_start, vectors, f_start, ends, first, last, offsets, deltas, dw):
     """Add delta * patch of each entry first..last-1 to one filter's gradient."""
     v = 0
-    while v < blocks:
-        if blocks - v > SLIM:
+    for block in range(ends.size):
+        if element(ends, block) - v > SLIM:
             points = points_of(x, x_start, vectors, v, WIDE)
             targets = points_in_steps(dw, f_start + v * LANES, LANES, WIDE)
             sums = load_block(targets, 0)
             for i in range(first, last):
                 sums = add_scaled(sums, broadcast(element(deltas, i)), points, element(offsets, i))
             store_block(sums, targets, 0)
-            v += WIDE
         else:
             slim_points = points_of(x, x_start, vectors, v, SLIM)
             slim_targets = points_in_steps(dw, f_start + v * LANES, LANES, SLIM)
@@ -142,20 +114,19 @@ def _add_to_filters(x, x_start, vectors, f_start, blocks, first, last, offsets, 
             for i in range(first, last):
                 slim_sums = add_scaled(slim_sums, broadcast(element(deltas, i)), slim_points, element(offsets, i))
             store_block(slim_sums, slim_targets, 0)
-            v += SLIM
+        v = element(ends, block)
 
 
 @inlined
-def _scatter_to_input(w, f_start, vectors, blocks, patches, first, last, places, deltas, dx):
+def _scatter_to_input(w, f_start, vectors, ends, patches, first, last, places, deltas, dx):
     """Add delta * filter to the patch of each entry first..last-1 of one filter."""
     v = 0
-    while v < blocks:
-        if blocks - v > SLIM:
+    for block in range(ends.size):
+        if element(ends, block) - v > SLIM:
             points = points_of(dx, 0, vectors, v, WIDE)
             filters = load_block(points_in_steps(w, f_start + v * LANES, LANES, WIDE), 0)
             for i in range(first, last):
                 scatter_add(points, element(patches, element(places, i)), broadcast(element(deltas, i)), filters)
-            v += WIDE
         else:
             slim_points = points_of(dx, 0, vectors, v, SLIM)
             slim_filters = load_block(points_in_steps(w, f_start + v * LANES, LANES, SLIM), 0)
@@ -163,7 +134,7 @@ def _scatter_to_input(w, f_start, vectors, blocks, patches, first, last, places,
                 scatter_add(
                     slim_points, element(patches, element(places, i)), broadcast(element(deltas, i)), slim_filters
                 )
-            v += SLIM
+        v = element(ends, block)
 
 
 @inlined
@@ -186,11 +157,11 @@ def _sort_by_place(starts, F, places, place_starts, patch_size, deltas, sorted_f
 
 
 @inlined
-def _gather_to_input(w, vectors, blocks, patches, place_starts, filters, deltas, dx):
+def _gather_to_input(w, vectors, ends, patches, place_starts, filters, deltas, dx):
     """Add the contributions of all filters to each position's patch, in registers."""
     v = 0
-    while v < blocks:
-        if blocks - v > SLIM:
+    for block in range(ends.size):
+        if element(ends, block) - v > SLIM:
             points = points_of(dx, 0, vectors, v, WIDE)
             w_points = points_in_steps(w, v * LANES, LANES, WIDE)
             for t in range(patches.size):
@@ -201,7 +172,6 @@ def _gather_to_input(w, vectors, blocks, patches, place_starts, filters, deltas,
                     for i in range(first, last):
                         sums = add_scaled(sums, broadcast(element(deltas, i)), w_points, element(filters, i))
                     store_block(sums, points, at)
-            v += WIDE
         else:
             slim_points = points_of(dx, 0, vectors, v, SLIM)
             slim_w_points = points_in_steps(w, v * LANES, LANES, SLIM)
@@ -215,46 +185,18 @@ def _gather_to_input(w, vectors, blocks, patches, place_starts, filters, deltas,
                             slim_sums, broadcast(element(deltas, i)), slim_w_points, element(filters, i)
                         )
                     store_block(slim_sums, slim_points, at)
-            v += SLIM
+        v = element(ends, block)
 
 
 @inlined
-def _filters_from_vectors(dw_vectors, patch_size, F, R, S, C, start, dw):
-    """Copy from the layout (f, vector, lane) to (f, c, r, s)."""
-    run = S * C
-    lanes = np.empty(R * run, np.int64)
-    per_row = (run + LANES - 1) // LANES
-    for r in range(R):
-        for e in range(run):
-            lanes[r * run + e] = r * per_row * LANES + e
+def _filters_from_vectors(dw_vectors, lanes, patch_size, F, C, start, dw):
+    """Copy from patch vectors to (f, c, r, s)."""
     k = start
     for f in range(F):
         for c in range(C):
-            for place in range(R * S):
-                lane = element(lanes, place * C + c)
-                store_number(dw, k, element(dw_vectors, f * patch_size + lane))
+            for place in range(0, lanes.size, C):
+                store_number(dw, k, element(dw_vectors, f * patch_size + element(lanes, place + c)))
                 k += 1
-
-
-def patch_vectors_shape(filter_shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the shape of filters (F, C, R, S) after `pack_patch_vectors`."""
-    F, C, R, S = filter_shape
-    per_row = -(-S * C // LANES)
-    rest = R * per_row % WIDE
-    count = R * per_row - rest + (0 if rest == 0 else SLIM if rest <= SLIM else WIDE)
-    return F, count * LANES
-
-
-@kernel("void(float32[:,:,:,::1], float32[:,::1])")
-def pack_patch_vectors(w_FCRS, w_FV):
-    """Copy the filters into patch vectors; the other numbers of `w_FV` keep their value, zero."""
-    F, C, R, S = w_FCRS.shape
-    row = (S * C + LANES - 1) // LANES * LANES
-    for f in range(F):
-        for c in range(C):
-            for r in range(R):
-                for s in range(S):
-                    w_FV[f, r * row + s * C + c] = w_FCRS[f, c, r, s]
 
 
 @kernel(
@@ -286,7 +228,7 @@ def conv2d_backward_winners(
     Parameters
     ----------
     x_NHWC : the layer's input, with its border; read.
-    w_FV : filters as `pack_patch_vectors` makes them; read.
+    w_FV : filters from `pack_patch_vectors`; read.
     d_ND : gradient at the pooled output; position (i, j), filter f is at (i·J + j)·place_step + f·filter_step of the
         example's row; read-only.
     pooled_NIJF : the pooled output; with `rectified`, the gradient is zero where it is not positive. Read.
@@ -301,14 +243,14 @@ def conv2d_backward_winners(
     _, I, J, F = pooled_NIJF.shape
     R, S = kernel_size
     P, Q = output_size
-    run = S * C
-    blocks = _num_vectors(R, run)
-    patch_size = blocks * LANES
-    vectors = _patch_vectors(R, run, W * C, 0, 0)
+    layout = lay_out(R, S * C)
+    lanes, ends = lanes_of_patch(layout, R, S * C), layout[2]
+    vectors = patch_vectors(layout, W * C, 0, 0)
+    patch_size = vectors.size * LANES
     patches = grid_offsets(P, Q, stride[0] * W * C, stride[1] * C, 0)
     # The input's gradient is summed in rows that are a vector longer, so that no two vectors of a patch overlap.
     dx_row = W * C + LANES
-    dx_vectors = _patch_vectors(R, run, dx_row, R * dx_row, LANES)
+    dx_vectors = patch_vectors(layout, dx_row, R * dx_row, LANES)
     dx_patches = grid_offsets(P, Q, stride[0] * dx_row, stride[1] * C, 0)
     # Pooled rows whose input fits into the first-level cache.
     band_rows = max(1, min(I, (BAND_BYTES // (4 * W * C) - R + 1) * I // max(1, P * stride[0])))
@@ -334,19 +276,19 @@ def conv2d_backward_winners(
                               filter_step, n * I * J * F, first, last, F, starts, places, offsets, deltas,
                               slots_TK, t * K + bias_start)  # fmt: skip
                 for f in range(F):
-                    _add_to_filters(x_NHWC, n * H * W * C, vectors, f * patch_size, blocks, starts[f],
+                    _add_to_filters(x_NHWC, n * H * W * C, vectors, f * patch_size, ends, starts[f],
                                     starts[f + 1], offsets, deltas, dw)  # fmt: skip
                 if wants_dx and F < MANY:
                     for f in range(F):
-                        _scatter_to_input(w_FV, f * patch_size, dx_vectors, blocks, dx_patches, starts[f],
+                        _scatter_to_input(w_FV, f * patch_size, dx_vectors, ends, dx_patches, starts[f],
                                           starts[f + 1], places, deltas, dx)  # fmt: skip
                 elif wants_dx:
                     _sort_by_place(starts, F, places, place_starts, patch_size, deltas, sorted_filters,
                                    sorted_deltas)  # fmt: skip
-                    _gather_to_input(w_FV, dx_vectors, blocks, dx_patches, place_starts, sorted_filters,
+                    _gather_to_input(w_FV, dx_vectors, ends, dx_patches, place_starts, sorted_filters,
                                      sorted_deltas, dx)  # fmt: skip
             if wants_dx:
                 for row in range(h):
                     _copy_run(dx, (row + border[0]) * dx_row + border[1] * C, dx_NHWC,
                               (n * h + row) * w_columns * C, w_columns * C)  # fmt: skip
-        _filters_from_vectors(dw, patch_size, F, R, S, C, t * K + weight_start, slots_TK)
+        _filters_from_vectors(dw, lanes, patch_size, F, C, t * K + weight_start, slots_TK)

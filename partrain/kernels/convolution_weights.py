@@ -12,7 +12,8 @@ import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.convolution import grid_offsets
-from partrain.kernels.convolution_backward import SLIM, WIDE, clear
+from partrain.kernels.convolution_backward import clear
+from partrain.kernels.patch_vectors import SLIM, WIDE
 from partrain.kernels.simd.blocks import add_products, load_block, points_in_steps, points_of, store_block
 from partrain.kernels.simd.vectors import LANES, add, broadcast, element, less_equal, load, select, store, store_number
 

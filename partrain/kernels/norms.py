@@ -15,28 +15,42 @@ import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
 
-
-# fast_math reorders the sums, in the same way in every process, so that they use vectors: five times as fast.
-@kernel("void({float}[:,::1], int64, int64, float64[:,::1], int64)", fast_math=True)
-def slot_squared_norms(slots_NK, first, last, norms_NL, layer):
-    """norms[n, layer] = sum of slots[n,k]² over k from first to last-1."""
-    for n in range(slots_NK.shape[0]):
-        total = 0.0
-        for k in range(first, last):
-            total += np.float64(slots_NK[n, k]) * np.float64(slots_NK[n, k])
-        norms_NL[n, layer] = total
+# Partial sums, each of every PARTS-th square. LLVM computes several at once: this changes the order of no sum.
+PARTS = 64
 
 
 @inlined
-def _squared_norm(rows, n):
-    total = 0.0
-    for k in range(rows.shape[1]):
-        total += np.float64(rows[n, k]) * np.float64(rows[n, k])
-    return total
+def _sum_of_squares(numbers, parts):
+    """Return the sum of the squares of a vector. Overwrites `parts` (PARTS,)."""
+    parts[:] = 0
+    whole = numbers.size - numbers.size % PARTS
+    for start in range(0, whole, PARTS):
+        for k in range(PARTS):
+            number = np.float64(numbers[start + k])
+            parts[k] += number * number
+    for k in range(numbers.size - whole):
+        number = np.float64(numbers[whole + k])
+        parts[k] += number * number
+    width = PARTS
+    while width > 1:  # halves are added to halves
+        width //= 2
+        for k in range(width):
+            parts[k] += parts[width + k]
+    return parts[0]
 
 
-@kernel("void({float}[:,::1], {float}[:,::1], float64[:,::1], int64)", fast_math=True)
+@kernel("void({float}[:,::1], int64, int64, float64[:,::1], int64)")
+def slot_squared_norms(slots_NK, first, last, norms_NL, layer):
+    """norms[n, layer] = sum of slots[n,k]² over k from first to last-1."""
+    parts = np.empty(PARTS)
+    for n in range(slots_NK.shape[0]):
+        norms_NL[n, layer] = _sum_of_squares(slots_NK[n, first:last], parts)
+
+
+@kernel("void({float}[:,::1], {float}[:,::1], float64[:,::1], int64)")
 def factor_squared_norms(inputs_ND, deltas_NE, norms_NL, layer):
     """norms[n, layer] = |deltas[n]|² · (|inputs[n]|² + 1)."""
+    parts = np.empty(PARTS)
     for n in range(inputs_ND.shape[0]):
-        norms_NL[n, layer] = _squared_norm(deltas_NE, n) * (_squared_norm(inputs_ND, n) + 1.0)
+        inputs = _sum_of_squares(inputs_ND[n], parts)
+        norms_NL[n, layer] = _sum_of_squares(deltas_NE[n], parts) * (inputs + 1.0)

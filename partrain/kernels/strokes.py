@@ -12,8 +12,7 @@ import numpy as np
 from partrain.kernels.compiler.flags import kernel
 
 
-# float64 without fast_math: all operations are rounded exactly as IEEE 754 defines, so the images do not depend on the
-# processor.
+# In float64, whose operations are rounded exactly as IEEE 754 defines, so the images do not depend on the processor.
 @kernel(
     "void(float64[:,:,::1], float64[::1], float64[::1], float64[::1], float64[::1], uint8[:,:,::1], uint8[:,:,::1])"
 )

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from partrain.kernels import convolution_backward, convolution_weights, dense, layout, loops, max_pool
+from partrain.kernels import convolution_backward, convolution_weights, dense, layout, loops, max_pool, patch_vectors
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.simd.vectors import LANES
 from partrain.network.convolution_passes import forward_pass
@@ -86,7 +86,7 @@ class _ConvStage:
     """A convolution, with a ReLU and a max pooling if they follow it."""
 
     KERNELS = (
-        convolution_backward.pack_patch_vectors,
+        patch_vectors.pack_patch_vectors,
         convolution_backward.conv2d_backward_winners,
         convolution_weights.conv2d_backward_weights,
     )
@@ -102,7 +102,7 @@ class _ConvStage:
         self._weight, self._bias = (views[p.name] for p in conv.parameters)
         self._weight_start, self._bias_start = (network.tile_sums.start(p.name) for p in conv.parameters)
         self._forward_pass = forward_pass(conv)(conv, pool, self._rectified, self._weight, self._bias)
-        self._patch_vectors = np.zeros(convolution_backward.patch_vectors_shape(self._weight.shape), np.float32)
+        self._patch_vectors = zeros_with_slack(patch_vectors.patch_vectors_shape(self._weight.shape))
         F, P, Q = conv.output_shape
         self._y = zeros_with_slack((0 if self._forward_pass.is_fused else num, P, Q, F))
         if pool is None:
@@ -149,7 +149,7 @@ class _ConvStage:
             return None
         dx = self._dx[: N if wants_dx else 0]
         if wants_dx:
-            convolution_backward.pack_patch_vectors(self._weight, self._patch_vectors)
+            patch_vectors.pack_patch_vectors(self._weight, self._patch_vectors)
         convolution_backward.conv2d_backward_winners(
             self._x, self._patch_vectors, dy.rows_ND, dy.place_step, dy.channel_step, self._pooled[:N],
             self._rectified, self._winner[:N], kernel_size, stride, self.border, (P, Q),

@@ -17,6 +17,7 @@ from partrain.kernels import (
     convolution_weights,
     dense,
     max_pool,
+    patch_vectors,
     toom_cook_convolution,
 )
 from partrain.kernels.simd.vectors import LANES
@@ -140,8 +141,8 @@ def conv2d_backward_winners(
     N, C, H, W = x_NCHW.shape
     F, _, R, S = w_FCRS.shape
     _, _, I, J = dy_NFIJ.shape
-    w_FV = placed(np.zeros(convolution_backward.patch_vectors_shape(w_FCRS.shape), np.float32), offset)
-    convolution_backward.pack_patch_vectors(placed(w_FCRS, offset), w_FV)
+    w_FV = placed(np.zeros(patch_vectors.patch_vectors_shape(w_FCRS.shape), np.float32), offset)
+    patch_vectors.pack_patch_vectors(placed(w_FCRS, offset), w_FV)
     d_ND = (placed(dy_NFIJ, offset) if flattened else channels_last(dy_NFIJ, offset)).reshape(N, -1)
     slots = Slots(N, tile, w_FCRS.shape, offset)
     dx_NHWC = spoilt((N if wants_dx else 0, H, W, C), offset)

@@ -12,6 +12,7 @@ from partrain.kernels import (
     convolution_weights,
     loops,
     max_pool,
+    patch_vectors,
     toom_cook_convolution,
 )
 from partrain.kernels.compiler.loading import load
@@ -25,7 +26,7 @@ def convolution_kernels():
     fast = (
         convolution.pack_filters,
         convolution.conv2d_forward,
-        convolution_backward.pack_patch_vectors,
+        patch_vectors.pack_patch_vectors,
         convolution_backward.conv2d_backward_winners,
         convolution_weights.conv2d_backward_weights,
         max_pool.max_pool_forward,

@@ -15,24 +15,19 @@ from partrain.errors import ConfigError
 
 Kernel = Callable[..., Any]
 
-# LLVM may reorder sums and contract them to fused multiply-adds. It does this at compile time, so every process gets
-# the same result. "nnan" and "ninf" stay off: values that are not finite must be seen.
-FAST_MATH = {"reassoc", "contract", "nsz"}
-
 _signatures: dict[Kernel, tuple[str, ...]] = {}
 
 
-def kernel(*signatures: str, fast_math: bool = False) -> Callable[[Callable[..., Any]], Any]:
+def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     """Declare a compiled kernel.
 
     Parameters
     ----------
     signatures : Numba signatures. `{float}` stands for the floating-point type that the kernel is loaded for.
-    fast_math : allow LLVM to reorder sums (see FAST_MATH).
     """
 
     def declare(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=FAST_MATH if fast_math else False)(function)
+        dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
         _signatures[dispatcher] = signatures
         if is_compiled(dispatcher):
             # Numba calls this for argument types that it has no machine code for, until `disable_compile`.

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 import numba
 import numpy as np
 import pytest
 
+import partrain.kernels
 from partrain.kernels.compiler.flags import kernel
 
 
@@ -28,3 +32,13 @@ def test_a_kernel_may_call_one_that_was_not_loaded():
     values = np.zeros(3)
     add_two(values)
     assert values.tolist() == [2, 2, 2]
+
+
+def test_no_kernel_lets_the_compiler_reorder_or_fuse_operations():
+    modules = pkgutil.walk_packages(partrain.kernels.__path__, "partrain.kernels.")
+    found = [value for module in modules for value in vars(importlib.import_module(module.name)).values()]
+    options = {
+        str(value): value.targetoptions for value in found if isinstance(value, numba.core.dispatcher.Dispatcher)
+    }
+    assert len(options) > 50
+    assert not [name for name, option in options.items() if option.get("fastmath")]

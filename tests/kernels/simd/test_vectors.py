@@ -13,13 +13,13 @@ import numpy as np
 
 from partrain.kernels.simd import vectors
 assert (vectors.LANES, vectors.PAIRS) == tuple(map(int, sys.argv[1:]))
-from partrain.kernels import convolution, convolution_backward, dense
+from partrain.kernels import convolution, convolution_backward, dense, patch_vectors
 from partrain.kernels.compiler.loading import load
 from tests.kernels import channels_last, oracles
 
 load(
     (
-        convolution.pack_filters, convolution.conv2d_forward, convolution_backward.pack_patch_vectors,
+        convolution.pack_filters, convolution.conv2d_forward, patch_vectors.pack_patch_vectors,
         convolution_backward.conv2d_backward_winners, dense.dense_forward,
     ),
     "float32",
