@@ -15,7 +15,8 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
-from partrain.kernels.simd.vectors import LANES
+from partrain.kernels.simd.transposition import transpose
+from partrain.kernels.simd.vectors import LANES, element, load, store, store_number
 
 PART = 16
 # The largest sum of the lengths of a block's parts, each rounded up to a multiple of EIGHT.
@@ -86,9 +87,15 @@ def patch_vectors_shape(filter_shape: tuple[int, ...]) -> tuple[int, int]:
 def pack_patch_vectors(w_FCRS, w_FV):
     """Copy the filters into patch vectors; the other numbers of `w_FV` keep their value, zero."""
     F, C, R, S = w_FCRS.shape
-    lanes = lanes_of_patch(lay_out(R, S * C), R, S * C)
+    V, run = w_FV.shape[1], S * C
+    rows, columns, _ = lay_out(R, run)
+    channels_last = np.empty(R * run, np.float32)
     for f in range(F):
-        for c in range(C):
-            for r in range(R):
-                for s in range(S):
-                    w_FV[f, lanes[(r * S + s) * C + c]] = w_FCRS[f, c, r, s]
+        transpose(w_FCRS, f * R * run, C, R * S, channels_last, 0, C)
+        for v in range(rows.size):
+            place, start = f * V + v * LANES, rows[v] * run + columns[v]
+            if rows[v] >= 0 and columns[v] + LANES <= run:
+                store(w_FV, place, load(channels_last, start))
+            elif rows[v] >= 0:
+                for lane in range(run - columns[v]):
+                    store_number(w_FV, place + lane, element(channels_last, start + lane))
