@@ -47,6 +47,7 @@ _CONVERTIBLE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "R
 # not the value that is declared transparent; and 16-bit colour, with the high and the low bytes.
 _GREY_FACTORS = {"L;2": 85, "L;4": 17}
 _HIGH_BYTES, _LOW_BYTES = "RGB;16B", "RGB;16L"
+_STRIP_PIXELS = 1024**2
 # Tags of TIFF.
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 
@@ -126,7 +127,10 @@ def _decode(path: Path, mode: str, size: Callable[[int, int], tuple[int, int]]) 
             if width * height > MAX_PIXELS:
                 raise _too_large(path, f"{width:,} x {height:,} pixels")
             with _budget.reserved(_peak_bytes(image), str(path), "Make the image smaller."):
-                return _convert(path, image, mode, size)
+                try:
+                    return _convert(path, image, mode, size)
+                finally:
+                    image.close()  # frees its pixels before the reservation ends; the end of `with image` does not
     except PIL.Image.DecompressionBombError:
         raise _too_large(path, "more pixels than Pillow opens") from None
     except PIL.UnidentifiedImageError:
@@ -151,7 +155,7 @@ def _convert(path: Path, image: Image, mode: str, size: Callable[[int, int], tup
 def _peak_bytes(image: Image) -> int:
     """Return the memory that decoding an opened image takes at most, from its header.
 
-    Measured, in bytes per pixel: 4 of most photographs, 8 of rotated ones and of 16-bit grey, 12 of progressive CMYK,
+    Measured, in bytes per pixel: 4 of most photographs and of 16-bit grey, 8 of rotated ones, 12 of progressive CMYK,
     16 of WebP; 18 with transparency, 24 with that of WebP and of 16-bit colour.
     """
     is_costly = image.format == "WEBP" or any(tile[3] == _HIGH_BYTES for tile in getattr(image, "tile", ()))
@@ -187,9 +191,7 @@ def _over_white(path: Path, image: Image) -> Image:
     opacity = None
     # Pillow before 11.3 has PNGs of 16-bit grey in its mode for 32 bits.
     if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG"):
-        values = np.asarray(upright)  # Pillow would clip them to 255
-        opacity = None if transparent is None else values != transparent
-        rounded = (values // 257).astype(np.uint8) + (values % 257 > 128)  # of values / 257, in little memory
+        rounded, opacity = _rounded_to_8_bits(upright, transparent)
         upright = PIL.Image.fromarray(rounded)
     elif upright.mode not in _CONVERTIBLE_MODES:
         raise DataError(f"{path}: has pixels of the kind {upright.mode!r}. Convert it to 8 or 16 bits per channel.")
@@ -206,6 +208,24 @@ def _over_white(path: Path, image: Image) -> Image:
         return upright
     upright = upright.convert("RGBA")
     return PIL.Image.alpha_composite(PIL.Image.new("RGBA", upright.size, "white"), upright)
+
+
+def _rounded_to_8_bits(image: Image, transparent: int | None) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+    """Return the pixels of 16-bit grey divided by 257, rounded; and which are opaque, if one value is transparent.
+
+    Pillow would clip the values to 255. In strips, because an array of all values takes several times their size.
+    """
+    width, height = image.size
+    rounded = np.empty((height, width), np.uint8)
+    opacity = None if transparent is None else np.empty((height, width), np.bool_)
+    strip_rows = max(1, _STRIP_PIXELS // width)
+    for first in range(0, height, strip_rows):
+        rows = slice(first, min(height, first + strip_rows))
+        values = np.asarray(image.crop((0, rows.start, width, rows.stop)))
+        rounded[rows] = (values // 257).astype(np.uint8) + (values % 257 > 128)
+        if opacity is not None:
+            opacity[rows] = values != transparent
+    return rounded, opacity
 
 
 def _low_bytes(path: Path) -> Image:

@@ -7,6 +7,7 @@ grants the allocation and kills the process, without a message, when the pages a
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,12 +35,25 @@ def require_memory(num_bytes: int, name: str, advice: str) -> None:
     """
     if num_bytes <= UNCHECKED_BYTES:
         return
-    available = available_memory()
+    available = _available_for(num_bytes)
     if available is not None and num_bytes > available:
         raise ResourceError(
             f"{name}: does not fit into memory: it needs {num_bytes / MIB:,.0f} MiB, and {available / MIB:,.0f} MiB "
             f"are available. {advice}"
         )
+
+
+def _available_for(num_bytes: int) -> int | None:
+    """Return the available memory in bytes; if it is less than `num_bytes`, return freed memory to the system first.
+
+    The C library keeps what other threads have freed, for their next allocations: hundreds of MiB after large images.
+    """
+    available = available_memory()
+    if available is None or num_bytes <= available:
+        return available
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc has it, musl and macOS do not
+        trim(0)
+    return available_memory()
 
 
 def read_whole(path: Path, growth: int, advice: str) -> bytes:
@@ -92,5 +106,5 @@ class MemoryBudget:
 
     @staticmethod
     def _fits(num_bytes: int) -> bool:
-        available = available_memory()
+        available = _available_for(num_bytes)
         return available is None or num_bytes <= available

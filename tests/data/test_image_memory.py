@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import tracemalloc
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +77,38 @@ def test_tile_of_a_tiff_counts_with_all_its_pixels(tmp_path: Path, monkeypatch: 
         decode_image(path, (1, 8, 8))
     with pytest.raises(DataError, match="has 16,384 x 16,384 pixels"):
         decode_image(write_tiled_tiff(tmp_path / "y.tif", 16384, b""), (1, 8, 8))
+
+
+def test_16_bit_image_is_rounded_in_little_memory(tmp_path: Path) -> None:
+    side = 2048
+    path = tmp_path / "x.png"
+    PIL.Image.fromarray(np.full((side, side), 0x8000, np.uint16)).save(path)
+    tracemalloc.start()
+    try:
+        image = decode_image(path, (1, 4, 4))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (image == round(0x8000 / 257)).all()
+    assert peak_bytes < 6 * side * side
+
+
+def test_pixels_are_freed_before_another_thread_may_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    original = PIL.Image.open
+
+    def remember(*arguments: Any, **options: Any) -> PIL.Image.Image:
+        opened.append(original(*arguments, **options))
+        return opened[-1]
+
+    @contextlib.contextmanager
+    def reserved(*_: object) -> Iterator[None]:
+        yield
+        with pytest.raises(ValueError, match="closed image"):
+            opened[0].getpixel((0, 0))
+
+    monkeypatch.setattr("PIL.Image.open", remember)
+    monkeypatch.setattr("partrain.system.memory_limits.MemoryBudget.reserved", reserved)
+    picture("L").save(tmp_path / "x.png")
+    assert decode_image(tmp_path / "x.png", (1, 4, 4)).shape == (1, 4, 4)
+    assert opened

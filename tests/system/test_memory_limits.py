@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from partrain.errors import ResourceError
-from partrain.system.machine import MIB
+from partrain.system.machine import MIB, private_memory
 from partrain.system.memory_limits import UNCHECKED_BYTES, MemoryBudget, require_memory
 
 
@@ -21,6 +23,18 @@ def test_what_does_not_fit_is_refused_with_both_figures() -> None:
         require_memory(101 * MIB, "x.npz", "Free some.")
     expected = "x.npz: does not fit into memory: it needs 101 MiB, and 100 MiB are available. Free some."
     assert str(caught.value) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures memory with Linux' means")
+def test_freed_memory_is_returned_to_the_system_before_anything_is_refused() -> None:
+    blocks = [bytes(100_000) for _ in range(1000)]
+    kept = blocks.pop()  # the C library returns free memory at the end of its area by itself
+    del blocks
+    before = private_memory([os.getpid()])
+    with pytest.raises(ResourceError):
+        require_memory(101 * MIB, "x", "")
+    assert before - private_memory([os.getpid()]) > 50 * MIB
+    assert not any(kept)
 
 
 def test_little_is_granted_without_asking_and_anything_where_the_system_does_not_say(
