@@ -96,8 +96,8 @@ def _require_splits_only(root: Path, directories: Sequence[Path], named: Mapping
     for directory in directories:
         if directory not in named:
             raise DataError(
-                f"{printable(str(directory))}: lies beside {splits} (read as splits), but is no split itself. "
-                f"Move it out of {root}. If its neighbours are classes, rename those that are named like splits."
+                f"{printable(str(directory))}: its name is not that of a split, but other directories of {root} are "
+                f"splits: {splits}. Move it to another place. If all of them are classes, rename {splits}."
             )
     if SplitName.TRAIN not in named.values():
         raise DataError(

@@ -34,14 +34,17 @@ def failure(root: Path) -> str:
 def test_directory_beside_those_of_splits_is_named(tmp_path: Path, splits: tuple[str, ...], other: str) -> None:
     write(tmp_path, *(f"{split}/{name}" for split in splits for name in ("cats", "dogs")), other)
     message = failure(tmp_path)
-    assert f"{tmp_path / other.split('/')[0]}: lies beside " in message
+    assert f"{tmp_path / other.split('/')[0]}: its name is not that of a split" in message
     assert all(split in message for split in splits)
 
 
 def test_directory_beside_those_of_splits_is_named_even_if_it_is_empty(tmp_path: Path) -> None:
     write(tmp_path, "train/cats", "train/dogs", "test/cats", "test/dogs")
     (tmp_path / "empty").mkdir()
-    assert f"{tmp_path / 'empty'}: lies beside test, train" in failure(tmp_path)
+    assert failure(tmp_path) == (
+        f"{tmp_path / 'empty'}: its name is not that of a split, but other directories of {tmp_path} are splits: "
+        "test, train. Move it to another place. If all of them are classes, rename test, train."
+    )
 
 
 @pytest.mark.parametrize(
