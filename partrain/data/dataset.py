@@ -18,6 +18,9 @@ from partrain.data.measurement_cache import MeasurementCache
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError
 
+# The suffixes of image files that early versions did not read; files have names in UTF-8.
+_LATER_SUFFIXES = (b".gif", b".jfif", b".tif", b".tiff")
+
 
 # Without eq: comparing arrays gives arrays, so a generated == or hash would only raise.
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,18 @@ class Dataset:
     def renamed(self, name: str, source: str, skipped: tuple[str, ...] = ()) -> Dataset:
         """Return the same examples under the name of another data set."""
         return replace(self, name=name, source=source, skipped=skipped)
+
+    @property
+    def hint_at_other_digest(self) -> str:
+        """Why the digest may differ from an older run's although no file has changed; empty if there is no reason."""
+        names = [name for split in self.splits.values() if split.files is not None for name in split.files.tolist()]
+        num_files = sum(name.lower().endswith(_LATER_SUFFIXES) for name in names)
+        if not num_files:
+            return ""
+        return (
+            f". Early versions of partrain did not use .gif, .jfif, .tif and .tiff files, of which {num_files:,} are "
+            "used now; a run that began with such a version needs a directory without them"
+        )
 
     def measured(self, name: str, measure: Callable[[], Any]) -> Any:
         """Return the result of `measure`, which JSON can represent; for large files it is cached under `name`."""

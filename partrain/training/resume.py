@@ -203,6 +203,7 @@ def require_same_data(plan: TrainingPlan, record: dict[str, Any], run_path: Path
             f"{run_path}: the data changed after the run started: it was {began_with['name']} from "
             f"{began_with['source']} with digest {began_with['digest'][:12]}…, now {dataset.source} has digest "
             f"{dataset.digest[:12]}…; restore the old data or give its path (--set data.path=…), or train a new run"
+            f"{dataset.hint_at_other_digest}"
         )
 
 

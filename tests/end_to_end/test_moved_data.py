@@ -7,11 +7,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import yaml
 
 import partrain
 from partrain.errors import DataError
+from tests.image_tree import CLASS_NAMES, write_images
 from tests.noise_data import noise_examples, write_idx_folder
 from tests.program import Result
 from tests.small_run import write_small_config
@@ -58,6 +60,22 @@ def test_other_data_at_the_new_path_is_refused(moved: tuple[Path, Path], call_pa
     message = call_partrain("resume", run, "--epochs", 2, "--set", f"data.path={other}").refusal
     assert "the data changed after the run started" in message
     assert (run / "config.yaml").read_bytes() == config
+
+
+def test_images_of_suffixes_that_early_versions_did_not_read_are_named(call_partrain: Call, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 60)
+    config = write_small_config(
+        tmp_path, {"data": {"name": "folder", "path": str(images), "size": [12, 12], "channels": 1}}
+    )
+    run = call_partrain("--config", config, "--workers", 0, "--run-dir", tmp_path / "run", "-q").run
+    hint = "Early versions of partrain did not use .gif, .jfif, .tif and .tiff files"
+    (extra := images / CLASS_NAMES[0] / "other.png").write_bytes(next(images.glob("*/*.png")).read_bytes())
+    assert hint not in call_partrain("resume", run, "--epochs", 2).refusal
+    extra.unlink()
+    PIL.Image.new("L", (12, 12)).save(images / CLASS_NAMES[0] / "scan.TIF")
+    message = call_partrain("resume", run, "--epochs", 2).refusal
+    assert "the data changed after the run started" in message
+    assert f"{hint}, of which 1 are used now" in message
 
 
 def test_path_edited_in_the_configuration_is_used(moved: tuple[Path, Path], call_partrain: Call) -> None:
