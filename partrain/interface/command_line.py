@@ -20,7 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments : the command line without the program's name; `sys.argv` by default.
     """
     arguments = insert_default_command(sys.argv[1:] if arguments is None else arguments)
-    command, options = parse(arguments)
+    try:
+        command, options = parse(arguments)
+    except PartrainError as error:
+        Messages(quiet=False).error(str(error))
+        return error.exit_code
     messages = Messages(quiet=options.quiet)
     with_ranks = getattr(options, "engine", "process") == "mpi"
     interruption = Interruption(SIGNALS_OF_RANKS if with_ranks else SIGNALS)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import partrain
-from partrain.interface.command import Command
+from partrain.interface.command import Command, print_data
 from partrain.interface.commands import (
     bench,
     compare,
@@ -57,10 +57,24 @@ class _UsageError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that raises its errors, so that more can be said about them."""
+    """A parser that raises its errors, so that more can be said about them; also if stdout cannot be written."""
 
     def error(self, message: str) -> NoReturn:
         raise _UsageError(self, message)
+
+    def print_help(self, file: Any = None) -> None:
+        if file is None:
+            print_data(self.format_help().rstrip("\n"), styled=True)  # argparse would ignore an error
+        else:
+            super().print_help(file)
+
+
+class _Version(argparse.Action):
+    """Prints the version; argparse's own action ignores an error."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print_data(f"partrain {partrain.__version__}")
+        parser.exit()
 
 
 def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
@@ -78,6 +92,8 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
 
     Raises
     ------
+    ResourceError
+        The help or the version cannot be written to stdout.
     SystemExit
         The command line is wrong, or asks for help or the version; argparse has printed the message.
     """
@@ -119,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Without a command, the command is train.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"partrain {partrain.__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     subparsers = parser.add_subparsers(required=True, title="commands", metavar="COMMAND")
     groups: dict[str, Any] = {}
     for command in COMMANDS:

@@ -49,7 +49,9 @@ sys.exit(main())
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["config"]])
+@pytest.mark.parametrize(
+    "command", [["list"], ["list", "--json"], ["config"], ["--help"], ["train", "--help"], ["--version"]]
+)
 def test_result_that_cannot_be_written_is_an_error(
     run_partrain: Callable[..., Result], tmp_path: Path, command: list[str]
 ) -> None:
