@@ -7,7 +7,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +43,9 @@ class RunDirectory(RunPaths):
         self._directory: int | None = None  # its open descriptor, while it is locked
 
     @classmethod
-    def create(cls, runs_dir: Path, config_name: str, started: datetime) -> RunDirectory:
+    def create(
+        cls, runs_dir: Path, config_name: str, started: datetime, fill: Callable[[RunDirectory], None] | None = None
+    ) -> RunDirectory:
         """Create `<runs_dir>/<UTC time>-<config_name>`, with a suffix -2, -3, … if that exists.
 
         Parameters
@@ -51,13 +53,14 @@ class RunDirectory(RunPaths):
         runs_dir : the directory of runs; created if it is missing.
         config_name : the configuration's name.
         started : the time when the run began, with a time zone.
+        fill : writes the files of a run that is complete at once; it appears with all of them or not at all.
 
         Raises
         ------
         ConfigError
             `validate_run_name` refuses the name.
         ResourceError
-            The directory is not writable.
+            The directory is not writable, or `fill` raises OSError.
         """
         validate_run_name(config_name)
         stem = f"{started.astimezone(UTC):%Y%m%d-%H%M%S}-{config_name}"
@@ -66,7 +69,7 @@ class RunDirectory(RunPaths):
         while True:
             try:
                 # Only mkdir decides which process gets a name: 16 runs that start in one second get 16 directories.
-                return cls._make(path)
+                return cls._make(path, fill)
             except FileExistsError:
                 number += 1
                 path = runs_dir / f"{stem}-{number}"
@@ -74,20 +77,23 @@ class RunDirectory(RunPaths):
                 raise unwritable(runs_dir, error) from error
 
     @classmethod
-    def create_at(cls, path: Path) -> RunDirectory:
+    def create_at(cls, path: Path, fill: Callable[[RunDirectory], None] | None = None) -> RunDirectory:
         """Create the run's directory at exactly this path; missing parents are also created.
 
-        A directory that a run left when it was killed before it began is taken over when it is locked.
+        A directory that a run left when it was killed before it began is taken over when it is locked; with `fill`,
+        which is as for `create`, it is replaced.
 
         Raises
         ------
         RunError
             The path exists, and is not such a directory.
         ResourceError
-            The parent is not writable.
+            The parent is not writable, or `fill` raises OSError.
         """
+        if fill is not None and is_unfinished(path):
+            cls(path, taken_over=True).lock().discard()
         try:
-            return cls._make(path)
+            return cls._make(path, fill)
         except FileExistsError as error:
             if is_unfinished(path):
                 return cls(path, taken_over=True)
@@ -96,7 +102,7 @@ class RunDirectory(RunPaths):
             raise unwritable(path.parent, error) from error
 
     @classmethod
-    def _make(cls, path: Path) -> RunDirectory:
+    def _make(cls, path: Path, fill: Callable[[RunDirectory], None] | None) -> RunDirectory:
         make_folders(path.parent)
         if os.path.lexists(path):
             raise FileExistsError
@@ -106,6 +112,8 @@ class RunDirectory(RunPaths):
         try:
             os.mkdir(new.path)
             os.mkdir(new.checkpoints_path)
+            if fill is not None:
+                fill(cls(new.path))
             sync_folder(new.path)
             os.rename(new.path, path)
         except BaseException as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,12 +40,13 @@ class RunLocation:
             raise existing(self.run_dir)
         check_writable(self.parent)
 
-    def create(self, name: str) -> RunDirectory:
+    def create(self, name: str, fill: Callable[[RunDirectory], None] | None = None) -> RunDirectory:
         """Create the run's directory.
 
         Parameters
         ----------
         name : the configuration's name, part of a generated name.
+        fill : as for `RunDirectory.create`.
 
         Raises
         ------
@@ -52,8 +54,8 @@ class RunLocation:
             As `RunDirectory.create` and `RunDirectory.create_at`.
         """
         if self.run_dir is not None:
-            return RunDirectory.create_at(self.run_dir)
-        return RunDirectory.create(self.runs_dir, name, datetime.now(UTC))
+            return RunDirectory.create_at(self.run_dir, fill)
+        return RunDirectory.create(self.runs_dir, name, datetime.now(UTC), fill)
 
 
 def check_writable(directory: Path) -> None:

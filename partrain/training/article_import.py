@@ -29,7 +29,7 @@ from partrain.network.parameters import digest
 from partrain.store.checkpoint import Checkpoint
 from partrain.store.metrics_log import MetricsLog
 from partrain.store.plain_pickle import MAX_BYTES, load_plain_pickle
-from partrain.store.run_directory import RunDirectory, reporting_write_errors
+from partrain.store.run_directory import RunDirectory
 from partrain.store.run_location import RunLocation
 from partrain.system.durable_files import write_durably
 from partrain.system.memory_limits import require_memory
@@ -95,22 +95,19 @@ def import_article(
 
     Side effects
     ------------
-    Creates the run's directory, and deletes it if something fails.
+    Creates the run's directory, which appears when all its files are written.
     """
     data = _read(file)
     article = _checked(load_plain_pickle(data, str(file)), str(file))
     config = _config_of(article)
     network = _network_of(config, article, str(file))
-    run = location.create(config.name)
-    with run.lock():
-        try:
-            with reporting_write_errors(run):
-                _write(run, config, network, article, normalisation)
-                origin = {"file": str(file.absolute()), "sha256": hashlib.sha256(data).hexdigest()}
-                run.write_run_json(imported_record(config, _data_record(normalisation), origin, command_line))
-        except BaseException:
-            run.discard()
-            raise
+    origin = {"file": str(file.absolute()), "sha256": hashlib.sha256(data).hexdigest()}
+
+    def fill(run: RunDirectory) -> None:
+        _write(run, config, network, article, normalisation)
+        run.write_run_json(imported_record(config, _data_record(normalisation), origin, command_line))
+
+    run = location.create(config.name, fill)
     last = f"; the last cost is {loss_text(article.cost[-1])}" if article.cost else ""
     say(f"{run.path}: {network.parameters.size:,} parameters after {len(article.cost):,} steps{last}")
     return run

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from partrain.store import checkpoint
 from partrain.store.checkpoint_directory import CheckpointDirectory
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
+from partrain.system import fault_injection
 from tests.article_file import NAMES, article_logits, article_params
 from tests.noise_data import noise_examples
-from tests.program import Result, call_without_numba
+from tests.program import PartrainProcess, Result, call_without_numba
 
 Call = Callable[..., Result]
 COST = [np.float64(2.25), np.float64(1.5), 0.75, np.float32(0.5), np.array([0.25])]
@@ -174,6 +176,25 @@ def test_failed_write_leaves_no_run(call_partrain: Call, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(CheckpointDirectory, "save", fail)
     assert "No space left on device" in refused(call_partrain, write_article())
+
+
+@pytest.mark.parametrize("kill_at", [f"coordinator: before a file is replaced|{number}" for number in (1, 2, 4)])
+def test_killed_import_leaves_no_half_run_and_can_be_repeated(
+    call_partrain: Call, tmp_path: Path, kill_at: str
+) -> None:
+    command = ["import-article", str(write_article()), "--run-dir", "runs/article"]
+    killed = PartrainProcess(command, tmp_path, {fault_injection.VARIABLE: kill_at}).wait()
+    assert killed.exit_code == -signal.SIGKILL
+    assert not Path("runs/article").exists()
+    assert call_partrain(*command).exit_code == 0
+    assert RunDirectory.open(Path("runs/article")).status() == "completed"
+
+
+def test_import_takes_over_the_directory_of_a_run_that_was_killed_before_it_began(call_partrain: Call) -> None:
+    Path("article/checkpoints").mkdir(parents=True)
+    Path("article/run.lock").touch()
+    assert call_partrain("import-article", write_article(), "--run-dir", "article").exit_code == 0
+    assert RunDirectory.open(Path("article")).status() == "completed"
 
 
 def test_import_imports_no_numba() -> None:
