@@ -11,11 +11,12 @@ files.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ CHECKPOINT_FORMAT = 1
 FIRST_MOMENT_PREFIX = "adam.first_moment."
 SECOND_MOMENT_PREFIX = "adam.second_moment."
 
+_PIECE_BYTES = 2**20
 # JSON takes up to twenty times its size in memory. The names of 65,536 classes have room.
 _MAX_HEADER_BYTES = 32 * 1024**2
 
@@ -168,6 +170,51 @@ def load(path: Path) -> Checkpoint:
     # The content, safetensors' copy of it, and the arrays.
     content = read_whole(path, 3, "Check that it is a checkpoint, or free some memory.")
     return decode(content, str(path))
+
+
+@contextlib.contextmanager
+def open_tensors(path: Path) -> Iterator[Callable[[str], NDArray[Any]]]:
+    """Open a checkpoint's tensors: within the block, the function that this returns reads one of them by its name.
+
+    The digest is not verified: see `is_intact`. The file must not be written within the block; partrain replaces
+    checkpoints, and never writes into them.
+
+    Raises
+    ------
+    CorruptCheckpoint
+        The file is no file of tensors, or it has no tensor of this name.
+    OSError
+        The file cannot be read.
+    """
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            yield file.get_tensor
+    except safetensors.SafetensorError as error:
+        raise CorruptCheckpoint(f"{path}: is truncated or altered, or is not a checkpoint: {error}.") from error
+
+
+def is_intact(path: Path) -> bool:
+    """Return whether the content of a checkpoint's file matches its digest; the file is read piece by piece.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    with open(path, "rb") as file:
+        header = file.read(8)
+        if len(header) == 8 and _header_length(header) <= _MAX_HEADER_BYTES:
+            header += file.read(_header_length(header))
+        span = _digest_span(header)
+        if span is None:
+            return False
+        start, end = span
+        sha256 = hashlib.sha256(header[:start] + _BLANK_DIGEST + header[end:])
+        while piece := file.read(_PIECE_BYTES):
+            sha256.update(piece)
+    return sha256.hexdigest().encode() == header[start:end]
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -9,11 +9,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from partrain.analysis.comparison.decisions import add_seeds_needed, decide, notes_on_tests
+from partrain.analysis.comparison.mcnemar_tests import mcnemar_tests
 from partrain.analysis.comparison.results import RESULTS, TARGETS, Result
 from partrain.analysis.comparison.seed_groups import seed_groups, welch_tests
-from partrain.analysis.comparison.significance import LEVEL, mcnemar_exact
+from partrain.analysis.comparison.significance import LEVEL
+from partrain.analysis.comparison.tensors import first_different_tensor
 from partrain.analysis.logged_run import LoggedRun, flatten, nested
-from partrain.data.split_name import SplitName
 from partrain.kernels.bits_version import BITS_FIELD
 
 Facts = dict[str, Any]
@@ -38,9 +40,9 @@ def compare(runs: Sequence[LoggedRun], *, everything: bool = False) -> Facts:
     configuration, surroundings : keys, each with a value per run; only keys that differ, unless `everything`.
     results : each with key, title, kind, better, a value per run, and the indices of the runs with the best value.
     parameters : for each run but the first, whether its parameters are bit for bit those of the first, and otherwise
-        where the logged losses first differ.
-    groups, welch : see `seed_groups` and `welch_tests`.
-    mcnemar : tests between runs that were evaluated on the same examples.
+        where the logged losses first differ, and the first tensor that does.
+    groups, welch, mcnemar : see `seed_groups`, `welch_tests` and `mcnemar_tests`; for the fields of both kinds of
+        tests, `decide` and `add_seeds_needed`.
     notes : remarks for reading the results.
     """
     labels = [label(index) for index in range(len(runs))]
@@ -48,12 +50,16 @@ def compare(runs: Sequence[LoggedRun], *, everything: bool = False) -> Facts:
     values = {result["key"]: result["values"] for result in results}
     groups = seed_groups(runs, values)
     notes = [*_notes(runs, labels, values), *_notes_on_groups(runs, labels, groups)]
+    in_groups = {index for group in groups for index in group["runs"]}
+    mcnemar = mcnemar_tests(runs, [index for index in range(len(runs)) if index not in in_groups])
     try:
         welch = welch_tests(groups)
     except ModuleNotFoundError:
         welch = []
         notes.append("intervals of the differences between groups need scipy: pip install 'partrain[report]'")
-    grouped = {index for group in groups for index in group["runs"]} if len(runs) > 2 else set()
+    decided = decide([*welch, *mcnemar])
+    welch, mcnemar = decided[: len(welch)], decided[len(welch) :]
+    add_seeds_needed(welch, groups, len(decided))
     facts = {
         "level": LEVEL,
         "configuration": _values_by_key([run.config for run in runs], everything),
@@ -62,8 +68,8 @@ def compare(runs: Sequence[LoggedRun], *, everything: bool = False) -> Facts:
         "parameters": [{"run": index} | _parameters(runs[0], run) for index, run in enumerate(runs) if index],
         "groups": groups,
         "welch": welch,
-        "mcnemar": _mcnemar_tests(runs, [index for index in range(len(runs)) if index not in grouped]),
-        "notes": notes,
+        "mcnemar": mcnemar,
+        "notes": notes + notes_on_tests(welch, mcnemar),
     }
     # Last, because reading the runs adds to their problems.
     return {"runs": [_run(run, label) for run, label in zip(runs, labels, strict=True)]} | facts
@@ -126,7 +132,7 @@ def _parameters(first: LoggedRun, second: LoggedRun) -> Facts:
     """Compare the parameters of two runs by their digests; if these differ or are missing, compare logged losses."""
     digests = _parameters_digest(first), _parameters_digest(second)
     same = digests[0] == digests[1] if None not in digests else None
-    facts: Facts = {"same_bits": same, "losses_differ_at": None, "losses_equal_until": None}
+    facts: Facts = {"same_bits": same, "losses_differ_at": None, "losses_equal_until": None, "tensors_differ_at": None}
     logged, other_logged = first.parameter_digests, second.parameter_digests
     steps = sorted(logged.keys() & other_logged.keys())
     differs_at = next((step for step in steps if logged[step] != other_logged[step]), None)
@@ -134,6 +140,7 @@ def _parameters(first: LoggedRun, second: LoggedRun) -> Facts:
     facts |= {"digests_differ_at": differs_at, "digests_equal_until": equal[-1] if equal else None}
     if same:
         return facts
+    facts["tensors_differ_at"] = first_different_tensor(first, second)
     differences: list[Facts] = []
     for metric in LOSSES:
         losses, other_losses = dict(first.series(metric)), dict(second.series(metric))
@@ -151,41 +158,6 @@ def _parameters(first: LoggedRun, second: LoggedRun) -> Facts:
 
 def _equal(first: float, second: float) -> bool:
     return first == second or (math.isnan(first) and math.isnan(second))
-
-
-def _mcnemar_tests(runs: Sequence[LoggedRun], indices: Sequence[int]) -> list[Facts]:
-    """Compare each of these runs with the first of them, on the first split for which both have an evaluation."""
-    tests = []
-    for index in indices[1:]:
-        first, second = runs[indices[0]].evaluations, runs[index].evaluations
-        split = next(
-            (s for s in reversed(SplitName) if s in first and s in second and _same_examples(first[s], second[s])), None
-        )
-        if split is not None:
-            tests.append({"runs": [indices[0], index], "split": split} | _mcnemar_test(first[split], second[split]))
-    return tests
-
-
-def _mcnemar_test(first: Facts, second: Facts) -> Facts:
-    triples = list(zip(first["labels"], first["predictions"], second["predictions"], strict=True))
-    only_first = sum(truth == a != b for truth, a, b in triples)
-    only_second = sum(truth == b != a for truth, a, b in triples)
-    p = mcnemar_exact(only_first, only_second)
-    return {
-        "num_examples": len(triples),
-        "only_first_right": only_first,
-        "only_second_right": only_second,
-        "p": p,
-        "is_real": p < 1 - LEVEL,
-    }
-
-
-def _same_examples(first: Facts, second: Facts) -> bool:
-    return bool(
-        first.get("data_digest") == second.get("data_digest")
-        and first.get("labels")
-        and first["labels"] == second.get("labels")
-    )
 
 
 def _notes(runs: Sequence[LoggedRun], labels: Sequence[str], values: dict[str, list[float | None]]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from partrain.analysis.comparison.significance import welch_interval
+from partrain.analysis.comparison.significance import welch_test
 from partrain.analysis.logged_run import LoggedRun, nested
 from partrain.config.identity import LOCATION_KEY, RUNTIME_KEYS
 
@@ -59,7 +59,7 @@ def welch_tests(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Returns
     -------
     For each group but the first and each measure that both have: `groups`, the two indices; `measure`; `difference`,
-    its `interval` and `degrees_of_freedom`; `is_real`, whether the interval excludes 0.
+    its `interval` and `degrees_of_freedom`; `log10_p`, the logarithm of its p value.
 
     Raises
     ------
@@ -72,17 +72,16 @@ def welch_tests(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             if key not in groups[0]["measures"] or key not in group["measures"]:
                 continue
             first, second = (each["measures"][key]["values"] for each in (groups[0], group))
-            interval = welch_interval(first, second)
-            if interval is not None:
-                low, high, degrees_of_freedom = interval
+            outcome = welch_test(first, second)
+            if outcome is not None:
                 tests.append(
                     {
                         "groups": [0, index],
                         "measure": key,
-                        "difference": fmean(second) - fmean(first),
-                        "interval": [low, high],
-                        "degrees_of_freedom": degrees_of_freedom,
-                        "is_real": not low <= 0 <= high,
+                        "difference": outcome.difference,
+                        "interval": list(outcome.interval),
+                        "degrees_of_freedom": outcome.degrees_of_freedom,
+                        "log10_p": outcome.log10_p,
                     }
                 )
     return tests

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from partrain.analysis.comparison.comparison import Facts
+from partrain.analysis.comparison.significance import MAX_SEEDS, p_text
 from partrain.analysis.run_table import duration
 from partrain.system.terminal_text import num_columns, printable, printable_lines, table
 
@@ -80,19 +81,31 @@ def describe_parameters(labels: Sequence[str], entry: Facts) -> str:
     pair = f"{labels[0]} and {labels[entry['run']]}"
     if entry["same_bits"]:
         return f"{pair}: bit for bit the same"
-    start = f"{pair}: {_describe_digests(entry)}"
+    return f"{pair}: {_describe_digests(entry)}; {_describe_losses(entry)}{_describe_tensors(entry)}"
+
+
+def _describe_losses(entry: Facts) -> str:
     difference, equal_until = entry["losses_differ_at"], entry["losses_equal_until"]
     if difference:
         first, second = (f"{value:.6g}" for value in difference["values"])
         if first == second:
             first, second = map(str, difference["values"])
         return (
-            f"{start}; the logs first differ at step {difference['step']:,.0f}: "
-            f"{difference['metric']} is {first} and {second}"
+            f"the logs first differ at step {difference['step']:,.0f}: {difference['metric']} is {first} and {second}"
         )
     if equal_until is not None:
-        return f"{start}; all losses that both logged are equal, up to step {equal_until:,.0f}"
-    return f"{start}; the logs have no step in common"
+        return f"all losses that both logged are equal, up to step {equal_until:,.0f}"
+    return "the logs have no step in common"
+
+
+def _describe_tensors(entry: Facts) -> str:
+    found = entry["tensors_differ_at"]
+    if found is None:
+        return ""
+    return (
+        f"; of the checkpoints that both have, those of step {found['step']:,} are the first that differ: first tensor "
+        f"{printable(found['tensor'])}, {found['num_different']} of {found['num_tensors']} tensors in all"
+    )
 
 
 def _describe_digests(entry: Facts) -> str:
@@ -111,8 +124,24 @@ def describe_mcnemar(labels: Sequence[str], test: Facts, level: float) -> str:
     return (
         f"{first} and {second} on {test['num_examples']:,} {test['split']} examples: only {first} is right on "
         f"{test['only_first_right']:,}, only {second} on {test['only_second_right']:,}; McNemar's exact test: "
-        f"p = {test['p']:.3g}, {describe_significance(test)} at the {1 - level:.0%} level"
+        f"p = {p_text(test['log10_p'])}{_describe_correction(test)}, {describe_significance(test)} at the "
+        f"{1 - level:.0%} level"
     )
+
+
+def _describe_correction(test: Facts) -> str:
+    same = test["log10_corrected_p"] == test["log10_p"]
+    return "" if same else f", corrected {p_text(test['log10_corrected_p'])}"
+
+
+def describe_seeds(test: Facts) -> tuple[str, str]:
+    """Return how many seeds per group would decide a test between groups, and how many more these are."""
+    if test["is_real"]:
+        return "-", "-"
+    if test["seeds_needed"] is None:
+        return f"over {MAX_SEEDS:,}", "-"
+    more = list(dict.fromkeys(test["more_seeds"]))
+    return f"{test['seeds_needed']:,}", " and ".join(f"{number:,}" for number in more)
 
 
 def describe_significance(test: Facts) -> str:
@@ -123,6 +152,12 @@ def describe_significance(test: Facts) -> str:
 def group_names(facts: Facts) -> list[str]:
     """Return the name of each group."""
     return [f"group {number}" for number in range(1, len(facts["groups"]) + 1)]
+
+
+def pair_name(facts: Facts, test: Facts) -> str:
+    """Return the difference that a test between groups is about, as "group 2 - group 1"."""
+    first, second = (group_names(facts)[index] for index in test["groups"])
+    return f"{second} - {first}"
 
 
 def format_spread(spread: Facts, kind: str) -> str:
@@ -197,14 +232,28 @@ def _groups_section(facts: Facts, labels: Sequence[str]) -> list[str]:
     ]
     lines += ["", *table(("", *names), rows)]
     if facts["welch"]:
-        lines += ["", f"differences between groups, with Welch's {facts['level']:.0%} confidence interval"]
-        rows = []
-        for test in facts["welch"]:
-            title, kind = kinds[test["measure"]]
-            first, second = (names[index] for index in test["groups"])
-            rows.append((f"{second} - {first}", title, *format_difference(test, kind), describe_significance(test)))
-        lines += table(("", "", "difference", "interval", ""), rows, 2)
+        lines += ["", f"differences between groups, with Welch's {facts['level']:.0%} confidence interval, corrected p"]
+        lines += table(("", "", "difference", "interval", "p", ""), _welch_rows(facts), (0, 1, 5))
+        undecided = [row for row, test in zip(_seeds_rows(facts), facts["welch"], strict=True) if not test["is_real"]]
+        if undecided:
+            lines += ["", "seeds per group that would decide a difference of this size, and how many more these are"]
+            lines += table(("", "", "seeds", "more"), undecided, 2)
     return lines
+
+
+def _welch_rows(facts: Facts) -> list[tuple[str, ...]]:
+    kinds = result_kinds(facts)
+    rows: list[tuple[str, ...]] = []
+    for test in facts["welch"]:
+        title, kind = kinds[test["measure"]]
+        p = p_text(test["log10_corrected_p"])
+        rows.append((pair_name(facts, test), title, *format_difference(test, kind), p, describe_significance(test)))
+    return rows
+
+
+def _seeds_rows(facts: Facts) -> list[tuple[str, ...]]:
+    kinds = result_kinds(facts)
+    return [(pair_name(facts, test), kinds[test["measure"]][0], *describe_seeds(test)) for test in facts["welch"]]
 
 
 def _spread_cell(spread: Any, kind: str, n: int) -> str:

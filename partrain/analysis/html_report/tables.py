@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from html import escape
 
 from partrain.analysis.comparison.comparison import Facts
+from partrain.analysis.comparison.significance import p_text
 from partrain.analysis.comparison.text import (
+    describe_seeds,
     describe_significance,
     format_difference,
     format_spread,
     format_value,
     group_names,
+    pair_name,
     result_kinds,
 )
 
@@ -83,28 +86,33 @@ def groups_tables(facts: Facts) -> str:
     content = "<p>Runs that differ only in the seed: mean ± standard deviation.</p>"
     content += _table_by_row(heads, rows, "groups", ["" for _ in groups])
     if facts["welch"]:
-        content += f"<p>Differences between groups, with Welch's {facts['level']:.0%} confidence interval.</p>"
-        content += _welch_table(facts, names, kinds)
+        content += (
+            f"<p>Differences between groups, with Welch's {facts['level']:.0%} confidence interval; p is corrected.</p>"
+        )
+        content += _welch_table(facts, kinds)
     return content
 
 
-def _welch_table(facts: Facts, names: Sequence[str], kinds: Mapping[str, tuple[str, str]]) -> str:
+def _welch_table(facts: Facts, kinds: Mapping[str, tuple[str, str]]) -> str:
     rows = []
     for test in facts["welch"]:
         title, kind = kinds[test["measure"]]
-        first, second = (names[index] for index in test["groups"])
         difference, interval = format_difference(test, kind)
-        verdict = describe_significance(test)
+        verdict, (seeds, more) = describe_significance(test), describe_seeds(test)
         rows.append(
             [
-                Cell(second, f"{second} - {first}"),
+                Cell(test["groups"][1], pair_name(facts, test)),
                 Cell(title, title),
                 Cell(test["difference"], difference),
                 Cell(test["interval"][0], interval),
+                Cell(test["log10_corrected_p"], p_text(test["log10_corrected_p"])),
                 Cell(verdict, verdict),
+                Cell(test["seeds_needed"], seeds),
+                Cell(max(test["more_seeds"] or [0]), more),
             ]
         )
-    return _table_by_column(("groups", "result", "difference", "interval", "significance"), rows, "welch")
+    heads = ("groups", "result", "difference", "interval", "p", "significance", "seeds that would decide", "more seeds")
+    return _table_by_column(heads, rows, "welch")
 
 
 def recall_table(evaluated: Sequence[tuple[str, Facts]]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from partrain.analysis.comparison.comparison import compare, label
-from partrain.analysis.comparison.significance import mcnemar_exact
+from partrain.analysis.comparison.significance import mcnemar_log10_p
 from partrain.analysis.comparison.text import describe
 from partrain.analysis.logged_run import LoggedRun
 from partrain.store.run_directory import RunDirectory
@@ -111,6 +111,7 @@ def test_equal_losses_do_not_prove_equal_parameters(tmp_path: Path) -> None:
             "losses_equal_until": 40,
             "digests_differ_at": None,
             "digests_equal_until": None,
+            "tensors_differ_at": None,
         }
     ]
 
@@ -163,11 +164,59 @@ def test_runs_that_differ_only_in_the_seed_are_grouped(tmp_path: Path) -> None:
     notes = "\n".join(facts["notes"])
     assert "G has the same seed (2) as another run of its group and is not counted" in notes
     assert "different data" in notes
-    assert re.search(r"test accuracy +\+1\.00 points +\+0\.77 to \+1\.23 +significant", describe(facts))
+    assert re.search(r"test accuracy +\+1\.00 points +\+0\.77 to \+1\.23 +0.0\d+ +significant", describe(facts))
+
+
+def test_significance_is_corrected_for_all_comparisons_and_the_seeds_that_would_decide_are_named(
+    tmp_path: Path, call_partrain: Callable[..., Result]
+) -> None:
+    accuracies = {0.01: (0.960, 0.965, 0.970), 0.02: (0.968, 0.975, 0.982), 0.03: (0.90, 0.905, 0.91)}
+    runs = [
+        write_run(tmp_path / f"{lr}-{seed}", seed=seed, lr=lr, final_accuracy=accuracy)
+        for lr, of_seeds in accuracies.items()
+        for seed, accuracy in enumerate(of_seeds)
+    ]
+    facts = facts_of(*runs)
+    tests = {(test["groups"][1], test["measure"]): test for test in facts["welch"]}
+    for test in tests.values():
+        assert test["p"] <= test["corrected_p"] <= 1
+        assert test["is_real"] == (test["corrected_p"] < 0.05)
+    undecided, decided = tests[1, "test_accuracy"], tests[2, "test_accuracy"]
+    assert decided["is_real"]
+    assert (decided["seeds_needed"], decided["more_seeds"]) == (None, None)
+    assert not undecided["is_real"]
+    assert undecided["more_seeds"] == [undecided["seeds_needed"] - 3] * 2
+    assert undecided["seeds_needed"] > 3
+    text = describe(facts)
+    assert f"corrected for {len(tests)} comparisons by Holm's method" in text
+    row = rf"group 2 - group 1 +test accuracy +{undecided['seeds_needed']} +{undecided['more_seeds'][0]}\n"
+    assert re.search(row, text)
+    assert "(power) of 80%" in text
+    assert call_partrain("compare", *runs, "--html", tmp_path / "page.html", "-q").exit_code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "Holm&#x27;s method" in page
+    assert f'<td data-value="{undecided["seeds_needed"]}">{undecided["seeds_needed"]}</td>' in page
+
+
+def test_runs_that_differ_only_in_the_seed_are_not_tested_against_each_other(tmp_path: Path) -> None:
+    a = write_evaluated(tmp_path / "a", [0] * 90 + [1] * 10)
+    b = write_evaluated(tmp_path / "b", [1] * 90 + [0] * 10, seed=1)
+    facts = facts_of(a, b)
+    assert (len(facts["groups"]), facts["welch"], facts["mcnemar"]) == (1, [], [])
+
+
+def test_a_p_value_that_no_float_can_hold_is_shown(call_partrain: Callable[..., Result], tmp_path: Path) -> None:
+    a = write_evaluated(tmp_path / "a", [0] * 3000)
+    b = write_evaluated(tmp_path / "b", [1] * 3000, lr=0.1)
+    result = call_partrain("compare", a, b)
+    assert "p = 1.63e-903, significant" in result.stdout
+    (test,) = json.loads(call_partrain("compare", a, b, "--json").stdout)["mcnemar"]
+    assert 0 < test["p"] < 1e-300
+    assert test["log10_p"] == pytest.approx(-902.79, abs=0.01)
 
 
 def test_without_scipy_the_intervals_are_left_out_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
     runs = [write_run(tmp_path / f"{lr}-{seed}", seed=seed, lr=lr) for lr in (0.01, 0.02) for seed in range(2)]
     facts = facts_of(*runs)
     assert facts["welch"] == []
@@ -180,9 +229,10 @@ def test_two_evaluated_runs_are_tested_on_their_predictions(tmp_path: Path) -> N
     facts = facts_of(a, b)
     (test,) = facts["mcnemar"]
     assert (test["only_first_right"], test["only_second_right"]) == (10, 5)
-    assert test["p"] == pytest.approx(mcnemar_exact(10, 5))
+    assert test["p"] == test["corrected_p"] == pytest.approx(10 ** mcnemar_log10_p(10, 5))
     assert "only A is right on 10, only B on 5" in describe(facts)
     assert "not significant at the 5% level" in describe(facts)
+    assert "two trained networks, not their settings" in describe(facts)
 
 
 @pytest.mark.parametrize(
