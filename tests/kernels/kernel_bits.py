@@ -1,0 +1,95 @@
+"""`python -m tests.kernels.kernel_bits` prints a digest for each kernel and random shape, with this process's vectors.
+
+Shapes: N examples; C, H, W channels, rows, columns; F filters; D, E dense inputs, outputs; K numbers of a slot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+
+from partrain.kernels import convolution_backward, convolution_weights, dense, max_pool, norms, patch_vectors
+from partrain.kernels.compiler.flags import kernel
+from partrain.kernels.compiler.loading import load
+from partrain.kernels.convolution import conv2d_forward, pack_filters
+from partrain.kernels.update_pieces import adam
+from tests.kernels import channels_last
+from tests.kernels.convolutions import Pooled, Pooling, Shapes, backward_by_winners, drawn
+
+
+@kernel("void(float32[::1], float32[::1], float32[::1], float32[::1], float32[::1])")
+def adam_in_place(gradient, coefficients, m, v, w):
+    adam(gradient, 0, gradient.size, coefficients, m, v, w, m, v, w)
+
+
+FAST_KERNELS = (
+    conv2d_forward, pack_filters, patch_vectors.pack_patch_vectors, convolution_backward.conv2d_backward_winners,
+    convolution_weights.conv2d_backward_weights, max_pool.max_pool_forward, dense.dense_forward,
+    dense.dense_backward_input, dense.dense_backward_weights, adam_in_place,
+)  # fmt: skip
+
+
+def dense_results(rng):
+    D = int(rng.choice([rng.integers(1, 48), rng.integers(40, 161), rng.integers(1000, 2200)]))
+    N, E = (int(size) for size in rng.integers(1, 23, 2))
+    x, w, b, dy = (rng.standard_normal(size).astype(np.float32) for size in ((N, D), (E, D), E, (N, E)))
+    dy[dy < 0] = 0
+    yield f"dense forward {N, D, E}", channels_last.dense_forward(x, w, b)
+    yield f"dense backward input {N, D, E}", channels_last.dense_backward_input(dy, w)
+    yield f"dense backward weights {N, D, E}", channels_last.dense_backward_weights(x, dy)
+
+
+def convolution_results(rng):
+    C, F = (int(rng.choice([rng.integers(1, 10), rng.integers(10, 41)])) for _ in range(2))
+    size, stride, padding = (tuple(rng.integers(first, last, 2).tolist()) for first, last in ((1, 8), (1, 3), (0, 4)))
+    H, W = (int(max(size[k] - 2 * padding[k], rng.integers(1, 20))) for k in range(2))
+    shapes = Shapes(int(rng.integers(1, 4)), C, H, W, F, size, stride, padding)
+    x, w, b, dy = drawn(shapes, 0, "float32")
+    yield f"forward {shapes}", channels_last.conv2d_forward(x, w, b, stride, padding)
+    yield f"backward {shapes}", backward_by_winners(shapes, x, w, dy)
+    every_place = channels_last.conv2d_backward_weights(x, dy, dy, size, stride, padding, rectified=True, tile=2)
+    yield f"backward weights {shapes}", every_place
+    window = tuple(min(2, places) for places in shapes.output[2:])
+    pooled = Pooled(shapes, Pooling(window, window), 0, rectified=True)
+    yield f"backward, pooled {shapes}", pooled.taken_back()
+
+
+def norm_results(rng, dtype):
+    N, K, D, E = (int(size) for size in rng.integers(1, 300, 4))
+    slots, inputs, deltas = (rng.standard_normal(size).astype(dtype) for size in ((N, K), (N, D), (N, E)))
+    squared_norms = np.zeros((N, 2))
+    norms.slot_squared_norms(slots, K // 3, K, squared_norms, 0)
+    norms.factor_squared_norms(inputs, deltas, squared_norms, 1)
+    yield f"norms {N, K, D, E, dtype}", squared_norms
+
+
+def adam_results(rng):
+    size = int(rng.integers(1, 100))
+    gradient, m, w = rng.standard_normal((3, size)).astype(np.float32)
+    v = np.square(m)
+    coefficients = np.array([1 / 32, 3e-3, 0.9, 0.1, 0.999, 1e-3, 1e-8, 0.9999, 1.5], np.float32)
+    adam_in_place(gradient, coefficients, m, v, w)
+    yield f"Adam {size}", (m, v, w)
+
+
+def main():
+    load(FAST_KERNELS, "float32")
+    for dtype in ("float32", "float64"):
+        load((norms.slot_squared_norms, norms.factor_squared_norms), dtype)
+    rng = np.random.default_rng(0)
+    digests = {}
+    for repetition in range(40):
+        dtype = ("float32", "float64")[repetition % 2]
+        for results in (dense_results(rng), convolution_results(rng), norm_results(rng, dtype), adam_results(rng)):
+            for name, arrays in results:
+                digest = hashlib.sha256()
+                for array in arrays if isinstance(arrays, tuple) else (arrays,):
+                    digest.update(np.ascontiguousarray(array + array.dtype.type(0)))  # 0 and -0 count as equal
+                digests[f"{repetition}: {name}"] = digest.hexdigest()
+    print(json.dumps(digests))
+
+
+if __name__ == "__main__":
+    main()
