@@ -96,9 +96,6 @@ def test_steps_in_plain_python_have_the_bits_of_the_compiled_loops(results):
     assert set(plain.files) == set(compiled.files) >= {"parameters", "losses", "norms", "tile_sums", "dense1.deltas"}
     for name in compiled.files:
         assert np.isfinite(compiled[name]).all()
-        if name == "norms":  # their sums are reordered
-            np.testing.assert_allclose(plain[name], compiled[name], rtol=1e-12, atol=1e-15, err_msg=name)
-        else:
-            assert plain[name].tobytes() == compiled[name].tobytes(), name
+        assert plain[name].tobytes() == compiled[name].tobytes(), name
     assert compiled["tile_sums"].any()
     assert compiled["norms"].all()
