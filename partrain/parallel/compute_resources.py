@@ -14,6 +14,7 @@ from partrain.data.dataset import Split
 from partrain.data.split_name import SplitName
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.compiler.loading import load
+from partrain.kernels.compiler.target import fuses_multiply_add
 from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.memory_plan import check_memory
 from partrain.parallel.mpi.compute_group import MpiComputeGroup, Ranks
@@ -133,6 +134,8 @@ def compute_resources(
     """
     check_memory(plan.memory(num_workers), plan.purpose)
     require_open_files(FILES_PER_WORKER * num_workers, f"{num_workers} workers")
+    if plan.training.kernels == "fast" and not fuses_multiply_add():
+        messages.warn("this processor has no fused multiply-add (FMA): the computation is many times slower")
     kernels = (*required_kernels(plan, num_workers, computes_here=computes_here), *more_kernels)
     if load(kernels, plan.training.dtype, announce=messages.say, warn=messages.warn, has_bar=messages.has_bars):
         end_fork_server()  # it started before these kernels were compiled, so it has not loaded them

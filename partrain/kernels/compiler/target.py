@@ -42,6 +42,11 @@ def num_vector_registers() -> int:
     return 16 if target_has("avx") and not target_has("avx512vl") else 32
 
 
+def fuses_multiply_add() -> bool:
+    """Return whether the processor multiplies and adds in one instruction; else each one calls the C library."""
+    return platform.machine() not in ("x86_64", "AMD64") or target_has("fma")
+
+
 def register_class() -> str | None:
     """Return LLVM's letter, in inline assembly, for a register that holds a vector; None if it is not known."""
     return {"x86_64": "v", "AMD64": "v", "aarch64": "w", "arm64": "w"}.get(platform.machine())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 from partrain.errors import ConfigError
 from partrain.kernels.compiler.flags import require_compiler
 from partrain.kernels.compiler.target import (
+    fuses_multiply_add,
     num_vector_registers,
     target_features,
     target_has,
@@ -50,6 +52,16 @@ def test_width_and_number_of_vectors_are_those_of_the_target(monkeypatch, name, 
     monkeypatch.setattr(numba.config, "CPU_NAME", name)
     monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
     assert (vector_width(), num_vector_registers()) == (width, num_registers)
+
+
+@pytest.mark.parametrize(
+    ("machine", "features", "expected"),
+    [("x86_64", "", False), ("x86_64", "+avx", False), ("x86_64", "+avx2,+fma", True), ("aarch64", "+neon", True)],
+)
+def test_arm64_and_processors_with_fma_fuse_multiply_adds(monkeypatch, machine, features, expected):
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
+    assert fuses_multiply_add() == expected
 
 
 def lanes_with(**variables):
