@@ -1,6 +1,6 @@
 """The bits of small trainings: those of the file, on this processor and as on others.
 
-The other processors are this one with the C library's functions for processors without
+The other processors are this one with vectors of another width, with the C library's functions for processors without
 AVX2 and FMA, and with NumPy's functions for the processors that it was built for at least. Each trains in a process of
 its own, with an empty cache: compiled kernels and measured data may contain what the libraries computed.
 """
@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,11 @@ import pytest
 from llvmlite.binding import get_host_cpu_features
 
 from partrain.kernels.bits_version import BITS_VERSION
+from partrain.kernels.compiler.cache import CACHE_VARIABLE
 from tests.golden.digests import WHAT_TO_DO, read, train
 from tests.golden.trainings import TRAININGS
 from tests.program import ROOT
+from tests.vector_widths import WIDTHS, width_variables
 
 # Versions of the C library up to 2.32 have the names with _Usable. They all ignore names that they do not know.
 WITHOUT_FMA = "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4,-AVX2_Usable,-FMA_Usable"
@@ -57,19 +59,29 @@ def test_training_has_the_golden_digests(name: str, tmp_path: Path) -> None:
     assert train(TRAININGS[name], tmp_path / "run") == read()[1].get(name), WHAT_TO_DO
 
 
-def train_all(environment: Mapping[str, str], folder: Path) -> None:
-    """Train in a process with this environment; check that the digests are those of the file."""
-    command = [sys.executable, "-m", "tests.golden"]
-    variables = {**environment, "XDG_CACHE_HOME": str(folder)}
-    ended = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=280)
+def train_as_elsewhere(variables: Mapping[str, str], folder: Path, names: Sequence[str] = ()) -> None:
+    """Train in a process with these environment variables; check that the digests are those of the file."""
+    inherited = {name: value for name, value in os.environ.items() if name != CACHE_VARIABLE}
+    environment = inherited | {"XDG_CACHE_HOME": str(folder)} | variables
+    command = [sys.executable, "-m", "tests.golden", *names]
+    ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
-def chosen_functions(environment: Mapping[str, str]) -> dict[str, list[object]]:
+def chosen_functions(variables: Mapping[str, str]) -> dict[str, list[object]]:
+    """Return which functions of the C library and of NumPy a process with these environment variables uses."""
     command = [sys.executable, "-c", CHOSEN_FUNCTIONS]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    ended = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=60, check=True)
     chosen: dict[str, list[object]] = json.loads(ended.stdout)
     return chosen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+def test_bits_are_golden_with_vectors_of_any_width(width: int, tmp_path: Path) -> None:
+    names = [name for name, training in TRAININGS.items() if training.settings.get("kernels") != "loops"]
+    # Processors with vectors of 8 are those with AVX2, whose registers are 16. The loops use no vectors.
+    train_as_elsewhere(width_variables(width, num_registers=16 if width == 8 else 32), tmp_path, names)
 
 
 @pytest.mark.slow
@@ -78,9 +90,9 @@ def chosen_functions(environment: Mapping[str, str]) -> dict[str, list[object]]:
     reason="the C library has no functions for other processors than this one",
 )
 def test_bits_are_golden_with_other_functions_of_the_c_library(tmp_path: Path) -> None:
-    environment = os.environ | {"GLIBC_TUNABLES": WITHOUT_FMA}
-    assert chosen_functions(environment)["C library"] != chosen_functions(os.environ)["C library"]
-    train_all(environment, tmp_path)
+    variables = {"GLIBC_TUNABLES": WITHOUT_FMA}
+    assert chosen_functions(variables)["C library"] != chosen_functions({})["C library"]
+    train_as_elsewhere(variables, tmp_path)
 
 
 @pytest.mark.slow
@@ -88,6 +100,6 @@ def test_bits_are_golden_with_other_functions_of_numpy(tmp_path: Path) -> None:
     found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     if not found:
         pytest.skip("NumPy has no functions for other processors than the simplest")
-    environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(found)}
-    assert chosen_functions(environment)["NumPy"] == []
-    train_all(environment, tmp_path)
+    variables = {"NPY_DISABLE_CPU_FEATURES": " ".join(found)}
+    assert chosen_functions(variables)["NumPy"] == []
+    train_as_elsewhere(variables, tmp_path)
