@@ -22,6 +22,7 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import always_inlined, kernel
+from partrain.kernels.max_pool import maximum_of_four
 from partrain.kernels.simd.blocks import (
     add_outer,
     add_products,
@@ -39,11 +40,8 @@ from partrain.kernels.simd.transposition import transpose
 from partrain.kernels.simd.vectors import (
     LANES,
     broadcast,
-    broadcast_count,
     element,
     load,
-    replaces_maximum,
-    select,
     store,
     store_counts,
     store_number,
@@ -177,20 +175,6 @@ def _finish(block, bias, rectified):
 
 
 @always_inlined
-def _store_maximum(a, b, c, d, place, Q, pooled, winner, at):
-    """Write the maximum of a 2x2 window, and its position; the first of equal numbers, as kernels.max_pool does."""
-    best, which = a, broadcast_count(place)
-    better = replaces_maximum(b, best)
-    best, which = select(better, b, best), select(better, broadcast_count(place + 1), which)
-    better = replaces_maximum(c, best)
-    best, which = select(better, c, best), select(better, broadcast_count(place + Q), which)
-    better = replaces_maximum(d, best)
-    best, which = select(better, d, best), select(better, broadcast_count(place + Q + 1), which)
-    store(pooled, at, best)
-    store_counts(winner, at, which)
-
-
-@always_inlined
 def _write_row(transform, m, m_start, tile_step, point_step, bias, rectified, Q, y, start, step):
     """Write a row of outputs of a vector of filters to y[start + q·step]."""
     for j in range((Q + TILE - 1) // TILE):
@@ -207,10 +191,16 @@ def _write_pooled_row(
         at, j = m_start + t * tile_step, min(2 * t, J - 2)
         upper = _finish(transform(m, at, point_step), bias, rectified)
         lower = _finish(transform(m, at + row_step, point_step), bias, rectified)
-        _store_maximum(vector_of(upper, 0), vector_of(upper, 1), vector_of(lower, 0), vector_of(lower, 1),
-                       place + 2 * j, Q, pooled, winner, start + j * step)  # fmt: skip
-        _store_maximum(vector_of(upper, 2), vector_of(upper, 3), vector_of(lower, 2), vector_of(lower, 3),
-                       place + 2 * j + 2, Q, pooled, winner, start + (j + 1) * step)  # fmt: skip
+        best, which = maximum_of_four(
+            vector_of(upper, 0), vector_of(upper, 1), vector_of(lower, 0), vector_of(lower, 1), place + 2 * j, Q
+        )
+        store(pooled, start + j * step, best)
+        store_counts(winner, start + j * step, which)
+        best, which = maximum_of_four(
+            vector_of(upper, 2), vector_of(upper, 3), vector_of(lower, 2), vector_of(lower, 3), place + 2 * j + 2, Q
+        )
+        store(pooled, start + (j + 1) * step, best)
+        store_counts(winner, start + (j + 1) * step, which)
 
 
 @always_inlined
