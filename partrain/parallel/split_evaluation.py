@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun
+from partrain.network.exact_mean import exact_mean
 from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.parallel.workers.tiles import Tiling
@@ -48,7 +49,7 @@ class Evaluation:
     @property
     def loss(self) -> float:
         """The mean loss."""
-        return float(self.losses_N.mean())
+        return exact_mean(self.losses_N)
 
     @property
     def accuracy(self) -> float:

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.network.clipping import gradient_norms
+from partrain.network.exact_mean import exact_mean
 
 SMOOTHING = 0.95
 
@@ -50,7 +51,7 @@ def norm_metrics(squared_norms_NL: NDArray[np.float64], layer_names: Sequence[st
 
 def _summary_of(norms_N: NDArray[np.float64], suffix: str) -> Metrics:
     values = {
-        "mean": norms_N.mean(),
+        "mean": exact_mean(norms_N),
         "median": np.median(norms_N),
         "p95": np.quantile(norms_N, 0.95),
         "max": norms_N.max(),
@@ -85,7 +86,7 @@ class GradientNoiseScale:
         b = len(norms_N)
         if b < 2:
             return
-        single = float((norms_N * norms_N).mean())
+        single = exact_mean(norms_N * norms_N)
         batch = squared_norm_of_sum / (b * b)
         self._noise = SMOOTHING * self._noise + (1 - SMOOTHING) * (single - batch) / (1 - 1 / b)
         self._signal = SMOOTHING * self._signal + (1 - SMOOTHING) * (b * batch - single) / (b - 1)

@@ -6,7 +6,6 @@ Shapes: N examples of a batch; L layers with parameters; K parameters.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.data.split_name import SplitName
+from partrain.network.exact_mean import exact_mean
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.compute_group import ComputeGroup
@@ -146,7 +146,7 @@ class TiledGradient:
         self._group.run(commands)
         if timer is not None:
             timer.end(COMPUTE)
-        loss = float(self._losses[:num_examples].mean())
+        loss = exact_mean(self._losses[:num_examples])
         if timer is not None:
             timer.end(PREPARE)
         return BatchGradient(indices_N, loss, has_norms, self._arrays, self._labels_M, self.update)
@@ -188,5 +188,5 @@ class GradientInRounds:
             if timer is not None:
                 timer.end(UPDATE)
         joined = {name: np.concatenate(arrays) for name, arrays in results.items()}
-        loss = float(joined["losses"].mean()) if len(indices_N) else math.nan
+        loss = exact_mean(joined["losses"])
         return BatchGradient(indices_N, loss, True, joined, self._labels_M, self._round.update, self._sum)
