@@ -18,11 +18,12 @@ from typing import Any
 
 from partrain.config.yaml_loader import load_yaml
 from partrain.data.split_name import SplitName
-from partrain.errors import ConfigError, RunError
+from partrain.errors import ConfigError, ResourceError, RunError
 from partrain.kernels.bits_version import bits_version_of
 from partrain.store.checkpoint import is_parameter
 from partrain.store.metrics_log import read_good_metrics
 from partrain.store.run_directory import RunDirectory
+from partrain.store.run_notes import read_notes
 
 Row = dict[str, Any]
 
@@ -198,6 +199,18 @@ class LoggedRun:
         with contextlib.suppress(ValueError, RecursionError):
             return flatten(nested(self.record, "identity") or {})
         return {}
+
+    @cached_property
+    def user_notes(self) -> list[dict[str, str]]:
+        """What the user has noted, the oldest first: each with `time` and `text`."""
+        path = self.directory.notes_path
+        try:
+            return [{"time": note.time, "text": note.text} for note in read_notes(path)]
+        except ResourceError as error:
+            self.notes.append(str(error))
+        except OSError as error:
+            self.notes.append(f"{path.name} cannot be read: {error.strerror}")
+        return []
 
     @cached_property
     def num_parameters(self) -> int | None:

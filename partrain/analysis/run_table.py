@@ -28,13 +28,14 @@ COLUMNS: Mapping[str, tuple[str, bool]] = {
     "workers": ("workers", True),
     "epsilon": ("epsilon", False),
     "age": ("started", True),
+    "note": ("note", False),
 }
-
 
 # Columns that a narrow terminal does not show, in the order in which they are left out.
 OPTIONAL_COLUMNS = ("config", "examples/s", "epochs", "workers", "time", "steps", "age")
-# Columns whose cells are then cut, in this order, and the widths that they keep.
-_CUT_COLUMNS = {"data": 8, "name": 15}
+# Columns whose cells are cut, in this order, and the widths that they keep: before columns are left out, and then.
+_CUT_FIRST = {"note": 12}
+_CUT_THEN = {"data": 8, "name": 15}
 # Data sets of the user's own files: the file or directory tells more than the kind.
 _OWN_DATA = ("idx", "arrays", "folder")
 
@@ -46,22 +47,29 @@ def describe(entries: Sequence[Entry], now: datetime, *, width: int | None = Non
     ----------
     entries : as `list_runs` returns them.
     now : the time to compute ages from; timezone-aware.
-    width : columns of the terminal. A table that is wider is shown without some of OPTIONAL_COLUMNS; if it is still too
-        wide, long cells are cut.
+    width : columns of the terminal. In a table that is wider, notes are cut; then some of OPTIONAL_COLUMNS are left
+        out; then names are cut.
     """
-    # Most directories contain no private run.
-    names = [name for name in _CELLS if name != "epsilon" or any(entry["privacy"] for entry in entries)]
-    lines = _lines(names, entries, now, {})
+    # Most directories contain no private run, and no run with a note.
+    filled = {"epsilon": "privacy", "note": "note"}
+    names = [name for name in _CELLS if name not in filled or any(entry[filled[name]] for entry in entries)]
+    limits: dict[str, int] = {}
+    lines = _lines(names, entries, now, limits)
+
+    def cut_to_fit(leasts: Mapping[str, int]) -> None:
+        nonlocal lines
+        for name, least in leasts.items():
+            if name in names and (excess := _excess(lines, width)) > 0:
+                widest = max(num_columns(_CELLS[name](entry, now)) for entry in entries)
+                limits[name] = max(least, widest - excess)
+                lines = _lines(names, entries, now, limits)
+
+    cut_to_fit(_CUT_FIRST)
     for name in OPTIONAL_COLUMNS:
         if _excess(lines, width) > 0:
             names.remove(name)
-            lines = _lines(names, entries, now, {})
-    limits: dict[str, int] = {}
-    for name, least in _CUT_COLUMNS.items():
-        if (excess := _excess(lines, width)) > 0:
-            widest = max(num_columns(_CELLS[name](entry, now)) for entry in entries)
-            limits[name] = max(least, widest - excess)
             lines = _lines(names, entries, now, limits)
+    cut_to_fit(_CUT_THEN)
     problems = [f"{printable(entry['name'])}: {printable(entry['problem'])}" for entry in entries if entry["problem"]]
     return "\n".join([*lines, *([""] if problems else []), *problems])
 
@@ -72,9 +80,9 @@ def _excess(lines: Sequence[str], width: int | None) -> int:
 
 
 def _lines(names: Sequence[str], entries: Sequence[Entry], now: datetime, limits: Mapping[str, int]) -> list[str]:
-    num_words = sum(name in ("name", "status", "config", "data") for name in names)
+    words = [index for index, name in enumerate(names) if name in ("name", "status", "config", "data", "note")]
     rows = [[cut(_CELLS[name](entry, now), limits.get(name)) for name in names] for entry in entries]
-    return table(names, rows, num_words)
+    return table(names, rows, words)
 
 
 def _number(field: str, layout: str) -> Callable[[Entry, datetime], str]:
@@ -133,4 +141,5 @@ _CELLS: Mapping[str, Callable[[Entry, datetime], str]] = {
     "workers": _workers,
     "epsilon": _epsilon,
     "age": _age,
+    "note": _word("note"),
 }

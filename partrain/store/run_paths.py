@@ -13,13 +13,14 @@ METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 LOG_FILE = "train.log"
 LOCK_FILE = "run.lock"
+NOTES_FILE = "notes.jsonl"
 CHECKPOINTS_DIRECTORY = "checkpoints"
 PLOTS_DIRECTORY = "plots"
 
 _CHECKPOINT_FILE = re.compile(r"step-(\d{8,})\.safetensors")
 # The files and directories in a run's directory.
 _FILES = (
-    *(CONFIG_FILE, RUN_FILE, METRICS_FILE, SUMMARY_FILE, LOG_FILE, LOCK_FILE),
+    *(CONFIG_FILE, RUN_FILE, METRICS_FILE, SUMMARY_FILE, LOG_FILE, LOCK_FILE, NOTES_FILE),
     *(CHECKPOINTS_DIRECTORY, PLOTS_DIRECTORY),
 )
 _NUMBERED_FILE = re.compile(r"metrics\.cut-\d+\.jsonl|evaluation-\w+\.json")
@@ -71,6 +72,11 @@ class RunPaths:
     def train_log_path(self) -> Path:
         """The messages of the run."""
         return self.path / LOG_FILE
+
+    @property
+    def notes_path(self) -> Path:
+        """What the user has noted about the run; created with the first note."""
+        return self.path / NOTES_FILE
 
     @property
     def lock_path(self) -> Path:

@@ -15,7 +15,10 @@ from tests.sample_runs import write_run
 HEAVY = {"numpy", "numba", "llvmlite", "pydantic", "safetensors", "tqdm"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["list"], ["list", "--json"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["--version"], ["train", "--help"], ["list"], ["list", "--json"], ["list", "--filter", "seed=0"]],
+)
 def test_command_that_computes_nothing_imports_no_large_package(tmp_path: Path, words: list[str]) -> None:
     write_run(tmp_path / "runs/a")
     code = (

@@ -36,7 +36,8 @@ def compare(runs: Sequence[LoggedRun], *, everything: bool = False) -> Facts:
     Returns
     -------
     level : confidence level of intervals and tests.
-    runs : for each run: label, name, path, status, whether it is finished, seed, digest of its parameters, problems.
+    runs : for each run: label, name, path, status, whether it is finished, seed, digest of its parameters, what
+        the user has noted, problems.
     configuration, surroundings : keys, each with a value per run; only keys that differ, unless `everything`.
     results : each with key, title, kind, better, a value per run, and the indices of the runs with the best value.
     parameters : for each run but the first, whether its parameters are bit for bit those of the first, and otherwise
@@ -89,6 +90,7 @@ def _run(run: LoggedRun, label: str) -> Facts:
         "finished": run.finished,
         "seed": run.config.get("seed"),
         "parameters_sha256": _parameters_digest(run),
+        "user_notes": run.user_notes,
         "problems": list(dict.fromkeys(run.notes)),
     }
 

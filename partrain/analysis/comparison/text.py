@@ -31,6 +31,7 @@ def describe(facts: Facts, *, width: int | None = None, bold: bool = False) -> s
     labels = [run["label"] for run in facts["runs"]]
     sections = [
         table(("", "run", "status"), [(r["label"], printable(r["name"]), r["status"]) for r in facts["runs"]], 3),
+        describe_user_notes(facts),
         _values_section("configuration", facts["configuration"], labels, width),
         _values_section("environment", facts["surroundings"], labels, width),
         [f"results ({MARK} marks the best value)", *_side_by_side(_result_rows(facts), labels, width)],
@@ -74,6 +75,15 @@ def format_value(value: object, kind: str = "") -> str:
         case "bytes":
             return f"{value / 2**20:,.0f} MiB"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def describe_user_notes(facts: Facts) -> list[str]:
+    """Return a line for each note that the user has written about a run."""
+    return [
+        f"{run['label']}, {printable(note['time'][:10])}: {' '.join(note['text'].split())}"
+        for run in facts["runs"]
+        for note in run["user_notes"]
+    ]
 
 
 def describe_parameters(labels: Sequence[str], entry: Facts) -> str:

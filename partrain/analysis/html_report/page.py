@@ -9,7 +9,7 @@ from pathlib import Path
 
 import partrain
 from partrain.analysis.comparison.comparison import Facts
-from partrain.analysis.comparison.text import describe_mcnemar, describe_parameters
+from partrain.analysis.comparison.text import describe_mcnemar, describe_parameters, describe_user_notes
 from partrain.analysis.html_report.curves import curves, pack, pack_json
 from partrain.analysis.html_report.tables import (
     configuration_table,
@@ -77,6 +77,7 @@ def page(runs: Sequence[LoggedRun], facts: Facts, plotly: str) -> str:
             f"<header><h1>{escape(title)}</h1></header>",
             "<main>",
             _runs(facts),
+            _list(describe_user_notes(facts)),
             _asset("curves.html"),
             # A comparison starts with the differences. A single run has none: its whole configuration is listed.
             *(reversed(summary) if alone else summary),

@@ -21,31 +21,43 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the column to sort by: {', '.join(COLUMNS)} (default: age, newest first)",
     )
     parser.add_argument("--status", choices=STATUSES, metavar="S", help=f"only runs that are {' | '.join(STATUSES)}")
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="only runs that meet a condition, such as 'training.optimizer.lr>1e-3', data=mnist, 'test>=98.5%%' or "
+        "'age<2d'; the key is a configuration key or a column, the operator one of = != < <= > >=, the value may be "
+        "null; repeatable, and then all must be met",
+    )
     add_json(parser)
     add_quiet(parser)
 
 
 def _run(context: CommandContext) -> None:
     from partrain.analysis.listing import list_runs
+    from partrain.analysis.run_filter import parse_filter
 
     options = context.options
+    filters = [parse_filter(text) for text in options.filter]
     runs_dir = context.runs_dir
     # The first training creates the default directory.
     nothing_yet = options.runs_dir is None and not runs_dir.exists()
-    entries = [] if nothing_yet else list_runs(runs_dir, options.sort, options.status)
+    entries = [] if nothing_yet else list_runs(runs_dir, options.sort, options.status, filters)
     if options.json:
         print_data(json_text(entries))
     elif entries:
         print_data(describe(entries, datetime.now(UTC), width=terminal_width()))
     else:
-        context.messages.say(f"no {options.status + ' ' if options.status else ''}runs in {runs_dir}")
+        condition = " that meet the filter" if filters else ""
+        context.messages.say(f"no {options.status + ' ' if options.status else ''}runs in {runs_dir}{condition}")
 
 
 COMMAND = Command(
     name="list",
     summary="list runs: status, steps, accuracies, time",
     description="List the runs in a directory, newest first. Runs that cannot be read are listed as broken.",
-    example="partrain list --sort validation --status completed",
+    example="partrain list --sort validation --status completed --filter 'training.optimizer.lr>1e-3'",
     add_arguments=_add_arguments,
     run=_run,
 )

@@ -1,0 +1,108 @@
+"""Removes runs: never one that is being written, and nothing that is not a run in the directory of runs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from partrain.errors import ResourceError, RunError
+from partrain.store.run_directory import RunDirectory
+from partrain.store.run_paths import RunPaths
+from partrain.store.unfinished_run import is_unfinished
+from partrain.system.durable_files import remedy_for, sync_folder
+
+# With a dot: `partrain list` does not show what is left of a run whose removal was killed.
+_REMOVED_PREFIX = ".partrain-removed-"
+
+
+@dataclass(frozen=True)
+class RemovableRun:
+    """A run that may be removed.
+
+    Attributes
+    ----------
+    path : its directory, in the directory of runs.
+    num_bytes : the space that its files take on the disk.
+    other_files : files in it that partrain has not written, relative to it.
+    """
+
+    path: Path
+    num_bytes: int
+    other_files: tuple[Path, ...]
+
+
+def find_removable(path: Path, runs_dir: Path) -> RemovableRun:
+    """Return the run at `path`, after checking that it may be removed; runs that are damaged may be.
+
+    Raises
+    ------
+    RunError
+        It is not a run, a link, not in `runs_dir` itself, or being written.
+    ResourceError
+        It cannot be read.
+    """
+    if path.is_symlink():
+        raise RunError(f"{path}: is a link to {os.readlink(path)}. Remove the link with rm, or name the run itself.")
+    real = Path(os.path.realpath(path))
+    if real.parent != Path(os.path.realpath(runs_dir)):
+        raise RunError(
+            f"{path}: is not in the directory of runs, {runs_dir}. To remove a run that is elsewhere: "
+            f"--runs-dir {real.parent}"
+        )
+    if not RunPaths(real).run_json_path.is_file() and not is_unfinished(real):
+        raise RunError(f"{path}: is not a run, and is not removed. `partrain list` shows the runs.")
+    _refuse_if_written(path)
+    num_bytes, other_files = 0, []
+
+    def fail(error: OSError) -> None:
+        raise ResourceError(f"{path}: cannot be read: {error.strerror}. {remedy_for(error)}.") from error
+
+    run = RunPaths(real)
+    for folder, folders, files in os.walk(real, onerror=fail):
+        for name in (*folders, *files):
+            file = Path(folder, name)
+            try:
+                status = file.lstat()
+            except FileNotFoundError:  # a temporary file
+                continue
+            num_bytes += status.st_blocks * 512
+            if name in files and not run.is_run_file(file):
+                other_files.append(file.relative_to(real))
+    return RemovableRun(path, num_bytes, tuple(sorted(other_files)))
+
+
+def _refuse_if_written(path: Path) -> None:
+    holder = RunDirectory(path).lock_holder()
+    if holder is not None:
+        raise RunError(
+            f"{path}: process {holder['pid']} on {holder['host']} is writing into this run. Wait until it ends, or "
+            "stop it."
+        )
+
+
+def remove(run: RemovableRun) -> None:
+    """Remove a run. It disappears at once: whoever looks sees the whole run, or none. Targets of links stay.
+
+    Raises
+    ------
+    RunError
+        A process has begun to write into it.
+    ResourceError
+        The directory is not writable; the message names what is left.
+    """
+    removed = run.path.with_name(f"{_REMOVED_PREFIX}{secrets.token_hex(4)}")
+    with RunDirectory(run.path).lock():
+        try:
+            os.rename(run.path, removed)
+            sync_folder(run.path.parent)
+        except OSError as error:
+            raise ResourceError(f"{run.path}: cannot be removed: {error.strerror}. {remedy_for(error)}.") from error
+        try:
+            shutil.rmtree(removed)
+        except OSError as error:
+            raise ResourceError(
+                f"{run.path}: could not be removed completely: {error.strerror}. The rest is in {removed}."
+            ) from error
