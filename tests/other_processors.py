@@ -18,11 +18,12 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import site
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -115,9 +116,19 @@ class Processor:
         """Compute all steps of a run again, and return what the program says."""
         return self._partrain("verify", run, "--all", "--workers", num_workers, exit_codes=(0, 1))
 
-    def train_golden(self) -> str:
-        """Train the golden trainings; return their digests, in which those that differ are marked."""
-        return call([self.python, "-m", "tests.golden"], self.environment, exit_codes=(0, 1))
+    def train_golden(self) -> Iterator[str]:
+        """Train the golden trainings; yield a line for each, in which digests that differ are marked."""
+        variables = os.environ | dict(self.environment) | {"PYTHONUNBUFFERED": "1"}
+        words = [str(self.python), "-m", "tests.golden"]
+        with subprocess.Popen(words, env=variables, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                yield from (line.rstrip("\n") for line in process.stdout)
+                process.wait()
+            finally:
+                process.kill()
+        if process.returncode not in (0, 1):
+            raise Failed(f"python -m tests.golden ended with {process.returncode} on {self.name}")
 
     def describe(self) -> str:
         """Return the processor as Numba sees it, and the versions in use."""
@@ -202,25 +213,20 @@ class Cache:
         binary = (root / "usr/bin/python3").resolve()
         version = binary.name.removeprefix("python")
         loader = next(root.glob("**/ld-linux-aarch64.so.1"))
-        libraries = [path for path in (root / "lib/aarch64-linux-gnu", root / "usr/lib/aarch64-linux-gnu")]
+        libraries = f"{root}/lib/aarch64-linux-gnu:{root}/usr/lib/aarch64-linux-gnu"
         # The loader's own options, and not qemu's -L, which would also map the paths that the program opens.
-        emulator = [self.qemu("aarch64"), loader, "--library-path", ":".join(map(str, libraries)), "--argv0"]
+        emulator = [self.qemu("aarch64"), loader, "--library-path", libraries, "--argv0"]
         write_python(directory, emulator, binary, version)
-        packages = directory / f"lib/python{version}/site-packages"
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         requirements = [*project["dependencies"], *project["optional-dependencies"]["privacy"]]
+        packages = directory / f"lib/python{version}/site-packages"
         installed = packages / "requirements.json"
         if not installed.exists() or json.loads(installed.read_text()) != requirements:
-            libc = call([python, "-c", "import os; print(os.confstr('CS_GNU_LIBC_VERSION'))"])
-            newest = int(libc.split(".")[1])
-            say(f"installing wheels for arm64, Python {version} and {libc}")
-            tags = [f"manylinux_2_{minor}_aarch64" for minor in range(17, newest + 1)]
-            platforms = [word for tag in ("manylinux2014_aarch64", *tags) for word in ("--platform", tag)]
             part = self._part(packages)
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-            call(
-                [*pip, "--target", part, *platforms, "--python-version", version, "--only-binary=:all:", *requirements]
-            )
+            install_wheels(python, version, requirements, part)
+            (part / installed.name).write_text(json.dumps(requirements))
+            if packages.exists():
+                shutil.rmtree(packages)
             part.rename(packages)
         return python
 
@@ -277,6 +283,17 @@ def write_python(directory: Path, emulator: Sequence[str | Path], binary: Path, 
     (directory / "pyvenv.cfg").write_text(f"home = {binary.parent}\nversion = {version}\n")
 
 
+def install_wheels(python: Path, version: str, requirements: Sequence[str], target: Path) -> None:
+    """Install PyPI's wheels for an interpreter on arm64 into a directory."""
+    libc = call([python, "-c", "import os; print(os.confstr('CS_GNU_LIBC_VERSION'))"])
+    say(f"installing wheels for arm64, Python {version} and {libc}")
+    tags = [f"manylinux_2_{minor}_aarch64" for minor in range(17, int(libc.split(".")[1]) + 1)]
+    platforms = [word for tag in ("manylinux2014_aarch64", *tags) for word in ("--platform", tag)]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    wheels = ["--only-binary=:all:", "--python-version", version, *platforms]
+    call([*pip, *wheels, "--target", target, *requirements])
+
+
 class Comparison:
     """Compares processors, and counts the differences.
 
@@ -293,17 +310,17 @@ class Comparison:
 
     def compare(self, other: Processor) -> None:
         """Compare all trainings on another processor, then resume and verify runs of each processor on the other."""
-        say(f"golden digests on {other.name}:")
-        digests = other.train_golden()
-        self.num_differences += digests.count("<-")
-        say(digests)
+        say(f"golden digests on {other.name}; the kernels for another processor take minutes to compile")
+        for line in other.train_golden():
+            self.num_differences += "<-" in line
+            say(f"  {line}")
         for configuration in CONFIGURATIONS:
             for num_workers in WORKERS:
                 run = other.train(configuration, num_workers, self._num_steps, f"{num_workers}-workers")
-                title = f"{configuration}, {self._num_steps} steps, {num_workers} workers"
-                self._report(title, self._host_run(configuration, num_workers), run, other.name)
-            for first, second in ((self.host, other), (other, self.host)):
-                self._continue(configuration, first, second)
+                title = f"{configuration}, {self._num_steps} steps on {other.name}, {num_workers} workers"
+                self._report(title, self._host_run(configuration, num_workers), run)
+        for first, second in ((self.host, other), (other, self.host)):
+            self._continue(CONFIGURATIONS[0], first, second)
 
     def _host_run(self, configuration: str, num_workers: int) -> Path:
         case = (configuration, num_workers)
@@ -311,21 +328,18 @@ class Comparison:
             self._runs[case] = self.host.train(configuration, num_workers, self._num_steps, f"{num_workers}-workers")
         return self._runs[case]
 
-    def _report(self, title: str, expected: Path, run: Path, name: str) -> None:
-        digests = [digest_of(path) for path in (expected, run)]
-        equal = digests[0] == digests[1]
-        self.num_differences += not equal
-        here, there = (digest[:12] for digest in digests)
-        say(f"{title}: {here} here, {there} on {name}: {'same bits' if equal else 'THE BITS DIFFER'}")
+    def _report(self, title: str, expected: Path, run: Path) -> None:
+        digest, other = digest_of(expected)[:12], digest_of(run)[:12]
+        self.num_differences += digest != other
+        say(f"{title}: {other}, " + ("same bits" if digest == other else f"NOT {digest} as on {self.host.name}"))
 
     def _continue(self, configuration: str, first: Processor, second: Processor) -> None:
         """Resume on one processor what another one has started, and verify it there."""
         num_workers, begun = max(WORKERS), self._num_steps // 2
-        other = second if first is self.host else first
         run = first.train(configuration, num_workers, begun, f"continued-on-{second.name}")
         second.resume(run, num_workers, self._num_steps)
         title = f"{configuration}, {begun} steps on {first.name}, {self._num_steps - begun} on {second.name}"
-        self._report(title, self._host_run(configuration, num_workers), run, other.name)
+        self._report(title, self._host_run(configuration, num_workers), run)
         said = second.verify(run, num_workers)
         self.num_differences += not said.startswith("verified: ")
         say(f"  partrain verify on {second.name}: {said}")
@@ -346,6 +360,8 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Compare all processors that the command line names; return the exit code."""
     options = arguments()
+    # `subprocess.run` then ends the program that runs.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if platform.machine() != "x86_64" or sys.platform != "linux":
         raise Failed("this program runs on Linux on x86-64")
     cache = Cache(options.cache.resolve())
