@@ -14,6 +14,13 @@ from partrain.kernels import convolution_backward, convolution_weights, dense, m
 from partrain.kernels.compiler.flags import kernel
 from partrain.kernels.compiler.loading import load
 from partrain.kernels.convolution import conv2d_forward, pack_filters
+from partrain.kernels.layout import flatten_forward
+from partrain.kernels.toom_cook_convolution import (
+    conv2d_forward_1d,
+    conv2d_forward_2d,
+    transform_filters_1d,
+    transform_filters_2d,
+)
 from partrain.kernels.update_pieces import adam
 from tests.kernels import channels_last
 from tests.kernels.convolutions import Pooled, Pooling, Shapes, backward_by_winners, drawn
@@ -27,7 +34,8 @@ def adam_in_place(gradient, coefficients, m, v, w):
 FAST_KERNELS = (
     conv2d_forward, pack_filters, patch_vectors.pack_patch_vectors, convolution_backward.conv2d_backward_winners,
     convolution_weights.conv2d_backward_weights, max_pool.max_pool_forward, dense.dense_forward,
-    dense.dense_backward_input, dense.dense_backward_weights, adam_in_place,
+    dense.dense_backward_input, dense.dense_backward_weights, adam_in_place, transform_filters_1d, conv2d_forward_1d,
+    transform_filters_2d, conv2d_forward_2d, flatten_forward,
 )  # fmt: skip
 
 
@@ -56,6 +64,20 @@ def convolution_results(rng):
     yield f"backward, pooled {shapes}", pooled.taken_back()
 
 
+def toom_cook_results(rng):
+    size = tuple(rng.choice([(1, 5), (3, 5), (5, 5), (3, 3), (3, 3)]).tolist())
+    P, Q = (int(places) for places in rng.integers(4, 24, 2))
+    C, F = int(rng.integers(1, 40)), int(rng.choice([rng.integers(1, 10), rng.integers(10, 41)]))
+    shapes = Shapes(int(rng.integers(1, 4)), C, P + size[0] - 1, Q + size[1] - 1, F, size)
+    x, w, b, _ = drawn(shapes, 0, "float32")
+    y = channels_last.toom_cook_forward(x, w, b, (0, 0))
+    yield f"Toom-Cook {shapes}", y
+    yield f"Toom-Cook, pooled {shapes}", channels_last.toom_cook_forward(x, w, b, (0, 0), rectified=True, pools=True)
+    rows = np.empty((len(y), y[0].size), np.float32)
+    flatten_forward(channels_last.channels_last(y), rows)
+    yield f"flatten {shapes.output}", rows
+
+
 def norm_results(rng, dtype):
     N, K, D, E = (int(size) for size in rng.integers(1, 300, 4))
     slots, inputs, deltas = (rng.standard_normal(size).astype(dtype) for size in ((N, K), (N, D), (N, E)))
@@ -82,7 +104,10 @@ def main():
     digests = {}
     for repetition in range(40):
         dtype = ("float32", "float64")[repetition % 2]
-        for results in (dense_results(rng), convolution_results(rng), norm_results(rng, dtype), adam_results(rng)):
+        for results in (
+            *(dense_results(rng), convolution_results(rng), norm_results(rng, dtype), adam_results(rng)),
+            toom_cook_results(rng),
+        ):
             for name, arrays in results:
                 digest = hashlib.sha256()
                 for array in arrays if isinstance(arrays, tuple) else (arrays,):

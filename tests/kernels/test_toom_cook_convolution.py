@@ -4,9 +4,6 @@ same after pooling.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,7 +18,6 @@ from tests.kernels.convolutions import (
     over_random_shapes,
     with_and_without_relu,
 )
-from tests.vector_widths import WIDTHS, with_width
 
 pytestmark = pytest.mark.usefixtures("toom_cook_kernels")
 
@@ -152,43 +148,3 @@ def test_a_value_that_is_not_finite_reaches_its_outputs_and_neither_other_exampl
     for spoilt in (forward(x, bad_w, b), forward(x, w, bad_b)):
         assert not np.isfinite(spoilt[:, 3]).any()
         assert np.array_equal(spoilt[:, others], y[:, others])
-
-
-DIGESTS = """
-import hashlib
-import numpy as np
-from partrain.kernels import toom_cook_convolution as toom_cook
-from partrain.kernels.compiler.loading import load
-from tests.kernels import channels_last
-from tests.kernels.convolutions import drawn
-from tests.kernels.test_toom_cook_convolution import REAL_SHAPES
-
-load(
-    (
-        toom_cook.transform_filters_1d, toom_cook.conv2d_forward_1d,
-        toom_cook.transform_filters_2d, toom_cook.conv2d_forward_2d,
-    ),
-    "float32",
-)
-for name, shapes in REAL_SHAPES.items():
-    x, w, b, _ = drawn(shapes, dtype="float32")
-    results = (
-        channels_last.toom_cook_forward(x, w, b, shapes.padding),
-        *channels_last.toom_cook_forward(x, w, b, shapes.padding, rectified=True, pools=True),
-    )
-    print(name, *(hashlib.sha256(a.tobytes()).hexdigest() for a in results))
-"""
-
-
-@pytest.mark.slow
-def test_bits_are_the_same_at_every_width_of_the_vectors(tmp_path):
-    digests = {
-        subprocess.run(
-            [sys.executable, "-c", DIGESTS],
-            env=with_width(width, num_registers=registers, XDG_CACHE_HOME=str(tmp_path)),
-            capture_output=True, text=True, timeout=300, check=True,
-        ).stdout
-        for width, registers in [*((width, 32) for width in WIDTHS), (8, 16)]
-    }  # fmt: skip
-    assert len(digests) == 1
-    assert len(digests.pop().splitlines()) == len(REAL_SHAPES)
