@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from tests.kernels import channels_last, oracles
 from tests.kernels.convolutions import (
@@ -67,6 +68,19 @@ def test_toom_cook_agrees_with_the_loops_over_random_shapes(shapes, seed, rectif
 @ALL_SHAPES
 def test_toom_cook_agrees_with_the_loops_on_shapes_of_real_networks(shapes):
     assert_agrees_with_loops(shapes, 0, rectifies_inputs=False)
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(shapes=random_shapes(), seed=st.integers(0, 2**31))
+def test_an_output_whose_own_inputs_are_zeros_shares_the_rounding_of_its_tile_alone(shapes, seed):
+    """The bound holds for the largest sum |x||w| among the outputs that may be in its tile."""
+    x, w, b, _ = drawn(shapes, seed, "float32")
+    x *= np.random.default_rng(seed).random(x.shape[2:]) < 0.2  # of all channels: many patches are zeros
+    exact = tuple(a.astype(np.float64) for a in (x, w, b))
+    y = channels_last.toom_cook_forward(x, w, b, shapes.padding)
+    reach = (1, 7) if shapes.kernel[1] == 5 else (7, 7)
+    magnitude = ndimage.maximum_filter(LOOPS.forward(shapes, *map(np.abs, exact)), (1, 1, *reach))
+    assert_within_rounding(y, LOOPS.forward(shapes, *exact), magnitude, num_terms=w[0].size + 1)
 
 
 def assert_fused_pooling_is_pooling(shapes, seed, rectified):
