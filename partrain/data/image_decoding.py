@@ -48,6 +48,8 @@ _CONVERTIBLE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "R
 _GREY_FACTORS = {"L;2": 85, "L;4": 17}
 _HIGH_BYTES, _LOW_BYTES = "RGB;16B", "RGB;16L"
 _STRIP_PIXELS = 1024**2
+# The tag of EXIF that says how an image is turned, and its values for a quarter turn.
+_ORIENTATION, _TURNED = 274, (5, 6, 7, 8)
 # Tags of TIFF.
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 
@@ -117,8 +119,35 @@ def decode_grey(path: Path, max_side: int) -> NDArray[np.uint8]:
     return np.array(_decode(path, "L", within))
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Return the rows and columns of an image, upright, from the file's header.
+
+    Raises
+    ------
+    DataError, ResourceError
+        As for `decode_image`; damage behind the header is not found.
+    """
+    with _opened(path) as image:
+        columns, rows = image.size
+        is_turned = image.getexif().get(_ORIENTATION) in _TURNED
+    return (columns, rows) if is_turned else (rows, columns)
+
+
 def _decode(path: Path, mode: str, size: Callable[[int, int], tuple[int, int]]) -> Image:
     """Return an image in grey or RGB; its new width and height are a function of those of the file."""
+    with (
+        _opened(path) as image,
+        _budget.reserved(_peak_bytes(image), str(path), "Make the image smaller."),
+    ):
+        try:
+            return _convert(path, image, mode, size)
+        finally:
+            image.close()  # frees its pixels before the reservation ends; the end of `with image` does not
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """Open an image; errors within the block, too, become messages."""
     import PIL.Image
 
     try:
@@ -126,11 +155,7 @@ def _decode(path: Path, mode: str, size: Callable[[int, int], tuple[int, int]]) 
             width, height = _decoded_size(image)
             if width * height > MAX_PIXELS:
                 raise _too_large(path, f"{width:,} x {height:,} pixels")
-            with _budget.reserved(_peak_bytes(image), str(path), "Make the image smaller."):
-                try:
-                    return _convert(path, image, mode, size)
-                finally:
-                    image.close()  # frees its pixels before the reservation ends; the end of `with image` does not
+            yield image
     except PIL.Image.DecompressionBombError:
         raise _too_large(path, "more pixels than Pillow opens") from None
     except PIL.UnidentifiedImageError:

@@ -40,7 +40,7 @@ def read_source(source: str, given: Mapping[str, Any]) -> tuple[Data, int]:
     if source.endswith((".yaml", ".yml")) and not os.path.isdir(source):
         config = read_config(source, [f"data.{key}={_yaml(value)}" for key, value in options.items()])
         return config.data, config.seed
-    fields: dict[str, Any] = {"name": _kind_of(source), "when_unavailable": "error"}
+    fields: dict[str, Any] = {"name": kind_of(source), "when_unavailable": "error"}
     if fields["name"] in SOURCES_WITH_PATH:
         fields["path"] = source
     if options.keys() & set(PICTURE_KEYS) and fields["name"] != "folder":
@@ -53,8 +53,14 @@ def read_source(source: str, given: Mapping[str, Any]) -> tuple[Data, int]:
     return config.data, config.seed
 
 
-def _kind_of(source: str) -> str:
-    """Return the `data.name` of the data set."""
+def kind_of(source: str) -> str:
+    """Return the `data.name` of the data set that the argument stands for.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As for `read_source`.
+    """
     if os.path.isdir(source):
         try:
             if set(os.listdir(source)) & {f"{key}.npy" for key in ARRAY_KEYS}:

@@ -20,6 +20,7 @@ from partrain.interface.commands import (
     examples,
     export,
     import_article,
+    init,
     list_runs,
     note,
     predict,
@@ -32,6 +33,7 @@ from partrain.system.terminal_text import printable_lines
 
 # In the order in which the help lists them. A new command is a new module in commands/, imported and listed here.
 COMMANDS: tuple[Command, ...] = (
+    init.COMMAND,
     train.COMMAND,
     resume.COMMAND,
     evaluate.COMMAND,

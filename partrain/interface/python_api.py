@@ -24,6 +24,7 @@ from partrain.analysis.evaluation import compute_evaluation, evaluate_run, requi
 from partrain.analysis.export.formats import choose_format, export_run
 from partrain.analysis.prediction import Classifier
 from partrain.analysis.trained_run import TrainedRun
+from partrain.config.example_files import find_config
 from partrain.config.reader import parse_config, read_config, read_mapping
 from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
@@ -299,7 +300,8 @@ def train(
 
     Parameters
     ----------
-    config : the path of a YAML file, a mapping with the same content, or a `Config`.
+    config : the path of a YAML file or the name of an example (mnist.yaml), a mapping with the same content, or a
+        `Config`.
     data : images and labels to train on, instead of the configuration's `data`. Images are uint8 or float32, (N,H,W) or
         (N,C,H,W); labels are integers from 0, (N,).
     test : images and labels to test on. Without it, about a tenth of `data` is held out for testing and another tenth
@@ -333,13 +335,15 @@ def train(
     """
     if data is None and (test is not None or class_names is not None):
         raise ConfigError("train: test and class_names require data")
+    messages = Messages(quiet=quiet)
+    if isinstance(config, str | os.PathLike):
+        config = find_config(os.fspath(config), messages.say)
     resolved = _resolve(config, in_memory=data is not None, layout=layout)
     dataset = None if data is None else training_data(data, test, class_names, resolved.data.layout)
     validate_run_name(resolved.name)
     location = RunLocation(runs_directory(runs_dir), None if run_dir is None else Path(run_dir))
     location.require_creatable()
     with interruptible() as interruption:
-        messages = Messages(quiet=quiet)
         session = Session(worker_count(workers), ["partrain.train", *sys.argv], messages, interruption)
         path = train_new_run(resolved, location, session, dataset=dataset).path
     return Run(path, dataset, quiet=quiet)

@@ -27,6 +27,7 @@ IMAGES = "[--size ROWS,COLUMNS] [--channels {1,3}] [--on-broken {error,skip}] [-
 DATA = "[--data PATH]"
 USAGE = {
     "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [-q] {NEW_RUN} [--init-from RUN] [--dry-run]",
+    "init": "[--data DIR] [-q] [FILE]",
     "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [-q] RUN",
     "evaluate": f"{RUNS_DIR} {SPLIT} {DATA} {CHECKPOINT} [--workers N] [--json] [-q] RUN",
     "verify": f"{RUNS_DIR} [--all | --from STEP | --find] [--to STEP] {DATA} [--workers N] {ENGINE} [--json] [-q] RUN",

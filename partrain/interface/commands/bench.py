@@ -38,9 +38,11 @@ def _run(context: CommandContext) -> None:
     if options.engine == "mpi":
         _bench_ranks(context)
         return
+    from partrain.config.example_files import find_config
     from partrain.config.reader import read_config
 
-    config = None if options.config is None else read_config(options.config)
+    say = context.messages.say
+    config = None if options.config is None else read_config(find_config(options.config, say))
     from partrain.bench.measurement import measure
     from partrain.bench.table import describe
 
@@ -56,12 +58,15 @@ def _bench_ranks(context: CommandContext) -> None:
     from partrain.bench.measurement import DEFAULT_CONFIG
     from partrain.bench.rank_table import describe
     from partrain.bench.ranks import take_part_in_bench
+    from partrain.config.example_files import find_config
     from partrain.config.reader import parse_config, read_config
     from partrain.training.mpi.job import run_on_ranks
 
     def lead(session: Session) -> dict[str, Any]:
-        built_in = options.config is None
-        config = parse_config(DEFAULT_CONFIG, source="bench") if built_in else read_config(options.config)
+        if options.config is None:
+            config = parse_config(DEFAULT_CONFIG, source="bench")
+        else:
+            config = read_config(find_config(options.config, context.messages.say))
         return take_part_in_bench(session, config)
 
     def follow(session: Session) -> None:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:  # imports Numba
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE", help="the configuration, a YAML file")
+    parser.add_argument(
+        "--config", required=True, metavar="FILE", help="the configuration, a YAML file, or an example's name"
+    )
     add_training_options(parser)
     add_new_run_location(parser)
     parser.add_argument(
@@ -56,11 +58,12 @@ def _train(context: CommandContext, session: Session) -> Path:
 
 def _read_inputs(context: CommandContext) -> tuple[Config, InitialParameters | None]:
     """Return the configuration, and the parameters of `--init-from`."""
+    from partrain.config.example_files import find_config
     from partrain.config.reader import read_config
     from partrain.store.run_name import validate_run_name
 
     options = context.options
-    config = read_config(options.config, options.overrides)
+    config = read_config(find_config(options.config, context.messages.say), options.overrides)
     validate_run_name(config.name)
     if options.init_from is None:
         return config, None
