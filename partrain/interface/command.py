@@ -34,12 +34,14 @@ class CommandContext:
     command_line : the command line as it was typed, starting with "partrain"; runs record it.
     messages : messages to the user, on stderr.
     interruption : the signals that end the command.
+    build_parser : returns the parser of the whole command line.
     """
 
     options: argparse.Namespace
     command_line: Sequence[str]
     messages: Messages
     interruption: Interruption
+    build_parser: Callable[[], argparse.ArgumentParser]
 
     @property
     def num_workers(self) -> int:

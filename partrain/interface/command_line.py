@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from partrain.errors import PartrainError
 from partrain.interface.command import Command, CommandContext
-from partrain.interface.parser import insert_default_command, parse
+from partrain.interface.parser import build_parser, insert_default_command, parse
 from partrain.system.messages import Messages
 from partrain.system.signals import SIGNALS, SIGNALS_OF_RANKS, Interrupted, Interruption, interruption_behind
 
@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     interruption = Interruption(SIGNALS_OF_RANKS if with_ranks else SIGNALS)
     try:
         with interruption.watching():
-            return _run(command, CommandContext(options, ["partrain", *arguments], messages, interruption))
+            return _run(
+                command, CommandContext(options, ["partrain", *arguments], messages, interruption, build_parser)
+            )
     except Interrupted as interrupted:  # the command had already ended
         return interrupted.exit_code
 

@@ -11,6 +11,7 @@ from partrain.interface.command import Command, print_data
 from partrain.interface.commands import (
     bench,
     compare,
+    completion,
     config,
     data_fetch,
     data_pack,
@@ -48,6 +49,7 @@ COMMANDS: tuple[Command, ...] = (
     import_article.COMMAND,
     bench.COMMAND,
     config.COMMAND,
+    completion.COMMAND,
     data_fetch.COMMAND,
     data_verify.COMMAND,
     data_show.COMMAND,

@@ -42,6 +42,7 @@ USAGE = {
     "import-article": f"{NEW_RUN} [--mean MEAN] [--std STD] [-q] FILE",
     "bench": f"[--config FILE] [--workers N,N] {ENGINE} [--json] [-q]",
     "config": "[--json | --markdown] [-q]",
+    "completion": "[-q] {bash,zsh,fish}",
     "data fetch": "[-q] NAME",
     "data verify": "[-q] NAME",
     "data show": f"{IMAGES} [--sheet FILE] [--json] [-q] NAME|PATH",

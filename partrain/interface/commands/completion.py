@@ -1,0 +1,54 @@
+"""`partrain completion`: print a script that lets a shell complete the command line."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from partrain.errors import MissingPackage
+from partrain.interface.arguments import add_quiet
+from partrain.interface.command import Command, CommandContext, print_data
+from partrain.interface.commands import train
+
+SHELLS = ("bash", "zsh", "fish")
+# What a value is by its name in the help; RUN may be a path.
+_FILES = ("FILE", "IMAGE", "PATH", "NAME|PATH", "FILE.npz|DIR", "last|best|FILE")
+_DIRECTORIES = ("DIR", "RUN")
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=SHELLS, help="the shell that reads the script")
+    add_quiet(parser)
+
+
+def _run(context: CommandContext) -> None:
+    try:
+        import shtab
+    except ModuleNotFoundError as error:
+        raise MissingPackage("shtab", "completion", "completion") from error
+    parser = context.build_parser()
+    train.COMMAND.add_arguments(parser)  # without a command, the command is train
+    _mark_paths(parser, {name: shtab.FILE for name in _FILES} | {name: shtab.DIRECTORY for name in _DIRECTORIES})
+    print_data(shtab.complete(parser, shell=context.options.shell), styled=True)
+
+
+def _mark_paths(parser: argparse.ArgumentParser, kinds: dict[str, Any]) -> None:
+    """Let the shell complete the values of these names as files or directories."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                _mark_paths(inner, kinds)
+        elif action.metavar in kinds:
+            action.complete = kinds[action.metavar]  # type: ignore[attr-defined]
+
+
+COMMAND = Command(
+    name="completion",
+    summary="print a script for completion in bash, zsh or fish",
+    description="Print a script that lets a shell complete commands, options and paths. Save it where the shell looks: "
+    "bash ~/.local/share/bash-completion/completions/partrain, zsh a file _partrain in a directory of $fpath, fish "
+    "~/.config/fish/completions/partrain.fish.",
+    example="partrain completion bash > ~/.local/share/bash-completion/completions/partrain",
+    add_arguments=_add_arguments,
+    run=_run,
+)
