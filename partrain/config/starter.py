@@ -6,12 +6,13 @@ import json
 import math
 from dataclasses import dataclass
 
-# Below these numbers of training examples, images are augmented, and a network is kept small.
+# Below these numbers of training examples, images are augmented, and batches are small.
 _FEW, _VERY_FEW = 5_000, 1_000
 # A ratio of the numbers of examples in the classes above which rare classes get more weight.
 _UNBALANCED = 3
 # A network has at most so many pairs of convolution and pooling, which halve images down to this size.
 _MAX_STAGES, _MIN_SIDE = 3, 4
+_FIRST_FILTERS = 16
 # Training is to have about so many steps.
 _NUM_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 2_000, 5, 60
 
@@ -95,7 +96,7 @@ def write_starter(pictures: Pictures) -> str:
         "training:",
         f"  epochs: {epochs}  # of {per_epoch:,} steps each",
         f"  batch_size: {batch_size}",
-        "  optimizer: {name: adam, lr: 0.001}  # the first value to try others of: 0.003, 0.0003",
+        "  optimizer: {name: adam, lr: 0.002}  # the first value to try others of: 0.005, 0.0005",
         f"  schedule: {{name: cosine, warmup_steps: {min(200, per_epoch * epochs // 20)}}}  # the rate rises for these "
         "steps, and falls to 0 at the end",
     ]
@@ -112,7 +113,7 @@ def write_starter(pictures: Pictures) -> str:
 
 def _network(pictures: Pictures) -> list[str]:
     lines = ["network:  # softmax and cross-entropy are added by partrain"]
-    filters = 8 if pictures.num_train < _VERY_FEW else 16
+    filters = _FIRST_FILTERS
     rows, columns = pictures.size
     for _ in range(_MAX_STAGES):
         if min(rows, columns) < 2 * _MIN_SIDE:

@@ -54,7 +54,8 @@ def _is_confirmed(runs: Sequence[RemovableRun]) -> bool:
 def _describe(run: RemovableRun) -> str:
     others = [str(path) for path in run.other_files[:_MAX_NAMED_FILES]]
     others += ["…"] * (len(run.other_files) > _MAX_NAMED_FILES)
-    more = f", with {len(run.other_files)} files that partrain has not written: {', '.join(others)}" if others else ""
+    noun = "file" if len(run.other_files) == 1 else "files"
+    more = f", with {len(run.other_files)} {noun} that partrain has not written: {', '.join(others)}" if others else ""
     return f"{run.path}: {run.num_bytes / _MIB:,.1f} MiB{more}"
 
 

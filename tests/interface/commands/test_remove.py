@@ -57,7 +57,7 @@ def test_on_a_terminal_it_asks_first(
     answering(answer)
     result = call_partrain("remove", "a")
     assert result.exit_code == 0
-    assert "MiB, with 1 files that partrain has not written: my.txt\nremove this run? [y/N] " in result.stderr
+    assert "MiB, with 1 file that partrain has not written: my.txt\nremove this run? [y/N] " in result.stderr
     assert sorted(os.listdir(runs)) == left
     assert ("nothing was removed" in result.stderr) == (len(left) == 2)
     sys.stdin.close()
