@@ -32,7 +32,7 @@ def test_epsilon_lies_between_the_published_bounds() -> None:
     from dp_accounting.rdp import RdpAccountant
 
     steps = 15 * 235
-    accountant = Accountant(256 / 60_000, 1.1, 1e-5, steps)
+    accountant = Accountant(256 / 60_000, 1.1, 1e-5)
     rdp = RdpAccountant().compose(PoissonSampledDpEvent(256 / 60_000, GaussianDpEvent(1.1)), steps)
     assert 0.7 * rdp.get_epsilon(1e-5) < accountant.epsilon(steps) < rdp.get_epsilon(1e-5)
     assert accountant.epsilon(0) == 0
@@ -41,12 +41,12 @@ def test_epsilon_lies_between_the_published_bounds() -> None:
 
 def test_least_noise_reaches_the_target_and_hardly_less_does_not() -> None:
     noise = least_noise(0.01, 300, 1e-5, 2.0)
-    assert Accountant(0.01, noise, 1e-5, 300).epsilon(300) <= 2.0
-    assert Accountant(0.01, noise - 0.001, 1e-5, 300).epsilon(300) > 2.0
+    assert Accountant(0.01, noise, 1e-5).epsilon(300) <= 2.0
+    assert Accountant(0.01, noise - 0.001, 1e-5).epsilon(300) > 2.0
 
 
 def test_most_steps_is_the_last_one_within_the_target() -> None:
-    accountant = Accountant(0.02, 1.0, 1e-5, 5000)
+    accountant = Accountant(0.02, 1.0, 1e-5)
     most = accountant.most_steps(1.5, 5000)
     assert accountant.epsilon(most) <= 1.5 < accountant.epsilon(most + 1)
     assert accountant.most_steps(1e6, 50) == 50
@@ -142,7 +142,7 @@ def test_secure_run_shows_epsilon_and_stops_before_the_target_is_exceeded(
 ) -> None:
     privacy = {"noise_multiplier": 1.0, "delta": 1e-4, "target_epsilon": 1.9}
     config = small_config({**PRIVATE, "training.privacy": privacy, "training.epochs": 50})
-    accountant = Accountant(20 / 200, 1.0, 1e-4, 500)
+    accountant = Accountant(20 / 200, 1.0, 1e-4)
     most = accountant.most_steps(1.9, 500)
     assert 1 < most < 500
     run = tmp_path / "run"

@@ -40,7 +40,7 @@ def resolve_privacy(
     if noise is None:
         assert target is not None
         noise = least_noise(rate, steps, privacy.delta, target)
-    accountant = Accountant(rate, noise, privacy.delta, steps)
+    accountant = Accountant(rate, noise, privacy.delta)
     if target is not None and (least := accountant.epsilon(1)) > target:
         raise ConfigError(
             f"training.privacy.target_epsilon: with the noise multiplier {noise:g} the first step already makes "

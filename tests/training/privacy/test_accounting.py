@@ -88,13 +88,13 @@ def test_epsilon_is_at_most_half_a_percent_above_the_exact_one_and_never_below(
     rate: float, noise: float, num_steps: int, delta: float
 ) -> None:
     exact = ExactDelta(rate, noise, num_steps).epsilon(delta)
-    assert exact * (1 - 1e-5) < Accountant(rate, noise, delta, num_steps).epsilon(num_steps) < 1.005 * exact
+    assert exact * (1 - 1e-5) < Accountant(rate, noise, delta).epsilon(num_steps) < 1.005 * exact
 
 
 @pytest.mark.parametrize("num_steps", [1_563, 5_000])
-def test_grid_of_the_whole_training_is_fine_enough_for_the_epochs_before_its_end(num_steps: int) -> None:
+def test_grid_is_fine_enough_for_every_epoch(num_steps: int) -> None:
     exact = ExactDelta(SMALL_RATE, 1.9, num_steps).epsilon(1e-5)
-    assert exact * (1 - 1e-5) < Accountant(SMALL_RATE, 1.9, 1e-5, 15_630).epsilon(num_steps) < 1.005 * exact
+    assert exact * (1 - 1e-5) < Accountant(SMALL_RATE, 1.9, 1e-5).epsilon(num_steps) < 1.005 * exact
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_epsilon_is_never_below_the_exact_one_where_rounding_errors_are_as_large
     noise: float, num_steps: int, delta: float
 ) -> None:
     exact = exact_epsilon_of_whole_batches(noise, num_steps, delta)
-    epsilon = Accountant(1.0, noise, delta, num_steps).epsilon(num_steps)
+    epsilon = Accountant(1.0, noise, delta).epsilon(num_steps)
     assert exact <= epsilon < (1.005 if delta == 1e-5 else 1.5) * exact
 
 
@@ -114,7 +114,16 @@ def test_least_noise_is_within_half_a_percent_of_the_least_that_suffices() -> No
     assert ExactDelta(SMALL_RATE, noise, 15_630).epsilon(1e-5) <= 0.1446
 
 
+@pytest.mark.parametrize(("rate", "num_steps", "target"), [(0.01, 200, 0.5), (0.1, 70, 5.0), (1.0, 3, 1.0)])
+def test_least_noise_keeps_epsilon_within_the_target_and_hardly_less_does_not(
+    rate: float, num_steps: int, target: float
+) -> None:
+    noise = least_noise(rate, num_steps, 1e-5, target)
+    assert Accountant(rate, noise, 1e-5).epsilon(num_steps) <= target
+    assert Accountant(rate, noise - 2e-4, 1e-5).epsilon(num_steps) > target
+
+
 def test_epsilon_never_falls_from_step_to_step() -> None:
-    accountant = Accountant(SMALL_RATE, 1.9, 1e-5, 15_630)
+    accountant = Accountant(SMALL_RATE, 1.9, 1e-5)
     epsilons = [accountant.epsilon(step) for step in range(0, 16_000, 1_000)]
     assert epsilons == sorted(epsilons)
