@@ -19,7 +19,7 @@ from partrain.store.run_lock import RunLock
 from partrain.store.run_name import validate_run_name
 from partrain.store.run_paths import RUN_FILE, RunPaths
 from partrain.store.unfinished_run import is_unfinished, remove_first_files
-from partrain.system.durable_files import make_folders, remedy_for, sweep_temporaries, sync_folder
+from partrain.system.durable_files import make_folders, remedy_for, sweep_temporaries, sync_folder, write_durably
 from partrain.system.open_files import find_path, is_at
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class RunDirectory(RunPaths):
         self._created, self._taken_over = created or taken_over, taken_over
         self._lock = RunLock(self.lock_path)
         self._directory: int | None = None  # its open descriptor, while it is locked
+        self._run_json: dict[str, Any] | None = None  # as this object wrote it last
+        self._config: bytes | None = None
 
     @classmethod
     def create(
@@ -289,6 +291,30 @@ class RunDirectory(RunPaths):
     def write_run_json(self, content: dict[str, Any]) -> None:
         """Replace run.json durably; raises OSError as `write_document`."""
         write_document(self.run_json_path, content)
+        self._run_json = content
+
+    def write_config(self, yaml: str) -> None:
+        """Replace config.yaml durably; raises OSError as `write_durably`."""
+        content = yaml.encode()
+        write_durably(self.config_path, content)
+        self._config = content
+
+    def restore_documents(self) -> list[Path]:
+        """Write run.json and config.yaml again if they were removed since this object wrote them. Return which were.
+
+        Raises
+        ------
+        OSError
+            As `write_durably`.
+        """
+        restored = []
+        if self._config is not None and not os.path.lexists(self.config_path):
+            self.write_config(self._config.decode())
+            restored.append(self.config_path)
+        if self._run_json is not None and not os.path.lexists(self.run_json_path):
+            self.write_run_json(self._run_json)
+            restored.append(self.run_json_path)
+        return restored
 
     def read_summary(self) -> dict[str, Any]:
         """Return the content of summary.json; raises RunError as `read_document`."""

@@ -20,6 +20,7 @@ from partrain.errors import FailedRun
 from partrain.kernels.bits_version import BITS_FIELD, BITS_VERSION
 from partrain.parallel.split_evaluation import Evaluation, evaluate_split
 from partrain.store.checkpoint import Checkpoint
+from partrain.store.run_directory import RunDirectory
 from partrain.system.fault_injection import kill_point
 from partrain.system.machine import proportional_memory
 from partrain.system.terminal_text import loss_text
@@ -154,7 +155,7 @@ class Coordinator:
                 is_best = self._commit(result)
                 is_due = self._states.is_due(step, is_best=is_best) and not self.completed
                 if self._schedule.is_logged(step):
-                    self._follow_run()
+                    self.follow_run()
                     is_due = self._states.notice_removal() or is_due
                 if is_due:
                     self._save(is_last=False)
@@ -197,12 +198,14 @@ class Coordinator:
     def _save(self, *, is_last: bool) -> None:
         """Save the last committed step. If a step was interrupted, the model differs from it, and nothing is saved."""
         if self.model.step == self.step:
-            self._follow_run()
+            self.follow_run()
             if self._run is None or self._run.is_locked:
                 self._save_checkpoint(is_last=is_last)
 
-    def _follow_run(self) -> None:
+    def follow_run(self) -> None:
         """End the training if the run's directory was moved or removed. At the last step, a move does no harm.
+
+        Removed documents of the run are written again.
 
         Raises
         ------
@@ -225,6 +228,15 @@ class Coordinator:
                     f"partrain resume {run.path}"
                 )
             self._session.messages.warn(moved)
+        self._restore_documents(run)
+
+    def _restore_documents(self, run: RunDirectory) -> None:
+        warn = self._session.messages.warn
+        try:
+            for path in run.restore_documents():
+                warn(f"{path}: was removed, and is written again")
+        except OSError as error:
+            warn(f"{run.path}: run.json or config.yaml was removed, and cannot be written again: {error.strerror}")
 
     def _save_checkpoint(self, *, is_last: bool) -> None:
         best = self.validation.best

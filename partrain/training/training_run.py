@@ -25,7 +25,7 @@ from partrain.store.run_location import RunLocation
 from partrain.store.run_paths import RunPaths
 from partrain.store.training_log import TrainingLog
 from partrain.store.unfinished_run import is_ready_to_begin, is_unfinished
-from partrain.system.durable_files import sync_folder, write_durably
+from partrain.system.durable_files import sync_folder
 from partrain.system.fault_injection import kill_point
 from partrain.system.messages import Messages
 from partrain.system.signals import Interrupted
@@ -109,7 +109,7 @@ def train_new_run(
                         coordinator.begin_with(initial.vector(plan.network, plan.config.training.dtype))
                         record["initialised_from"] = initial.origin(plan.network)
                         session.messages.say(f"starts from the parameters of {initial.run}, step {initial.step:,}")
-                    write_durably(run.config_path, plan.config.to_yaml().encode())
+                    run.write_config(plan.config.to_yaml())
                     run.write_run_json(record)  # from now on, the directory is a run
                 session.interruption.check()
             except BaseException:
@@ -231,7 +231,7 @@ def _continue_run(
             num_cut = cut_back(run.metrics_path, step)
             kill_point("coordinator: after the metrics were cut back")
             run.write_run_json(record)  # before config.yaml: run.json alone determines the horizon
-            write_durably(run.config_path, plan.config.to_yaml().encode())
+            run.write_config(plan.config.to_yaml())
             rows = read_metrics(run.metrics_path)
         # The identity that the run began with, also if its data has moved.
         output = RunOutput.of_run(run, plan, session, identity_digest(before["identity"]))
@@ -305,7 +305,7 @@ def _train(
             coordinator.train()
             if coordinator.completed:
                 test = coordinator.evaluate(SplitName.TEST)
-                run.follow()
+                coordinator.follow_run()
                 report = _report_test(coordinator, run, test, plan, session.messages)
             if coordinator.stopped_early:
                 record["stopped_early"] = coordinator.stopped_early

@@ -112,6 +112,43 @@ def test_removed_checkpoints_are_replaced_at_the_next_logged_step(training: Trai
     assert outcome(training.run) == outcome(undisturbed)
 
 
+@pytest.mark.parametrize("after_step", [ACTED_AFTER, 20])
+def test_removed_documents_are_written_again(
+    training: Training, undisturbed: Path, call_partrain: Callable[..., Result], after_step: int
+) -> None:
+    paths = [training.run / name for name in ("config.yaml", "run.json")]
+    before: list[str] = []
+
+    def remove() -> None:
+        for path in paths:
+            before.append(path.read_text())
+            path.unlink()
+
+    result = training.disturb(remove, after_step=after_step)
+    assert result.exit_code == 0
+    for path in paths:
+        assert result.stderr.count(f"{path}: was removed, and is written again") == 1
+    assert result.stderr.count("warning") == 2
+    assert paths[0].read_text() == before[0]
+    assert outcome(training.run) == outcome(undisturbed)
+    assert call_partrain("evaluate", training.run, "--workers", 0).exit_code == 0
+
+
+def test_documents_are_written_again_within_a_logging_interval(training: Training) -> None:
+    def look() -> None:
+        missing.append(not (training.run / "config.yaml").exists())
+
+    def remove() -> None:
+        (training.run / "config.yaml").unlink()
+        training.num_steps -= 1 + NOTICED_AFTER - ACTED_AFTER
+        acts.append(look)
+
+    missing: list[bool] = []
+    acts = [remove]
+    training.disturb(lambda: acts[-1]())
+    assert missing == [False]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("replacement", [None, "", '{"step":3}\n', '{"step":3}\n{"st'])
 def test_metrics_are_continued_in_a_new_file(training: Training, undisturbed: Path, replacement: str | None) -> None:
