@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,10 +21,16 @@ from partrain.store.run_name import validate_run_name
 from partrain.store.run_paths import RUN_FILE, RunPaths
 from partrain.store.unfinished_run import is_unfinished, remove_first_files
 from partrain.system.durable_files import make_folders, remedy_for, sweep_temporaries, sync_folder, write_durably
+from partrain.system.locked_directory import delete_unlocked, lock_directory
 from partrain.system.open_files import find_path, is_at
 
 if TYPE_CHECKING:
     from partrain.store.checkpoint_directory import CheckpointDirectory
+
+
+# The name of a directory until it has the run's name.
+_NEW_PREFIX = ".partrain-new-"
+_NEW_NAME = re.compile(re.escape(_NEW_PREFIX) + "[0-9a-f]{8}")
 
 
 class RunLost(FailedRun):
@@ -106,29 +113,28 @@ class RunDirectory(RunPaths):
     @classmethod
     def _make(cls, path: Path, fill: Callable[[RunDirectory], None] | None) -> RunDirectory:
         make_folders(path.parent)
+        delete_unlocked(path.parent, _NEW_NAME)
         if os.path.lexists(path):
             raise FileExistsError
         # With another name until it contains a directory: at no moment an empty directory has the run's name, which
         # could not be told from a user's. A directory that is not empty cannot be replaced by renaming.
-        new = RunPaths(path.with_name(f".partrain-new-{secrets.token_hex(4)}"))
-        try:
-            os.mkdir(new.path)
-            os.mkdir(new.checkpoints_path)
-            if fill is not None:
-                fill(cls(new.path))
-            sync_folder(new.path)
-            os.rename(new.path, path)
-        except BaseException as error:
-            shutil.rmtree(new.path, ignore_errors=True)
-            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
-                raise FileExistsError from error
-            raise
-        run = cls(path, created=True)
-        try:
-            sync_folder(path.parent)
-        except BaseException:
-            run.discard()
-            raise
+        with _new_directory(path.parent) as new:
+            try:
+                os.mkdir(new.checkpoints_path)
+                if fill is not None:
+                    fill(cls(new.path))
+                sync_folder(new.path)
+                os.rename(new.path, path)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise FileExistsError from error
+                raise
+            run = cls(path, created=True)
+            try:
+                sync_folder(path.parent)
+            except BaseException:
+                run.discard()
+                raise
         return run
 
     @classmethod
@@ -334,6 +340,27 @@ class RunDirectory(RunPaths):
         Needs no lock, because training never reads or writes it.
         """
         write_document(self.evaluation_path(split), content)
+
+
+@contextlib.contextmanager
+def _new_directory(parent: Path) -> Iterator[RunPaths]:
+    """Create a directory with a temporary name, locked so that other processes leave it; delete it after a failure."""
+    while True:
+        path = parent / f"{_NEW_PREFIX}{secrets.token_hex(4)}"
+        try:
+            os.mkdir(path)
+            lock = lock_directory(path)
+            if lock is None:  # another process took it for a left one, in the instant before it was locked
+                continue
+            try:
+                yield RunPaths(path)
+            finally:
+                with contextlib.suppress(OSError):
+                    os.close(lock)
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return
 
 
 def existing(path: Path) -> RunError:

@@ -7,17 +7,15 @@ next process that makes such a directory deletes those without a lock.
 from __future__ import annotations
 
 import atexit
-import contextlib
-import fcntl
 import functools
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from partrain.errors import ResourceError
+from partrain.system.locked_directory import delete_unlocked, lock_directory
 
 _PREFIX = "partrain-process-"
 _NAME = re.compile(_PREFIX + r"[a-z0-9_]{8}")  # as `mkdtemp` makes it
@@ -52,10 +50,10 @@ def process_directory() -> Path:
 @functools.cache
 def _make_for(pid: int) -> Path:
     parent = _parent()
-    _sweep(parent)
+    delete_unlocked(Path(parent), _NAME)
     while True:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        lock = _lock(path)
+        lock = lock_directory(path)
         if lock is not None and path.is_dir():
             atexit.register(_remove, path, lock, pid)
             return path
@@ -70,46 +68,6 @@ def _parent() -> str:
         if os.access(short, os.W_OK | os.X_OK):
             return short
     raise OSError(f"the path {usual} is longer than {MAX_PARENT_BYTES} bytes, too long for a socket")
-
-
-def _sweep(parent: str) -> None:
-    """Delete the directories of processes that have ended."""
-    for path in _directories_of_this_user(parent):
-        lock = _lock(path, needs_locks=True)
-        if lock is not None:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock)
-
-
-def _directories_of_this_user(parent: str) -> Iterator[Path]:
-    with os.scandir(parent) as entries:
-        for entry in entries:
-            if _NAME.fullmatch(entry.name):
-                with contextlib.suppress(OSError):  # it was deleted meanwhile
-                    if entry.stat(follow_symlinks=False).st_uid == os.geteuid():
-                        yield Path(entry.path)
-
-
-def _lock(path: Path, *, needs_locks: bool = False) -> int | None:
-    """Lock a directory, and return the descriptor that holds the lock; None if another process holds it or deleted it.
-
-    On a file system without locks this succeeds unless `needs_locks`. That also means that a directory which cannot be
-    opened is no error.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        if needs_locks or isinstance(error, FileNotFoundError):
-            return None
-        os.rmdir(path)  # it is new and empty; trying again would fail again
-        raise
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if isinstance(error, BlockingIOError) or needs_locks:
-            os.close(descriptor)
-            return None
-    return descriptor
 
 
 def _remove(path: Path, lock: int, pid: int) -> None:

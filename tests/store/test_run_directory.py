@@ -81,12 +81,22 @@ def test_a_failed_creation_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for call in range(1, 10):
+    for call in range(1, 11):
         with fault_at_call(call, fail), pytest.raises(ResourceError, match="No space"):
             RunDirectory.create(tmp_path, "mnist", STARTED)
         assert os.listdir(tmp_path) == []
-    with fault_at_call(10, fail):
+    with fault_at_call(11, fail):
         RunDirectory.create(tmp_path, "mnist", STARTED)
+
+
+def test_directory_that_another_process_is_filling_is_left(tmp_path: Path) -> None:
+    def fill(outer: RunDirectory) -> None:
+        RunDirectory.create_at(tmp_path / "inner")
+        outer.write_run_json({"status": "completed"})
+
+    RunDirectory.create_at(tmp_path / "outer", fill)
+    assert sorted(os.listdir(tmp_path)) == ["inner", "outer"]
+    assert RunDirectory.open(tmp_path / "outer").status() == "completed"
 
 
 def test_discard_removes_only_a_directory_that_this_object_created(tmp_path: Path) -> None:

@@ -188,6 +188,7 @@ def test_killed_import_leaves_no_half_run_and_can_be_repeated(
     assert not Path("runs/article").exists()
     assert call_partrain(*command).exit_code == 0
     assert RunDirectory.open(Path("runs/article")).status() == "completed"
+    assert os.listdir("runs") == ["article"]
 
 
 def test_import_takes_over_the_directory_of_a_run_that_was_killed_before_it_began(call_partrain: Call) -> None:
