@@ -33,7 +33,7 @@ from partrain.errors import ResourceError
 from partrain.system.machine import private_memory
 from partrain.system.memory_limits import require_memory
 
-blocks = [bytes(100_000) for _ in range(1000)]
+blocks = [b"x" * 100_000 for _ in range(1000)]
 kept = blocks.pop()  # the C library returns free memory at the end of its area by itself
 del blocks
 before = private_memory([os.getpid()])
@@ -50,7 +50,7 @@ def test_freed_memory_is_returned_to_the_system_before_anything_is_refused() -> 
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", PROGRAM]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
-    assert int(ended.stdout) > 90 * MIB
+    assert int(ended.stdout) > 80 * MIB
 
 
 def test_little_is_granted_without_asking_and_anything_where_the_system_does_not_say(
