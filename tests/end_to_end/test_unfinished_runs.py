@@ -103,6 +103,7 @@ def test_failure_says_what_is_saved_and_a_resume_makes_the_same_steps_again(runs
     for result in (failed, resumed):
         assert result.exit_code == 1
         assert f"the run is {run}; it has no checkpoint" in result.stderr
+        assert "RuntimeWarning" not in result.stderr
         assert result.stderr.splitlines()[-1] == failed.stderr.splitlines()[-1]
     assert "it starts again from step 0" in resumed.stderr
     assert "checkpoint" not in failed.stderr.splitlines()[-1]

@@ -232,7 +232,8 @@ class _UpdateThreads:
         self._sleepers: list[_Sleeper] = []
 
     def update(self, num_examples: int, step: int) -> int:
-        self._coefficients[:] = self._adam.coefficients(num_examples, step)
+        with np.errstate(over="ignore"):  # the step ends with a message about the parameters, which are infinite then
+            self._coefficients[:] = self._adam.coefficients(num_examples, step)
         if self._shared is not None:
             self._shared.share()
             update.request_help(self._help_requests, step, num_examples)
