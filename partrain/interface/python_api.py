@@ -300,8 +300,7 @@ def train(
 
     Parameters
     ----------
-    config : the path of a YAML file or the name of an example (mnist.yaml), a mapping with the same content, or a
-        `Config`.
+    config : a YAML file's path, the name of an example (mnist.yaml), a mapping with the same content, or a `Config`.
     data : images and labels to train on, instead of the configuration's `data`. Images are uint8 or float32, (N,H,W) or
         (N,C,H,W); labels are integers from 0, (N,).
     test : images and labels to test on. Without it, about a tenth of `data` is held out for testing and another tenth
@@ -336,9 +335,7 @@ def train(
     if data is None and (test is not None or class_names is not None):
         raise ConfigError("train: test and class_names require data")
     messages = Messages(quiet=quiet)
-    if isinstance(config, str | os.PathLike):
-        config = find_config(os.fspath(config), messages.say)
-    resolved = _resolve(config, in_memory=data is not None, layout=layout)
+    resolved = _resolve(config, messages, in_memory=data is not None, layout=layout)
     dataset = None if data is None else training_data(data, test, class_names, resolved.data.layout)
     validate_run_name(resolved.name)
     location = RunLocation(runs_directory(runs_dir), None if run_dir is None else Path(run_dir))
@@ -370,9 +367,12 @@ def open_run(
     return Run(run.path, quiet=quiet)
 
 
-def _resolve(config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, in_memory: bool, layout: Layout) -> Config:
+def _resolve(
+    config: str | os.PathLike[str] | Mapping[str, Any] | Config, messages: Messages, *, in_memory: bool, layout: Layout
+) -> Config:
     if isinstance(config, str | os.PathLike):
-        source, mapping = os.fspath(config), read_mapping(os.fspath(config))
+        source = find_config(os.fspath(config), messages.say)
+        mapping = read_mapping(source)
     elif isinstance(config, Config):
         source, mapping = "the configuration", config.to_mapping()
     elif isinstance(config, Mapping):

@@ -132,16 +132,28 @@ def verify_run(
             coordinator.restore(state, [row for row in rows if row["step"] <= first], 0.0)
         messages.say(f"{path}: computing steps {first + 1:,} to {last:,} again")
         try:
-            coordinator.train(last)
-            if session.interruption.received is not None:
-                raise Interrupted(session.interruption.received, f"the steps to {coordinator.step:,} are verified")
-            metrics.require_no_more()
-            with_test = _verify_end(coordinator, run, record)
+            with_test = _compute_again(coordinator, last, session, metrics, run, record)
         except VerificationFailed as error:
             right = max(first, metrics.right_step, checkpoints.right_step)
             reached = max(coordinator.step, metrics.reached_step, checkpoints.reached_step)
             raise VerificationFailed(str(error), (right, reached)) from error
     return Verification(run.path, first, last, checkpoints.num_equal, metrics.num_equal, with_test)
+
+
+def _compute_again(
+    coordinator: Coordinator,
+    last: int,
+    session: Session,
+    metrics: MetricsComparison,
+    run: RunDirectory,
+    record: dict[str, Any],
+) -> bool:
+    """Make the steps, which compares them, and compare what is stored at the end. Return whether the test was there."""
+    coordinator.train(last)
+    if session.interruption.received is not None:
+        raise Interrupted(session.interruption.received, f"the steps to {coordinator.step:,} are verified")
+    metrics.require_no_more()
+    return _verify_end(coordinator, run, record)
 
 
 def follow_verification(state: InitialState, resources: TrainingResources, session: Session) -> None:
