@@ -100,8 +100,9 @@ def test_ranks_do_not_resume_a_run_with_other_bits(run_partrain: Call, killed: P
     with isolated_jobs() as environment:
         options: dict[str, Any] = {"wrapper": mpiexec(2), "env": environment}
         result = run_partrain("resume", killed, "--engine", "mpi", "--workers", 0, **options)
-    assert (result.exit_code, result.stdout, result.stderr.count("error: ")) == (2, "", 1), result
-    assert "was trained with version 1 of the bits" in result.stderr
+    assert (result.exit_code, result.stdout) == (2, ""), result
+    # Counted by its own words: mpiexec may add a note about an error of the job.
+    assert result.stderr.count("was trained with version 1 of the bits") == 1, result
 
 
 def test_older_run_is_evaluated_and_predicts(call_partrain: Call, older: Path, undisturbed: Path) -> None:
