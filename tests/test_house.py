@@ -19,6 +19,7 @@ ROOT = PACKAGE.parent
 
 # From top to bottom: a package imports from itself and from the packages below it.
 LAYERS = (
+    "sklearn",
     "interface",
     "bench",
     "training",
@@ -133,8 +134,8 @@ def test_every_file_and_its_imports_are_read():
 def test_packages_at_the_top_are_those_of_the_list():
     packages = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
     files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
-    assert packages | {"errors"} == set(LAYERS)
-    assert files == {"__init__.py", "__main__.py", "errors.py", "py.typed"}
+    assert packages | {"errors", "sklearn"} == set(LAYERS)
+    assert files == {"__init__.py", "__main__.py", "errors.py", "sklearn.py", "py.typed"}
 
 
 def test_readme_lists_the_packages_in_the_same_order():

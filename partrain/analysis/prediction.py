@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,40 @@ from numpy.typing import NDArray
 from partrain.analysis.evaluation import load_run_data, require_fitting_data
 from partrain.analysis.prediction_input import image_paths, read_images, warn_if_unlike_training
 from partrain.analysis.trained_run import TrainedRun, load_trained_run
+from partrain.config.schema.config import Config
 from partrain.data.image_files import invert_image
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError, UserError
 from partrain.kernels.compiler.loading import load
 from partrain.network.execution_choice import execution_kernels, make_execution
+from partrain.network.network import Network
+from partrain.network.normalisation import Normalisation
 from partrain.network.softmax import softmax
 from partrain.system.messages import Messages
 from partrain.system.terminal_text import printable
 
 # The number of classes that are named after the most probable one.
 NUM_NEXT = 2
+
+
+class ReadyNetwork(Protocol):
+    """A network with parameters: what a classifier needs of a trained run; see `TrainedRun`."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration that it was trained with."""
+
+    @property
+    def network(self) -> Network:
+        """The network."""
+
+    @property
+    def parameters(self) -> NDArray[Any]:
+        """Its vector of parameters."""
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """The normalisation of the images."""
 
 
 class Classifier:
@@ -37,12 +60,14 @@ class Classifier:
     announce, warn : receive the messages and warnings of compiling the kernels, which can take seconds.
     """
 
-    def __init__(self, trained: TrainedRun, announce: Callable[[str], None], warn: Callable[[str], None]) -> None:
+    def __init__(self, trained: ReadyNetwork, announce: Callable[[str], None], warn: Callable[[str], None]) -> None:
         training = trained.config.training
         kernels = execution_kernels(training.kernels, trained.network.layers)
         load(kernels, training.dtype, announce=announce, warn=warn)
+        # Kernels only take writable arrays; joblib maps those of a classifier from a file.
+        parameters = np.require(trained.parameters, requirements=("C", "W"))
         self._execution = make_execution(
-            training.kernels, trained.network, trained.parameters, trained.normalisation, training.tile, training.dtype
+            training.kernels, trained.network, parameters, trained.normalisation, training.tile, training.dtype
         )
         self._num_outputs = trained.network.num_outputs
 

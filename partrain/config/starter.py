@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from typing import Any
 
 # Below these numbers of training examples, images are augmented, and batches are small.
 _FEW, _VERY_FEW = 5_000, 1_000
@@ -111,24 +112,47 @@ def write_starter(pictures: Pictures) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _network(pictures: Pictures) -> list[str]:
-    lines = ["network:  # softmax and cross-entropy are added by partrain"]
+def suggested_network(
+    rows: int, columns: int, num_classes: int, *, with_dropout: bool = False
+) -> list[str | dict[str, dict[str, Any]]]:
+    """Return a network for images of a size, as a configuration has it: convolutions while the images are large.
+
+    Parameters
+    ----------
+    rows, columns : the size of the images.
+    num_classes : the number of classes.
+    with_dropout : whether to add dropout, against overfitting to few images.
+    """
+    layers: list[str | dict[str, dict[str, Any]]] = []
     filters = _FIRST_FILTERS
-    rows, columns = pictures.size
     for _ in range(_MAX_STAGES):
         if min(rows, columns) < 2 * _MIN_SIDE:
             break
-        lines += [f"  - conv: {{filters: {filters}, kernel: 3, padding: 1}}", "  - relu", "  - max_pool: {window: 2}"]
+        conv = {"filters": filters, "kernel": 3, "padding": 1}
+        layers += [{"conv": conv}, "relu", {"max_pool": {"window": 2}}]
         rows, columns, filters = rows // 2, columns // 2, 2 * filters
-    lines.append("  - flatten")
-    if pictures.num_train < _FEW:
-        lines.append("  - dropout: {rate: 0.3}  # against overfitting to few images")
+    layers.append("flatten")
+    if with_dropout:
+        layers.append({"dropout": {"rate": 0.3}})
+    return [*layers, {"dense": {"units": 64}}, "relu", {"dense": {"units": num_classes}}]
+
+
+def _network(pictures: Pictures) -> list[str]:
+    has_few = pictures.num_train < _FEW
+    *layers, last = suggested_network(*pictures.size, pictures.num_classes, with_dropout=has_few)
     return [
-        *lines,
-        "  - dense: {units: 64}",
-        "  - relu",
-        f"  - dense: {{units: {pictures.num_classes}}}  # one for each class",
+        "network:  # softmax and cross-entropy are added by partrain",
+        *(f"  - {_layer(layer)}{'  # against overfitting to few images' * ('dropout' in layer)}" for layer in layers),
+        f"  - {_layer(last)}  # one for each class",
     ]
+
+
+def _layer(layer: str | dict[str, dict[str, Any]]) -> str:
+    """Return an entry of the network in one line of YAML."""
+    if isinstance(layer, str):
+        return layer
+    ((kind, fields),) = layer.items()
+    return f"{kind}: {{{', '.join(f'{key}: {value}' for key, value in fields.items())}}}"
 
 
 def _quoted(text: str) -> str:

@@ -174,7 +174,7 @@ def build_dataset(
                     f"{source}: the {first_name} images have {aspect} {one}, the {split_name} images {other}. "
                     "Give both the same."
                 )
-    largest = max(int(split.labels.max()) for split in splits.values())
+    largest = max(int(split.labels.max(initial=-1)) for split in splits.values())
     if class_names is None:
         class_names = tuple(str(label) for label in range(largest + 1))
     elif largest >= len(class_names):

@@ -56,6 +56,26 @@ def training_data(
     return dataset_of_arrays(IN_MEMORY, "arrays in memory", arrays, layout)
 
 
+def untested_data(
+    images: NDArray[Any], labels: NDArray[np.int64], class_names: Sequence[str], layout: Layout = None
+) -> Dataset:
+    """Return a data set to train on, whose test split is empty.
+
+    Parameters
+    ----------
+    images, labels, layout : as for `training_data`.
+    class_names : the name of each class.
+
+    Raises
+    ------
+    DataError
+        The arrays cannot be used.
+    """
+    train = split_of_arrays(("the images", images), ("the labels", labels), layout)
+    splits = {SplitName.TRAIN: train, SplitName.TEST: train.part(0, 0)}
+    return build_dataset(IN_MEMORY, "arrays in memory", splits, tuple(class_names))
+
+
 def evaluation_data(data: Examples, class_names: Sequence[str], layout: Layout = None) -> Dataset:
     """Return a data set to evaluate: all examples are its test split.
 

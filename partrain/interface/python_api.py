@@ -24,22 +24,17 @@ from partrain.analysis.evaluation import compute_evaluation, evaluate_run, requi
 from partrain.analysis.export.formats import choose_format, export_run
 from partrain.analysis.prediction import Classifier
 from partrain.analysis.trained_run import TrainedRun
-from partrain.config.example_files import find_config
-from partrain.config.reader import parse_config, read_config, read_mapping
+from partrain.config.reader import read_config
 from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.data.image_arrays import Layout
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError
 from partrain.interface.api_arguments import interruptible, override_texts, positive_integer, worker_count
+from partrain.interface.config_argument import ConfigArgument, read_config_argument
 from partrain.interface.images_to_classify import images_to_classify, layout_of
 from partrain.interface.loaded_run import LoadedRun
-from partrain.interface.memory_data import (
-    IN_MEMORY,
-    Examples,
-    evaluation_data,
-    training_data,
-)
+from partrain.interface.memory_data import Examples, evaluation_data, training_data
 from partrain.interface.report import Report, report_from
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
@@ -285,7 +280,7 @@ class Run:
 
 
 def train(
-    config: str | os.PathLike[str] | Mapping[str, Any] | Config,
+    config: ConfigArgument,
     *,
     data: Examples | None = None,
     test: Examples | None = None,
@@ -335,7 +330,7 @@ def train(
     if data is None and (test is not None or class_names is not None):
         raise ConfigError("train: test and class_names require data")
     messages = Messages(quiet=quiet)
-    resolved = _resolve(config, messages, in_memory=data is not None, layout=layout)
+    resolved = read_config_argument(config, messages.say, in_memory=data is not None, layout=layout)
     dataset = None if data is None else training_data(data, test, class_names, resolved.data.layout)
     validate_run_name(resolved.name)
     location = RunLocation(runs_directory(runs_dir), None if run_dir is None else Path(run_dir))
@@ -365,25 +360,3 @@ def open_run(
     """
     run = RunDirectory.open(find_run(os.fspath(path), runs_directory(runs_dir)))
     return Run(run.path, quiet=quiet)
-
-
-def _resolve(
-    config: str | os.PathLike[str] | Mapping[str, Any] | Config, messages: Messages, *, in_memory: bool, layout: Layout
-) -> Config:
-    if isinstance(config, str | os.PathLike):
-        source = find_config(os.fspath(config), messages.say)
-        mapping = read_mapping(source)
-    elif isinstance(config, Config):
-        source, mapping = "the configuration", config.to_mapping()
-    elif isinstance(config, Mapping):
-        source, mapping = "the configuration", dict(config)
-    else:
-        raise ConfigError(f"config: is a {type(config).__name__}, expected a path, a mapping, or a configuration")
-    if in_memory:
-        section = mapping.get("data")
-        if not (isinstance(section, Mapping) and section.get("name") == IN_MEMORY):
-            mapping["data"] = {"name": IN_MEMORY}
-    section = mapping.get("data")
-    if layout is not None and isinstance(section, Mapping):
-        mapping["data"] = {**section, "layout": layout}
-    return parse_config(mapping, source=source)
