@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.errors import DataError
+from partrain.network.exact_mean import exact_mean
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -132,7 +133,7 @@ def _digit(ink_HW: NDArray[np.float64]) -> NDArray[np.uint8] | None:
     is_ink_HW = ink_HW > threshold
     if not is_ink_HW.any() or is_ink_HW.all():
         return None
-    below, above = ink_HW[~is_ink_HW].mean(), ink_HW[is_ink_HW].mean()
+    below, above = exact_mean(ink_HW[~is_ink_HW]), exact_mean(ink_HW[is_ink_HW])
     if above - below < MIN_CONTRAST:
         return None
     # From paper to ink over the middle of the range: the paper's grain becomes black, the ink white, edges stay smooth.

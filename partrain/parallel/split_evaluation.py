@@ -54,7 +54,7 @@ class Evaluation:
     @property
     def accuracy(self) -> float:
         """The fraction of examples that were classified correctly, 0 to 1."""
-        return float((self.predictions_N == self.labels_N).mean())
+        return np.count_nonzero(self.predictions_N == self.labels_N) / self.num_examples
 
     def metrics(self) -> dict[str, float]:
         """Return loss and accuracy, by name."""

@@ -50,13 +50,26 @@ def norm_metrics(squared_norms_NL: NDArray[np.float64], layer_names: Sequence[st
 
 
 def _summary_of(norms_N: NDArray[np.float64], suffix: str) -> Metrics:
+    ordered = np.sort(norms_N).tolist()
+    n = len(ordered)
     values = {
         "mean": exact_mean(norms_N),
-        "median": np.median(norms_N),
-        "p95": np.quantile(norms_N, 0.95),
-        "max": norms_N.max(),
+        "median": (ordered[(n - 1) // 2] + ordered[n // 2]) / 2,
+        "p95": _quantile(ordered, 0.95),
+        "max": ordered[-1],
     }
-    return {f"train/gradient_norm/{name}{suffix}": float(value) for name, value in values.items()}
+    return {f"train/gradient_norm/{name}{suffix}": value for name, value in values.items()}
+
+
+def _quantile(ordered: Sequence[float], q: float) -> float:
+    """Return the quantile of numbers in ascending order, by linear interpolation between neighbours.
+
+    NumPy's function has other formulas in other versions; this one fixes the bits.
+    """
+    position = (len(ordered) - 1) * q
+    k = int(position)
+    low, high, t = ordered[k], ordered[min(k + 1, len(ordered) - 1)], position - k
+    return high - (high - low) * (1 - t) if t >= 0.5 else low + (high - low) * t
 
 
 class GradientNoiseScale:

@@ -54,7 +54,7 @@ class StepMetrics:
         metrics = norm_metrics(squared_norms_NL, self._layer_names, by_layer=self._settings.by_layer)
         norms_N = gradient_norms(squared_norms_NL)
         if clip is not None:
-            metrics["train/clipped"] = float((norms_N > clip).mean())
+            metrics["train/clipped"] = np.count_nonzero(norms_N > clip) / len(norms_N)
             norms_N = np.minimum(norms_N, clip)
         if self._is_regular(step):
             noise_scale.observe(norms_N, batch.squared_norm_of_sum)

@@ -50,6 +50,15 @@ def test_advice_says_how_the_batch_compares(batch_size: int, word: str) -> None:
     assert "gradient noise scale 100 examples" in scale.advice(batch_size)
 
 
+@pytest.mark.parametrize("num_examples", [1, 2, 20, 21, 30])
+def test_norm_metrics_are_numpys(num_examples: int) -> None:
+    norms = np.random.default_rng(num_examples).lognormal(sigma=3, size=num_examples)
+    squared = (norms * norms)[:, np.newaxis]
+    values = norm_metrics(squared, ["dense1"], by_layer=False).values()
+    expected = [np.mean(norms), np.median(norms), np.quantile(norms, 0.95), np.max(norms)]
+    assert list(values) == pytest.approx(expected, rel=1e-14)
+
+
 def test_norm_metrics_are_those_of_the_whole_gradient_and_of_each_layer() -> None:
     squared = np.array([[9.0, 16.0], [0.0, 1.0], [4.0, 0.0]])
     metrics = norm_metrics(squared, ["conv1", "dense1"], by_layer=True)
