@@ -19,6 +19,7 @@ from partrain.store.run_documents import read_document, write_document
 from partrain.store.run_lock import RunLock
 from partrain.store.run_name import validate_run_name
 from partrain.store.run_paths import RUN_FILE, RunPaths
+from partrain.store.sweep_paths import is_sweep, trial_name
 from partrain.store.unfinished_run import is_unfinished, remove_first_files
 from partrain.system.durable_files import make_folders, remedy_for, sweep_temporaries, sync_folder, write_durably
 from partrain.system.locked_directory import delete_unlocked, lock_directory
@@ -155,6 +156,11 @@ class RunDirectory(RunPaths):
                 "that created it."
             )
         if not os.path.isfile(run.run_json_path):
+            if is_sweep(path):
+                raise RunError(
+                    f"{path}: is a sweep, not a run. Name one of its runs, such as {path / trial_name(1)}; "
+                    f"`partrain list {path}` shows them."
+                )
             raise RunError(f"{path}: is not a run: it has no {RUN_FILE}. `partrain list` shows the runs.")
         if (special := run.special_file()) is not None:
             raise RunError(f"{special}: is a pipe, a socket or a device, which is not read. Remove it.")

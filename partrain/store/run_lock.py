@@ -1,7 +1,7 @@
-"""The lock of a run: at most one process writes into a run's directory.
+"""The lock of a run or a sweep: at most one process writes into its directory.
 
-The lock is an `flock` on the file `run.lock`. The kernel releases it when its holder ends, however it ends. The file's
-content, host and process id, serves only for messages.
+The lock is an `flock` on a file such as `run.lock`. The kernel releases it when its holder ends, however it ends. The
+file's content, host and process id, serves only for messages.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSU
 
 
 class RunLock:
-    """The lock on one run's directory.
+    """The lock on one directory.
 
     Parameters
     ----------
-    path : the lock file, in the run's directory.
+    path : the lock file, in the directory.
+    kind : what the directory is, for messages.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, kind: str = "run") -> None:
+        self._path, self._kind = path, kind
         self._file: int | None = None
 
     def acquire(self) -> None:
@@ -79,8 +80,8 @@ class RunLock:
                 if time.monotonic() >= deadline:
                     holder = _read_holder(file)
                     raise RunError(
-                        f"{self._path.parent}: process {holder['pid']} on {holder['host']} is writing into this run. "
-                        "Wait until it ends, or stop it."
+                        f"{self._path.parent}: process {holder['pid']} on {holder['host']} is writing into this "
+                        f"{self._kind}. Wait until it ends, or stop it."
                     ) from error
             time.sleep(_RETRY_S)
 

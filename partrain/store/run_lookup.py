@@ -11,6 +11,7 @@ from pathlib import Path
 from partrain.errors import RunError
 from partrain.store.run_directory import RunDirectory
 from partrain.store.run_paths import RunPaths
+from partrain.store.sweep_paths import is_trial_name
 
 # The variable that names the directory of runs.
 RUNS_DIR_VARIABLE = "PARTRAIN_RUNS_DIR"
@@ -30,8 +31,8 @@ def find_run(reference: str, runs_dir: Path) -> Path:
 
     Parameters
     ----------
-    reference : a path, a name in `runs_dir`, the beginning of one, `last` for the newest run there, or `last~1` for the
-        one before it.
+    reference : a path; the name of a run or a sweep in `runs_dir`, or the beginning of a run's name; `SWEEP/trial-001`
+        for a run of a sweep; `last` for the newest run in `runs_dir`, or `last~1` for the one before it.
     runs_dir : the directory of runs.
 
     Raises
@@ -49,8 +50,9 @@ def find_run(reference: str, runs_dir: Path) -> Path:
     if os.path.isdir(reference):  # Path.is_dir raises for a name that is too long
         return path
     directory = path.parent if os.sep in reference else runs_dir
-    if os.sep not in reference and os.path.isdir(directory / reference) and reference not in ("", ".", ".."):
-        return directory / reference
+    is_name = os.sep not in reference or (is_trial_name(path.name) and len(path.parts) == 2)
+    if is_name and os.path.isdir(runs_dir / reference) and path.parts and path.parts[0] != "..":
+        return runs_dir / reference
     completions = _runs_beginning_with(path.name, directory)
     if len(completions) > 1:
         names = ", ".join(run.name for run in completions[-_MAX_LISTED:])
