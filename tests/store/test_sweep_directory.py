@@ -114,7 +114,8 @@ def test_the_trainings_of_a_killed_sweep_are_waited_for(sweep: SweepDirectory) -
     process.stdin.close()
     with SweepDirectory(sweep.path).locked():
         assert sweep.holder() == {"host": socket.gethostname(), "pid": os.getpid()}
-    process.communicate()
+    assert process.stdout is not None
+    process.stdout.close()
 
 
 def test_last_is_never_a_run_of_a_sweep_whose_runs_have_names(sweep: SweepDirectory) -> None:
