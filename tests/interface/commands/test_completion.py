@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,52 @@ def test_bash_completes_commands_options_choices_and_paths(
     assert {word.strip() for word in ended.stdout.splitlines()} >= expected
 
 
+@pytest.fixture
+def runs(tmp_path: Path) -> None:
+    """Runs in `runs` and in `elsewhere`, and a directory that is no run."""
+    for run in ("runs/one", "runs/one more", "elsewhere/other"):
+        (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / "run.json").touch()
+    (tmp_path / "runs" / "on").mkdir()
+
+
+RUN_WORDS = [
+    (["evaluate", "o"], None, {"one", "one more"}),
+    (["compare", "last", "o"], None, {"one", "one more"}),
+    (["--init-from", "l"], None, {"last"}),
+    (["note", "--runs-dir", "elsewhere", "o"], None, {"other"}),
+    (["note", "o"], "elsewhere", {"other"}),
+    (["note", "e"], None, {"elsewhere"}),
+]
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize(("words", "runs_dir", "expected"), RUN_WORDS)
+@pytest.mark.parametrize("shell", ["bash", "fish"])
+def test_names_of_runs_are_completed(
+    script: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shell: str,
+    words: list[str],
+    runs_dir: str | None,
+    expected: set[str],
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    if runs_dir is not None:
+        monkeypatch.setenv("PARTRAIN_RUNS_DIR", runs_dir)
+    path = str(script(shell))
+    command = ["bash", "-c", COMPLETE_IN_BASH, "bash", path, "partrain", *words]
+    if shell == "fish":
+        command = ["fish", "--no-config", "-c", f"source {path}; complete -C 'partrain {' '.join(words)}'"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.stderr == ""
+    found = {line.partition("\t")[0].rstrip("/") for line in ended.stdout.splitlines()}
+    # fish also offers directories that contain the word.
+    assert {word for word in found if word.startswith(words[-1])} == expected
+
+
 def test_fish_completes_commands_and_options(script: Callable[[str], Path], tmp_path: Path) -> None:
     fish = shutil.which("fish")
     if fish is None:
@@ -73,7 +120,9 @@ def test_fish_completes_commands_and_options(script: Callable[[str], Path], tmp_
 
 def test_script_for_zsh_is_valid(script: Callable[[str], Path]) -> None:
     path = script("zsh")
-    assert path.read_text().startswith("#compdef partrain\n")
+    text = path.read_text()
+    assert text.startswith("#compdef partrain\n")
+    assert re.search(r'^  "\*:a path, the name of a run.*:_partrain_runs"$', text, re.MULTILINE), "one of several runs"
     if zsh := shutil.which("zsh"):
         subprocess.run([zsh, "-n", str(path)], check=True, timeout=60)
 
