@@ -17,7 +17,8 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="NAME|PATH",
-        help="a data set's name, a directory of images, of .npy or of IDX files, an .npz file, or a configuration",
+        help="a data set's name, a directory of images, of .npy or of IDX files, an .npz file, or a configuration "
+        "(a file, or an example's name)",
     )
     parser.add_argument(
         "--size",
@@ -42,10 +43,11 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 def load_source(context: CommandContext) -> Dataset:
     """Return the data set that the arguments name."""
+    from partrain.config.example_files import find_config
     from partrain.data.loading import load_dataset
     from partrain.data.source_argument import read_source
 
-    options = context.options
+    options, say, warn = context.options, context.messages.say, context.messages.warn
     given = {key: getattr(options, key) for key in ("size", "channels", "on_broken", "layout")}
-    data, seed = read_source(options.source, given)
-    return load_dataset(data, seed, say=context.messages.say, warn=context.messages.warn)
+    data, seed = read_source(find_config(options.source, say), given)
+    return load_dataset(data, seed, say=say, warn=warn)

@@ -47,3 +47,16 @@ def test_command_says_that_it_uses_an_example(
     missing = call_partrain("--config", "my.yaml", "--dry-run")
     assert (missing.exit_code, missing.stdout) == (2, "")
     assert "cannot read the configuration my.yaml" in missing.stderr
+
+
+def test_commands_that_describe_data_use_the_examples_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call_partrain: Callable[..., Result]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (("show", "configs/synthetic-digits.yaml", "--json"), ("pack", "synthetic-digits.yaml", "--to", "d")):
+        result = call_partrain("data", *words)
+        assert result.exit_code == 0
+        assert "synthetic-digits.yaml is used\n" in result.stderr
+    missing = call_partrain("data", "show", "my.yaml")
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    assert "cannot read the configuration my.yaml" in missing.stderr
