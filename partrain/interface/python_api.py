@@ -24,8 +24,6 @@ from partrain.analysis.evaluation import compute_evaluation, evaluate_run, requi
 from partrain.analysis.export.formats import choose_format, export_run
 from partrain.analysis.prediction import Classifier
 from partrain.analysis.trained_run import TrainedRun
-from partrain.config.reader import read_config
-from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.data.image_arrays import Layout
 from partrain.data.split_name import SplitName
@@ -36,7 +34,7 @@ from partrain.interface.images_to_classify import images_to_classify, layout_of
 from partrain.interface.loaded_run import LoadedRun
 from partrain.interface.memory_data import Examples, evaluation_data, training_data
 from partrain.interface.report import Report, report_from
-from partrain.store.metrics_log import read_metrics
+from partrain.interface.stored_run import StoredRun
 from partrain.store.run_directory import RunDirectory
 from partrain.store.run_location import RunLocation
 from partrain.store.run_lookup import find_run, runs_directory
@@ -50,7 +48,7 @@ from partrain.training.verification.verification import StepRange, Verification,
 __all__ = ["Report", "Run", "open_run", "train"]
 
 
-class Run:
+class Run(StoredRun):
     """A run: its configuration, its metrics, and the network that it trained.
 
     `train` and `open_run` return runs. The same directory may be opened several times, also during its training.
@@ -61,28 +59,13 @@ class Run:
     """
 
     def __init__(self, path: Path, dataset: Dataset | None = None, *, quiet: bool = False) -> None:
-        self.path = path
+        super().__init__(path)
         self._dataset = dataset
         self._quiet = quiet
         self._loaded = LoadedRun(path)
 
     def __repr__(self) -> str:
         return f"partrain.open_run({str(self.path)!r})"
-
-    @property
-    def config(self) -> Config:
-        """The resolved configuration."""
-        return read_config(RunDirectory.open(self.path).config_path)
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl: one per logged step, and one per evaluation during training."""
-        return read_metrics(RunDirectory.open(self.path).metrics_path)
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """The content of summary.json: times; final, best and test metrics; the digest of the parameters."""
-        return RunDirectory.open(self.path).read_summary()
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -97,10 +97,10 @@ def remove(run: RemovableRun) -> None:
     with RunDirectory(run.path).lock():
         try:
             os.rename(run.path, removed)
-            sync_folder(run.path.parent)
         except OSError as error:
             raise ResourceError(f"{run.path}: cannot be removed: {error.strerror}. {remedy_for(error)}.") from error
         try:
+            sync_folder(run.path.parent)
             shutil.rmtree(removed)
         except OSError as error:
             raise ResourceError(
