@@ -11,6 +11,7 @@ from typing import Any
 from partrain.errors import ConfigError
 from partrain.system.machine import available_processors
 from partrain.system.signals import Interrupted, Interruption, interruption_behind
+from partrain.training.callbacks import Callback, Callbacks
 
 
 @contextmanager
@@ -42,6 +43,14 @@ def positive_integer(name: str, value: int | None) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31):
         raise ConfigError(f"{name}: {value!r} is not a whole number from 1 to {2**31 - 1}")
     return value
+
+
+def callbacks_of(on_step: Callback | None, on_evaluation: Callback | None) -> Callbacks:
+    """Return the functions that receive metrics; raises ConfigError if one is not a function."""
+    for name, function in (("on_step", on_step), ("on_evaluation", on_evaluation)):
+        if function is not None and not callable(function):
+            raise ConfigError(f"{name}: {function!r} is not a function")
+    return Callbacks(on_step, on_evaluation)
 
 
 def override_texts(changes: Mapping[str, Any] | None) -> list[str]:

@@ -28,7 +28,7 @@ from partrain.data.dataset import Dataset
 from partrain.data.image_arrays import Layout
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError
-from partrain.interface.api_arguments import interruptible, override_texts, positive_integer, worker_count
+from partrain.interface.api_arguments import callbacks_of, interruptible, override_texts, positive_integer, worker_count
 from partrain.interface.config_argument import ConfigArgument, read_config_argument
 from partrain.interface.images_to_classify import images_to_classify, layout_of
 from partrain.interface.loaded_run import LoadedRun
@@ -40,6 +40,7 @@ from partrain.store.run_location import RunLocation
 from partrain.store.run_lookup import find_run, runs_directory
 from partrain.store.run_name import validate_run_name
 from partrain.system.messages import Messages
+from partrain.training.callbacks import Callback
 from partrain.training.resume import Horizon
 from partrain.training.session import Session
 from partrain.training.training_run import resume_run, train_new_run
@@ -208,8 +209,10 @@ class Run(StoredRun):
         test: Examples | None = None,
         class_names: Sequence[str] | None = None,
         workers: int | None = None,
+        on_step: Callback | None = None,
+        on_evaluation: Callback | None = None,
     ) -> Run:
-        """Continue the training in the same directory, like the command `partrain resume`; return the completed run.
+        """Continue the training in the same directory, like the command `partrain resume`; return the run.
 
         Parameters
         ----------
@@ -218,7 +221,7 @@ class Run(StoredRun):
             `data.path` if the data has moved.
         data, test, class_names : as for `train`, for a run on arrays in memory that was opened again; the digest tells
             whether they are the same.
-        workers : as for `train`.
+        workers, on_step, on_evaluation : as for `train`.
 
         Raises, Side effects: as for `train`.
         """
@@ -226,9 +229,10 @@ class Run(StoredRun):
         if data is not None:
             dataset = training_data(data, test, class_names, self.config.data.layout)
         horizon = Horizon(positive_integer("epochs", epochs), positive_integer("max_steps", max_steps))
+        callbacks = callbacks_of(on_step, on_evaluation)
         with interruptible() as interruption:
-            command_line = ["partrain.Run.resume", *sys.argv]
-            session = Session(worker_count(workers), command_line, Messages(quiet=self._quiet), interruption)
+            command_line, messages = ["partrain.Run.resume", *sys.argv], Messages(quiet=self._quiet)
+            session = Session(worker_count(workers), command_line, messages, interruption, callbacks=callbacks)
             resume_run(self.path, override_texts(changes), horizon, session, dataset)
         return Run(self.path, dataset, quiet=self._quiet)
 
@@ -272,6 +276,8 @@ def train(
     workers: int | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     runs_dir: str | os.PathLike[str] | None = None,
+    on_step: Callback | None = None,
+    on_evaluation: Callback | None = None,
     quiet: bool = False,
 ) -> Run:
     """Train into a new run directory, like the command `partrain train`.
@@ -291,11 +297,16 @@ def train(
         result does not depend on it.
     run_dir : the run's directory, which must not exist.
     runs_dir : without `run_dir`, the directory in which the run's directory is created; default: as for `open_run`.
+    on_step : called with the metrics of each logged step (`logging.every_steps`): a dictionary with the keys of its
+        line in metrics.jsonl, such as "step", "epoch" and "train/loss". If it returns True, training stops: the run is
+        saved with the status "interrupted", and can be resumed. It is called between two steps, while the workers wait,
+        and its time counts as training time. What it raises ends the training; the run is saved, too.
+    on_evaluation : the same for each evaluation of the validation examples: "validation/loss", "validation/accuracy".
     quiet : print only warnings and errors.
 
     Returns
     -------
-    The completed run. It keeps a reference to `data`.
+    The run: completed, unless a callback stopped it. It keeps a reference to `data`.
 
     Raises
     ------
@@ -318,8 +329,10 @@ def train(
     validate_run_name(resolved.name)
     location = RunLocation(runs_directory(runs_dir), None if run_dir is None else Path(run_dir))
     location.require_creatable()
+    callbacks = callbacks_of(on_step, on_evaluation)
     with interruptible() as interruption:
-        session = Session(worker_count(workers), ["partrain.train", *sys.argv], messages, interruption)
+        command_line = ["partrain.train", *sys.argv]
+        session = Session(worker_count(workers), command_line, messages, interruption, callbacks=callbacks)
         path = train_new_run(resolved, location, session, dataset=dataset).path
     return Run(path, dataset, quiet=quiet)
 

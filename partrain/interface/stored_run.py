@@ -26,6 +26,11 @@ class StoredRun:
         self.path = path
 
     @property
+    def status(self) -> str:
+        """Completed, running, interrupted (by a signal or a callback: it can be resumed) or failed."""
+        return RunDirectory.open(self.path).status()
+
+    @property
     def config(self) -> Config:
         """The resolved configuration."""
         return read_config(RunDirectory.open(self.path).config_path)

@@ -1,7 +1,8 @@
 """Messages and progress on stderr and in the run's log; stdout is for data.
 
 Messages quote names from configurations, runs and files, so characters that control a terminal are replaced in all of
-them. On a terminal, progress is a bar that is updated in place. Otherwise it is a plain line every few seconds.
+them. On a terminal and in a notebook, progress is a bar that is updated in place. Otherwise it is a plain line every
+few seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from partrain.system.standard_streams import is_terminal
+from partrain.system.standard_streams import is_notebook, is_terminal
 from partrain.system.terminal_text import loss_text, printable_lines
 from partrain.system.work_progress import load_tqdm, progress_bar
 
@@ -82,8 +83,8 @@ class Messages:
 
     @property
     def has_bars(self) -> bool:
-        """Whether progress is shown as bars: on a terminal, unless `quiet`."""
-        return not self._quiet and is_terminal(sys.stderr)
+        """Whether progress is shown as bars: on a terminal and in a notebook, unless `quiet`."""
+        return not self._quiet and (is_terminal(sys.stderr) or is_notebook(sys.stderr))
 
     def progress(
         self, *, first_step: int, last_step: int, num_epochs: int, training_seconds: Callable[[], float] | None = None
@@ -192,7 +193,8 @@ class _BarProgress(Progress):
         )
 
     def show(self, step: int, epoch: str, loss: str, rate: str, left: str) -> None:
-        self._bar.total = self.last_step
+        if self._bar.total != self.last_step:
+            self._bar.reset(total=self.last_step)  # a notebook's bar does not look at `total` again
         self._bar.set_description_str(epoch, refresh=False)
         # tqdm puts a comma before it. Its own time left would forget all but the last steps.
         self._bar.set_postfix_str(f"{left} left, {loss}, {rate}", refresh=False)

@@ -34,6 +34,11 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
+def is_notebook(stream: object) -> bool:
+    """Return whether a standard stream is a notebook's: a Jupyter kernel has replaced it."""
+    return type(stream).__module__.partition(".")[0] == "ipykernel"
+
+
 def _json_escape(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()

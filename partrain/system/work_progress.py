@@ -1,4 +1,4 @@
-"""Shows how much of some work is done: a bar on a terminal, otherwise a line every few seconds."""
+"""Shows how much of some work is done: a bar on a terminal or in a notebook, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from partrain.system.standard_streams import is_notebook
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -31,13 +34,23 @@ def load_tqdm() -> type[tqdm[Any]]:
 
 
 def progress_bar(**options: Any) -> tqdm[Any]:
-    """Return a bar on stderr; see tqdm for its options.
+    """Return a bar on stderr, in a notebook tqdm's bar for notebooks; see tqdm for its options.
 
     A terminal of unknown size reports 0 columns, for which tqdm would display nothing: the bar is for 80 then.
     """
+    if is_notebook(sys.stderr):
+        return _notebook_bar(**options)
     has_size = not options.get("disable") and os.get_terminal_size(sys.stderr.fileno()).columns > 0
     size = {"dynamic_ncols": True} if has_size else {"ncols": 80, "nrows": 24}
     return load_tqdm()(file=sys.stderr, **options, **size)
+
+
+def _notebook_bar(**options: Any) -> tqdm[Any]:
+    """Return a widget, or a bar of text without the package ipywidgets."""
+    text_bar = load_tqdm()
+    with warnings.catch_warnings(action="ignore"):  # that it is experimental, or that ipywidgets is missing
+        from tqdm.autonotebook import tqdm
+    return text_bar(file=sys.stderr, ncols=80, **options) if tqdm is text_bar else tqdm(**options)
 
 
 class WorkProgress:

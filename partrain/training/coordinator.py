@@ -117,7 +117,7 @@ class Coordinator:
         self.logger.resume(state.step, rows, earlier_seconds)
 
     def train(self, last_step: int | None = None) -> None:
-        """Make all steps up to the last one, or until a signal asks to stop. Save at the end in either case.
+        """Make all steps up to the last one, or until a signal or a callback asks to stop. Save at the end.
 
         Parameters
         ----------
@@ -148,7 +148,7 @@ class Coordinator:
             at_end.callback(self.model.close)
             at_end.enter_context(session.clock.timing("train"))
             at_end.callback(self._save, is_last=True)
-            while self.step < last_step and not self.completed and session.interruption.received is None:
+            while self.step < last_step and not self.completed and not session.is_asked_to_stop:
                 kill_point("coordinator: before a step")
                 step = self.step + 1
                 result = self._step.make(step, with_norms=statistics and self._schedule.is_logged(step))
@@ -161,6 +161,7 @@ class Coordinator:
                     self._save(is_last=False)
                 kill_point("coordinator: after a step")
                 progress.step(step, -(-step // plan.steps_per_epoch), result.batch.loss, result.batch.num_examples)
+                session.callbacks.call()
 
     def evaluate(self, split: SplitName) -> Evaluation:
         """Evaluate the model on the validation or the test split."""
@@ -169,16 +170,18 @@ class Coordinator:
     def _commit(self, result: StepResult) -> bool:
         """Log and evaluate a step, then commit it. Return whether its validation result is the best so far."""
         step, plan, messages = result.step, self._plan, self._session.messages
+        callbacks = self._session.callbacks
         if self._schedule.is_logged(step):
             metrics = self.step_metrics.compute(step, result.batch)
-            self.logger.log_step(step, metrics | {"lr": self.model.learning_rate(step)})
+            row = self.logger.log_step(step, metrics | {"lr": self.model.learning_rate(step)})
+            callbacks.add("on_step", row)
         if plan.config.training.privacy and (self._schedule.is_last(step) or step % plan.steps_per_epoch == 0):
             self._log_privacy(step)
         if self._schedule.is_digested(step):
             self.logger.log_digest(step, self.model.parameters_sha256())
         validated = self.validation.run(step)
         if validated is not None:
-            self.logger.log(step, validated)
+            callbacks.add("on_evaluation", self.logger.log(step, validated))
             messages.say(
                 f"epoch {step / plan.steps_per_epoch:.4g}, step {step}: validation accuracy "
                 f"{validated['validation/accuracy']:.2%}, loss {loss_text(validated['validation/loss'])}"

@@ -117,37 +117,42 @@ class MetricsLogger:
         if self._log is not None:
             self._log.flush_durably()
 
-    def log_step(self, step: int, metrics: Metrics) -> None:
-        """Append a row about the batch of `step`, with the training rate since the previous such row."""
+    def log_step(self, step: int, metrics: Metrics) -> dict[str, Any]:
+        """Append a row about the batch of `step`, with the training rate since the previous such row; return it."""
         num_examples, seconds = self._plan.num_examples_until(step), self._clock.read()["train"]
         rate = (num_examples - self._rated_examples) / max(seconds - self._rated_seconds, 1e-9)
         self._rated_examples, self._rated_seconds = num_examples, seconds
-        self.log(step, metrics | {"examples_per_s": round(rate, 1)})
+        return self.log(step, metrics | {"examples_per_s": round(rate, 1)})
 
-    def log(self, step: int, metrics: Metrics) -> None:
-        """Append a row."""
+    def log(self, step: int, metrics: Metrics) -> dict[str, Any]:
+        """Append a row, and return it."""
         self.latest |= metrics
-        self._append(step, dict(metrics))
+        return self._append(step, dict(metrics))
 
     def log_digest(self, step: int, parameters_sha256: str) -> None:
         """Append a row with the digest of the parameters."""
         self._append(step, {DIGEST_METRIC: parameters_sha256})
 
-    def _append(self, step: int, values: dict[str, Any]) -> None:
+    def _append(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
         row: dict[str, Any] = {
             "step": step,
             "epoch": round(step / self._plan.steps_per_epoch, 6),
             "examples": self._plan.num_examples_until(step),
             "time_s": round(self._earlier_seconds + sum(self._clock.read().values()), 3),
+            **values,
         }
         self._last_step = step
-        if self._log is None:
-            return
+        if self._log is not None:
+            self._write(self._log, row)
+        return row
+
+    def _write(self, log: RowSink, row: dict[str, Any]) -> None:
+        step = row["step"]
         kill_point("coordinator: before a line of metrics")
-        if self._log.reopen():
+        if log.reopen():
             self._warn(f"{self._path}: was removed or replaced; from step {step} on, metrics are added to the new file")
         try:
-            self._log.append(row | values)
+            log.append(row)
         except OSError as error:
             if not self._num_lost_rows:
                 self._warn(

@@ -11,6 +11,7 @@ from partrain.system.detached_work import run_detached
 from partrain.system.messages import Messages
 from partrain.system.signals import Interruption
 from partrain.system.timer import Stopwatch
+from partrain.training.callbacks import Callbacks
 from partrain.training.mpi.initial_state import InitialState
 
 if TYPE_CHECKING:  # its import starts MPI
@@ -47,6 +48,7 @@ class Session:
     interruption : the signal to stop at; with MPI, the signal that all ranks have agreed on.
     clock : the seconds of each activity.
     ranks : the state of this rank; None without MPI.
+    callbacks : functions that receive metrics.
     """
 
     num_workers: int
@@ -55,6 +57,12 @@ class Session:
     interruption: Interruption
     clock: Stopwatch = field(default_factory=lambda: Stopwatch("startup", "train", "evaluation", "checkpoint"))
     ranks: RankSession | None = None
+    callbacks: Callbacks = field(default_factory=Callbacks)
+
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """Whether a signal or a callback has asked to stop."""
+        return self.interruption.received is not None or self.callbacks.stop_reason is not None
 
     @property
     def leads(self) -> bool:

@@ -16,7 +16,7 @@ from partrain.config.reader import read_run_config
 from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.data.split_name import SplitName
-from partrain.errors import FailedRun, RunError
+from partrain.errors import FailedRun, RunError, UserError
 from partrain.parallel.split_evaluation import Evaluation
 from partrain.store.checkpoint import Checkpoint
 from partrain.store.metrics_log import cut_back, read_metrics
@@ -257,17 +257,18 @@ def _log_of(run: RunDirectory, messages: Messages) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _recorded_ending(run: RunDirectory, record: dict[str, Any], messages: Messages) -> Iterator[None]:
-    """Record in run.json and in the log how the block ended."""
+def _recorded_ending(run: RunDirectory, record: dict[str, Any], messages: Messages) -> Iterator[dict[str, Any]]:
+    """Record in run.json and in the log how the block ended; it may change the status that a normal end has."""
+    ending = {"status": "completed"}
     try:
-        yield
+        yield ending
     except BaseException as error:
-        was_stopped = isinstance(error, Interrupted)
+        was_stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         cause = str(error) or type(error).__name__
         messages.note(f"ended by {cause}" if was_stopped else f"error: {cause}")
         if not run.is_locked:  # its directory is gone
             raise
-        if isinstance(error, FailedRun):
+        if not isinstance(error, UserError | Interrupted):
             messages.say(describe_newest_checkpoint(run))
         ending = {"status": "interrupted" if was_stopped else "failed", "cause": cause}
         try:
@@ -276,7 +277,7 @@ def _recorded_ending(run: RunDirectory, record: dict[str, Any], messages: Messag
             messages.warn(f"{run.run_json_path}: the end of the run is not recorded: {failure.strerror}")
         raise
     try:
-        run.write_run_json(record | {"ended": now(), "status": "completed"})
+        run.write_run_json(record | {"ended": now()} | ending)
     except OSError as error:
         raise FailedRun(f"{run.run_json_path}: cannot be written: {error.strerror}; resume the run") from error
 
@@ -299,7 +300,7 @@ def _train(
         session.messages.warn(f"{run.path}: the file system cannot sync directories; a power failure may undo a save")
     if is_seeded(plan.config.training):
         session.messages.warn(NOT_PRIVATE)
-    with _recorded_ending(run, record, session.messages):
+    with _recorded_ending(run, record, session.messages) as ending:
         test: Evaluation | None = None
         try:
             coordinator.train()
@@ -311,12 +312,17 @@ def _train(
                 record["stopped_early"] = coordinator.stopped_early
         finally:
             failure = _write_summary(coordinator, run, resources, session, earlier_seconds, test)
+        saved = f"the run is saved at step {coordinator.step}; to continue: {describe_resume(run, plan.config)}"
         if interruption.received is not None and test is None:
-            to_continue = describe_resume(run, plan.config)
-            saved = f"the run is saved at step {coordinator.step}; to continue: {to_continue}"
             raise Interrupted(interruption.received, saved)
         if failure is not None:
             raise FailedRun(f"{run.summary_path}: cannot be written; resume the run") from failure
+        if test is None:
+            assert session.callbacks.stop_reason is not None
+            ending |= {"status": "interrupted", "cause": session.callbacks.stop_reason}
+    if test is None:
+        session.messages.say(f"{session.callbacks.stop_reason}; {saved}")
+        return
     seconds = sum(session.clock.read().values()) + sum(earlier_seconds.values())
     session.messages.say(describe_end(run, coordinator, plan, seconds))
     kill_point("coordinator: at the end")
