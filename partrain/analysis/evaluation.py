@@ -280,4 +280,5 @@ def _plan_evaluation(trained: TrainedRun, dataset: Dataset, split: SplitName, *,
         splits={split: examples},
         exchange=exchange,
         temporary_bytes=memory_of_plots(),
+        shared=dataset.memory,
     )

@@ -42,6 +42,7 @@ ADDED_KEYS: Mapping[str, tuple[object, ...]] = {
     "data.channels": (None,),
     "data.on_broken": (None,),
     "data.label_noise": (0,),
+    "data.fold": (None,),
     "training.stop_early": (None,),
     "training.class_weights": (None,),
     "training.per_example.clip": (None, math.inf),

@@ -17,6 +17,7 @@ from partrain.data.mapped_arrays import chunks
 from partrain.data.measurement_cache import MeasurementCache
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError
+from partrain.system.shared_arrays import SharedArrays
 
 # The suffixes of image files that early versions did not read; files have names in UTF-8.
 _LATER_SUFFIXES = (b".gif", b".jfif", b".tif", b".tiff")
@@ -53,6 +54,11 @@ class Split:
             images.offset += first * images[0].nbytes
         return Split(images, self.labels[first:last], None if self.files is None else self.files[first:last])
 
+    def take(self, indices: NDArray[np.int64]) -> Split:
+        """Return a copy of the examples with these indices, in their order."""
+        images = np.ascontiguousarray(np.take(self.images, indices, axis=0))
+        return Split(images, self.labels[indices], None if self.files is None else self.files[indices])
+
     def file_entry(self, index: int) -> dict[str, str]:
         """Return the image file of an example as an entry `file`; nothing if the examples are not files."""
         return {} if self.files is None else {"file": self.files[index].decode(errors="replace")}
@@ -78,6 +84,7 @@ class Dataset:
     measurements : cache of measurements, if the data set is large.
     ignored : of a directory of images, the number of files that are no images, by their suffix.
     has_own_validation : whether the source has validation examples beside its training examples.
+    memory : the shared memory that contains the images and labels; None: they are this process's own.
     """
 
     name: str
@@ -90,6 +97,7 @@ class Dataset:
     measurements: MeasurementCache | None = None
     ignored: Mapping[str, int] = field(default_factory=dict)
     has_own_validation: bool = False
+    memory: SharedArrays | None = None
 
     def renamed(self, name: str, source: str, skipped: tuple[str, ...] = ()) -> Dataset:
         """Return the same examples under the name of another data set."""

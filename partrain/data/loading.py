@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from partrain.config.schema.data import SOURCES_WITH_PATH, Data
+import numpy as np
+
+from partrain.config.schema.data import SOURCES_WITH_PATH, Data, Fold
 from partrain.data import cifar10
 from partrain.data.arrays import load_arrays
 from partrain.data.catalog import CATALOG, DataUnavailable, load_named
 from partrain.data.dataset import Dataset, Split, build_dataset
+from partrain.data.folds import folds_of
 from partrain.data.idx import load_idx_directory
 from partrain.data.image_directory_cache import load_image_directory
 from partrain.data.label_noise import flip_labels
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError, DataError, ResourceError
 from partrain.system.machine import available_processors
+from partrain.system.memory_limits import require_memory
 
 # The data sets whose files partrain knows, and the function that loads each.
 NAMED = dict.fromkeys(CATALOG, load_named) | {cifar10.NAME: cifar10.load_cifar10}
@@ -51,12 +55,33 @@ def load_dataset(
     ResourceError
         There is too little memory or disk.
     """
-    source = dataset or _load_source(data, seed, say, warn)
+    source = dataset or load_source(data, seed, say=say, warn=warn)
     divided = replace(source, splits=divide(source, data.train_examples, data.validation_examples))
+    if data.fold is not None:
+        has_both = not source.has_own_validation or data.validation_examples is not None
+        num_examples = divided.train.size + (divided.validation.size if has_both else 0)
+        divided = _take_fold(divided, source.train.part(0, num_examples), data.fold, seed)
     if not data.label_noise:
         return divided
     labels = flip_labels(divided.train.labels, data.label_noise, len(divided.class_names), seed)
     return replace(divided, splits={**divided.splits, SplitName.TRAIN: replace(divided.train, labels=labels)})
+
+
+def _take_fold(dataset: Dataset, examples: Split, fold: Fold, seed: int) -> Dataset:
+    """Return a data set whose validation examples are one fold of `examples`, and whose training examples the others.
+
+    The examples of both keep their order.
+    """
+    folds_N = folds_of(examples.labels, fold.of, seed, dataset.class_names)
+    advice = "The examples of a fold are copied. Use fewer examples."
+    require_memory(examples.images.nbytes, f"fold {fold.number} of {dataset.source}", advice)
+    is_validation_N = folds_N == fold.number
+    splits = {
+        SplitName.TRAIN: examples.take(np.flatnonzero(~is_validation_N)),
+        SplitName.VALIDATION: examples.take(np.flatnonzero(is_validation_N)),
+        SplitName.TEST: dataset.test,
+    }
+    return replace(dataset, splits=splits, has_own_validation=False, num_validation=None)
 
 
 def moved_data(data: Data, path: str | None) -> Data:
@@ -120,8 +145,11 @@ def divide(source: Dataset, num_train: int | None, num_validation: int | None) -
     }
 
 
-def _load_source(data: Data, seed: int, say: Callable[[str], None], warn: Callable[[str], None]) -> Dataset:
-    """Load the data set as its source has it: with the splits "train" and "test", and maybe "validation"."""
+def load_source(data: Data, seed: int, *, say: Callable[[str], None], warn: Callable[[str], None]) -> Dataset:
+    """Load a data set as its source has it: with the splits "train" and "test", and maybe "validation".
+
+    The parameters and exceptions are those of `load_dataset`.
+    """
     if data.name in NAMED:
         try:
             return NAMED[data.name](data.name, say=say)
@@ -151,7 +179,8 @@ def _load_source(data: Data, seed: int, say: Callable[[str], None], warn: Callab
             warn=warn,
         )
     if data.name == "arrays":
-        return load_arrays(data.path, data.layout, with_validation=data.validation_examples is None, say=say)
+        with_validation = data.validation_examples is None and data.fold is None
+        return load_arrays(data.path, data.layout, with_validation=with_validation, say=say)
     return load_idx_directory(data.path)
 
 

@@ -11,8 +11,8 @@ from partrain.data.split_name import SplitName
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.parallel.memory_plan import INTERPRETERS, TEMPORARY, memory_of_processes
-from partrain.parallel.shared_splits import plan_splits
-from partrain.system.shared_arrays import ArraySpec, MappedFile, total_bytes
+from partrain.parallel.shared_splits import plan_splits, shared_parts
+from partrain.system.shared_arrays import ArraySpec, MappedFile, SharedArrays, SharedPart, total_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,7 @@ class ComputePlan:
     trains : whether the network is trained; otherwise it is only evaluated.
     class_weights : weight of each class in the loss; None: all weights are 1.
     seed : the seed of augmentation and dropout.
+    shared : the shared memory that has the data, or a part of it, already; None: there is none.
     """
 
     purpose: str
@@ -45,15 +46,20 @@ class ComputePlan:
     trains: bool = False
     class_weights: tuple[float, ...] | None = None
     seed: int = 0
+    shared: SharedArrays | None = None
 
     def arrays(self) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
         """Return the shared arrays to allocate, and the arrays that are mapped from files."""
-        specs, files = plan_splits(self.splits)
+        specs, files = plan_splits(self.splits, self.shared)
         return {**self.exchange, **specs}, files
+
+    def parts(self) -> dict[str, SharedPart]:
+        """Return the arrays of the data that are in shared memory already."""
+        return shared_parts(self.splits, self.shared)
 
     def memory(self, num_workers: int) -> dict[str, int]:
         """Return the bytes of memory that the computation needs at its peak, by purpose."""
-        data = total_bytes(plan_splits(self.splits)[0])
+        data = total_bytes(plan_splits(self.splits, self.shared)[0])
         processes = memory_of_processes(self.training, self.network, num_workers)
         # While the data is copied into shared memory, it is there twice, and most of the rest not yet.
         later = sum(self.own_bytes.values()) + sum(processes.values()) - processes[INTERPRETERS]

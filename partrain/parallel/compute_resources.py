@@ -139,7 +139,7 @@ def compute_resources(
     kernels = (*required_kernels(plan, num_workers, computes_here=computes_here), *more_kernels)
     if load(kernels, plan.training.dtype, announce=messages.say, warn=messages.warn, has_bar=messages.has_bars):
         end_fork_server()  # it started before these kernels were compiled, so it has not loaded them
-    with interruption.deferred(), contextlib.closing(SharedArrays(*plan.arrays())) as arrays:
+    with interruption.deferred(), contextlib.closing(SharedArrays(*plan.arrays(), plan.parts())) as arrays:
         shared = share_splits(plan.splits, arrays)
         plan = replace(plan, splits=shared)  # releases the private copy of the data
         yield ComputeResources(_computation_of(plan, arrays), arrays, shared)

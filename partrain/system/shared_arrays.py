@@ -65,6 +65,22 @@ class MappedFile:
     channels_last: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class SharedPart:
+    """An array in the memory of other shared arrays.
+
+    Attributes
+    ----------
+    memory : the other shared arrays.
+    offset : where it begins in their memory, in bytes.
+    spec : its shape and dtype.
+    """
+
+    memory: SharedArrays
+    offset: int
+    spec: ArraySpec
+
+
 class SharedArrays(Mapping[str, Array]):
     """Arrays by name; they can be passed to a worker at its start.
 
@@ -72,6 +88,7 @@ class SharedArrays(Mapping[str, Array]):
     ----------
     specs : the arrays to allocate; they are initialised to zero.
     files : arrays in files; they are found in the attribute `files`, not among the arrays.
+    parts : arrays in the memory of other shared arrays, which several computations share.
 
     Raises
     ------
@@ -79,12 +96,17 @@ class SharedArrays(Mapping[str, Array]):
         There is too little memory.
     """
 
-    def __init__(self, specs: Mapping[str, ArraySpec], files: Mapping[str, MappedFile]) -> None:
+    def __init__(
+        self,
+        specs: Mapping[str, ArraySpec],
+        files: Mapping[str, MappedFile],
+        parts: Mapping[str, SharedPart] | None = None,
+    ) -> None:
         size = total_bytes(specs)
         try:
             descriptor = _anonymous_file(size)
             try:
-                self._attach(descriptor, specs, files)
+                self._attach(descriptor, specs, files, parts or {})
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -94,15 +116,36 @@ class SharedArrays(Mapping[str, Array]):
                 "free some memory, or use a smaller batch, network or data set"
             ) from error
 
-    def _attach(self, descriptor: int, specs: Mapping[str, ArraySpec], files: Mapping[str, MappedFile]) -> None:
-        self._descriptor, self._specs, self.files = descriptor, dict(specs), dict(files)
+    def _attach(
+        self,
+        descriptor: int,
+        specs: Mapping[str, ArraySpec],
+        files: Mapping[str, MappedFile],
+        parts: Mapping[str, SharedPart],
+    ) -> None:
+        self._descriptor, self._specs, self.files, self.parts = descriptor, dict(specs), dict(files), dict(parts)
         self._arrays: dict[str, Array] = {}
-        memory = mmap.mmap(descriptor, total_bytes(specs))
+        self._memory = mmap.mmap(descriptor, total_bytes(specs))
         offset = 0
         for name, spec in specs.items():
-            flat = np.frombuffer(memory, spec.dtype, math.prod(spec.shape), offset)
-            self._arrays[name] = flat.reshape(spec.shape)
+            self._arrays[name] = self._array_at(offset, spec)
             offset += _aligned(spec.num_bytes)
+        for name, part in parts.items():
+            self._arrays[name] = part.memory._array_at(part.offset, part.spec)
+
+    def _array_at(self, offset: int, spec: ArraySpec) -> Array:
+        flat = np.frombuffer(self._memory, spec.dtype, math.prod(spec.shape), offset)
+        return flat.reshape(spec.shape)
+
+    def find(self, array: Array) -> SharedPart | None:
+        """Return where an array lies in this memory; None if it is elsewhere, empty, or not contiguous."""
+        if not array.size or not array.flags.c_contiguous:
+            return None
+        memory = np.frombuffer(self._memory, np.uint8)
+        offset = array.__array_interface__["data"][0] - memory.__array_interface__["data"][0]
+        if not 0 <= offset <= memory.nbytes - array.nbytes:
+            return None
+        return SharedPart(self, offset, ArraySpec(array.shape, array.dtype.str))
 
     def __getitem__(self, name: str) -> Array:
         return self._arrays[name]
@@ -115,11 +158,11 @@ class SharedArrays(Mapping[str, Array]):
 
     def __getstate__(self) -> Any:
         # Works only while a process is being started: the file is passed to it as an open descriptor.
-        return multiprocessing.reduction.DupFd(self._descriptor), self._specs, self.files
+        return multiprocessing.reduction.DupFd(self._descriptor), self._specs, self.files, self.parts
 
     def __setstate__(self, state: Any) -> None:
-        descriptor, specs, files = state
-        self._attach(descriptor.detach(), specs, files)
+        descriptor, specs, files, parts = state
+        self._attach(descriptor.detach(), specs, files, parts)
 
     def close(self) -> None:
         """Close the file: the arrays stay valid, but can no longer be passed to other processes."""

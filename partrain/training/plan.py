@@ -134,6 +134,7 @@ class TrainingPlan:
             trains=True,
             class_weights=self.class_weights,
             seed=self.config.seed,
+            shared=self.dataset.memory,
         )
 
     @property
@@ -189,7 +190,10 @@ def _normalisation(dataset: Dataset, config: Config) -> Normalisation:
     def measure() -> dict[str, Any]:
         return vars(measure_normalisation(dataset.train.images))
 
-    measured = dataset.measured(f"normalisation of {dataset.train.size} examples, bits {BITS_VERSION}", measure)
+    fold = config.data.fold
+    part = "" if fold is None else f" without fold {fold.number} of {fold.of} with seed {config.seed}"
+    name = f"normalisation of {dataset.train.size} examples{part}, bits {BITS_VERSION}"
+    measured = dataset.measured(name, measure)
     dtype = config.training.dtype
     with np.errstate(divide="ignore", over="ignore"):
         overflows = np.isinf(1 / np.array(measured["std"], dtype))

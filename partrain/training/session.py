@@ -49,6 +49,7 @@ class Session:
     clock : the seconds of each activity.
     ranks : the state of this rank; None without MPI.
     callbacks : functions that receive metrics.
+    with_test : whether a completed training is evaluated on the test examples.
     """
 
     num_workers: int
@@ -58,6 +59,7 @@ class Session:
     clock: Stopwatch = field(default_factory=lambda: Stopwatch("startup", "train", "evaluation", "checkpoint"))
     ranks: RankSession | None = None
     callbacks: Callbacks = field(default_factory=Callbacks)
+    with_test: bool = True
 
     @property
     def is_asked_to_stop(self) -> bool:

@@ -304,7 +304,7 @@ def _train(
         test: Evaluation | None = None
         try:
             coordinator.train()
-            if coordinator.completed:
+            if coordinator.completed and session.with_test:
                 test = coordinator.evaluate(SplitName.TEST)
                 coordinator.follow_run()
                 report = _report_test(coordinator, run, test, plan, session.messages)
@@ -313,7 +313,7 @@ def _train(
         finally:
             failure = _write_summary(coordinator, run, resources, session, earlier_seconds, test)
         saved = f"the run is saved at step {coordinator.step}; to continue: {describe_resume(run, plan.config)}"
-        if interruption.received is not None and test is None:
+        if interruption.received is not None and not coordinator.completed:
             raise Interrupted(interruption.received, saved)
         if failure is not None:
             raise FailedRun(f"{run.summary_path}: cannot be written; resume the run") from failure
@@ -327,7 +327,7 @@ def _train(
     session.messages.say(describe_end(run, coordinator, plan, seconds))
     kill_point("coordinator: at the end")
     # The run is complete without its plots. A signal while they are drawn loses only them; `evaluate` draws them again.
-    if plan.config.logging.plots and interruption.received is None:
+    if plan.config.logging.plots and interruption.received is None and test is not None:
         parameters, images = resources.arrays["parameters"], plan.dataset.test.images
         write_plots(run, plan.network, parameters, images, report, session.messages)
 

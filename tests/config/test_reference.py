@@ -44,13 +44,15 @@ def test_the_defaults_in_the_list_are_those_that_a_run_gets(read):
 def test_required_keys_are_those_that_a_configuration_cannot_do_without(refusal):
     required = {key for key in KEYS if KEYS[key].required and not key.startswith("network.N")}
     assert required == {
+        "data.fold.number",
+        "data.fold.of",
         "data.name",
         "network",
         "training.augment.elastic.alpha",
         "training.augment.elastic.sigma",
         "training.privacy.delta",
     }
-    message = refusal("data: {}\ntraining: {augment: {elastic: {}}, privacy: {}}")
+    message = refusal("data: {fold: {}}\ntraining: {augment: {elastic: {}}, privacy: {}}")
     assert [key for key in required if f"{key}: this key is needed" not in message] == []
 
 

@@ -10,7 +10,7 @@ from partrain.data.dataset import Split, build_dataset, content_digest
 from partrain.data.mapped_arrays import is_streamed
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError
-from partrain.parallel.shared_splits import plan_splits, share_splits
+from partrain.parallel.shared_splits import plan_splits, share_dataset, share_splits, shared_parts
 from partrain.parallel.workers.example_source import example_source
 from partrain.system.shared_arrays import SharedArrays
 
@@ -82,3 +82,19 @@ def test_digest_is_of_dtype_shape_and_content_in_the_order_of_the_splits(split: 
         expected.update(f"{array.dtype.str} {array.shape}\n".encode() + array.tobytes())
     splits = {SplitName.TRAIN: split, SplitName.TEST: split.part(0, 9)}
     assert content_digest(splits) == expected.hexdigest()
+
+
+def test_a_computation_uses_the_shared_copy_of_a_data_set() -> None:
+    splits = {SplitName.TRAIN: Split(np.array(IMAGES), LABELS), SplitName.TEST: Split(IMAGES[:5], LABELS[:5])}
+    shared = share_dataset(build_dataset("d", "d", splits))
+    assert shared.memory is not None
+    part = {SplitName.TRAIN: shared.train.part(1, 3), SplitName.TEST: shared.train.take(np.array([0]))}
+    specs, files = plan_splits(part, shared.memory)
+    assert set(specs) == {"test.images", "test.labels"}  # a copy, which is not in the shared memory
+    arrays = SharedArrays(specs, files, shared_parts(part, shared.memory))
+    taken = share_splits(part, arrays)
+    np.testing.assert_array_equal(taken[SplitName.TRAIN].images, IMAGES[1:3])
+    shared.train.images[2] = 0
+    assert not arrays["train.images"][1].any()
+    arrays.close()
+    shared.memory.close()

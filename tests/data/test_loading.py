@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partrain.config.schema.data import Data
+from partrain.config.schema.data import Data, Fold
 from partrain.data.catalog import CATALOG, DataUnavailable, NamedDataset
 from partrain.data.dataset import Dataset, Split, build_dataset
 from partrain.data.idx import FILE_NAMES
@@ -202,3 +202,28 @@ def test_label_noise_changes_training_labels_alone_and_not_the_digest(tmp_path: 
     for name in (SplitName.VALIDATION, SplitName.TEST):
         np.testing.assert_array_equal(plain.splits[name].labels, noisy.splits[name].labels)
     assert plain.digest == noisy.digest
+
+
+def test_each_example_is_for_validation_in_one_fold_and_for_training_in_the_others() -> None:
+    def load_fold(number: int) -> Dataset:
+        fold = Fold(number=number, of=3)
+        data = Data(name="synthetic-digits", train_examples=80, validation_examples=20, fold=fold)
+        return load_dataset(data, 0, say=lambda text: None, warn=lambda text: None)
+
+    def rows(split: Split) -> list[bytes]:
+        return [image.tobytes() for image in split.images]
+
+    folds = [load_fold(number) for number in (1, 2, 3)]
+    everything = {row for dataset in folds for row in rows(dataset.validation)}
+    assert len(everything) == sum(dataset.validation.size for dataset in folds) == 100
+    for dataset in folds:
+        assert set(rows(dataset.train)) == everything - set(rows(dataset.validation))
+        # The resolved configuration names the sizes of the fold, and gives the same fold.
+        data = Data(
+            name="synthetic-digits",
+            train_examples=dataset.train.size,
+            validation_examples=dataset.validation.size,
+            fold=Fold(number=1, of=3),
+        )
+        again = load_dataset(data, 0, say=lambda text: None, warn=lambda text: None)
+        assert rows(again.validation) == rows(folds[0].validation)

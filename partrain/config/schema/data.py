@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -13,6 +13,19 @@ from partrain.config.schema.values import Fraction, NonNegativeInt, PositiveInt,
 SOURCES_WITH_PATH = ("idx", "arrays", "folder")
 ARRAY_SOURCES = ("arrays", "memory")
 PICTURE_KEYS = ("size", "channels", "on_broken")
+
+
+class Fold(Section):
+    """One of the parts of a cross-validation."""
+
+    number: PositiveInt = Field(description="The number of the fold that is for validation, from 1.")
+    of: Annotated[int, Field(ge=2, le=1000)] = Field(description="The number of folds.")
+
+    @pydantic.model_validator(mode="after")
+    def _require_number_in_range(self) -> Fold:
+        if self.number > self.of:
+            raise ValueError(f"data.fold.number is {self.number}, but there are {self.of} folds")
+        return self
 
 
 class Data(Section):
@@ -61,6 +74,13 @@ class Data(Section):
         description="The number of examples to validate on; they follow the training examples in the file. null: the "
         "rest of the file. If both numbers are null, the data set decides; if it does not, a sixth of the file is for "
         "validation. A number also means that `val_images` and `val_labels` are not used.",
+    )
+    fold: Fold | None = Field(
+        None,
+        description="Divide the training and validation examples for a cross-validation: one of several folds is for "
+        "validation, the others are for training, e.g. `{number: 1, of: 5}`. Each class is spread evenly over the "
+        "folds, at random; the fold of an example depends on the seed and its position in its class. Validation "
+        "examples that the data set has besides are not used. `partrain cross-validate` trains all folds.",
     )
     when_unavailable: Literal["synthetic-digits", "error"] = Field(
         "synthetic-digits",
