@@ -68,9 +68,10 @@ def parse_filter(text: str) -> Filter:
             "'training.optimizer.lr>1e-3'; the quotes keep the shell from reading > itself"
         )
     key, relation, written = match.groups()
-    if not written.strip() or written.startswith("="):
-        advice = "write null for no value, '' for an empty text" if not written.strip() else f"write {relation} once"
-        raise ConfigError(f"--filter {text}: {advice}")
+    if not written.strip():
+        raise ConfigError(f"--filter {text}: write null for no value, '' for an empty text")
+    if written.startswith(("=", "<", ">")):
+        raise ConfigError(f"--filter {text}: write one operator, one of {' '.join(_OPERATORS)}")
     if with_unit := _WITH_UNIT.fullmatch(written):
         number, unit = with_unit.groups()
         # 98.79 / 100 is not the float 0.9879.

@@ -76,7 +76,9 @@ def test_runs_that_meet_all_conditions_are_listed(
         ("=3", "write a key"),
         ("", "write a key"),
         ("seed=", "write null for no value"),
-        ("seed==1", "write = once"),
+        ("seed==1", "write one operator, one of = != < <= > >="),
+        ("seed>>1", "write one operator, one of = != < <= > >="),
+        ("seed=>1", "write one operator, one of = != < <= > >="),
         ("seed>null", "null has no order; use = or !="),
         ("seed<true", "true has no order"),
         ("seed=[[1]]", "a single value or a list"),
@@ -101,4 +103,4 @@ def test_no_run_that_meets_the_conditions_is_no_error(call_partrain: Callable[..
     write_run(tmp_path / "a")
     result = call_partrain("list", "--runs-dir", tmp_path, "--filter", "seed=5")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == f"no runs in {tmp_path} that meet the filter\n"
+    assert result.stderr == f"no run in {tmp_path} meets the filter\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def _run(context: CommandContext) -> None:
             output.write(text)
     except OSError as error:
         raise ResourceError(f"{file}: cannot be written: {error.strerror}") from error
-    context.messages.say(f"look at it, then train: partrain --config {file}")
+    context.messages.say(f"look at it, then train: partrain --config {shlex.quote(str(file))}")
     print_path(file)
 
 
@@ -81,8 +82,9 @@ def _pictures(directory: str, name: str) -> Pictures:
     shown += ["…"] * (len(survey.class_names) > _MAX_LISTED)
     sizes = sorted(survey.class_sizes.get(each, 0) for each in survey.class_names)
     rows, columns = survey.median_size
+    num_images = f"{sizes[0]:,} images each" if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {sizes[-1]:,} images"
     description = [
-        f"{len(survey.class_names):,} classes, of {sizes[0]:,} to {sizes[-1]:,} images: {', '.join(shown)}",
+        f"{len(survey.class_names):,} classes, of {num_images}: {', '.join(shown)}",
         f"images: {', '.join(f'{number:,} for {split}' for split, number in survey.num_images.items())}",
         f"size: {'' if survey.same_size else 'usually '}{rows} rows x {columns} columns, "
         + ("grey" if survey.channels == 1 else "colour"),

@@ -49,8 +49,9 @@ def _run(context: CommandContext) -> None:
     elif entries:
         print_data(describe(entries, datetime.now(UTC), width=terminal_width()))
     else:
-        condition = " that meet the filter" if filters else ""
-        context.messages.say(f"no {options.status + ' ' if options.status else ''}runs in {runs_dir}{condition}")
+        kind = f"{options.status} " if options.status else ""
+        found = f"no {kind}run in {runs_dir} meets the filter" if filters else f"no {kind}runs in {runs_dir}"
+        context.messages.say(found)
 
 
 COMMAND = Command(

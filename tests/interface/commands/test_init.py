@@ -81,8 +81,10 @@ def test_size_and_channels_are_those_of_the_images(
     proposed: list[int],
 ) -> None:
     write_plain_images(tmp_path / "pictures", size, colour=colour, orientation=orientation)
-    assert call_partrain("init", "--data", "pictures", "x.yaml").exit_code == 0
-    data = read_config("x.yaml").data
+    result = call_partrain("init", "--data", "pictures", "my x.yaml")
+    assert result.stderr == "look at it, then train: partrain --config 'my x.yaml'\n"
+    assert "#   2 classes, of 20 images each: a, b\n" in Path("my x.yaml").read_text(encoding="utf-8")
+    data = read_config("my x.yaml").data
     assert data.size is not None
     assert [*data.size, data.channels] == proposed
     assert data.path == str(tmp_path / "pictures")
