@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from partrain.errors import DataError
+from partrain.system.process_limits import reporting_process_limit
 from partrain.system.standard_streams import is_terminal
 from partrain.system.work_progress import progress_bar
 
@@ -130,7 +131,8 @@ def _open_address(address: str) -> http.client.HTTPResponse:
         except Exception as error:
             outcome.put(error)
 
-    threading.Thread(target=attempt, daemon=True).start()
+    with reporting_process_limit():
+        threading.Thread(target=attempt, daemon=True).start()
     try:
         response = outcome.get(timeout=OPEN_TIMEOUT_S)
     except queue.Empty:

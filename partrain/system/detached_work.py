@@ -42,6 +42,8 @@ def fork_detached(work: Callable[[], object], lifetime_s: float = LIFETIME_SECON
 def run_detached(work: Callable[[], object]) -> None:
     """Do some work and return when it is done; if this process is killed meanwhile, the work is still completed.
 
+    If there may be no further process, this process does the work itself.
+
     Parameters
     ----------
     work : writes files, and has no other effect that this process should see.
@@ -50,7 +52,11 @@ def run_detached(work: Callable[[], object]) -> None:
     ------
     OSError : the work raised it, with this errno.
     """
-    child = fork_detached(work)
+    try:
+        child = fork_detached(work)
+    except BlockingIOError:  # the limit on processes is reached
+        work()
+        return
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not (ended := os.waitpid(child, os.WNOHANG))[0]:
         if time.monotonic() > deadline:

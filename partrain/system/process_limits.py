@@ -12,6 +12,10 @@ from partrain.errors import ResourceError
 # Files that the program opens besides: its log and metrics, shared arrays, a checkpoint, pipes of a starting process.
 OTHER_FILES = 14
 
+# Processes and threads besides the workers: the coordinator, the fork server, the resource tracker of
+# `multiprocessing`, and a thread while a worker starts.
+OTHER_PROCESSES = 4
+
 
 def require_open_files(num_more: int, purpose: str) -> None:
     """Check that this process may open so many more files; raise its soft limit if that is needed and allowed.
@@ -75,5 +79,6 @@ def too_many_processes() -> ResourceError:
     number = "" if limit == resource.RLIM_INFINITY else f", {limit}"
     return ResourceError(
         f"no process or thread can be started: the limit on them for this user (ulimit -u{number}) or for the control "
-        "group (pids.max) is reached; use fewer workers (--workers 0 computes in one process), or raise the limit"
+        f"group (pids.max) is reached; N workers need about N + {OTHER_PROCESSES} of them. Use fewer workers "
+        "(--workers 0 computes in one process), or raise the limit"
     )

@@ -20,6 +20,15 @@ def test_work_is_done_when_it_returns(tmp_path: Path) -> None:
     assert int((tmp_path / "done").read_text()) != os.getpid()
 
 
+def test_work_is_done_here_if_no_process_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    run_detached(lambda: (tmp_path / "done").write_text(str(os.getpid())))
+    assert int((tmp_path / "done").read_text()) == os.getpid()
+
+
 def test_error_of_the_system_is_raised_here() -> None:
     def fail() -> None:
         raise OSError(errno.ENOSPC, "full")

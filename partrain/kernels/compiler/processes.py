@@ -110,7 +110,8 @@ def compile_share(job: dict[str, Any]) -> None:
 def _helpers(num_helpers: int, job: dict[str, Any]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start helper processes; kill those that are still there at the end of the block."""
     optimize = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
-    command = [sys.executable, *optimize, "-c", PROGRAM, json.dumps(job)]
+    # Without -P, Python would search the current directory for the modules that the program imports first.
+    command = [sys.executable, "-P", *optimize, "-c", PROGRAM, json.dumps(job)]
     helpers: list[subprocess.Popen[bytes]] = []
     try:
         with contextlib.suppress(OSError):

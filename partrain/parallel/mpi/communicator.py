@@ -37,6 +37,7 @@ from partrain.errors import ConfigError, FailedRun, PartrainError  # noqa: E402
 from partrain.parallel.mpi import liveness  # noqa: E402
 from partrain.parallel.mpi.launcher import end_launcher, remove_segments  # noqa: E402
 from partrain.system.machine import available_processors  # noqa: E402
+from partrain.system.process_limits import reporting_process_limit  # noqa: E402
 
 # How long a wait spins, yielding the core, before it sleeps; and how long it then sleeps at a time.
 SPIN_SECONDS = 0.0002
@@ -107,7 +108,8 @@ class Communicator:
         self._mpi_lock = threading.Lock()
         self._closed = threading.Event()
         self._answering = threading.Thread(target=self._answer, name="partrain answers other ranks", daemon=True)
-        self._answering.start()
+        with reporting_process_limit():
+            self._answering.start()
 
     @property
     def launcher_has_ended(self) -> bool:

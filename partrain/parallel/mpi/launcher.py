@@ -56,7 +56,8 @@ def undo_binding(environment: Mapping[str, str]) -> None:
     turns on one core. The kernel still enforces the limits of control groups, and so those of Slurm.
     """
     if hasattr(os, "sched_setaffinity") and "OMPI_COMM_WORLD_RANK" in environment:
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        # Not as many as are online: if some are off, the numbers of the others have gaps.
+        os.sched_setaffinity(0, range(os.sysconf("SC_NPROCESSORS_CONF")))
 
 
 def remove_segments(maps: Path = Path("/proc/self/maps")) -> None:
@@ -78,8 +79,8 @@ def _mapped_segments(maps: Path) -> dict[Path, int]:
     """Return Open MPI's files that a process has mapped and that have a name, with their inode numbers."""
     found: dict[Path, int] = {}
     with contextlib.suppress(OSError):  # the process has ended
-        for line in maps.read_text().splitlines():
-            *_, inode, path = [*line.split(maxsplit=5), ""][:6]
+        for line in os.fsdecode(maps.read_bytes()).split("\n"):
+            *_, inode, path = line.split(maxsplit=5) if SEGMENT_PREFIX in line else ("", "")
             if path.startswith(SEGMENT_PREFIX) and not path.endswith(" (deleted)"):
                 found[Path(path)] = int(inode)
     return found
@@ -119,7 +120,8 @@ def removing_segments_at_end(environment: Mapping[str, str]) -> Iterator[None]:
         wait([launcher])
         _remove(segments)
 
-    fork_detached(watch, lifetime_s=0.0)
+    with contextlib.suppress(BlockingIOError):  # the limit on processes is reached: MPI starts unwatched
+        fork_detached(watch, lifetime_s=0.0)
     for descriptor in (rank, launcher, started):
         os.close(descriptor)
     try:
@@ -207,6 +209,9 @@ def end_launcher(pid: int) -> int | None:
                 return
             signal.pidfd_send_signal(launcher, number)
 
-    process = fork_detached(end_gradually)
-    os.close(launcher)
-    return process
+    try:
+        return fork_detached(end_gradually)
+    except BlockingIOError:  # the limit on processes is reached
+        return None
+    finally:
+        os.close(launcher)

@@ -108,12 +108,13 @@ def child_environment(kernels: str, dtype: str) -> Iterator[None]:
     environment = dict.fromkeys(THREAD_VARIABLES, "1")
     environment[PRELOAD_VARIABLE] = f"{kernels}:{dtype}"
     environment[PARENT_VARIABLE] = str(os.getpid())
+    # `multiprocessing` starts interpreters with -c, which would search the current directory first, and run a file
+    # random.py there. They should find modules where this process does.
+    environment["PYTHONSAFEPATH"] = "1"
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     not_inherited = launcher_variables(os.environ)
     before = {name: os.environ.get(name) for name in (*environment, *not_inherited)}
-    # The resource tracker must run before signals are blocked: its start unblocks them.
-    multiprocessing.resource_tracker.ensure_running()
-    # A signal to the process group must not kill a child before the child can ignore it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_OF_RANKS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     # Workers need nothing of the main program, but `multiprocessing` would run its file once more in each of them.
     main_program = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -125,6 +126,10 @@ def child_environment(kernels: str, dtype: str) -> Iterator[None]:
         os.environ.update(environment)
         for name in not_inherited:
             del os.environ[name]
+        # The resource tracker must run before signals are blocked: its start unblocks them.
+        multiprocessing.resource_tracker.ensure_running()
+        # A signal to the process group must not kill a child before the child can ignore it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_OF_RANKS)
         yield
     finally:
         config["tempdir"] = directory_before

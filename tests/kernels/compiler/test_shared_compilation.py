@@ -99,6 +99,12 @@ def test_other_processes_compile_into_the_cache(many_sources, tmp_path):
     assert said == "begun\ncached 8\n"
 
 
+def test_other_processes_run_no_file_of_the_current_directory(many_sources, tmp_path):
+    make_file = "Path('json.py').write_text('raise ValueError')\n"  # when this process has imported json
+    code = LEAVE_ALL_TO_OTHERS.replace("with processes", f"{make_file}with processes")
+    assert run(code, "0", sources=many_sources, folder=tmp_path) == "begun\ncached 8\n"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_other_processes_end_with_this_one(many_sources, tmp_path, number):

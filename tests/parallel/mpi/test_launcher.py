@@ -66,7 +66,8 @@ def test_files_in_shared_memory_that_are_mapped_are_removed_and_others_are_not(
         path.touch()
     place = "7f0000000000-7f0000001000 rw-s 00000000 00:1d 12345"
     gone = f"{place} {tmp_path}/sm_segment.host.0.1a.1 (deleted)"
-    (tmp_path / "maps").write_text(f"{place} {mine}\n{place} {mine}\n{gone}\n{place} /usr/lib/libc.so.6\n")
+    lines = [f"{place} {mine}", f"{place} {mine}", gone, f"{place} /usr/lib/libc.so.6", f"{place} /not\udcffUTF-8", ""]
+    (tmp_path / "maps").write_bytes(os.fsencode("\n".join(lines)))
     remove_segments(tmp_path / "maps")
     assert (mine.exists(), others.exists()) == (False, True)
     remove_segments(tmp_path / "no maps")

@@ -134,6 +134,17 @@ def test_name_of_the_own_segment_follows_from_the_name_of_the_job() -> None:
     assert own_segment(variables | {"PMIX_NAMESPACE": "slurm.pmix.1.0"}) is None
 
 
+def test_mpi_starts_unwatched_if_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError
+
+    files = os.listdir("/dev/fd")
+    monkeypatch.setattr(os, "fork", refuse)
+    with removing_segments_at_end({"OMPI_COMM_WORLD_RANK": "0"}):
+        pass
+    assert os.listdir("/dev/fd") == files
+
+
 def test_process_that_is_no_rank_is_not_watched() -> None:
     before = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
     with removing_segments_at_end({}):

@@ -26,10 +26,20 @@ from tests.parallel.workers.pools import (
     worker_pids,
 )
 from tests.processes import is_running, wait_until
-from tests.program import PartrainProcess
+from tests.program import PartrainProcess, Result
 from tests.small_run import ENDLESS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+
+
+def test_processes_run_no_file_of_the_current_directory(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    # The server of the tests has imported both; the fork server and the resource tracker import them.
+    for name in ("threading", "selectors"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})\nraise ValueError")
+    assert run_partrain("--config", small_config(), "--workers", 1).exit_code == 0
+    assert not (tmp_path / "ran").exists()
 
 
 def test_killed_fork_server_is_started_anew_with_the_next_worker(
