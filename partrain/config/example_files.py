@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from partrain.errors import did_you_mean
+
 # A wheel has them beside this file; pyproject.toml puts them there.
 _INSTALLED = Path(__file__).with_name("examples")
 _IN_CHECKOUT = Path(__file__).parents[2] / "configs"
@@ -25,11 +27,19 @@ def find_config(path: str, say: Callable[[str], None]) -> str:
     path : as the user writes it; of an example, `mnist.yaml` or `configs/mnist.yaml`.
     say : receives a message if the example is used.
     """
-    directory, name = os.path.split(path)
-    if os.path.lexists(path) or directory not in ("", _IN_CHECKOUT.name):
+    if os.path.lexists(path) or not _may_be_example(path):
         return path
-    example = example_configs().get(name)
+    example = example_configs().get(os.path.basename(path))
     if example is None:
         return path
     say(f"{path}: there is no such file; the example configuration {example} is used")
     return str(example)
+
+
+def suggest_example(path: str) -> str:
+    """Return the end of a message that a configuration is missing: the example that is meant; empty if none is."""
+    return did_you_mean(os.path.basename(path), example_configs(), 0.8) if _may_be_example(path) else ""
+
+
+def _may_be_example(path: str) -> bool:
+    return os.path.dirname(path) in ("", _IN_CHECKOUT.name)

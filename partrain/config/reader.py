@@ -8,6 +8,7 @@ from typing import Any
 
 import pydantic
 
+from partrain.config.example_files import suggest_example
 from partrain.config.overrides import apply_override, origin_of
 from partrain.config.schema.config import Config
 from partrain.config.schema.data import ARRAY_SOURCES
@@ -70,7 +71,8 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
         text = content.decode()
     except (OSError, UnicodeDecodeError, ValueError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is not a text file in UTF-8"
-        raise ConfigError(f"cannot read the configuration {path}: {cause}") from error
+        hint = suggest_example(str(path)) if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"cannot read the configuration {path}: {cause}{hint}") from error
     mapping = load_yaml(text, str(path))
     if mapping is None:
         raise ConfigError(f"{path} is empty; a configuration needs at least `data` and `network`")

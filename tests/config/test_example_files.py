@@ -44,9 +44,11 @@ def test_command_says_that_it_uses_an_example(
     assert result.exit_code == 0
     assert "the example configuration" in result.stderr
     assert "synthetic-digits.yaml is used" in result.stderr
-    missing = call_partrain("--config", "my.yaml", "--dry-run")
-    assert (missing.exit_code, missing.stdout) == (2, "")
-    assert "cannot read the configuration my.yaml" in missing.stderr
+    for name, hint in (("my.yaml", ""), ("configs/mnits.yaml", "; did you mean mnist.yaml?"), ("x/mnits.yaml", "")):
+        missing = call_partrain("--config", name, "--dry-run")
+        assert (missing.exit_code, missing.stdout) == (2, "")
+        said = f"error: cannot read the configuration {name}: No such file or directory{hint}\n"
+        assert missing.stderr == said
 
 
 def test_commands_that_describe_data_use_the_examples_too(
