@@ -16,12 +16,13 @@ LOCK_FILE = "run.lock"
 NOTES_FILE = "notes.jsonl"
 CHECKPOINTS_DIRECTORY = "checkpoints"
 PLOTS_DIRECTORY = "plots"
+TENSORBOARD_DIRECTORY = "tensorboard"
 
 _CHECKPOINT_FILE = re.compile(r"step-(\d{8,})\.safetensors")
 # The files and directories in a run's directory.
 _FILES = (
     *(CONFIG_FILE, RUN_FILE, METRICS_FILE, SUMMARY_FILE, LOG_FILE, LOCK_FILE, NOTES_FILE),
-    *(CHECKPOINTS_DIRECTORY, PLOTS_DIRECTORY),
+    *(CHECKPOINTS_DIRECTORY, PLOTS_DIRECTORY, TENSORBOARD_DIRECTORY),
 )
 _NUMBERED_FILE = re.compile(r"metrics\.cut-\d+\.jsonl|evaluation-\w+\.json")
 
@@ -93,6 +94,11 @@ class RunPaths:
         """The directory of plots; created with the first plot."""
         return self.path / PLOTS_DIRECTORY
 
+    @property
+    def tensorboard_path(self) -> Path:
+        """The directory of TensorBoard events; created if the configuration asks for them."""
+        return self.path / TENSORBOARD_DIRECTORY
+
     def evaluation_path(self, split: str) -> Path:
         """Return the path of the evaluation on a split."""
         return self.path / f"evaluation-{split}.json"
@@ -110,4 +116,5 @@ class RunPaths:
         """Return whether training or evaluation writes this path; the directory may also contain others' files."""
         if path.parent == self.path:
             return path.name in _FILES or _NUMBERED_FILE.fullmatch(path.name) is not None
-        return any(directory in path.parents for directory in (self.checkpoints_path, self.plots_path))
+        directories = (self.checkpoints_path, self.plots_path, self.tensorboard_path)
+        return any(directory in path.parents for directory in directories)

@@ -69,6 +69,7 @@ class MetricsLogger:
         self._rated_examples, self._rated_seconds = 0, 0.0
         self._num_lost_rows, self._last_step = 0, 0
         self.latest: Metrics = {}
+        self._copy: Callable[[dict[str, Any]], None] | None = None
 
     def open(self) -> None:
         """Open the file.
@@ -105,6 +106,10 @@ class MetricsLogger:
         self._rated_examples = self._plan.num_examples_until(step)
         for row in rows:
             self.latest |= {k: v for k, v in row.items() if k not in _POSITION and isinstance(v, int | float)}
+
+    def copy_rows_to(self, receive: Callable[[dict[str, Any]], None] | None) -> None:
+        """Call a function with each row from now on, after it was written; None: call none."""
+        self._copy = receive
 
     def flush_durably(self) -> None:
         """Write all rows so far to disk, so that they survive a crash.
@@ -144,6 +149,8 @@ class MetricsLogger:
         self._last_step = step
         if self._log is not None:
             self._write(self._log, row)
+        if self._copy is not None:
+            self._copy(row)
         return row
 
     def _write(self, log: RowSink, row: dict[str, Any]) -> None:

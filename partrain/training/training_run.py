@@ -32,6 +32,7 @@ from partrain.system.signals import Interrupted
 from partrain.system.terminal_text import loss_text
 from partrain.training.coordinator import Coordinator
 from partrain.training.initial_parameters import InitialParameters
+from partrain.training.live_events import live_events, require_events_package
 from partrain.training.mpi.initial_state import InitialState
 from partrain.training.plan import TrainingPlan, num_steps
 from partrain.training.privacy.settings import NOT_PRIVATE, is_seeded
@@ -91,6 +92,7 @@ def train_new_run(
     ------------
     Creates the run's directory; starts processes.
     """
+    require_events_package(config)
     check = functools.partial(_require_fit, initial)
     session.broadcast_state(InitialState(config, tensors=initial.arrays if initial else {}))
     with training_resources(config, location.parent, session, check, dataset) as resources:
@@ -162,6 +164,7 @@ def resume_run(
         require_trained_here(before, path)
         require_same_bits(before, path, to="resume")
         config = config_to_resume(run.config_path, before, overrides, horizon, messages.warn)
+        require_events_package(config)
         state = newest_state(run, before, messages.warn)
         if (
             before["status"] == "completed"
@@ -283,6 +286,20 @@ def _recorded_ending(run: RunDirectory, record: dict[str, Any], messages: Messag
 
 
 def _train(
+    coordinator: Coordinator,
+    run: RunDirectory,
+    record: dict[str, Any],
+    resources: TrainingResources,
+    session: Session,
+    earlier_seconds: dict[str, float],
+) -> None:
+    """Train and write everything that a run holds, also TensorBoard events if the configuration asks for them."""
+    with live_events(run, resources.plan.config, session.messages.warn) as write_events:
+        coordinator.logger.copy_rows_to(write_events)
+        _train_to_the_end(coordinator, run, record, resources, session, earlier_seconds)
+
+
+def _train_to_the_end(
     coordinator: Coordinator,
     run: RunDirectory,
     record: dict[str, Any],

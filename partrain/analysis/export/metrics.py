@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
-import os
 import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from partrain.analysis.logged_run import finite, is_step, number
-from partrain.errors import MissingPackage, RunError
+from partrain.analysis.export.tensorboard_events import LOCATIONS, EventsFile, require_tensorboard
+from partrain.analysis.logged_run import is_step
+from partrain.errors import RunError
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory
 from partrain.system.process_directory import process_directory
 from partrain.system.terminal_text import printable
 
-# Columns that locate a row; they are not metrics.
-_LOCATIONS = ("step", "epoch", "examples", "time_s")
 # Spreadsheets may take a cell that begins like this for a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
@@ -38,7 +37,7 @@ def metrics_csv(run: RunDirectory) -> tuple[bytes, int]:
     """
     rows = _rows(run)
     table = io.StringIO()
-    columns = list(dict.fromkeys([*_LOCATIONS, *(name for row in rows for name in row)]))
+    columns = list(dict.fromkeys([*LOCATIONS, *(name for row in rows for name in row)]))
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(map(_cell, columns))
     writer.writerows([_cell(row.get(name, "")) for name in columns] for row in rows)
@@ -59,30 +58,15 @@ def metrics_events(run: RunDirectory) -> tuple[bytes, int]:
     RunError
         There are no metrics, or they are damaged.
     """
-    try:
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
-        from tensorboardX.record_writer import RecordWriter
-    except ImportError as error:
-        raise MissingPackage("tensorboardX", "export", "export to TensorBoard") from error
+    require_tensorboard("export to TensorBoard")
     rows = _rows(run)
     started = _started(run)
-    # Not SummaryWriter, which starts a thread and stamps events with the current time.
     with tempfile.TemporaryDirectory(dir=process_directory()) as folder:
-        path = os.path.join(folder, "events")
-        writer = RecordWriter(path)
-        writer.write(Event(wall_time=started, file_version="brain.Event:2").SerializeToString())
-        for row in rows:
-            scalars = [
-                Summary.Value(tag=name, simple_value=value)
-                for name, value in row.items()
-                if name not in _LOCATIONS and number(value) is not None
-            ]
-            wall_time = started + (finite(row.get("time_s")) or 0.0)
-            event = Event(wall_time=wall_time, step=row["step"], summary=Summary(value=scalars))
-            writer.write(event.SerializeToString())
-        writer.close()
-        return Path(path).read_bytes(), len(rows)
+        path = Path(folder, "events")
+        with contextlib.closing(EventsFile(path, started)) as events:
+            for row in rows:
+                events.write_row(row)
+        return path.read_bytes(), len(rows)
 
 
 def events_name(run: RunDirectory) -> str:

@@ -16,7 +16,7 @@ from partrain.config.yaml_writer import dump_yaml
 
 
 class Logging(Section):
-    """How often the run is measured, and whether it draws plots."""
+    """How often the run is measured, whether it draws plots, and whether it writes TensorBoard events."""
 
     every_steps: PositiveInt = Field(10, description="The interval between logged metrics, in steps.")
     evaluate_every_epochs: PositiveInt | None = Field(
@@ -28,6 +28,11 @@ class Logging(Section):
         None, description="An interval between further evaluations, in steps. null: no further evaluations."
     )
     plots: bool = Field(True, description="Draw plots at the end, if matplotlib is installed.")
+    tensorboard: bool = Field(
+        False,
+        description="Write TensorBoard events into the run's directory `tensorboard` while it trains: metrics and "
+        "configuration, at the end test results and plots. Needs the extra `export`.",
+    )
 
 
 class Checkpoints(Section):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import io
-import struct
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from tensorboardX.proto.event_pb2 import Event
 from partrain.analysis.export.metrics import events_name, metrics_csv, metrics_events
 from partrain.errors import MissingPackage, RunError
 from partrain.store.run_directory import RunDirectory
+from tests.events_files import records_of
 from tests.saved_runs import ROWS, STARTED, write_saved_run
 
 
@@ -22,34 +22,6 @@ from tests.saved_runs import ROWS, STARTED, write_saved_run
 def run(tmp_path: Path) -> RunDirectory:
     write_saved_run(tmp_path / "run")
     return RunDirectory.open(tmp_path / "run")
-
-
-def crc32c(data: bytes) -> int:
-    """Return the checksum of RFC 3720, bit by bit."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
-def records_of(data: bytes) -> list[bytes]:
-    """Return the records of a TFRecord file: length, its checksum, content, its checksum."""
-
-    def masked_crc(part: bytes) -> bytes:
-        crc = crc32c(part)
-        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-    records = []
-    while data:
-        length = int.from_bytes(data[:8], "little")
-        content, rest = data[12 : 12 + length], data[12 + length :]
-        assert data[8:12] == masked_crc(data[:8])
-        assert rest[:4] == masked_crc(content)
-        records.append(content)
-        data = rest[4:]
-    return records
 
 
 def test_csv_has_a_row_for_each_line_and_a_column_for_each_name(run: RunDirectory) -> None:
