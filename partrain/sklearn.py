@@ -10,8 +10,9 @@ It needs the extra `sklearn`: pip install 'partrain[sklearn]'.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,14 @@ from partrain.analysis.prediction import Classifier
 from partrain.config.reader import parse_config
 from partrain.config.schema.config import Config
 from partrain.config.starter import suggested_network
+from partrain.data.dataset import Dataset
 from partrain.data.image_arrays import Layout
 from partrain.errors import MissingPackage
 from partrain.interface.api_arguments import interruptible, worker_count
 from partrain.interface.config_argument import ConfigArgument, config_mapping
 from partrain.interface.memory_data import array_to_classify, untested_data
 from partrain.system.messages import Messages
-from partrain.training.network_training import TrainedNetwork, train_network
+from partrain.training.network_training import TrainedNetwork, train_epoch, train_network
 from partrain.training.session import Session
 
 try:
@@ -110,9 +112,6 @@ class PartrainClassifier(ClassifierMixin, BaseEstimator):
     -----
     Images are uint8 or float32; other numbers are rounded to float32. partrain normalises each channel, not each
     feature: scale features of different units first, for example with `StandardScaler`.
-
-    There is no `partial_fit`. The order of the examples, Adam's bias correction and the schedule are functions of the
-    step within one data set; with other examples in each call, the result would also depend on how they are divided.
     """
 
     _trained: TrainedNetwork
@@ -167,15 +166,48 @@ class PartrainClassifier(ClassifierMixin, BaseEstimator):
         """
         if hasattr(self, "_trained"):
             del self._trained  # if this fit fails, the classifier is not that of the examples before
-        array, targets = self._read_examples(X, y)
+        array, targets = self._read_examples(X, y, is_first=True)
         self.classes_, labels = np.unique(targets, return_inverse=True)
-        messages = Messages(quiet=not self.verbose)
-        config = self._configuration(messages)
-        dataset = untested_data(array, labels, tuple(map(str, self.classes_)), config.data.layout)
-        with interruptible() as interruption:
-            session = Session(worker_count(self.workers), [], messages, interruption)
-            self._trained = train_network(config, dataset, session)
-        self.config_ = self._trained.config.to_mapping()
+        self._train(array, labels, train_network)
+        return self
+
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> PartrainClassifier:
+        """Train for one more epoch, on examples that may be others in each call, and any number of them.
+
+        Everything continues: parameters, Adam's moments and bias correction, the schedule, and the numbers of the
+        epochs, which decide the order of the examples and their augmentation. The mean and the standard deviation of
+        the images stay those of the first call. So n calls with the same examples give the bits of `fit` with
+        `epochs=n`, and n calls after `fit` those of n more epochs.
+
+        The result depends on how the examples are divided among calls. `epochs` has no effect.
+
+        Parameters
+        ----------
+        X, y : array-like
+            The examples, as for `fit`.
+        classes : array-like, default=None
+            All labels that calls will bring; required in the first call, unless `fit` was called before.
+
+        Returns
+        -------
+        The classifier.
+
+        Raises
+        ------
+        As `fit`. The configuration may not have `training.privacy`, `stop_early`, `max_steps`, or a cosine schedule
+        without `decay_steps`: these need a training as a whole. After an error, the state is that before the call.
+        """
+        before = self._trained if hasattr(self, "_trained") else None
+        if before is None and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        labels = np.unique(np.asarray(classes)) if before is None else self.classes_
+        if classes is not None and not np.array_equal(np.unique(np.asarray(classes)), labels):
+            raise ValueError(f"classes are {classes}, but those of the first call or of fit are {labels}")
+        array, targets = self._read_examples(X, y, is_first=before is None)
+        if unknown := sorted(set(targets.tolist()) - set(labels.tolist())):
+            raise ValueError(f"y has the labels {unknown}, which are not among the classes {labels}")
+        self.classes_ = labels
+        self._train(array, np.searchsorted(labels, targets), functools.partial(train_epoch, before=before), before)
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -199,7 +231,8 @@ class PartrainClassifier(ClassifierMixin, BaseEstimator):
             The images, as for `fit`.
         """
         check_is_fitted(self)
-        images = self._read_images(X)
+        (array,) = self._read_again(X)
+        images = array_to_classify(array, self._trained.network.input_shape, self._trained.config.data.layout)
         messages = Messages(quiet=not self.verbose)
         probabilities = Classifier(self._trained, messages.say, messages.warn).probabilities(images)
         num_classes = len(self.classes_)
@@ -218,8 +251,29 @@ class PartrainClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         return tags
 
-    def _read_examples(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _train(
+        self,
+        array: NDArray[Any],
+        labels: NDArray[Any],
+        train: Callable[[Config, Dataset, Session], TrainedNetwork],
+        before: TrainedNetwork | None = None,
+    ) -> None:
+        messages = Messages(quiet=not self.verbose)
+        config = self._configuration(messages)
+        if before is not None:
+            config = config.model_copy(update={"seed": before.config.seed})
+        dataset = untested_data(array, labels, tuple(map(str, self.classes_)), config.data.layout)
+        with interruptible() as interruption:
+            session = Session(worker_count(self.workers), [], messages, interruption)
+            self._trained = train(config, dataset, session)
+        self.config_ = self._trained.config.to_mapping()
+
+    def _read_examples(self, X: ArrayLike, y: ArrayLike, *, is_first: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         """Check examples and labels to fit to; return the examples in the shape of images, and the labels."""
+        if not is_first:
+            array, targets = self._read_again(X, y)
+            check_classification_targets(targets)
+            return array, targets
         array, targets = validate_data(self, X, y, dtype=_DTYPES, order="C", allow_nd=True)
         check_classification_targets(targets)
         shape = (1, *array.shape[1:]) if array.ndim == 2 else array.shape[1:]
@@ -232,17 +286,18 @@ class PartrainClassifier(ClassifierMixin, BaseEstimator):
         self.image_shape_, self.n_features_in_ = shape, math.prod(shape)
         return np.asarray(array).reshape(len(array), *shape), targets
 
-    def _read_images(self, X: ArrayLike) -> NDArray[Any]:
-        """Check examples to classify; return them as (N,C,H,W)."""
+    def _read_again(self, X: ArrayLike, *y: ArrayLike) -> tuple[NDArray[Any], ...]:
+        """Check examples (and labels) that must fit those of the first fit; return them as `_read_examples`."""
         num_axes = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
-        array = validate_data(self, X, reset=False, dtype=_DTYPES, order="C", allow_nd=True, ensure_2d=num_axes <= 2)
+        checks = {"dtype": _DTYPES, "order": "C", "allow_nd": True, "ensure_2d": num_axes <= 2}
+        checked = validate_data(self, X, *y, reset=False, **checks)
+        array, *targets = checked if y else (checked,)
         if array.ndim > 2 and array.shape[1:] != self.image_shape_:
             raise ValueError(
                 f"X has images of the shape {array.shape[1:]}, but {type(self).__name__} was fitted to images of the "
                 f"shape {self.image_shape_}"
             )
-        images = np.asarray(array).reshape(len(array), *self.image_shape_)
-        return array_to_classify(images, self._trained.network.input_shape, self._trained.config.data.layout)
+        return np.asarray(array).reshape(len(array), *self.image_shape_), *targets
 
     def _configuration(self, messages: Messages) -> Config:
         """Return the configuration that the parameters stand for."""

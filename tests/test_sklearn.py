@@ -192,6 +192,74 @@ def test_generator_of_random_numbers_gives_the_seed() -> None:
     assert seeds == np.random.RandomState(0).randint(2**31 - 1, size=2).tolist()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_calls_of_partial_fit_with_the_same_examples_have_the_bits_of_as_many_epochs(workers: int) -> None:
+    network = ["flatten", {"dropout": {"rate": 0.2}}, *NETWORK[3:]]
+    options: dict[str, Any] = {
+        "network": network,
+        "workers": workers,
+        "config": {"training": {"augment": {"shift": 1}}},
+    }
+    expected = PartrainClassifier(**options, epochs=3).fit(IMAGES, LABELS).predict_proba(IMAGES)
+    alone = PartrainClassifier(**options, random_state=0)
+    for _ in range(3):
+        alone.partial_fit(IMAGES, LABELS, classes=range(10))
+    after_fit = PartrainClassifier(**options, epochs=1).fit(IMAGES, LABELS)
+    after_fit.partial_fit(IMAGES, LABELS)
+    after_fit = pickle.loads(pickle.dumps(after_fit)).partial_fit(IMAGES, LABELS)
+    for classifier in (alone, after_fit):
+        np.testing.assert_array_equal(classifier.predict_proba(IMAGES), expected)
+        assert classifier.config_["training"]["epochs"] == 3
+
+
+def test_steps_of_partial_fit_are_counted_whatever_the_number_of_examples() -> None:
+    schedule = {"name": "step", "every_steps": 3, "factor": 1e-20}
+    classifier = PartrainClassifier(
+        network=NETWORK, batch_size=20, lr=0.01, config={"training": {"schedule": schedule}}
+    )
+    probabilities = []
+    for part in (slice(0, 40), slice(40, 60), slice(0, 60)):  # steps 1 and 2; 3; 4 to 6, which change nothing
+        classifier.partial_fit(IMAGES[part], LABELS[part], classes=range(10))
+        probabilities.append(classifier.predict_proba(IMAGES))
+    assert np.abs(probabilities[1] - probabilities[0]).max() > 1e-3
+    np.testing.assert_array_equal(probabilities[2], probabilities[1])
+
+
+def test_partial_fit_keeps_the_normalisation_of_the_first_call(capfd: pytest.CaptureFixture[str]) -> None:
+    classifier = PartrainClassifier(**SHORT).partial_fit(IMAGES, LABELS, classes=range(10))
+    expected = classifier.predict_proba(IMAGES)
+    few = LABELS < 3
+    classifier.set_params(lr=1e-30).partial_fit(255 - IMAGES[few], LABELS[few])
+    np.testing.assert_array_equal(classifier.predict_proba(IMAGES), expected)
+    assert capfd.readouterr() == ("", ""), "a call without examples of a class is nothing to warn of"
+
+
+def test_partial_fit_refuses_what_it_cannot_continue_and_keeps_the_state() -> None:
+    classifier = PartrainClassifier(**SHORT)
+    with pytest.raises(ValueError, match="classes must be passed on the first call"):
+        classifier.partial_fit(IMAGES, LABELS)
+    classifier.partial_fit(IMAGES, LABELS, classes=range(10))
+    expected = classifier.predict_proba(IMAGES)
+
+    def fails(error: type[Exception], words: str, y: Any = LABELS, classes: Any = None, **parameters: Any) -> None:
+        before = classifier.get_params()
+        with pytest.raises(error, match=words):
+            classifier.set_params(**parameters).partial_fit(IMAGES, y, classes)
+        classifier.set_params(**before)
+        np.testing.assert_array_equal(classifier.predict_proba(IMAGES), expected)
+
+    fails(ValueError, "classes are", classes=[0, 1])
+    fails(ValueError, r"y has the labels \[10\]", y=LABELS + 1)
+    fails(ConfigError, "not the one of the first call", network=["flatten", {"dense": {"units": 10}}])
+    for training, key in (
+        ({"schedule": {"name": "cosine"}}, "decay_steps"),
+        ({"max_steps": 1}, "max_steps"),
+        ({"stop_early": {}}, "stop_early"),
+        ({"privacy": {"delta": 1e-5, "noise_multiplier": 1.0}, "per_example": {"clip": 1.0}}, "privacy"),
+    ):
+        fails(ConfigError, f"partial_fit: training.*{key}", config={"training": training})
+
+
 def test_copies_and_files_of_a_fitted_classifier_predict_the_same(fitted: PartrainClassifier, tmp_path: Path) -> None:
     expected = fitted.predict_proba(IMAGES)
     joblib.dump(fitted, tmp_path / "classifier.joblib")

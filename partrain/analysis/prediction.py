@@ -64,10 +64,8 @@ class Classifier:
         training = trained.config.training
         kernels = execution_kernels(training.kernels, trained.network.layers)
         load(kernels, training.dtype, announce=announce, warn=warn)
-        # Kernels only take writable arrays; joblib maps those of a classifier from a file.
-        parameters = np.require(trained.parameters, requirements=("C", "W"))
         self._execution = make_execution(
-            training.kernels, trained.network, parameters, trained.normalisation, training.tile, training.dtype
+            training.kernels, trained.network, trained.parameters, trained.normalisation, training.tile, training.dtype
         )
         self._num_outputs = trained.network.num_outputs
 
