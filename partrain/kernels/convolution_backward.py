@@ -26,13 +26,14 @@ from partrain.kernels.simd.blocks import (
     store_block,
 )
 from partrain.kernels.simd.vectors import LANES, broadcast, element, load, store, store_number
+from partrain.kernels.winner_lists import list_winners, sort_by_place
 
-# The list visits the positions in this many interleaved passes, so that successive entries do not write to the same
-# numbers.
-PHASES = 4
+# A filter's list is read at this many places in turn, so that successive entries do not write to the same numbers.
+STREAMS = 4
 # With this many filters or more, sorting the list by position is faster.
 MANY = 12
-BAND_BYTES = 24576
+# Of the input that the winners of a band read: more than the first-level cache, so that the lists are long enough.
+BAND_BYTES = 49152
 
 
 @inlined
@@ -54,58 +55,19 @@ def _copy_run(source, start, target, at, count):
 
 
 @inlined
-def _list_winners(
-    d,
-    pooled,
-    rectified,
-    winners,
-    patches,
-    d_start,
-    place_step,
-    filter_step,
-    w_start,
-    first,
-    last,
-    F,
-    starts,
-    places,
-    offsets,
-    deltas,
-    db,
-    db_start,
-):
-    """List, filter by filter, the gradients that are not zero, and where their patches start."""
-    count = 0
-    for f in range(F):
-        starts[f] = count
-        bias = np.float32(0)
-        for phase in range(PHASES):
-            for t in range(first + phase, last, PHASES):
-                at = w_start + t * F + f
-                delta = element(d, d_start + t * place_step + f * filter_step)
-                if rectified and element(pooled, at) <= 0:
-                    delta = np.float32(0)
-                place = element(winners, at)
-                store_number(places, count, place)
-                store_number(offsets, count, element(patches, place))
-                store_number(deltas, count, delta)
-                bias += delta
-                count += delta != 0
-        store_number(db, db_start + f, element(db, db_start + f) + bias)
-    starts[F] = count
-
-
-@inlined
-def _add_to_filters(x, x_start, vectors, f_start, ends, first, last, offsets, deltas, dw):
-    """Add delta * patch of each entry first..last-1 to one filter's gradient."""
+def _add_to_filters(x, x_start, vectors, f_start, ends, first, last, offsets, deltas, dw, db, bias_start):
+    """Add delta * patch of each entry first..last-1 to one filter's gradient, and delta to that of its bias."""
     v = 0
+    bias = np.float32(0)
     for block in range(ends.size):
+        bias = element(db, bias_start)  # each block sums it again, in the time in which the vectors are multiplied
         if element(ends, block) - v > SLIM:
             points = points_of(x, x_start, vectors, v, WIDE)
             targets = points_in_steps(dw, f_start + v * LANES, LANES, WIDE)
             sums = load_block(targets, 0)
             for i in range(first, last):
                 sums = add_scaled(sums, broadcast(element(deltas, i)), points, element(offsets, i))
+                bias += element(deltas, i)
             store_block(sums, targets, 0)
         else:
             slim_points = points_of(x, x_start, vectors, v, SLIM)
@@ -113,47 +75,33 @@ def _add_to_filters(x, x_start, vectors, f_start, ends, first, last, offsets, de
             slim_sums = load_block(slim_targets, 0)
             for i in range(first, last):
                 slim_sums = add_scaled(slim_sums, broadcast(element(deltas, i)), slim_points, element(offsets, i))
+                bias += element(deltas, i)
             store_block(slim_sums, slim_targets, 0)
         v = element(ends, block)
+    store_number(db, bias_start, bias)
 
 
 @inlined
 def _scatter_to_input(w, f_start, vectors, ends, patches, first, last, places, deltas, dx):
     """Add delta * filter to the patch of each entry first..last-1 of one filter."""
     v = 0
+    length = (last - first + STREAMS - 1) // STREAMS
     for block in range(ends.size):
         if element(ends, block) - v > SLIM:
             points = points_of(dx, 0, vectors, v, WIDE)
             filters = load_block(points_in_steps(w, f_start + v * LANES, LANES, WIDE), 0)
-            for i in range(first, last):
-                scatter_add(points, element(patches, element(places, i)), broadcast(element(deltas, i)), filters)
+            for head in range(first, first + length):
+                for i in range(head, last, length):
+                    scatter_add(points, element(patches, element(places, i)), broadcast(element(deltas, i)), filters)
         else:
             slim_points = points_of(dx, 0, vectors, v, SLIM)
             slim_filters = load_block(points_in_steps(w, f_start + v * LANES, LANES, SLIM), 0)
-            for i in range(first, last):
-                scatter_add(
-                    slim_points, element(patches, element(places, i)), broadcast(element(deltas, i)), slim_filters
-                )
+            for head in range(first, first + length):
+                for i in range(head, last, length):
+                    scatter_add(
+                        slim_points, element(patches, element(places, i)), broadcast(element(deltas, i)), slim_filters
+                    )
         v = element(ends, block)
-
-
-@inlined
-def _sort_by_place(starts, F, places, place_starts, patch_size, deltas, sorted_filters, sorted_deltas):
-    """Sort the entries by position (counting sort), and by filter within a position."""
-    for t in range(place_starts.size):
-        place_starts[t] = 0
-    for i in range(starts[F]):
-        t = element(places, i)
-        store_number(place_starts, t + 2, element(place_starts, t + 2) + 1)
-    for t in range(2, place_starts.size):
-        place_starts[t] += place_starts[t - 1]
-    for f in range(F):
-        for i in range(starts[f], starts[f + 1]):
-            t = element(places, i)
-            at = element(place_starts, t + 1)
-            store_number(place_starts, t + 1, at + 1)
-            store_number(sorted_filters, at, f * patch_size)
-            store_number(sorted_deltas, at, element(deltas, i))
 
 
 @inlined
@@ -252,10 +200,11 @@ def conv2d_backward_winners(
     dx_row = W * C + LANES
     dx_vectors = patch_vectors(layout, dx_row, R * dx_row, LANES)
     dx_patches = grid_offsets(P, Q, stride[0] * dx_row, stride[1] * C, 0)
-    # Pooled rows whose input fits into the first-level cache.
+    # Pooled rows whose input is BAND_BYTES long.
     band_rows = max(1, min(I, (BAND_BYTES // (4 * W * C) - R + 1) * I // max(1, P * stride[0])))
-    most = F * band_rows * J + 1
-    starts, places, offsets = np.empty(F + 1, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
+    most = F * band_rows * J + LANES
+    by_place, by_filter, d_by_filter = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.float32)
+    starts, places, offsets = np.empty(F + 1, np.int64), np.empty(most, np.int32), np.empty(most, np.int64)
     deltas = np.empty(most, np.float32)
     sorted_filters, sorted_deltas = np.empty(most, np.int64), np.empty(most, np.float32)
     place_starts = np.empty(P * Q + 2, np.int64)
@@ -271,20 +220,20 @@ def conv2d_backward_winners(
             if wants_dx:
                 clear(dx)
             for band in range(0, I, band_rows):
-                first, last = band * J, min(I, band + band_rows) * J
-                _list_winners(d_ND, pooled_NIJF, rectified, winner_NIJF, patches, n * d_ND.shape[1], place_step,
-                              filter_step, n * I * J * F, first, last, F, starts, places, offsets, deltas,
-                              slots_TK, t * K + bias_start)  # fmt: skip
+                first, num = band * J, min(I - band, band_rows) * J
+                list_winners(d_ND, n * d_ND.shape[1] + first * place_step, place_step, filter_step, pooled_NIJF,
+                             rectified, winner_NIJF, (n * I * J + first) * F, num, F, patches, by_place, by_filter,
+                             d_by_filter, starts, places, offsets, deltas)  # fmt: skip
                 for f in range(F):
                     _add_to_filters(x_NHWC, n * H * W * C, vectors, f * patch_size, ends, starts[f],
-                                    starts[f + 1], offsets, deltas, dw)  # fmt: skip
+                                    starts[f + 1], offsets, deltas, dw, slots_TK, t * K + bias_start + f)  # fmt: skip
                 if wants_dx and F < MANY:
                     for f in range(F):
                         _scatter_to_input(w_FV, f * patch_size, dx_vectors, ends, dx_patches, starts[f],
                                           starts[f + 1], places, deltas, dx)  # fmt: skip
                 elif wants_dx:
-                    _sort_by_place(starts, F, places, place_starts, patch_size, deltas, sorted_filters,
-                                   sorted_deltas)  # fmt: skip
+                    sort_by_place(starts, F, places, place_starts, patch_size, deltas, sorted_filters,
+                                  sorted_deltas)  # fmt: skip
                     _gather_to_input(w_FV, dx_vectors, ends, dx_patches, place_starts, sorted_filters,
                                      sorted_deltas, dx)  # fmt: skip
             if wants_dx:
