@@ -135,7 +135,7 @@ def compute_resources(
     check_memory(plan.memory(num_workers), plan.purpose)
     require_open_files(FILES_PER_WORKER * num_workers, f"{num_workers} workers")
     if plan.training.kernels == "fast" and not fuses_multiply_add():
-        messages.warn("this processor has no fused multiply-add (FMA): the computation is many times slower")
+        messages.warn("this processor has no fused multiply-add (FMA): the computation is about 40 times slower")
     kernels = (*required_kernels(plan, num_workers, computes_here=computes_here), *more_kernels)
     if load(kernels, plan.training.dtype, announce=messages.say, warn=messages.warn, has_bar=messages.has_bars):
         end_fork_server()  # it started before these kernels were compiled, so it has not loaded them

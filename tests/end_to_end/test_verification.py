@@ -140,6 +140,7 @@ def test_every_changed_bit_of_a_checkpoint_is_found(call_partrain: Call, run: Pa
         name, index = flip_a_bit(path, rng)
         message = refusal(call_partrain, run)
         assert message.startswith(f"error: {path}: {name}{index}: is "), message
+        assert "np." not in message, "numbers are not printed as NumPy types"
         path.write_bytes(whole)
 
 

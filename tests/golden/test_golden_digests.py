@@ -1,8 +1,9 @@
 """The bits of small trainings: those of the file, on this processor and as on others.
 
-The other processors are this one with vectors of another width, with the C library's functions for processors without
-AVX2 and FMA, and with NumPy's functions for the processors that it was built for at least. Each trains in a process of
-its own, with an empty cache: compiled kernels and measured data may contain what the libraries computed.
+The other processors are this one with vectors of another width, without fused multiply-adds, with the C library's
+functions for processors without AVX2 and FMA, and with NumPy's functions for the processors that it was built for at
+least. Each trains in a process of its own, with an empty cache: compiled kernels and measured data may contain what the
+libraries computed.
 """
 
 from __future__ import annotations
@@ -82,6 +83,13 @@ def test_bits_are_golden_with_vectors_of_any_width(width: int, tmp_path: Path) -
     names = [name for name, training in TRAININGS.items() if training.settings.get("kernels") != "loops"]
     # Processors with vectors of 8 are those with AVX2, whose registers are 16. The loops use no vectors.
     train_as_elsewhere(width_variables(width, num_registers=16 if width == 8 else 32), tmp_path, names)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="every other processor has fused multiply-adds")
+def test_bits_are_golden_without_fused_multiply_adds(tmp_path: Path) -> None:
+    names = [name for name, training in TRAININGS.items() if training.settings.get("kernels") != "loops"]
+    train_as_elsewhere({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, tmp_path, names)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 from partrain.parallel import compute_resources
 from tests.small_run import write_small_config
 
-WARNING = "warning: this processor has no fused multiply-add (FMA): the computation is many times slower\n"
+WARNING = "warning: this processor has no fused multiply-add (FMA): the computation is about 40 times slower\n"
 
 
 @pytest.mark.parametrize(("kernels", "fuses", "expected"), [("fast", False, 1), ("fast", True, 0), ("loops", False, 0)])

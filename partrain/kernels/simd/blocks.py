@@ -9,6 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from partrain.kernels.simd.fused_multiply_add import fma
 from partrain.kernels.simd.vectors import (
     _FLOAT,
     _INT32,
@@ -19,7 +20,6 @@ from partrain.kernels.simd.vectors import (
     WAYS,
     _address,
     _Block,
-    _fma,
     _in_this_order,
     _load_at,
     _Points,
@@ -172,7 +172,7 @@ def add_outer(typing, block, array, first, second, points, index):
             number = _splat(builder, number)
             for u in range(2):
                 at = j * 2 + u
-                total = _fma(builder, vectors[u], number, builder.extract_value(result, at))
+                total = fma(builder, vectors[u], number, builder.extract_value(result, at))
                 _in_this_order(builder, total)
                 result = builder.insert_value(result, total, at)
         return result
@@ -194,7 +194,7 @@ def add_rows(typing, block, array, first, points, index):
         for j in range(points.size):
             number = _splat(builder, builder.load(builder.gep(builder.extract_value(pointers, j), [index])))
             for u in range(width):
-                total = _fma(builder, vectors[u], number, builder.extract_value(result, j * width + u))
+                total = fma(builder, vectors[u], number, builder.extract_value(result, j * width + u))
                 _in_this_order(builder, total)
                 result = builder.insert_value(result, total, j * width + u)
         return result
@@ -269,7 +269,7 @@ def add_dots(typing, block, x, x_index, w, w_index):
             vector = _load_ways(builder, x_pointers[j : j + rows], x_at)
             for u in range(w.size):
                 at = j // rows * w.size + u
-                total = _fma(builder, vector, vectors[u], builder.extract_value(result, at))
+                total = fma(builder, vector, vectors[u], builder.extract_value(result, at))
                 _in_this_order(builder, total)
                 result = builder.insert_value(result, total, at)
         return result
@@ -289,7 +289,7 @@ def add_outer_half(typing, block, half, array, first, points, index):
         for j in range(points.size):
             number = builder.load(builder.gep(builder.extract_value(pointers, j), [index]))
             at = j * 2 + half.literal_value
-            total = _fma(builder, vector, _splat(builder, number), builder.extract_value(result, at))
+            total = fma(builder, vector, _splat(builder, number), builder.extract_value(result, at))
             _in_this_order(builder, total)
             result = builder.insert_value(result, total, at)
         return result
@@ -306,7 +306,7 @@ def add_scaled(typing, block, factor, points, index):
         index = context.cast(builder, index, signature.args[3], types.intp)
         for j in range(points.size):
             vector = _load_at(builder, builder.gep(builder.extract_value(pointers, j), [index]))
-            total = _fma(builder, factor, vector, builder.extract_value(result, j))
+            total = fma(builder, factor, vector, builder.extract_value(result, j))
             _in_this_order(builder, total)
             result = builder.insert_value(result, total, j)
         return result
@@ -323,7 +323,7 @@ def scatter_add(typing, points, index, factor, block):
         index = context.cast(builder, index, signature.args[1], types.intp)
         for j in range(points.size):
             address = builder.gep(builder.extract_value(pointers, j), [index])
-            total = _fma(builder, factor, builder.extract_value(block_value, j), _load_at(builder, address))
+            total = fma(builder, factor, builder.extract_value(block_value, j), _load_at(builder, address))
             _store_at(builder, total, address)
         return context.get_dummy_value()
 
@@ -339,7 +339,7 @@ def add_products(typing, block, vector, points, index):
         index = context.cast(builder, index, signature.args[3], types.intp)
         for j in range(points.size):
             number = builder.load(builder.gep(builder.extract_value(pointers, j), [index]))
-            total = _fma(builder, vector, _splat(builder, number), builder.extract_value(result, j))
+            total = fma(builder, vector, _splat(builder, number), builder.extract_value(result, j))
             total = _in_this_order(builder, total)
             result = builder.insert_value(result, total, j)
         return result

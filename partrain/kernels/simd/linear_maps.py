@@ -14,7 +14,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from partrain.kernels.simd.vectors import _FLOAT, _address, _Block, _fma, _load_at, _splat
+from partrain.kernels.simd.fused_multiply_add import fma
+from partrain.kernels.simd.vectors import _FLOAT, _address, _Block, _load_at, _splat
 
 _ZERO = Fraction(0)
 
@@ -103,7 +104,7 @@ def _sum(builder, row, vectors):
 def _add_product(builder, total, coefficient, vector):
     if abs(coefficient) == 1:
         return builder.fadd(total, vector) if coefficient == 1 else builder.fsub(total, vector)
-    return _fma(builder, vector, _constant(builder, coefficient), total)
+    return fma(builder, vector, _constant(builder, coefficient), total)
 
 
 def _constant(builder, value):

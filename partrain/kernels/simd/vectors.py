@@ -23,6 +23,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 from partrain.kernels.compiler.target import num_vector_registers, register_class, vector_width
+from partrain.kernels.simd.fused_multiply_add import fma
 
 LANES = vector_width()
 # Partial sums of a dot product, on every processor: its terms are dealt out to them in turn. Vectors have 4, 8 or 16
@@ -83,10 +84,6 @@ def _call_llvm(builder, name, *vectors):
     signature = ir.FunctionType(_VECTOR, [_VECTOR] * len(vectors))
     function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}.v{LANES}f32")
     return builder.call(function, vectors)
-
-
-def _fma(builder, a, b, c):
-    return _call_llvm(builder, "fma", a, b, c)
 
 
 def _splat(builder, scalar, vector_type=_VECTOR):
@@ -207,7 +204,7 @@ def multiply_add(typing, a, b, c):
     """Return a * b + c, rounded once."""
 
     def code(context, builder, signature, arguments):
-        return _fma(builder, *arguments)
+        return fma(builder, *arguments)
 
     return VECTOR(VECTOR, VECTOR, VECTOR), code
 
@@ -217,8 +214,7 @@ def fused(typing, a, b, c):
     """Return a * b + c of single float32 numbers, rounded once, as `multiply_add` rounds it in each lane."""
 
     def code(context, builder, signature, arguments):
-        signature = ir.FunctionType(_FLOAT, [_FLOAT] * 3)
-        return builder.call(cgutils.get_or_insert_function(builder.module, signature, "llvm.fma.f32"), arguments)
+        return fma(builder, *arguments)
 
     return types.float32(types.float32, types.float32, types.float32), code
 

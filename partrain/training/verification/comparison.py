@@ -195,4 +195,4 @@ def _first_difference(stored: NDArray[Any], computed: NDArray[Any]) -> str | Non
         return None
     index = [int(k) for k in np.unravel_index(places[0], stored.shape)]
     more = f"; {len(places):,} of {flat.size:,} numbers differ" if len(places) > 1 else ""
-    return f"{index}: is {flat[places[0]]!r}, recomputed {other[places[0]]!r}{more}"
+    return f"{index}: is {flat[places[0]]!s}, recomputed {other[places[0]]!s}{more}"
