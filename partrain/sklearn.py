@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -278,7 +279,10 @@ class PartrainClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(targets)
         shape = (1, *array.shape[1:]) if array.ndim == 2 else array.shape[1:]
         if self.image_shape is not None:
-            shape = tuple(self.image_shape)
+            given = np.asarray(self.image_shape)
+            if given.ndim != 1 or given.dtype.kind not in "iu":
+                raise ValueError(f"image_shape is {self.image_shape!r}, expected a tuple of numbers such as (28, 28)")
+            shape = tuple(given.tolist())
             if math.prod(shape) != math.prod(array.shape[1:]) or (array.ndim > 2 and shape != array.shape[1:]):
                 raise ValueError(f"image_shape is {shape}, but the examples of X have the shape {array.shape[1:]}")
         if len(shape) not in (2, 3):
@@ -306,7 +310,7 @@ class PartrainClassifier(ClassifierMixin, BaseEstimator):
         if mapping["data"].get("train_examples") is None:
             mapping["data"] = {"validation_examples": 0} | dict(mapping["data"])
         if self.network is not None:
-            mapping["network"] = list(self.network)
+            mapping["network"] = list(self.network) if isinstance(self.network, tuple) else self.network
         elif "network" not in mapping:
             is_channels_last = mapping["data"].get("layout") == "channels_last"
             rows, columns = self.image_shape_[:2] if is_channels_last else self.image_shape_[-2:]
@@ -321,7 +325,7 @@ class PartrainClassifier(ClassifierMixin, BaseEstimator):
                 mapping = _with_value(mapping, keys, value.item() if isinstance(value, np.generic) else value)
         if isinstance(training := mapping.get("training", {}), Mapping):
             mapping["training"] = {"epochs": _EPOCHS} | dict(training)
-        return parse_config(mapping, source=source)
+        return parse_config(mapping, source=source if isinstance(config, str | os.PathLike) else type(self).__name__)
 
     def _seed(self) -> Any:
         """Return the seed that `random_state` gives; None if it gives none."""

@@ -127,7 +127,7 @@ def test_truth_values_and_a_single_class_are_labels() -> None:
 def test_the_same_images_in_every_form_give_the_same_bits() -> None:
     images = noise_examples(60)[0].astype(np.float64)
     N, H, W = images.shape
-    expected = PartrainClassifier(**SHORT).fit(images, LABELS).predict_proba(images)
+    expected = PartrainClassifier(**SHORT | {"network": tuple(NETWORK)}).fit(images, LABELS).predict_proba(images)
     flat = images.reshape(N, -1)
     frame = pandas.DataFrame(flat, columns=[f"pixel{k}" for k in range(H * W)])
     forms: list[tuple[Any, dict[str, Any]]] = [
@@ -340,7 +340,10 @@ def test_wrong_parameters_are_errors_that_name_them() -> None:
 
     fails(ConfigError, r"network.1 \(dense1\): 9 outputs are too few", network=["flatten", {"dense": {"units": 9}}])
     fails(ConfigError, r"training.optimizer.lr", lr=-1.0)
-    fails(ConfigError, r"training.epochs", epochs=0)
+    fails(ConfigError, r"^PartrainClassifier: 1 error in the configuration\n  training.epochs: ", epochs=0)
+    fails(ConfigError, r"network: must be a list", network="cnn")
+    fails(ValueError, r"image_shape is 28, expected a tuple", image_shape=28)
+    fails(ValueError, r"image_shape is \('28', '28'\), expected a tuple", image_shape=("28", "28"))
     fails(ConfigError, r"workers: -1", workers=-1)
     fails(ConfigError, r"training: ", config={"training": 7})
     fails(ConfigError, r"config: is a int", config=7)
