@@ -181,9 +181,19 @@ def format_difference(test: Facts, kind: str) -> tuple[str, str]:
     if kind == "accuracy":
         difference, low, high = (f"{100 * value:+.2f}" for value in numbers)
         return f"{difference} points", f"{low} to {high}"
-    difference, low, high = (f"{value:+.4g}" for value in numbers)
+    difference, low, high = _with_same_decimals(numbers)
     unit = " s" if kind == "seconds" else ""
     return difference + unit, f"{low} to {high}"
+
+
+def _with_same_decimals(numbers: Sequence[float]) -> list[str]:
+    """Return numbers with signs, rounded to the same decimal place: the largest has about four digits."""
+    largest = max(map(abs, numbers))
+    if not 1e-6 <= largest < 1e12:
+        return [f"{value:+.4g}" for value in numbers]
+    exponent = int(f"{largest:.3e}".partition("e")[2])
+    decimals = max(0, 3 - exponent)
+    return [f"{value:+,.{decimals}f}" for value in numbers]
 
 
 def result_kinds(facts: Facts) -> dict[str, tuple[str, str]]:

@@ -15,7 +15,7 @@ import pytest
 
 from partrain.analysis.comparison.comparison import compare, label
 from partrain.analysis.comparison.significance import mcnemar_log10_p
-from partrain.analysis.comparison.text import describe
+from partrain.analysis.comparison.text import describe, format_difference
 from partrain.analysis.logged_run import LoggedRun
 from partrain.store.run_directory import RunDirectory
 from tests.program import ROOT, Result
@@ -196,6 +196,25 @@ def test_significance_is_corrected_for_all_comparisons_and_the_seeds_that_would_
     page = (tmp_path / "page.html").read_text()
     assert "Holm&#x27;s method" in page
     assert f'<td data-value="{undecided["seeds_needed"]}">{undecided["seeds_needed"]}</td>' in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers", "expected"),
+    [
+        ("rate", (-13072.4, -26165.7, 20.85), ("-13,072", "-26,166 to +21")),
+        ("seconds", (23.131, -69.811, 116.07), ("+23.1 s", "-69.8 to +116.1")),
+        ("loss", (-0.019368, -0.0434, 0.0046551), ("-0.01937", "-0.04340 to +0.00466")),
+        ("loss", (9.99996, 1.0, 9.99996), ("+10.00", "+1.00 to +10.00")),
+        ("loss", (0.0, 0.0, 0.0), ("+0", "+0 to +0")),
+        ("loss", (1e-30, -1e-31, 1e-30), ("+1e-30", "-1e-31 to +1e-30")),
+        ("accuracy", (0.0055, -0.0024, 0.01334), ("+0.55 points", "-0.24 to +1.33")),
+    ],
+)
+def test_a_difference_and_its_interval_have_the_same_decimals(
+    kind: str, numbers: tuple[float, float, float], expected: tuple[str, str]
+) -> None:
+    difference, *interval = numbers
+    assert format_difference({"difference": difference, "interval": interval}, kind) == expected
 
 
 def test_runs_that_differ_only_in_the_seed_are_not_tested_against_each_other(tmp_path: Path) -> None:
