@@ -22,6 +22,7 @@ LAYERS = (
     "sklearn",
     "interface",
     "bench",
+    "sweeps",
     "training",
     "analysis",
     "parallel",

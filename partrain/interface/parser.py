@@ -27,6 +27,7 @@ from partrain.interface.commands import (
     predict,
     remove,
     resume,
+    sweep,
     train,
     verify,
 )
@@ -36,6 +37,7 @@ from partrain.system.terminal_text import printable_lines
 COMMANDS: tuple[Command, ...] = (
     init.COMMAND,
     train.COMMAND,
+    sweep.COMMAND,
     resume.COMMAND,
     evaluate.COMMAND,
     verify.COMMAND,

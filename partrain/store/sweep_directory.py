@@ -238,6 +238,23 @@ class SweepDirectory:
         """Return `host` and `pid` of the process that works on the sweep; None if there is none."""
         return self._lock.holder()
 
+    def require_free(self) -> None:
+        """Check that no other process works on the sweep, before anything is done for it.
+
+        Raises
+        ------
+        RunError
+            One does, or the path is not a directory for a sweep.
+        """
+        if os.path.lexists(self.path) and not is_sweep(self.path) and not self._is_new():
+            raise RunError(f"{self.path}: exists already, and is not a sweep. Choose another directory.")
+        holder = self._lock.holder()
+        if holder is not None and _is_alive(holder):
+            raise RunError(
+                f"{self.path}: process {holder['pid']} on {holder['host']} is writing into this sweep. Wait until it "
+                "ends, or stop it; --sweep-dir chooses another directory."
+            )
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Create the directory if it is missing, and allow only this process to work on the sweep within the block.
@@ -251,8 +268,7 @@ class SweepDirectory:
         ResourceError
             The directory cannot be written.
         """
-        if os.path.lexists(self.path) and not is_sweep(self.path) and not self._is_new():
-            raise RunError(f"{self.path}: exists already, and is not a sweep. Choose another directory.")
+        self.require_free()
         try:
             make_folders(self.path)
         except OSError as error:

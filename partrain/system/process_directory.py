@@ -26,6 +26,9 @@ MAX_PARENT_BYTES = 103 - 20 - len(_PREFIX) - 8 - 2
 # Where the directory goes if that for temporary files has a longer path; Python 3.14 takes the same ones.
 SHORT_PARENTS = ("/tmp", "/var/tmp", "/usr/tmp")
 
+# The directory that this process, or the one that it was forked from, has made: its path, lock and process id.
+_made: tuple[Path, int, int] | None = None
+
 
 def process_directory() -> Path:
     """Return the directory of this process, whose path is short enough for a socket; it is made at the first call.
@@ -47,15 +50,23 @@ def process_directory() -> Path:
         ) from error
 
 
+def remove_process_directory() -> None:
+    """Remove the directory of this process, if it has one; for a fork, which ends without Python's own clean-up."""
+    if _made is not None:
+        _remove(*_made)
+
+
 @functools.cache
 def _make_for(pid: int) -> Path:
     parent = _parent()
     delete_unlocked(Path(parent), _NAME)
+    global _made
     while True:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         lock = lock_directory(path)
         if lock is not None and path.is_dir():
             atexit.register(_remove, path, lock, pid)
+            _made = (path, lock, pid)
             return path
         # Another process took it for a left one, in the instant before it was locked, and deletes it.
 

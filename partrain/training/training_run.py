@@ -334,10 +334,10 @@ def _train_to_the_end(
             raise Interrupted(interruption.received, saved)
         if failure is not None:
             raise FailedRun(f"{run.summary_path}: cannot be written; resume the run") from failure
-        if test is None:
+        if not coordinator.completed:
             assert session.callbacks.stop_reason is not None
             ending |= {"status": "interrupted", "cause": session.callbacks.stop_reason}
-    if test is None:
+    if not coordinator.completed:
         session.messages.say(f"{session.callbacks.stop_reason}; {saved}")
         return
     seconds = sum(session.clock.read().values()) + sum(earlier_seconds.values())

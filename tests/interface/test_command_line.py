@@ -25,10 +25,14 @@ NEW_RUN = "[--runs-dir DIR | --run-dir DIR]"
 ENGINE = "[--engine process|mpi]"
 IMAGES = "[--size ROWS,COLUMNS] [--channels {1,3}] [--on-broken {error,skip}] [--layout {channels_first,channels_last}]"
 DATA = "[--data PATH]"
+OBJECTIVE = "[--objective validation/accuracy|validation/loss]"
+SWEEP = f"[--runs-dir DIR | --sweep-dir DIR] {OBJECTIVE} [--parallel N] [--workers N] [-q]"
 USAGE = {
     "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [-q] {NEW_RUN} [--init-from RUN] [--dry-run]",
     "init": "[--data DIR] [-q] [FILE]",
     "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [-q] RUN",
+    "sweep": "[--set KEY=VALUE,VALUE] [--seeds 0..4|0,3,7] [--sampler random|tpe] [--trials N] [--prune] "
+    f"--config FILE {SWEEP}",
     "evaluate": f"{RUNS_DIR} {SPLIT} {DATA} {CHECKPOINT} [--workers N] [--json] [-q] RUN",
     "verify": f"{RUNS_DIR} [--all | --from STEP | --find] [--to STEP] {DATA} [--workers N] {ENGINE} [--json] [-q] RUN",
     "predict": f"{RUNS_DIR} [--index I] {SPLIT} {DATA} {CHECKPOINT} [--invert] [--prepare {{mnist}}] [--json] [-q] RUN "

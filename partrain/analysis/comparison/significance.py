@@ -72,6 +72,24 @@ def welch_test(first: Sequence[float], second: Sequence[float], level: float = L
     return WelchTest(difference, interval, degrees_of_freedom, student_log10_p(difference / error, degrees_of_freedom))
 
 
+def half_width(values: Sequence[float], level: float = LEVEL) -> float:
+    """Return half of the confidence interval of the mean: t · s / sqrt(n), t being the quantile of Student's t.
+
+    Parameters
+    ----------
+    values : at least two finite values.
+    level : the confidence level.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        scipy is not installed.
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(len(values) - 1, (1 + level) / 2)) * math.sqrt(variance(values) / len(values))
+
+
 def _degrees_of_freedom(share: float, num_first: float, num_second: float) -> float:
     """Return Welch's degrees of freedom, given the first group's share in the squared standard error."""
     return 1 / (share**2 / (num_first - 1) + (1 - share) ** 2 / (num_second - 1))
