@@ -12,6 +12,7 @@ from partrain.analysis.privacy_record import usable_privacy
 from partrain.analysis.run_filter import Filter, Value, select
 from partrain.analysis.run_table import COLUMNS, Entry
 from partrain.errors import RunError
+from partrain.store.run_removal import complete_removals
 
 
 def list_runs(
@@ -28,6 +29,10 @@ def list_runs(
     filters : list only runs that meet these conditions, on columns and on keys of the configuration. `age` and `time`
         are in seconds; accuracies are fractions.
 
+    Side effects
+    ------------
+    Completes removals of runs that were killed.
+
     Raises
     ------
     ConfigError
@@ -35,6 +40,7 @@ def list_runs(
     RunError
         The directory cannot be read.
     """
+    complete_removals(runs_dir)
     try:
         names = [entry.name for entry in os.scandir(runs_dir) if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as error:

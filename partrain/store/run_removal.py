@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from dataclasses import dataclass
@@ -13,9 +14,12 @@ from partrain.store.run_directory import RunDirectory
 from partrain.store.run_paths import RunPaths
 from partrain.store.unfinished_run import is_unfinished
 from partrain.system.durable_files import remedy_for, sync_folder
+from partrain.system.fault_injection import kill_point
+from partrain.system.locked_directory import delete_unlocked, locked_against_deletion
 
 # With a dot: `partrain list` does not show what is left of a run whose removal was killed.
 _REMOVED_PREFIX = ".partrain-removed-"
+_REMOVED_NAME = re.compile(re.escape(_REMOVED_PREFIX) + "[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,15 @@ def _refuse_if_written(path: Path) -> None:
         )
 
 
+def complete_removals(runs_dir: Path) -> None:
+    """Delete what is left of runs whose removal was killed, as far as that is possible."""
+    delete_unlocked(runs_dir, _REMOVED_NAME)
+
+
 def remove(run: RemovableRun) -> None:
     """Remove a run. It disappears at once: whoever looks sees the whole run, or none. Targets of links stay.
+
+    If this process is killed meanwhile, `complete_removals` deletes the rest.
 
     Raises
     ------
@@ -93,12 +104,14 @@ def remove(run: RemovableRun) -> None:
     ResourceError
         The directory is not writable; the message names what is left.
     """
+    complete_removals(run.path.parent)
     removed = run.path.with_name(f"{_REMOVED_PREFIX}{secrets.token_hex(4)}")
-    with RunDirectory(run.path).lock():
+    with RunDirectory(run.path).lock(), locked_against_deletion(run.path):
         try:
             os.rename(run.path, removed)
         except OSError as error:
             raise ResourceError(f"{run.path}: cannot be removed: {error.strerror}. {remedy_for(error)}.") from error
+        kill_point("run renamed for removal")
         try:
             sync_folder(run.path.parent)
             shutil.rmtree(removed)

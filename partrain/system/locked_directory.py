@@ -37,6 +37,22 @@ def lock_directory(path: Path, *, needs_locks: bool = False) -> int | None:
     return descriptor
 
 
+@contextlib.contextmanager
+def locked_against_deletion(path: Path) -> Iterator[None]:
+    """Hold the lock of an existing directory, which may be renamed within the block, if it can be locked."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def delete_unlocked(parent: Path, name: re.Pattern[str]) -> None:
     """Delete the directories of processes of this user that have ended.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from partrain.store.run_directory import RunDirectory
+from partrain.system import fault_injection
 from tests.program import Result
 from tests.sample_runs import write_run
 
@@ -126,3 +129,31 @@ def test_damaged_and_unfinished_runs_can_be_removed_and_targets_of_links_stay(
     assert call_partrain("remove", "runs/a", "runs/unfinished", "--yes").exit_code == 0
     assert os.listdir(runs) == ["b"]
     assert len(os.listdir(elsewhere)) == 1
+
+
+@pytest.mark.parametrize("command", [("list",), ("remove", "b", "--yes")])
+def test_removal_that_was_killed_is_completed_by_the_next_command(
+    run_partrain: Callable[..., Result], runs: Path, command: tuple[str, ...]
+) -> None:
+    killed = run_partrain("remove", "a", "--yes", env={fault_injection.VARIABLE: "run renamed for removal|1"})
+    assert killed.exit_code == -signal.SIGKILL
+    assert len(os.listdir(runs)) == 2
+    (runs / ".partrain-removed-mine").mkdir()
+    assert run_partrain(*command).exit_code == 0
+    assert sorted(os.listdir(runs)) == sorted([".partrain-removed-mine", *(["b"] if command == ("list",) else [])])
+
+
+def test_removal_that_still_runs_is_left_to_its_process(
+    call_partrain: Callable[..., Result], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = []
+
+    def list_meanwhile(path: Path) -> None:
+        listed.append(call_partrain("list").exit_code)
+        assert path.is_dir()
+        rmtree(path)
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", list_meanwhile)
+    assert call_partrain("remove", "a", "--yes").exit_code == 0
+    assert (listed, os.listdir(runs)) == ([0], ["b"])
