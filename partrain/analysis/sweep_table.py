@@ -7,12 +7,44 @@ from statistics import fmean
 
 from partrain.analysis.comparison.significance import LEVEL
 from partrain.analysis.run_table import duration
-from partrain.analysis.sweep_results import SettingResult, setting_text, short_keys, spread_text, value_text
+from partrain.analysis.sweep_results import (
+    SettingResult,
+    TrialResult,
+    setting_results,
+    setting_text,
+    short_keys,
+    spread_text,
+    value_text,
+)
 from partrain.store.sweep_directory import SweepRecord
 from partrain.system.terminal_text import table
 
 # A terminal shows this many settings; the page shows all.
 MAX_LISTED = 50
+
+
+def describe_results(record: SweepRecord, results: Sequence[TrialResult]) -> str:
+    """Return the table of a sweep or a cross-validation; empty if no trial is complete."""
+    settings = setting_results(record, results)
+    if not settings:
+        return ""
+    return describe_settings(record, settings) if record.folds is None else _describe_folds(record, settings[0])
+
+
+def _describe_folds(record: SweepRecord, result: SettingResult) -> str:
+    rows = [
+        (
+            str(trial.trial.fold),
+            value_text(record, value),
+            "-" if trial.seconds is None else duration(trial.seconds),
+            trial.trial.run,
+        )
+        for trial, value in zip(result.trials, result.values, strict=True)
+    ]
+    spread = result.standard_deviation
+    mean = value_text(record, result.mean) + ("" if spread is None else f" ± {spread_text(record, spread)}")
+    lines = table(("fold", record.objective, "time", "run"), rows, [0, 3])
+    return "\n".join([*lines, "", f"{record.objective}: {mean} (mean ± standard deviation of {len(rows)} folds)"])
 
 
 def describe_settings(record: SweepRecord, results: Sequence[SettingResult]) -> str:

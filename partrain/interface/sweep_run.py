@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from partrain.analysis.sweep_results import setting_results
-from partrain.analysis.sweep_table import describe_settings
+from partrain.analysis.sweep_table import describe_results
 from partrain.config.schema.config import Config
 from partrain.errors import FailedRun
 from partrain.interface.command import CommandContext, print_data, print_path
@@ -112,8 +111,8 @@ def train_sweep(context: CommandContext, plan: Plan, finish: Finish) -> None:
         except FailedRun as error:
             failure = error
     record, results = sweep.record, sweep.results
-    if settings := setting_results(record, results):
-        print_data(describe_settings(record, settings))
+    if shown := describe_results(record, results):
+        print_data(shown)
     if after:
         print_data(after)
     print_path(place)

@@ -66,8 +66,10 @@ def prepare(
     source, num_users = Counter(map(source_of, configs)).most_common(1)[0]
     first = next(config for config in configs if source_of(config) == source)
     dataset = load_source(first.data, first.seed, say=messages.say, warn=messages.warn)
-    is_replaced = dataset.name != first.data.name and first.data.name not in ("idx", "arrays", "folder")
-    is_shared = not is_replaced and (num_users > 1 or num_trials > len(configs))
+    # Synthetic digits in place of a data set that is not available depend on the seed and their number.
+    is_replaced = dataset.name == "synthetic-digits" != first.data.name
+    drawn = {(config.seed, config.data.train_examples, config.data.validation_examples) for config in configs}
+    is_shared = (not is_replaced or len(drawn) == 1) and (num_users > 1 or num_trials > len(configs))
     if is_shared:
         dataset = share_dataset(dataset)
     with_data = [config for config in configs if source_of(config) == source] if is_shared else [first]

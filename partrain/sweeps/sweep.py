@@ -160,14 +160,13 @@ class Sweep:
         result = self.look(trial)
         if self._sampler is not None:
             self._tell(self._sampler, trial)
-        num_running = len(self._trainings.running)
         if result.status == "completed" and result.value is not None:
             value = (
                 f"{describe_trial(self.record, trial)}: {self.record.objective} {value_text(self.record, result.value)}"
             )
-            progress.say(self.results, num_running, f"{value}; ")
+            progress.say(self.results, None, f"{value}; ")
         elif result.status == "pruned":
-            progress.say(self.results, num_running, f"{describe_trial(self.record, trial)}: pruned; ")
+            progress.say(self.results, None, f"{describe_trial(self.record, trial)}: pruned; ")
         elif not is_stopped or ended.exit_code not in (0, *(128 + number for number in signal.Signals)):
             self._failures[trial.run] = _cause(ended)
             self._session.messages.warn(f"{describe_trial(self.record, trial)} failed: {_cause(ended)}")

@@ -50,8 +50,8 @@ class SweepProgress:
         elif time.monotonic() >= self._said_at + PLAIN_SECONDS:
             self.say(results, num_running)
 
-    def say(self, results: Sequence[TrialResult], num_running: int, prefix: str = "") -> None:
-        """Print a line with the state of the trials."""
+    def say(self, results: Sequence[TrialResult], num_running: int | None, prefix: str = "") -> None:
+        """Print a line with the state of the trials; without the number of running ones if it is None."""
         self._said_at = time.monotonic()
         done = sum(result.progress for result in results)
         parts = [_counts(self._record, results, num_running), *self._more(results, done)]
@@ -82,8 +82,9 @@ def best_trial(record: SweepRecord, results: Sequence[TrialResult]) -> TrialResu
     return max(completed, key=lambda result: sign * (result.value or 0.0), default=None)
 
 
-def _counts(record: SweepRecord, results: Sequence[TrialResult], num_running: int) -> str:
+def _counts(record: SweepRecord, results: Sequence[TrialResult], num_running: int | None) -> str:
     num_done = sum(result.status == "completed" for result in results)
     num_pruned = sum(result.status == "pruned" for result in results)
     pruned = f", {num_pruned} pruned" if num_pruned else ""
-    return f"{num_done} of {record.num_trials} done{pruned}, {num_running} running"
+    running = "" if num_running is None else f", {num_running} running"
+    return f"{num_done} of {record.num_trials} done{pruned}{running}"

@@ -33,6 +33,7 @@ USAGE = {
     "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [-q] RUN",
     "sweep": "[--set KEY=VALUE,VALUE] [--seeds 0..4|0,3,7] [--sampler random|tpe] [--trials N] [--prune] "
     f"--config FILE {SWEEP}",
+    "cross-validate": f"[--folds N] [--set KEY=VALUE] --config FILE {SWEEP}",
     "evaluate": f"{RUNS_DIR} {SPLIT} {DATA} {CHECKPOINT} [--workers N] [--json] [-q] RUN",
     "verify": f"{RUNS_DIR} [--all | --from STEP | --find] [--to STEP] {DATA} [--workers N] {ENGINE} [--json] [-q] RUN",
     "predict": f"{RUNS_DIR} [--index I] {SPLIT} {DATA} {CHECKPOINT} [--invert] [--prepare {{mnist}}] [--json] [-q] RUN "
