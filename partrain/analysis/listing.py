@@ -13,6 +13,7 @@ from partrain.analysis.run_filter import Filter, Value, select
 from partrain.analysis.run_table import COLUMNS, Entry
 from partrain.errors import RunError
 from partrain.store.run_removal import complete_removals
+from partrain.store.sweep_paths import is_sweep
 
 
 def list_runs(
@@ -22,7 +23,7 @@ def list_runs(
 
     Parameters
     ----------
-    runs_dir : the directory of runs. Files, and names that start with a dot, are ignored.
+    runs_dir : the directory of runs, or a sweep. Files, sweeps, and names that start with a dot, are ignored.
     sort : a key of COLUMNS. Numbers are sorted in descending order, text in alphabetical order, age from new to old;
         entries without a value come last.
     status : list only runs with this status.
@@ -45,6 +46,7 @@ def list_runs(
         names = [entry.name for entry in os.scandir(runs_dir) if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as error:
         raise RunError(f"{runs_dir}: cannot be read: {error.strerror}. Choose it with --runs-dir.") from error
+    names = [name for name in names if not is_sweep(runs_dir / name)]
     listed = [each for name in sorted(names) if (each := _open(runs_dir / name)) is not None]
     if filters:
         now = datetime.now(UTC)

@@ -1,7 +1,8 @@
-"""Removes runs: never one that is being written, and nothing that is not a run in the directory of runs."""
+"""Removes runs and sweeps: never one that is being written, and nothing else in the directory of runs."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from partrain.errors import ResourceError, RunError
-from partrain.store.run_directory import RunDirectory
+from partrain.store.run_lock import RunLock
 from partrain.store.run_paths import RunPaths
+from partrain.store.sweep_paths import SWEEP_FILES, SWEEP_LOCK_FILE, is_sweep, is_trial_name
 from partrain.store.unfinished_run import is_unfinished
 from partrain.system.durable_files import remedy_for, sync_folder
 from partrain.system.fault_injection import kill_point
@@ -24,7 +26,7 @@ _REMOVED_NAME = re.compile(re.escape(_REMOVED_PREFIX) + "[0-9a-f]{8}")
 
 @dataclass(frozen=True)
 class RemovableRun:
-    """A run that may be removed.
+    """A run, or a sweep with its runs, that may be removed.
 
     Attributes
     ----------
@@ -39,12 +41,12 @@ class RemovableRun:
 
 
 def find_removable(path: Path, runs_dir: Path) -> RemovableRun:
-    """Return the run at `path`, after checking that it may be removed; runs that are damaged may be.
+    """Return the run or sweep at `path`, after checking that it may be removed; those that are damaged may be.
 
     Raises
     ------
     RunError
-        It is not a run, a link, not in `runs_dir` itself, or being written.
+        It is neither a run nor a sweep, a link, not in `runs_dir` itself, or being written.
     ResourceError
         It cannot be read.
     """
@@ -56,7 +58,7 @@ def find_removable(path: Path, runs_dir: Path) -> RemovableRun:
             f"{path}: is not in the directory of runs, {runs_dir}. To remove a run that is elsewhere: "
             f"--runs-dir {real.parent}"
         )
-    if not RunPaths(real).run_json_path.is_file() and not is_unfinished(real):
+    if not (RunPaths(real).run_json_path.is_file() or is_unfinished(real) or is_sweep(real)):
         raise RunError(f"{path}: is not a run, and is not removed. `partrain list` shows the runs.")
     _refuse_if_written(path)
     num_bytes, other_files = 0, []
@@ -64,7 +66,6 @@ def find_removable(path: Path, runs_dir: Path) -> RemovableRun:
     def fail(error: OSError) -> None:
         raise ResourceError(f"{path}: cannot be read: {error.strerror}. {remedy_for(error)}.") from error
 
-    run = RunPaths(real)
     for folder, folders, files in os.walk(real, onerror=fail):
         for name in (*folders, *files):
             file = Path(folder, name)
@@ -73,18 +74,35 @@ def find_removable(path: Path, runs_dir: Path) -> RemovableRun:
             except FileNotFoundError:  # a temporary file
                 continue
             num_bytes += status.st_blocks * 512
-            if name in files and not run.is_run_file(file):
+            if name in files and not _is_own_file(real, file):
                 other_files.append(file.relative_to(real))
     return RemovableRun(path, num_bytes, tuple(sorted(other_files)))
 
 
+def _is_own_file(directory: Path, file: Path) -> bool:
+    """Return whether partrain writes this file, in the directory of a run or of a sweep."""
+    if not is_sweep(directory):
+        return RunPaths(directory).is_run_file(file)
+    first, *rest = file.relative_to(directory).parts
+    return RunPaths(directory / first).is_run_file(file) if rest else first in SWEEP_FILES
+
+
+def _locks_of(path: Path) -> list[RunLock]:
+    """Return the lock of a run; of a sweep, its lock and those of its runs."""
+    if not is_sweep(path):
+        return [RunLock(RunPaths(path).lock_path)]
+    trials = [path / name for name in sorted(os.listdir(path)) if is_trial_name(name)]
+    return [RunLock(path / SWEEP_LOCK_FILE, "sweep"), *(RunLock(RunPaths(trial).lock_path) for trial in trials)]
+
+
 def _refuse_if_written(path: Path) -> None:
-    holder = RunDirectory(path).lock_holder()
-    if holder is not None:
-        raise RunError(
-            f"{path}: process {holder['pid']} on {holder['host']} is writing into this run. Wait until it ends, or "
-            "stop it."
-        )
+    for lock in _locks_of(path):
+        holder = lock.holder()
+        if holder is not None:
+            raise RunError(
+                f"{path}: process {holder['pid']} on {holder['host']} is writing into this "
+                f"{'sweep' if is_sweep(path) else 'run'}. Wait until it ends, or stop it."
+            )
 
 
 def complete_removals(runs_dir: Path) -> None:
@@ -93,7 +111,7 @@ def complete_removals(runs_dir: Path) -> None:
 
 
 def remove(run: RemovableRun) -> None:
-    """Remove a run. It disappears at once: whoever looks sees the whole run, or none. Targets of links stay.
+    """Remove a run or a sweep. It disappears at once: whoever looks sees the whole run, or none. Targets of links stay.
 
     If this process is killed meanwhile, `complete_removals` deletes the rest.
 
@@ -106,7 +124,11 @@ def remove(run: RemovableRun) -> None:
     """
     complete_removals(run.path.parent)
     removed = run.path.with_name(f"{_REMOVED_PREFIX}{secrets.token_hex(4)}")
-    with RunDirectory(run.path).lock(), locked_against_deletion(run.path):
+    with contextlib.ExitStack() as at_end:
+        for lock in _locks_of(run.path):
+            lock.acquire()
+            at_end.callback(lock.release)
+        at_end.enter_context(locked_against_deletion(run.path))
         try:
             os.rename(run.path, removed)
         except OSError as error:

@@ -12,6 +12,8 @@ STUDY_FILE = "study.sqlite3"
 # Of a cross-validation: the prediction for each example, by the network that was not trained on it.
 PREDICTIONS_FILE = "predictions.csv"
 
+SWEEP_FILES = (SWEEP_FILE, SWEEP_LOCK_FILE, STUDY_FILE, PREDICTIONS_FILE)
+
 # The end of a sweep's directory name.
 SWEEP_SUFFIX = "sweep"
 

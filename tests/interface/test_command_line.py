@@ -40,7 +40,7 @@ USAGE = {
     "[IMAGE ...]",
     "examples": f"{RUNS_DIR} {SPLIT} {DATA} {CHECKPOINT} [--top N] [--json] [-q] RUN",
     "compare": f"{RUNS_DIR} [--all] [--json] [--html FILE] [-q] RUN [RUN ...]",
-    "list": f"{RUNS_DIR} [--sort KEY] [--status S] [--filter CONDITION] [--json] [-q]",
+    "list": f"{RUNS_DIR} [--sort KEY] [--status S] [--filter CONDITION] [--json] [-q] [SWEEP]",
     "note": f"{RUNS_DIR} [--json] [-q] RUN [TEXT ...]",
     "remove": f"{RUNS_DIR} [--yes] [-q] RUN [RUN ...]",
     "export": f"{RUNS_DIR} --to FILE [--format FORMAT] {CHECKPOINT} [-q] RUN",
