@@ -7,10 +7,10 @@ from typing import Any
 
 from partrain.config.reader import read_config
 from partrain.config.schema.config import Config
-from partrain.errors import ConfigError, RunError
+from partrain.errors import ConfigError
 from partrain.store.metrics_log import read_metrics
 from partrain.store.run_directory import RunDirectory, reporting_write_errors
-from partrain.store.run_notes import Note, append_note, read_notes
+from partrain.store.run_notes import Note, append_note, notes_of
 from partrain.store.run_removal import find_removable, remove
 
 
@@ -48,11 +48,7 @@ class StoredRun:
     @property
     def notes(self) -> list[Note]:
         """What was noted about the run, the oldest first, each with `time` (ISO 8601, UTC) and `text`."""
-        run = RunDirectory.open(self.path)
-        try:
-            return read_notes(run.notes_path)
-        except OSError as error:
-            raise RunError(f"{run.notes_path}: cannot be read: {error.strerror}.") from error
+        return notes_of(RunDirectory.open(self.path))
 
     def add_note(self, text: str) -> None:
         """Note something about the run, like the command `partrain note`; also while it trains.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from partrain.errors import RunError
+from partrain.store.run_paths import RunPaths
 from partrain.system.durable_files import WITHOUT_LINKS, sync_folder
 from partrain.system.memory_limits import read_whole
 
@@ -58,6 +60,20 @@ def append_note(path: Path, text: str) -> None:
     finally:
         os.close(file)
     sync_folder(path.parent)
+
+
+def notes_of(run: RunPaths) -> list[Note]:
+    """Return the notes of a run, the oldest first.
+
+    Raises
+    ------
+    RunError, ResourceError
+        They cannot be read, or do not fit into memory.
+    """
+    try:
+        return read_notes(run.notes_path)
+    except OSError as error:
+        raise RunError(f"{run.notes_path}: cannot be read: {error.strerror}.") from error
 
 
 def read_notes(path: Path) -> list[Note]:

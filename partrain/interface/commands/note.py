@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from partrain.errors import ConfigError
 from partrain.interface.arguments import add_json, add_quiet, add_run
 from partrain.interface.command import Command, CommandContext, print_data
 from partrain.store.run_directory import RunDirectory, reporting_write_errors
-from partrain.store.run_notes import append_note
+from partrain.store.run_notes import append_note, notes_of
 from partrain.system.durable_files import json_text
 
 
@@ -34,13 +35,11 @@ def _run(context: CommandContext) -> None:
 
 
 def _print_notes(run: RunDirectory, as_json: bool) -> None:
-    from partrain.analysis.logged_run import LoggedRun
-
-    logged = LoggedRun.open(run.path)
+    notes = notes_of(run)
     if as_json:
-        print_data(json_text(logged.user_notes))
-    elif logged.user_notes:
-        print_data("\n".join(f"{note['time']}  {note['text']}" for note in logged.user_notes))
+        print_data(json_text([asdict(note) for note in notes]))
+    elif notes:
+        print_data("\n".join(f"{note.time}  {note.text}" for note in notes))
 
 
 COMMAND = Command(

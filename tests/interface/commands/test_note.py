@@ -64,6 +64,11 @@ def test_mistakes_are_reported(call_partrain: Callable[..., Result], tmp_path: P
         result = call_partrain("note", *words)
         assert (result.exit_code, result.stdout) == (2, "")
         assert said in result.stderr
+    (run / "notes.jsonl").mkdir()
+    result = call_partrain("note", run)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "notes.jsonl: cannot be read: Is a directory" in result.stderr
+    (run / "notes.jsonl").rmdir()
     (run / "notes.jsonl").symlink_to(tmp_path / "elsewhere")
     result = call_partrain("note", run, "x")
     assert result.exit_code == 2
