@@ -1,13 +1,14 @@
-"""How shells complete the argument RUN: the names of runs, `last`, and directories.
+"""How shells complete the arguments RUN and SWEEP: the names of runs and sweeps, `last`, and directories.
 
-The functions look for `*/run.json` in the directory of runs, which is that of `--runs-dir`, or of the environment. They
-start no program, because a shell waits for them.
+The functions look for run.json and sweep.json in the subdirectories of the directory of runs, which is that of
+`--runs-dir`, or of the environment. They start no program, because a shell waits for them.
 """
 
 from __future__ import annotations
 
 from partrain.store.run_lookup import RUNS_DIR_VARIABLE
 from partrain.store.run_paths import RUN_FILE
+from partrain.store.sweep_paths import SWEEP_FILE
 
 # shtab completes words of a function with `_dir` in its name as file names: quoted, and with / after a directory.
 _BASH = """
@@ -16,9 +17,10 @@ _partrain_dirs_and_runs() {
   for ((number = 1; number < COMP_CWORD; number++)); do
     [[ "${COMP_WORDS[number]}" == --runs-dir ]] && runs="${COMP_WORDS[number + 1]}"
   done
-  for path in "${runs/#\\~/$HOME}"/*/@FILE@; do
-    path="${path%/@FILE@}"
-    [[ -e "$path" && "${path##*/}" == "$1"* ]] && printf '%s\\n' "${path##*/}"
+  for path in "${runs/#\\~/$HOME}"/*/{@RUN@,@SWEEP@}; do
+    [[ -e "$path" ]] || continue
+    path="${path%/*}"
+    [[ "${path##*/}" == "$1"* ]] && printf '%s\\n' "${path##*/}"
   done
   compgen -W last -- "$1"
   compgen -d -- "$1"
@@ -30,7 +32,7 @@ _partrain_runs() {
   local -a typed=(${(z)LBUFFER}) names expl  # of $words, shtab's script takes options away
   local runs=${@VARIABLE@:-runs} number=${typed[(I)--runs-dir]}
   ((number)) && runs=${(Q)typed[number + 1]}
-  names=(${runs/#\\~/$HOME}/*/@FILE@(NOn:h:t) last)
+  names=(${runs/#\\~/$HOME}/*/(@RUN@|@SWEEP@)(NOn:h:t) last)
   _wanted -V runs expl run compadd -a names
   _files -/
 }
@@ -50,7 +52,7 @@ function _partrain_runs
     end
     set runs (string replace -r '^~' $HOME -- $runs)
     set -l names
-    for path in $runs/*/@FILE@
+    for path in $runs/*/{@RUN@,@SWEEP@}
         set -p names (string split / -- $path)[-2]
     end
     printf '%s\\n' $names last
@@ -61,6 +63,6 @@ end
 # As shtab takes them: the function that completes a value, and its definition.
 RUN_COMPLETION = {"bash": "_partrain_dirs_and_runs", "zsh": "_partrain_runs", "fish": "(_partrain_runs)"}
 FUNCTIONS = {
-    shell: text.replace("@VARIABLE@", RUNS_DIR_VARIABLE).replace("@FILE@", RUN_FILE)
+    shell: text.replace("@VARIABLE@", RUNS_DIR_VARIABLE).replace("@RUN@", RUN_FILE).replace("@SWEEP@", SWEEP_FILE)
     for shell, text in (("bash", _BASH), ("zsh", _ZSH), ("fish", _FISH))
 }

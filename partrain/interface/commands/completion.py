@@ -15,6 +15,7 @@ SHELLS = ("bash", "zsh", "fish")
 # What a value is by its name in the help.
 _FILES = ("FILE", "IMAGE", "PATH", "NAME|PATH", "FILE.npz|DIR", "last|best|FILE")
 _DIRECTORIES = ("DIR",)
+_RUNS = ("RUN", "SWEEP", "RUN|SWEEP")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def _run(context: CommandContext) -> None:
     parser = context.build_parser()
     train.COMMAND.add_arguments(parser)  # without a command, the command is train
     paths = {name: shtab.FILE for name in _FILES} | {name: shtab.DIRECTORY for name in _DIRECTORIES}
-    _mark_values(parser, paths | {"RUN": RUN_COMPLETION})
+    _mark_values(parser, paths | {name: RUN_COMPLETION for name in _RUNS})
     shell = context.options.shell
     script = shtab.complete(parser, shell=shell, preamble=FUNCTIONS[shell])
     # shtab 1.13 lets zsh complete only the first of several values of an argument, as of RUN RUN…

@@ -62,16 +62,19 @@ def test_bash_completes_commands_options_choices_and_paths(
 
 @pytest.fixture
 def runs(tmp_path: Path) -> None:
-    """Runs in `runs` and in `elsewhere`, and a directory that is no run."""
+    """Runs in `runs` and in `elsewhere`, a sweep, and a directory that is neither."""
     for run in ("runs/one", "runs/one more", "elsewhere/other"):
         (tmp_path / run).mkdir(parents=True)
         (tmp_path / run / "run.json").touch()
+    (tmp_path / "runs" / "of three").mkdir()
+    (tmp_path / "runs" / "of three" / "sweep.json").touch()
     (tmp_path / "runs" / "on").mkdir()
 
 
 RUN_WORDS = [
-    (["evaluate", "o"], None, {"one", "one more"}),
-    (["compare", "last", "o"], None, {"one", "one more"}),
+    (["evaluate", "o"], None, {"one", "one more", "of three"}),
+    (["compare", "last", "o"], None, {"one", "one more", "of three"}),
+    (["list", "of"], None, {"of three"}),
     (["--init-from", "l"], None, {"last"}),
     (["note", "--runs-dir", "elsewhere", "o"], None, {"other"}),
     (["note", "o"], "elsewhere", {"other"}),
