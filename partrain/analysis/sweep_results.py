@@ -151,11 +151,16 @@ def short_keys(keys: Sequence[str]) -> dict[str, str]:
 
 def describe_trial(record: SweepRecord, trial: Trial) -> str:
     """Return a trial's name, settings, seed and fold on one line."""
-    names = short_keys([axis.key for axis in record.axes])
-    parts = [f"{names[key]}={setting_text(value)}" for key, value in trial.settings.items()]
+    parts = [text] if (text := describe_settings_of(record, trial.settings)) else []
     parts += [f"seed={trial.seed}"] * (len(record.seeds) > 1)
     parts += [f"fold {trial.fold} of {record.folds}"] * (trial.fold is not None)
     return f"{trial.run} ({', '.join(parts)})" if parts else trial.run
+
+
+def describe_settings_of(record: SweepRecord, settings: Mapping[str, Any]) -> str:
+    """Return settings on one line, with short keys."""
+    names = short_keys([axis.key for axis in record.axes])
+    return ", ".join(f"{names[key]}={setting_text(value)}" for key, value in settings.items())
 
 
 def setting_text(value: object) -> str:

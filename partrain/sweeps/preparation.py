@@ -32,11 +32,13 @@ class Preparation:
     dataset : the data set as its source has it, in shared memory; None: each training loads its own.
     source : what the configurations say about this data set; see `source_of`.
     num_at_once : how many trainings run at a time.
+    warnings : what was said about the configurations.
     """
 
     dataset: Dataset | None
     source: str
     num_at_once: int
+    warnings: frozenset[str]
 
     def dataset_for(self, config: Config) -> Dataset | None:
         """Return the shared data set if a configuration trains on it; None if it does not."""
@@ -90,7 +92,7 @@ def prepare(
     for plan in plans:
         kernels = required_kernels(plan.compute_plan(), num_workers)
         load(kernels, plan.config.training.dtype, announce=messages.say, warn=messages.warn, has_bar=messages.has_bars)
-    return Preparation(dataset if is_shared else None, source, num_at_once)
+    return Preparation(dataset if is_shared else None, source, num_at_once, frozenset(warned))
 
 
 def source_of(config: Config) -> str:

@@ -7,10 +7,12 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from partrain.analysis.logged_run import LoggedRun
 from partrain.analysis.sweep_results import TrialResult, describe_trial, trial_result, value_text
 from partrain.config.schema.config import Config
+from partrain.data.dataset import Dataset
 from partrain.errors import FailedRun, RunError
 from partrain.store.run_location import RunLocation
 from partrain.store.run_paths import RunPaths
@@ -65,7 +67,9 @@ class Sweep:
         self.directory, self.record, self._session = directory, record, session
         self._results: dict[int, TrialResult] = {}
         self._failures: dict[str, str] = {}
-        self._trainings = Trainings(session.preparation.num_at_once, self._train, session.messages.warn)
+        self._trainings = Trainings(
+            session.preparation.num_at_once, self._train, session.messages.warn, set(session.preparation.warnings)
+        )
         self._sampler: SettingsSampler | None = None
         if record.sampler is not None:
             self._sampler = SettingsSampler(
@@ -105,6 +109,11 @@ class Sweep:
                 self._work(waiting, progress)
         finally:
             progress.close()
+        self._report_end()
+
+    def _report_end(self) -> None:
+        """Raise an error if a signal asked to stop, or if trainings have failed."""
+        interruption = self._session.interruption
         if interruption.received is not None:
             raise Interrupted(interruption.received, f"{self._how_many()}; to continue: {self._command()}")
         if self._failures:
@@ -117,6 +126,44 @@ class Sweep:
                     ]
                 )
             )
+
+    def work_on(
+        self, trials: Sequence[Trial], work: Callable[[Path, Dataset | None, Messages, Interruption], object]
+    ) -> None:
+        """Do something with completed runs, several at a time, each in a process of its own.
+
+        Parameters
+        ----------
+        trials : the trials.
+        work : called with the run's directory, its data set if it is shared, messages, and signals.
+
+        Raises
+        ------
+        FailedRun
+            It failed for one of them.
+        Interrupted
+            A signal asked to stop.
+        """
+        session, waiting = self._session, list(trials)
+
+        def work_in_process(trial: Trial, messages: Messages, interruption: Interruption) -> None:
+            dataset = session.preparation.dataset_for(session.config_of(trial))
+            work(self.directory.trial_path(trial), dataset, messages, interruption)
+
+        processes = Trainings(
+            session.preparation.num_at_once, work_in_process, session.messages.warn, set(session.preparation.warnings)
+        )
+        with session.interruption.deferred():
+            while waiting or processes.running:
+                while waiting and processes.has_room and session.interruption.received is None:
+                    processes.start(waiting.pop(0))
+                if session.interruption.received is not None:
+                    processes.stop(session.interruption.received)
+                    waiting.clear()
+                for ended in processes.wait(WAIT_SECONDS):
+                    if ended.exit_code and session.interruption.received is None:
+                        self._failures[ended.trial.run] = _cause(ended)
+        self._report_end()
 
     def _work(self, waiting: list[Trial], progress: SweepProgress) -> None:
         """Start trainings while there is room, until all have ended or a signal asks to stop."""

@@ -37,13 +37,14 @@ class Trainings:
     num_at_once : how many run at a time.
     train : trains a trial, in a process of its own.
     warn : called with each warning that a training prints, once if several print the same.
+    warned : warnings that have been printed already.
     """
 
     num_at_once: int
     train: Callable[[Trial, Messages, Interruption], object]
     warn: Callable[[str], None]
+    warned: set[str] = field(default_factory=set)
     _running: list[TrainingProcess] = field(default_factory=list)
-    _warned: set[str] = field(default_factory=set)
 
     @property
     def running(self) -> list[Trial]:
@@ -89,6 +90,6 @@ class Trainings:
         for line in process.read_lines():
             if line.startswith("error: "):
                 process.errors.append(line.removeprefix("error: "))
-            elif line not in self._warned:
-                self._warned.add(line)
-                self.warn(f"{process.trial.run}: {line.removeprefix('warning: ')}")
+            elif (text := line.removeprefix("warning: ")) not in self.warned:
+                self.warned.add(text)
+                self.warn(f"{process.trial.run}: {text}")

@@ -6,12 +6,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from partrain.analysis.evaluation import evaluate_run
-from partrain.analysis.plots.run_plots import write_plots
-from partrain.analysis.sweep_results import describe_trial, setting_results
+from partrain.analysis.plots.run_plots import load_drawing, write_plots
+from partrain.analysis.sweep_results import describe_settings_of, describe_trial, setting_results
+from partrain.data.dataset import Dataset
 from partrain.data.split_name import SplitName
 from partrain.store.run_directory import RunDirectory, reporting_write_errors
 from partrain.sweeps.sweep import Sweep, SweepSession
 from partrain.system.messages import Messages
+from partrain.system.signals import Interruption
 
 
 def evaluate_winner(sweep: Sweep, session: SweepSession) -> str:
@@ -26,22 +28,21 @@ def evaluate_winner(sweep: Sweep, session: SweepSession) -> str:
     if not settings:
         return ""
     best = settings[0]
-    accuracies = [_evaluate_on_test(sweep.directory.trial_path(each.trial), session) for each in best.trials]
-    for each in best.trials:
-        sweep.look(each.trial)
-    name = describe_trial(sweep.record, best.trials[0].trial)
+    if session.config_of(best.trials[0].trial).logging.plots:
+        load_drawing(Messages(quiet=True))
+    sweep.work_on([each.trial for each in best.trials if each.test_accuracy is None], _evaluate)
+    accuracies = [result.test_accuracy for each in best.trials if (result := sweep.look(each.trial)).test_accuracy]
+    if not accuracies:
+        return ""
+    mean = f"test accuracy {fmean(accuracies):.2%}"
     if len(accuracies) == 1:
-        return f"best: {name}, test accuracy {accuracies[0]:.2%}"
-    return (
-        f"best: {name} and {len(accuracies) - 1} more seeds, test accuracy {fmean(accuracies):.2%} ± "
-        f"{100 * stdev(accuracies):.2f} (mean ± standard deviation)"
-    )
+        return f"best: {describe_trial(sweep.record, best.trials[0].trial)}, {mean}"
+    name = f"best: {text}, " if (text := describe_settings_of(sweep.record, best.settings)) else ""
+    return f"{name}{mean} ± {100 * stdev(accuracies):.2f} (mean ± standard deviation of {len(accuracies)} seeds)"
 
 
-def _evaluate_on_test(path: Path, session: SweepSession) -> float:
-    """Evaluate a completed run on the test examples, as a single training does at its end; return the accuracy.
-
-    If that was done before, nothing is computed.
+def _evaluate(path: Path, dataset: Dataset | None, messages: Messages, interruption: Interruption) -> None:
+    """Evaluate a completed run on the test examples, as a single training does at its end.
 
     Raises
     ------
@@ -53,16 +54,10 @@ def _evaluate_on_test(path: Path, session: SweepSession) -> float:
     Writes the result into the run's summary, and its evaluation and plots.
     """
     run = RunDirectory.open(path)
-    test = run.read_summary().get("test")
-    if isinstance(test, dict) and isinstance(test.get("accuracy"), float):
-        return float(test["accuracy"])
-    quiet = Messages(quiet=True)
-    dataset = session.preparation.dataset
-    evaluated = evaluate_run(path, SplitName.TEST, "last", 0, quiet, session.interruption, dataset)
+    evaluated = evaluate_run(path, SplitName.TEST, "last", 0, messages, interruption, dataset)
     report, trained = evaluated.report, evaluated.trained
     with run.lock(), reporting_write_errors(run):
         test = {"loss": report["loss"], "accuracy": report["accuracy"]}
         run.write_summary(run.read_summary() | {"test": test})
     if trained.config.logging.plots:
-        write_plots(run, trained.network, trained.parameters, evaluated.examples.images, report, quiet)
-    return float(report["accuracy"])
+        write_plots(run, trained.network, trained.parameters, evaluated.examples.images, report, messages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,13 @@ def write_plots(
         messages.warn(f"no curves are drawn: {error}")
         rows = []
     write_figures(run, _draw(network, parameters, images_NCHW, report, rows), messages)
+
+
+def load_drawing(messages: Messages) -> None:
+    """Import what drawing needs, if Matplotlib is installed, so that processes that are forked later have it."""
+    if can_draw(messages):
+        for name in ("canvas", "class_labels", "class_plots", "filters", "image_sheets", "training_curves"):
+            importlib.import_module(f"partrain.analysis.plots.{name}")
 
 
 def _draw(
