@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -20,36 +20,17 @@ from partrain.network.execution import Execution, Factors, TrainingExamples
 from partrain.network.fast_execution import FastExecution
 from partrain.network.layers import Conv2d, Layer
 from partrain.network.loops_execution import LoopsExecution
-from partrain.parallel.update.parameter_update import Array
 from partrain.training.step.composition import make_model_update, make_parameter_update
 
 
 class _TimedStage:
-    """A stage of the fast execution that records the seconds of its passes."""
+    """A stage of the fast execution, and the seconds of its passes."""
 
-    def __init__(self, stage: Any) -> None:
-        self._stage = stage
-        self.layers: tuple[Layer, ...] = stage.layers
-        self.border: tuple[int, int] = stage.border
+    def __init__(self, layers: tuple[Layer, ...], *, needs_dx: bool) -> None:
+        self.layers = layers
         self.name = "+".join(layer.name for layer in self.layers)
         self.seconds: Samples = {"forward": [], "backward": []}
-        self._needs_dx = False
-
-    def forward(self, x: Array) -> Array:
-        begin = monotonic()
-        y: Array = self._stage.forward(x)
-        self.seconds["forward"].append(monotonic() - begin)
-        return y
-
-    def backward(self, dy: Any, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool) -> Any:
-        begin = monotonic()
-        dx = self._stage.backward(dy, slots_TK, tile, factors, needs_dx)
-        self.seconds["backward"].append(monotonic() - begin)
         self._needs_dx = needs_dx
-        return dx
-
-    def sum_tiles(self, scales_N: Array | None, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:
-        self._stage.sum_tiles(scales_N, slots_TK, tile, factors)
 
     def multiply_adds(self, direction: str) -> int:
         """Return the multiply-adds of an example. The coordinator computes the weight gradients of dense layers."""
@@ -120,8 +101,16 @@ def _make_execution(trial: Trial, timed: list[_TimedStage]) -> Execution:
     if settings.kernels == "loops":
         return LoopsExecution(network, parameters, plan.normalisation, tile, settings.dtype)
     execution = FastExecution(network, parameters, plan.normalisation, tile)
-    timed += [_TimedStage(stage) for stage in execution.stages]
-    execution.stages[:] = timed
+    first_trained = next(k for k, stage in enumerate(execution.stages) if stage.layers[0].parameters)
+    timed += [_TimedStage(stage.layers, needs_dx=k > first_trained) for k, stage in enumerate(execution.stages)]
+
+    def time_stage(direction: str, number: int, run: Callable[[], None]) -> None:
+        begin = monotonic()
+        run()
+        if number < len(timed):
+            timed[number].seconds[direction].append(monotonic() - begin)
+
+    execution.time_stage = time_stage
     return execution
 
 

@@ -61,3 +61,22 @@ def flatten_backward_input(dy_ND, dx_NHWC):
             for j in range(W):
                 for c in range(C):
                     dx_NHWC[n, i, j, c] = dy_CHW[c, i, j]
+
+
+@kernel("void(float32[::1], float32[::1])")
+def copy_numbers(x, y):
+    """Copy x to y."""
+    for k in range(x.size):
+        store_number(y, k, element(x, k))
+
+
+@kernel("void(float32[:,:,:,::1], UniTuple(int64, 2), float32[:,:,:,::1])")
+def copy_into_border(x_NHWC, border, y_NHWC):
+    """Copy images into arrays with a border, which keeps its value, zero."""
+    N, H, W, C = x_NHWC.shape
+    _, bordered_H, bordered_W, _ = y_NHWC.shape
+    for n in range(N):
+        for i in range(H):
+            row = ((n * bordered_H + i + border[0]) * bordered_W + border[1]) * C
+            for k in range(W * C):
+                store_number(y_NHWC, row + k, element(x_NHWC, (n * H + i) * W * C + k))

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from partrain.kernels import convolution, max_pool, toom_cook_convolution
+from partrain.kernels.call_list import Call
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.simd.vectors import LANES
 from partrain.network.execution import Array
@@ -30,8 +31,8 @@ class ForwardPass(Protocol):
 
     def __init__(self, conv: Conv2d, pool: MaxPool2d | None, rectified: bool, weight: Array, bias: Array) -> None: ...
 
-    def __call__(self, x_NHWC: Array, y_NPQF: Array, pooled_NIJF: Array, winner_NIJF: Array) -> None:
-        """Write the outputs and, if there is a pooling, the maxima and their positions p·Q + q."""
+    def __call__(self, x_NHWC: Array, y_NPQF: Array, pooled_NIJF: Array, winner_NIJF: Array, call: Call) -> None:
+        """Make the calls that write the outputs and, if there is a pooling, the maxima and their positions p·Q + q."""
 
 
 class _DirectPass(ForwardPass):
@@ -43,13 +44,19 @@ class _DirectPass(ForwardPass):
         self._packed_weight = np.zeros(convolution.packed_shape(weight.shape), np.float32)
         self._packed_bias = np.zeros(self._packed_weight.shape[2], np.float32)
 
-    def __call__(self, x_NHWC: Array, y_NPQF: Array, pooled_NIJF: Array, winner_NIJF: Array) -> None:
-        convolution.pack_filters(self._weight, self._bias, self._packed_weight, self._packed_bias)
-        convolution.conv2d_forward(
-            x_NHWC, self._packed_weight, self._packed_bias, self._conv.stride, self._rectified, y_NPQF
+    def __call__(self, x_NHWC: Array, y_NPQF: Array, pooled_NIJF: Array, winner_NIJF: Array, call: Call) -> None:
+        call(convolution.pack_filters, self._weight, self._bias, self._packed_weight, self._packed_bias)
+        call(
+            convolution.conv2d_forward,
+            x_NHWC,
+            self._packed_weight,
+            self._packed_bias,
+            self._conv.stride,
+            self._rectified,
+            y_NPQF,
         )
         if self._pool is not None:
-            max_pool.max_pool_forward(y_NPQF, self._pool.window, self._pool.stride, pooled_NIJF, winner_NIJF)
+            call(max_pool.max_pool_forward, y_NPQF, self._pool.window, self._pool.stride, pooled_NIJF, winner_NIJF)
 
 
 class _ToomCookPass(ForwardPass):
@@ -62,15 +69,22 @@ class _ToomCookPass(ForwardPass):
         self._transformed_weight = np.zeros(toom_cook_convolution.transformed_shape(weight.shape), np.float32)
         self._padded_bias = np.zeros(max(len(bias), LANES), np.float32)
 
-    def __call__(self, x_NHWC: Array, y_NPQF: Array, pooled_NIJF: Array, winner_NIJF: Array) -> None:
+    def __call__(self, x_NHWC: Array, y_NPQF: Array, pooled_NIJF: Array, winner_NIJF: Array, call: Call) -> None:
         transform_filters, conv2d_forward, _ = self.KERNELS
-        transform_filters(self._weight, self._bias, self._transformed_weight, self._padded_bias)
-        conv2d_forward(
-            x_NHWC, self._transformed_weight, self._padded_bias, self._rectified, y_NPQF, pooled_NIJF, winner_NIJF
+        call(transform_filters, self._weight, self._bias, self._transformed_weight, self._padded_bias)
+        call(
+            conv2d_forward,
+            x_NHWC,
+            self._transformed_weight,
+            self._padded_bias,
+            self._rectified,
+            y_NPQF,
+            pooled_NIJF,
+            winner_NIJF,
         )
         if self._separate_pool is not None:
             window, stride = self._separate_pool.window, self._separate_pool.stride
-            max_pool.max_pool_forward(y_NPQF, window, stride, pooled_NIJF, winner_NIJF)
+            call(max_pool.max_pool_forward, y_NPQF, window, stride, pooled_NIJF, winner_NIJF)
 
 
 class _ToomCookPass1d(_ToomCookPass):

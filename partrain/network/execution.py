@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.kernels import dropout, norms
+from partrain.kernels.call_list import Call
 from partrain.kernels.randomness import philox_key
 from partrain.network.layers import Dense, Dropout
 from partrain.network.network import Network
@@ -142,7 +143,7 @@ class DropoutFactors:
             key = philox_key(seed=training.seed, purpose="dropout", epoch=training.epoch, name=self._name)
             dropout.draw_factors(key, training.indices_N, self._rate, self._factors_ND[: self._num_drawn])
 
-    def scale(self, x_ND: Array, place_step: int, channel_step: int) -> None:
-        """Multiply the examples' rows by their factors, in place; see `dropout.scale_by_factors`."""
+    def scale(self, x_ND: Array, place_step: int, channel_step: int, call: Call) -> None:
+        """Make the call that multiplies the examples' rows by their factors; see `dropout.scale_by_factors`."""
         if self._num_drawn is not None:
-            dropout.scale_by_factors(self._factors_ND[: self._num_drawn], place_step, channel_step, x_ND)
+            call(dropout.scale_by_factors, self._factors_ND[: self._num_drawn], place_step, channel_step, x_ND)

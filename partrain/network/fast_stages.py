@@ -3,6 +3,10 @@
 Layers form a stage if one kernel computes them, or if one saves work for the other: a convolution with ReLU and max
 pooling (its backward pass goes over the list of pooling's winners), and a dense layer with its ReLU.
 
+A stage makes its calls of kernels through `call`, which may only record them: then they are made later, and often. So
+a stage does nothing else with the numbers, and the arrays that it hands on always stay where they are. What `backward`
+needs of `forward` is kept by the number of examples, which need not be that of the last call.
+
 Gradients between stages are rows D of numbers with two steps: the number of position (i, j) and channel c is at
 (i·J + j)·place_step + c·channel_step of its row. So neither side depends on whether a `flatten` is between them.
 
@@ -20,6 +24,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from partrain.kernels import convolution_backward, convolution_weights, dense, layout, loops, max_pool, patch_vectors
+from partrain.kernels.call_list import Call, call_now
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.simd.vectors import LANES
 from partrain.network.convolution_passes import forward_pass
@@ -48,13 +53,13 @@ class Stage(Protocol):
     border: tuple[int, int]
     layers: tuple[Layer, ...]
 
-    def forward(self, x: Array) -> Array:
-        """Return the output; keep what `backward` needs."""
+    def forward(self, x: Array, call: Call) -> Array:
+        """Make the calls that compute the output; return the array for it. Keep what `backward` needs."""
 
     def backward(
-        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool, call: Call
     ) -> Gradient | None:
-        """Write the gradients of the parameters, in slots for tiles of `tile` examples, or as factors.
+        """Make the calls that write the parameters' gradients, in slots for tiles of `tile` examples, or as factors.
 
         Returns
         -------
@@ -113,28 +118,28 @@ class _ConvStage:
             self._pooled, self._winner = zeros_with_slack((num, I, J, F)), np.empty((num, I, J, F), np.int32)
         C, H, W = conv.input_shape
         self._dx = zeros_with_slack((num, H, W, C))
-        self._x: Array
+        self._x: dict[int, Array] = {}
         self._dy: Gradient
         self._is_first: bool
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array, call: Call) -> Array:
         N = len(x)
-        self._x, pooled = x, self._pooled[:N]
-        self._forward_pass(x, self._y[:N], pooled, self._winner[:N])
+        self._x[N], pooled = x, self._pooled[:N]
+        self._forward_pass(x, self._y[:N], pooled, self._winner[:N], call)
         return pooled
 
     def backward(
-        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool, call: Call
     ) -> Gradient | None:
         self._dy, self._is_first = dy, not needs_dx
-        return self._sum(slots_TK, tile, needs_dx)
+        return self._sum(slots_TK, tile, needs_dx, call)
 
     def sum_tiles(self, scales_N: Array | None, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:
         if scales_N is not None:
             scale_rows(self._dy.rows_ND, scales_N)
-        self._sum(slots_TK, tile, wants_dx=False)
+        self._sum(slots_TK, tile, False, call_now)
 
-    def _sum(self, slots_TK: Array, tile: int, wants_dx: bool) -> Gradient | None:
+    def _sum(self, slots_TK: Array, tile: int, wants_dx: bool, call: Call) -> Gradient | None:
         """Write the gradients of the last `backward`'s examples, by the same kernel with and without `wants_dx`."""
         dy = self._dy
         N, (_, P, Q) = len(dy.rows_ND), self._conv.output_shape
@@ -142,16 +147,18 @@ class _ConvStage:
         # The gradient of a single position may come from a dense layer, whose rows are not followed by LANES numbers.
         if self._is_first and self._pool is None and dy.channel_step == 1 and P * Q > 1:
             y = self._y[:N]
-            convolution_weights.conv2d_backward_weights(
-                self._x, y, self._rectified, dy.rows_ND.reshape(y.shape), kernel_size, stride,
+            call(
+                convolution_weights.conv2d_backward_weights,
+                self._x[N], y, self._rectified, dy.rows_ND.reshape(y.shape), kernel_size, stride,
                 tile, slots_TK, self._weight_start, self._bias_start,
             )  # fmt: skip
             return None
         dx = self._dx[: N if wants_dx else 0]
         if wants_dx:
-            patch_vectors.pack_patch_vectors(self._weight, self._patch_vectors)
-        convolution_backward.conv2d_backward_winners(
-            self._x, self._patch_vectors, dy.rows_ND, dy.place_step, dy.channel_step, self._pooled[:N],
+            call(patch_vectors.pack_patch_vectors, self._weight, self._patch_vectors)
+        call(
+            convolution_backward.conv2d_backward_winners,
+            self._x[N], self._patch_vectors, dy.rows_ND, dy.place_step, dy.channel_step, self._pooled[:N],
             self._rectified, self._winner[:N], kernel_size, stride, self.border, (P, Q),
             tile, slots_TK, self._weight_start, self._bias_start, dx,
         )  # fmt: skip
@@ -173,17 +180,17 @@ class _PoolStage:
         self._y, self._winner = zeros_with_slack((num, I, J, C)), np.empty((num, I, J, C), np.int32)
         self._dx = zeros_with_slack((num, H, W, C))
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array, call: Call) -> Array:
         y = self._y[: len(x)]
-        max_pool.max_pool_forward(x, self._pool.window, self._pool.stride, y, self._winner[: len(x)])
+        call(max_pool.max_pool_forward, x, self._pool.window, self._pool.stride, y, self._winner[: len(x)])
         return y
 
     def backward(
-        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool, call: Call
     ) -> Gradient | None:
         N = len(dy.rows_ND)
         dx = self._dx[:N]
-        max_pool.max_pool_backward_input(*dy, self._winner[:N], dx)
+        call(max_pool.max_pool_backward_input, *dy, self._winner[:N], dx)
         return _rows_of(dx)
 
 
@@ -201,20 +208,20 @@ class _ReluStage:
         self._is_image = len(shape) == 3
         self._dy = zeros_with_slack(self._y.shape)
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array, call: Call) -> Array:
         y = self._y[: len(x)]
-        loops.relu_forward(x.reshape(-1), y.reshape(-1))
+        call(loops.relu_forward, x.reshape(-1), y.reshape(-1))
         return y
 
     def backward(
-        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool, call: Call
     ) -> Gradient | None:
         N = len(dy.rows_ND)
         rows, dx = dy.rows_ND, self._dy[:N]
         if self._is_image and dy.channel_step != 1:
-            layout.flatten_backward_input(rows, dx)
+            call(layout.flatten_backward_input, rows, dx)
             rows = dx
-        loops.relu_backward_input(rows.reshape(-1), self._y[:N].reshape(-1), dx.reshape(-1))
+        call(loops.relu_backward_input, rows.reshape(-1), self._y[:N].reshape(-1), dx.reshape(-1))
         return _rows_of(dx) if self._is_image else Gradient(dx, 1, 1)
 
 
@@ -232,15 +239,15 @@ class _FlattenStage:
         self._has_this_order = C == 1 or H * W == 1
         self._y = np.zeros((0 if self._has_this_order else num, *layers[0].output_shape), np.float32)
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array, call: Call) -> Array:
         if self._has_this_order:
             return x.reshape(len(x), -1)
         y = self._y[: len(x)]
-        layout.flatten_forward(x, y)
+        call(layout.flatten_forward, x, y)
         return y
 
     def backward(
-        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool, call: Call
     ) -> Gradient | None:
         return Gradient(dy.rows_ND, 1, self._num_places)
 
@@ -248,7 +255,7 @@ class _FlattenStage:
 class _DenseStage:
     """A dense layer, with a ReLU if one follows it."""
 
-    KERNELS = (dense.dense_forward, dense.dense_backward_input, loops.relu_backward_input)
+    KERNELS = (dense.dense_forward, dense.dense_backward_input, loops.relu_backward_input, layout.copy_numbers)
     followers = (Relu,)
     border = (0, 0)
 
@@ -259,27 +266,27 @@ class _DenseStage:
         self._weight, self._bias = (views[p.name] for p in layer.parameters)
         self._y = np.zeros((num, *layer.output_shape), np.float32)
         self._dx = np.zeros((num, *layer.input_shape), np.float32)
-        self._x: Array
+        self._x: dict[int, Array] = {}
 
-    def forward(self, x: Array) -> Array:
-        self._x, y = x, self._y[: len(x)]
-        dense.dense_forward(x, self._weight, self._bias, self._rectified, y)
+    def forward(self, x: Array, call: Call) -> Array:
+        self._x[len(x)], y = x, self._y[: len(x)]
+        call(dense.dense_forward, x, self._weight, self._bias, self._rectified, y)
         return y
 
     def backward(
-        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool, call: Call
     ) -> Gradient | None:
         deltas_NE = factors[self._name].deltas_NE
         N = len(deltas_NE)
-        factors[self._name].inputs_ND[:] = self._x
+        call(layout.copy_numbers, self._x[N].reshape(-1), factors[self._name].inputs_ND.reshape(-1))
         if self._rectified:  # not in place: then LLVM's code computes several numbers at once
-            loops.relu_backward_input(dy.rows_ND.reshape(-1), self._y[:N].reshape(-1), deltas_NE.reshape(-1))
+            call(loops.relu_backward_input, dy.rows_ND.reshape(-1), self._y[:N].reshape(-1), deltas_NE.reshape(-1))
         else:
-            deltas_NE[:] = dy.rows_ND
+            call(layout.copy_numbers, dy.rows_ND.reshape(-1), deltas_NE.reshape(-1))
         if not needs_dx:
             return None
         dx = self._dx[:N]
-        dense.dense_backward_input(deltas_NE, self._weight, dx)
+        call(dense.dense_backward_input, deltas_NE, self._weight, dx)
         return Gradient(dx, 1, 1)
 
     def sum_tiles(self, scales_N: Array | None, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:
@@ -299,15 +306,15 @@ class DropoutStage:
         assert isinstance(layer, Dropout)
         self.factors = DropoutFactors(layer, num, "float32")
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array, call: Call) -> Array:
         # Images have channels last; rows after a `flatten` have the order of the factors.
-        self.factors.scale(x.reshape(len(x), -1), x.shape[3] if x.ndim == 4 else 1, 1)
+        self.factors.scale(x.reshape(len(x), -1), x.shape[3] if x.ndim == 4 else 1, 1, call)
         return x
 
     def backward(
-        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool, call: Call
     ) -> Gradient | None:
-        self.factors.scale(*dy)
+        self.factors.scale(*dy, call)
         return dy
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.kernels import loops
+from partrain.kernels.call_list import call_now
 from partrain.kernels.compiler.flags import Kernel
 from partrain.network.execution import (
     NORM_KERNELS,
@@ -174,11 +175,11 @@ class _DropoutLoops:
         self.factors = DropoutFactors(layer, tile, dtype)
 
     def forward(self, x: Array) -> Array:
-        self.factors.scale(x.reshape(len(x), -1), 1, 1)
+        self.factors.scale(x.reshape(len(x), -1), 1, 1, call_now)
         return x
 
     def backward(self, dy: Array, needs_dx: bool) -> Array | None:
-        self.factors.scale(dy.reshape(len(dy), -1), 1, 1)
+        self.factors.scale(dy.reshape(len(dy), -1), 1, 1, call_now)
         return dy
 
 

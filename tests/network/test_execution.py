@@ -223,3 +223,21 @@ def test_fast_execution_takes_several_tiles_at_once_and_never_a_part_of_one():
         capacity = Batch(WHOLE, "fast", parameters, tile, 1).execution.capacity
         assert capacity % tile == 0
         assert capacity >= 8
+
+
+@ALL_NETWORKS
+def test_batches_of_other_sizes_in_between_change_no_bits(network):
+    parameters, x, labels = drawn(network, 16, dtype="float32")
+    sizes = [16, 3, 16, 7, 3, 16]
+    one = Batch(network, "fast", parameters, 4, 16)
+    for size in sizes:
+        alone = Batch(network, "fast", parameters, 4, 16)
+        results = []
+        for batch in (one, alone):
+            batch.compute(x, labels, 0, size)
+            results.append((batch.logits[:size], batch.arrays["tile_sums"][: -(-size // 4)], batch.factors(0, size)))
+        assert np.array_equal(results[0][0], results[1][0])
+        assert np.array_equal(results[0][1], results[1][1])
+        for ours, theirs in zip(results[0][2].values(), results[1][2].values(), strict=True):
+            assert np.array_equal(ours.inputs_ND, theirs.inputs_ND)
+            assert np.array_equal(ours.deltas_NE, theirs.deltas_NE)

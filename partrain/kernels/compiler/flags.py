@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+from numba.core.sigutils import normalize_signature
 
 from partrain.errors import ConfigError
 
@@ -27,7 +28,7 @@ def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def declare(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+        dispatcher = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
         _signatures[dispatcher] = signatures
         if is_compiled(dispatcher):
             # Numba calls this for argument types that it has no machine code for, until `disable_compile`.
@@ -68,6 +69,14 @@ def require_compiler() -> None:
 def signatures_of(kernel: Kernel, float_type: str) -> list[str]:
     """Return the signatures that the kernel is compiled for, with "float32" or "float64" for `{float}`."""
     return [signature.format(float=float_type) for signature in _signatures[kernel]]
+
+
+def machine_code_of(kernel: Kernel, signature: str) -> int:
+    """Return the address of a loaded kernel's machine code, with Numba's calling convention."""
+    dispatcher: Any = kernel
+    compiled = dispatcher.overloads[normalize_signature(signature)[0]]
+    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    return address
 
 
 class _Unloaded:

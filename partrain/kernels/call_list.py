@@ -1,0 +1,222 @@
+"""Lists of kernel calls: recorded once, and then carried out by one compiled call.
+
+A call of a kernel from Python takes more than a microsecond, most of it to unpack the arguments; a pass through a small
+network makes 25 calls. A list holds them as words: the address of the kernel's machine code, and what its arguments are
+made of. `run_calls` reads the words and makes the calls.
+
+    words of a call     its number of words, address, number of the signature, arguments
+    of an argument      an array: its address and sizes; a pair: both numbers; a number: itself
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.sigutils import normalize_signature
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+from numpy.typing import NDArray
+
+from partrain.kernels import (
+    convolution,
+    convolution_backward,
+    convolution_weights,
+    dense,
+    dropout,
+    layout,
+    loops,
+    max_pool,
+    patch_vectors,
+    toom_cook_convolution,
+)
+from partrain.kernels.compiler.flags import Kernel, kernel, machine_code_of, signatures_of
+from partrain.kernels.simd.vectors import _INT64, _address
+
+Array = NDArray[Any]
+# Carries out a call, now or later: `call(kernel, *arguments)`.
+Call = Callable[..., None]
+
+# The kernels that a list may call, all with float32. Those that return nothing can be added.
+_CALLED: tuple[Kernel, ...] = (
+    layout.gather_normalised, layout.flatten_forward, layout.flatten_backward_input, layout.copy_numbers,
+    layout.copy_into_border, convolution.pack_filters, convolution.conv2d_forward,
+    toom_cook_convolution.transform_filters_1d, toom_cook_convolution.conv2d_forward_1d,
+    toom_cook_convolution.transform_filters_2d, toom_cook_convolution.conv2d_forward_2d,
+    patch_vectors.pack_patch_vectors, convolution_backward.conv2d_backward_winners,
+    convolution_weights.conv2d_backward_weights, max_pool.max_pool_forward, max_pool.max_pool_backward_input,
+    dense.dense_forward, dense.dense_backward_input, loops.relu_forward, loops.relu_backward_input,
+    dropout.scale_by_factors,
+)  # fmt: skip
+_SIGNATURES = tuple(sorted({signature for k in _CALLED for signature in signatures_of(k, "float32")}))
+_ARGUMENT = re.compile(r"UniTuple\(int64, 2\)|\w+\[[^\]]*\]|\w+")
+
+
+@functools.cache
+def _arguments_of(signature: str) -> tuple[str, ...]:
+    """Return the types of the arguments of "void(…)"."""
+    return tuple(_ARGUMENT.findall(signature.removeprefix("void")))
+
+
+def _words_of(argument: Any, declared: str) -> list[int] | None:
+    """Return the words of an argument, or None if it does not have the declared type."""
+    element_type, _, dimensions = declared.partition("[")
+    if dimensions:
+        if not isinstance(argument, np.ndarray) or argument.dtype.name != element_type:
+            return None
+        if argument.ndim != dimensions.count(",") + 1 or not argument.flags.c_contiguous:
+            return None
+        return [address_of(argument), *argument.shape]
+    if isinstance(argument, np.ndarray):
+        return None
+    return list(argument) if declared.startswith("UniTuple") else [int(argument)]
+
+
+def address_of(array: Array) -> int:
+    """Return where an array's first number is."""
+    if not array.size:
+        return 0
+    return ctypes.addressof(ctypes.c_char.from_buffer(array))  # a fifth of the time of array.ctypes.data
+
+
+class CallList:
+    """Kernel calls, in order.
+
+    Parameters
+    ----------
+    variables : arrays that other ones, of the same shapes, take the place of in a later run. All other arrays stay
+        where they are; the caller keeps them.
+    """
+
+    KERNELS: tuple[Kernel, ...]
+
+    def __init__(self, variables: Sequence[Array]) -> None:
+        self._shapes = [array.shape for array in variables]
+        self._words: list[int] = []
+        self._of_variable: dict[int, list[int]] = {address_of(array): [] for array in variables if array.size}
+        self._addresses = [self._of_variable.get(address_of(array), []) for array in variables]
+        self._recorded: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of words."""
+        return len(self._words)
+
+    def add(self, called: Kernel, *arguments: Any) -> None:
+        """Add a call of a kernel, which must be loaded.
+
+        Raises
+        ------
+        TypeError
+            The kernel does not take these arguments.
+        """
+        for signature in signatures_of(called, "float32"):
+            declared = _arguments_of(signature)
+            parts = [_words_of(argument, d) for argument, d in zip(arguments, declared, strict=True)]
+            if all(part is not None for part in parts):
+                break
+        else:
+            raise TypeError(f"{called}: wrong arguments {[getattr(a, 'shape', a) for a in arguments]}")
+        first = len(self._words)
+        self._words += [0, machine_code_of(called, signature), _SIGNATURES.index(signature)]
+        for argument, part in zip(arguments, parts, strict=True):
+            assert part is not None
+            if isinstance(argument, np.ndarray) and argument.size and part[0] in self._of_variable:
+                self._of_variable[part[0]].append(len(self._words))
+            self._words += part
+        self._words[first] = len(self._words) - first
+
+    def point_to(self, variables: Sequence[Array]) -> None:
+        """Put arrays in the places of the variables."""
+        if self._recorded is None:
+            self._recorded = np.array(self._words, np.int64)
+        for array, shape, places in zip(variables, self._shapes, self._addresses, strict=True):
+            assert array.shape == shape
+            address = address_of(array) if places else 0
+            for place in places:
+                self._recorded[place] = address
+
+    def run(self, first: int = 0, last: int | None = None) -> None:
+        """Make the calls, or those of the words from `first` to `last`, which must be ends of calls."""
+        assert self._recorded is not None, "run before point_to"
+        run_calls(self._recorded, first, len(self._words) if last is None else last)
+
+
+def call_now(called: Kernel, *arguments: Any) -> None:
+    """Call a kernel from Python."""
+    called(*arguments)
+
+
+def _argument(context, builder, argument_type, words, first):
+    """Return the value of an argument, and its number of words."""
+    if isinstance(argument_type, types.Array):
+        sizes = words[first + 1 : first + 1 + argument_type.ndim]
+        array = context.make_array(argument_type)(context, builder)
+        itemsize = ir.Constant(_INT64, context.get_abi_sizeof(context.get_data_type(argument_type.dtype)))
+        steps = [itemsize]
+        for size in reversed(sizes[1:]):
+            steps.insert(0, builder.mul(steps[0], size))
+        data = builder.inttoptr(words[first], context.get_data_type(argument_type.dtype).as_pointer())
+        populate_array(array, data=data, shape=sizes, strides=steps, itemsize=itemsize, meminfo=None)
+        return array._getvalue(), 1 + argument_type.ndim
+    if isinstance(argument_type, types.UniTuple):
+        return context.make_tuple(builder, argument_type, words[first : first + 2]), 2
+    return context.cast(builder, words[first], types.int64, argument_type), 1
+
+
+def _emit_call(context, builder, base, signature):
+    """Emit a call with the arguments that the words at `base` describe."""
+    argument_types, result_type = normalize_signature(signature)
+    count = 3 + sum(
+        1 + t.ndim if isinstance(t, types.Array) else 2 if isinstance(t, types.UniTuple) else 1 for t in argument_types
+    )
+    words = [builder.load(builder.gep(base, [ir.Constant(_INT64, k)])) for k in range(count)]
+    values, first = [], 3
+    for argument_type in argument_types:
+        value, size = _argument(context, builder, argument_type, words, first)
+        values.append(value)
+        first += size
+    function_type = context.call_conv.get_function_type(result_type, argument_types)
+    function = builder.inttoptr(words[1], function_type.as_pointer())
+    status, _ = context.call_conv.call_function(builder, function, result_type, argument_types, values)
+    with cgutils.if_unlikely(builder, status.is_error):
+        context.call_conv.return_status_propagate(builder, status)
+
+
+@intrinsic
+def _call(typing, words, at):
+    """Make the call that the words from words[at] on describe."""
+
+    def code(context, builder, signature, arguments):
+        base = _address(context, builder, signature.args[0], *arguments)
+        number = builder.load(builder.gep(base, [ir.Constant(_INT64, 2)]))
+        done = builder.append_basic_block("done")
+        switch = builder.switch(number, done)
+        for k, called in enumerate(_SIGNATURES):
+            block = builder.append_basic_block(f"signature{k}")
+            switch.add_case(ir.Constant(_INT64, k), block)
+            builder.position_at_end(block)
+            _emit_call(context, builder, base, called)
+            builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return types.void(words, at), code
+
+
+@kernel("void(int64[::1], int64, int64)")
+def run_calls(words, first, last):
+    """Make the calls that the words from `first` to `last` - 1 describe."""
+    at = first
+    while at < last:
+        _call(words, at)
+        at += words[at]
+
+
+CallList.KERNELS = (run_calls,)
