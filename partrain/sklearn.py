@@ -113,6 +113,8 @@ class PartrainClassifier(ClassifierMixin, BaseEstimator):
     -----
     Images are uint8 or float32; other numbers are rounded to float32. partrain normalises each channel, not each
     feature: scale features of different units first, for example with `StandardScaler`.
+
+    The first fit on a machine compiles the kernels, which takes 10 to 20 s, and keeps them in `~/.cache/partrain/`.
     """
 
     _trained: TrainedNetwork
