@@ -28,8 +28,8 @@ from partrain.errors import ConfigError
 POINTS_PER_DEVIATION, COARSEST, MOST_POINTS = 8, 1e-2, 2**17
 # The range of noise multipliers. A smaller one hides almost nothing, and the distribution would need too much memory.
 LEAST_NOISE, MOST_NOISE = 0.1, 1e4
-# Computed noise multipliers are rounded up to this number of decimal places.
-DIGITS = 4
+# Computed noise multipliers have this number of decimal places, and keep epsilon below the target by this share of it.
+DIGITS, MARGIN = 4, 1e-7
 # The tails of the noise that the grid leaves out, in MANY_STEPS together, as a fraction of delta. They count as a
 # complete loss of privacy.
 TAILS, MANY_STEPS = 1e-6, 10**7
@@ -78,7 +78,11 @@ class Accountant:
 
 
 def least_noise(sampling_rate: float, num_steps: int, delta: float, target: float) -> float:
-    """Return the smallest noise multiplier with which epsilon is within `target` after `num_steps`, rounded up.
+    """Return the smallest noise multiplier with DIGITS places with which epsilon is within `target` after `num_steps`.
+
+    Other versions of SciPy, and other processors, round epsilon differently, by far less than MARGIN. The margin keeps
+    such a difference from ending the training a step early. It changes the noise multiplier only if epsilon is within
+    that difference of the bound; and a run records its multiplier, so it never changes afterwards.
 
     Raises
     ------
@@ -86,15 +90,17 @@ def least_noise(sampling_rate: float, num_steps: int, delta: float, target: floa
         No noise multiplier up to MOST_NOISE suffices, or dp-accounting is not installed.
     """
 
+    bound = target * (1 - MARGIN)
+
     @functools.cache
     def epsilon(noise: float) -> float:
         return Accountant(sampling_rate, noise, delta).epsilon(num_steps)
 
     def suffices(noise: float) -> bool:
-        return epsilon(noise) <= target
+        return epsilon(noise) <= bound
 
     def log_excess(noise: float) -> float:
-        return math.log(min(max(epsilon(noise) / target, 1e-6), 1e6))
+        return math.log(min(max(epsilon(noise) / bound, 1e-6), 1e6))
 
     if not suffices(MOST_NOISE):
         raise ConfigError(
@@ -109,12 +115,14 @@ def least_noise(sampling_rate: float, num_steps: int, delta: float, target: floa
             return LEAST_NOISE
     from scipy.optimize import brentq
 
-    interval = enough - too_little
-    interval /= 2 ** math.ceil(math.log2(interval * 10**DIGITS))
-    boundary = brentq(log_excess, too_little, enough, xtol=interval / 4)
-    while not suffices(noise := too_little + interval * math.ceil((boundary - too_little) / interval)):
-        boundary += interval
-    return float(math.ceil(noise * 10**DIGITS) / 10**DIGITS)
+    unit: int = 10**DIGITS
+    number: int = math.ceil(brentq(log_excess, too_little, enough, xtol=0.25 / unit) * unit)
+    # The smallest multiple that suffices does not depend on how the search came near it.
+    while not suffices(number / unit):
+        number += 1
+    while suffices((number - 1) / unit):
+        number -= 1
+    return number / unit
 
 
 def _loss_of_a_step(rate: float, noise: float, delta: float) -> Any:
