@@ -32,6 +32,8 @@ BOX, FIELD = 20, 28
 LINE_WIDTH, MIN_LINE_WIDTH = 2.0 / BOX, 1.5 / BOX
 # The paper is estimated in a picture of at most this size, from a window of this share of it, wider than any line.
 PAPER_SIDE, PAPER_WINDOW = 96, 0.35
+# A picture is filtered if filtering changes its pixels by this much on average; with less noise, parts stay apart.
+MIN_NOISE = 6.0
 # Whether the ink is darker than the paper is decided in a picture of at most this size, from medians in a window of
 # this share of it, more than half of which is paper.
 MEDIAN_SIDE, MEDIAN_WINDOW = 48, 0.7
@@ -74,10 +76,7 @@ def prepare_digit(grey_HW: NDArray[np.uint8], shape: tuple[int, int], name: str)
 
 def _ink(picture: Image) -> NDArray[np.float64]:
     """Return how much each pixel differs from the paper, 0 to 1; (H,W)."""
-    import PIL.ImageFilter
-
-    if min(picture.size) >= PAPER_SIDE:
-        picture = picture.filter(PIL.ImageFilter.MedianFilter(3))  # removes the noise of a camera
+    picture = _without_noise(picture)
     grey_HW = np.asarray(picture, np.float64)
     if _is_dark_on_light(picture):
         paper_HW = _paper(picture)
@@ -86,6 +85,17 @@ def _ink(picture: Image) -> NDArray[np.float64]:
         dark_HW = 255 - _paper(picture.point(lambda value: 255 - value))
         difference_HW = (grey_HW - dark_HW) / np.maximum(255 - dark_HW, 1)
     return np.clip(difference_HW, 0, 1)
+
+
+def _without_noise(picture: Image) -> Image:
+    """Return a large picture without the noise of a camera. If there is little, it stays: lines may be thin."""
+    import PIL.ImageFilter
+
+    if min(picture.size) < PAPER_SIDE:
+        return picture
+    filtered = picture.filter(PIL.ImageFilter.MedianFilter(3))
+    change_HW = np.abs(np.asarray(picture, np.int64) - np.asarray(filtered, np.int64))
+    return filtered if change_HW.sum() >= MIN_NOISE * change_HW.size else picture
 
 
 def _is_dark_on_light(picture: Image) -> bool:

@@ -74,6 +74,14 @@ def test_fine_lines_become_as_wide_as_those_of_mnist() -> None:
     assert fine.mean() > 0.6 * normal.mean()
 
 
+def test_thin_parts_of_a_digit_are_kept() -> None:
+    picture = np.full((300, 300), 235, np.uint8)
+    picture[60:240, 100:112] = 30
+    picture[150, 112:240] = 30
+    columns = np.flatnonzero((prepare(picture) >= 64).any(axis=0))
+    assert columns[-1] - columns[0] >= 12
+
+
 def test_what_lies_at_the_edge_or_far_away_is_left_out() -> None:
     picture = draw(5, Style(size=(300, 300), height=0.5)).copy()
     alone = prepare(picture)
