@@ -273,6 +273,14 @@ def test_first_wrong_step_is_found_by_bisection(
     assert result.stderr.count("computing steps") <= 4  # of 8 ranges
 
 
+def test_bisection_tells_a_wrong_checkpoint_from_wrong_steps(call_partrain: Call, long: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(long, tmp_path / "run"))
+    path = CheckpointDirectory(run / "checkpoints").path_of(50)
+    flip_a_bit(path, np.random.default_rng(0))
+    message = refusal(call_partrain, run, "--find")
+    assert f"error: the steps to 50 are right, but not what was saved after them: {path}: " in message
+
+
 def test_bisection_that_finds_nothing_says_what_it_computed(call_partrain: Call, long: Path) -> None:
     result = call_partrain("verify", long, "--find", "--workers", 0, "-q")
     assert (result.exit_code, result.stderr) == (0, "")

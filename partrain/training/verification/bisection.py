@@ -88,6 +88,8 @@ def _saved_steps(path: Path) -> list[int]:
 
 
 def _describe(right: int, wrong: int) -> str:
+    if wrong <= right:  # the digest of the parameters in metrics.jsonl is right
+        return f"the steps to {right:,} are right, but not what was saved after them"
     if wrong == right + 1:
         return f"the first wrong step is {wrong:,}"
     return f"the first wrong step is one of {right + 1:,} to {wrong:,}"
