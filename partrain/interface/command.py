@@ -113,7 +113,7 @@ def print_data(text: str, *, styled: bool = False) -> None:
         It cannot be written, for example because the disk is full.
     """
     text = text if styled else printable_lines(text)
-    with _writing_stdout():
+    with writing_stdout():
         print(text, flush=True)
 
 
@@ -122,14 +122,15 @@ def print_path(path: Path) -> None:
     if is_terminal(sys.stdout):
         print_data(str(path))
         return
-    with _writing_stdout():
+    with writing_stdout():
         sys.stdout.flush()
         sys.stdout.buffer.write(os.fsencode(path) + b"\n")
         sys.stdout.flush()
 
 
 @contextlib.contextmanager
-def _writing_stdout() -> Iterator[None]:
+def writing_stdout() -> Iterator[None]:
+    """Handle errors of the block, which writes to stdout, as `print_data` does."""
     try:
         yield
     except OSError as error:

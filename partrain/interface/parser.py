@@ -31,6 +31,7 @@ from partrain.interface.commands import (
     sweep,
     train,
     verify,
+    watch,
 )
 from partrain.system.terminal_text import printable_lines
 
@@ -41,6 +42,7 @@ COMMANDS: tuple[Command, ...] = (
     sweep.COMMAND,
     cross_validate.COMMAND,
     resume.COMMAND,
+    watch.COMMAND,
     evaluate.COMMAND,
     verify.COMMAND,
     predict.COMMAND,

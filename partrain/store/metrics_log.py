@@ -137,7 +137,7 @@ def read_good_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     RunError
         It does not fit into memory.
     """
-    parsed = [_parse(line) for line in _whole_lines(path)]
+    parsed = [parse_row(line) for line in _whole_lines(path)]
     good = [row for row in parsed if row is not None]
     return good, [number for number, row in enumerate(parsed, 1) if row is None]
 
@@ -169,7 +169,7 @@ def cut_back(path: Path, step: int) -> int:
     kept: list[bytes] = []
     cut: list[bytes] = []
     for line in _whole_lines(path):
-        row = _parse(line)
+        row = parse_row(line)
         row_step = row.get("step") if row is not None else None
         (kept if isinstance(row_step, int) and row_step <= step else cut).append(line)
     if cut:
@@ -191,7 +191,7 @@ def _whole_lines(path: Path) -> list[bytes]:
     return [line + b"\n" for line in lines[:-1]]  # after the last line feed: nothing, or an incomplete line
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def parse_row(line: bytes) -> dict[str, Any] | None:
     """Return a row; None for a line that `MetricsLog` does not write: it is damaged, or from another program."""
     try:
         row = _floats_for_names(json.loads(line))

@@ -31,6 +31,7 @@ USAGE = {
     "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [-q] {NEW_RUN} [--init-from RUN] [--dry-run]",
     "init": "[--data DIR] [-q] [FILE]",
     "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [-q] RUN",
+    "watch": f"{RUNS_DIR} [-q] RUN",
     "sweep": "[--set KEY=VALUE,VALUE] [--seeds 0..4|0,3,7] [--sampler random|tpe] [--trials N] [--prune] "
     f"--config FILE {SWEEP}",
     "cross-validate": f"[--folds N] [--set KEY=VALUE] --config FILE {SWEEP}",
