@@ -4,8 +4,9 @@ import numba
 import numpy as np
 import pytest
 
+from partrain.kernels.dense import SPAN
 from partrain.kernels.simd.vectors import LANES
-from partrain.kernels.update_pieces import magnitude
+from partrain.kernels.update_pieces import magnitude, sum_slots
 
 
 @numba.njit
@@ -23,3 +24,28 @@ def test_largest_magnitude_is_found_wherever_it_is(size, largest):
         numbers[first + place] = largest
         bits = np.array(largest_magnitude(numbers.ctypes.data, first, first + size), np.int32)
         assert np.array_equal(bits.view(np.float32), np.abs(np.float32(largest)), equal_nan=True)
+
+
+@numba.njit
+def slots_are_summed(slots_TK, num_tiles, first, last, gradient):
+    return sum_slots(slots_TK, num_tiles, first, last, gradient)
+
+
+@pytest.mark.parametrize("num_tiles", [1, 2, 9])
+@pytest.mark.parametrize("size", [1, SPAN * LANES - 1, SPAN * LANES, 3 * SPAN * LANES + 5])
+def test_slots_are_summed_in_the_order_of_the_tiles(size, num_tiles):
+    first, last = 3, 3 + size
+    slots = np.random.default_rng(size).standard_normal((num_tiles + 1, size + 7)).astype(np.float32)
+    expected = np.zeros(size, np.float32)
+    for t in range(num_tiles):
+        expected += slots[t, first:last]
+    gradient = np.full(size + 7, 77, np.float32)
+    assert slots_are_summed(slots, num_tiles, first, last, gradient)
+    assert np.array_equal(gradient[first:last], expected)
+    assert (gradient[:first] == 77).all()
+    assert (gradient[last:] == 77).all()
+    for place in (first, last - 1):
+        for number in (np.inf, np.nan):
+            damaged = slots.copy()
+            damaged[num_tiles - 1, place] = number
+            assert not slots_are_summed(damaged, num_tiles, first, last, gradient)
