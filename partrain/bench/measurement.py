@@ -20,11 +20,10 @@ from partrain.config.reader import parse_config
 from partrain.config.schema.config import Config
 from partrain.kernels import peak
 from partrain.kernels.simd.vectors import LANES
-from partrain.kernels.update import request_help
 from partrain.parallel.array_plan import exchange_specs
 from partrain.parallel.compute_resources import compute_resources
-from partrain.parallel.update.parameter_update import Array, UpdateHelper
-from partrain.parallel.update.piece_plan import help_specs, useful_threads
+from partrain.parallel.update.parameter_update import Array
+from partrain.parallel.update.piece_plan import useful_threads
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
 from partrain.system.process_directory import process_directory
@@ -174,13 +173,6 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
         wake=at_once[-1]["wake_us"] / 1e6,
         shard=shard_seconds,
         update=trial.compare({batch_size: _update(trial, batch_size) for batch_size in MODEL_BATCHES}),
-        helped_update=trial.compare(
-            {
-                batch_size: _helped_update(trial, batch_size)
-                for batch_size in MODEL_BATCHES
-                if trial.settings.privacy is None and help_specs(trial.plan.network, trial.settings.kernels, batch_size)
-            }
-        ),
         num_threads=partial(useful_threads, trial.plan.network),
     )
     return {
@@ -189,7 +181,6 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
         "wake_us": costs.wake * 1e6,
         "shard_us": {str(tiles): seconds * 1e6 for tiles, seconds in sorted(costs.shard.items())},
         "update_us": {str(batch_size): seconds * 1e6 for batch_size, seconds in costs.update.items()},
-        "helped_update_us": {str(batch_size): seconds * 1e6 for batch_size, seconds in costs.helped_update.items()},
         "expected": [
             {
                 "batch_size": batch_size,
@@ -206,19 +197,6 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
 def _update(trial: Trial, batch_size: int) -> Callable[[], object]:
     """Return a function that updates the parameters with one thread, after a batch of `batch_size` examples."""
     return _update_with(trial, _results(trial, batch_size), batch_size, trial.training.step)
-
-
-def _helped_update(trial: Trial, batch_size: int) -> Callable[[], object]:
-    """Return a function that updates the parameters after helpers have prepared all their pieces."""
-    network, step = trial.plan.network, trial.training.step
-    arrays = _results(trial, batch_size) | {"parameters": trial.arrays["parameters"]}
-    for name, spec in help_specs(network, trial.settings.kernels, batch_size).items():
-        arrays[name] = np.zeros(spec.shape, spec.dtype)
-    _update_with(trial, arrays, batch_size, step)()
-    # All further calls repeat the update of the next step, for which every piece stays prepared.
-    request_help(arrays["update.help_requests"], step + 1, batch_size)
-    UpdateHelper(network, arrays, 0, 1).help(step + 1)
-    return _update_with(trial, arrays, batch_size, step + 1)
 
 
 def _update_with(trial: Trial, arrays: Mapping[str, Array], batch_size: int, step: int) -> Callable[[], object]:

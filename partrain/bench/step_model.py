@@ -17,9 +17,6 @@ class StepCosts:
         T(B, n) = serial + n·dispatch + shard(⌈tiles(B) / n⌉) + wake + update(B, n)
         speed-up(B, n) = T(B, 1) / T(B, n)
 
-    Either threads share the update, or workers help with it. If n workers help, update(B, n) = h + (u - h) / n, where u
-    is the time without help, and h the time after workers have prepared all pieces that they can.
-
     The model ignores memory bandwidth, shared caches, and lower clock rates when all cores are busy.
 
     Attributes
@@ -29,8 +26,7 @@ class StepCosts:
     dispatch : the time to post the command of one worker.
     wake : the time from the last command to the last answer when workers have nothing to compute.
     shard : the time of a worker, by number of tiles; for other numbers, in proportion to the next smaller one.
-    update : u, the time of the update with one thread, by batch size.
-    helped_update : h, by batch size; only batch sizes at which workers help.
+    update : the time of the update with one thread, by batch size.
     num_threads : returns the number of threads of the update for a batch size and a number of cores.
     """
 
@@ -40,7 +36,6 @@ class StepCosts:
     wake: float
     shard: Mapping[int, float]
     update: Mapping[int, float]
-    helped_update: Mapping[int, float]
     num_threads: Callable[[int, int], int]
 
     def step(self, batch_size: int, cores: int) -> float:
@@ -52,9 +47,6 @@ class StepCosts:
         compute = self.shard[known] * longest / known
         alone = self.update[batch_size]
         update = alone / self.num_threads(batch_size, cores)
-        if workers > 1 and batch_size in self.helped_update:
-            helped = self.helped_update[batch_size]
-            update = helped + (alone - helped) / workers
         return self.serial + workers * self.dispatch + compute + self.wake + update
 
     def speed_up(self, batch_size: int, cores: int) -> float:

@@ -93,11 +93,6 @@ def _describe_model(model: dict[str, Any]) -> list[str]:
         f"µs per step: {model['serial_us']:.0f} serial work, {model['wake_us']:.0f} to wake workers, "
         f"{model['dispatch_us']:.0f} per worker to post its command",
         "µs of the update with one thread, by batch size: " + _costs(model["update_us"]),
-        *(
-            ["µs of the update after all help by workers, by batch size: " + _costs(model["helped_update_us"])]
-            if model["helped_update_us"]
-            else []
-        ),
         "µs of a worker, by number of tiles: " + _costs(model["shard_us"]),
     ]
 

@@ -165,7 +165,7 @@ class MeasuredTraining:
             times["noise"] = seconds[NOISE]
         if is_logged:
             metrics = self._step_metrics.compute(number, result.batch)
-            self._logger.log_step(number, metrics | {"lr": self.model.learning_rate(number)})
+            self._logger.log_step(number, metrics | {"lr": self.model.learning_rate(number)}, seconds_ago=0.0)
             # Logging happens once in `log_every` steps; this is the share of one step.
             times["logging"] = (monotonic() - updated) / self._log_every
         return times | {"step": monotonic() - begin}

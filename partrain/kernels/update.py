@@ -13,17 +13,7 @@ the same.
     first round     sums of the slots into the gradient, each checked; the largest factors
     second round    Adam on the parameters of slots; gradient and Adam, unit by unit, of dense layers
 
-Worker processes that are idle may help. `update_units_ahead` computes pieces of the second round from the same
-parameters and moments, and writes the new values into other shared memory. The coordinator waits for no helper:
-when only unfinished pieces remain, it computes them itself. Each helper has pieces of its own, and writes for
-each piece the step for which it is ready. So the coordinator ignores the results of a helper that comes too late, with
-an earlier step.
-
-The coordinator copies the parameters of a ready piece, but not its moments. These have two buffers, and for each piece
-one of them is current. A helper writes to the other buffer; when the coordinator accepts the piece, that one becomes
-current. So a piece's moments stay in the cache of its helper, and a late helper never writes to a current buffer.
-
-Shapes: N examples; D, E inputs, outputs of a dense layer; T tiles; K numbers of a slot; U parameters; B buffers.
+Shapes: N examples; D, E inputs, outputs of a dense layer; T tiles; K numbers of a slot; U parameters.
 """
 
 from __future__ import annotations
@@ -32,7 +22,7 @@ import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.ipc.atomics import atomic_add, atomic_load, atomic_max, atomic_store
-from partrain.kernels.ipc.signal_words import HELP_REQUEST, LINE, READY, REQUEST_EXAMPLES
+from partrain.kernels.ipc.signal_words import LINE
 from partrain.kernels.update_claims import (
     CLAIMS,
     DONE,
@@ -41,15 +31,10 @@ from partrain.kernels.update_claims import (
     NOT_FINITE_SUMS,
     NUM_EXAMPLES,
     SLOTS,
-    UNITS,
-    choose_piece,
     claim_any,
-    coordinator_steps_at,
-    current_buffers_at,
-    is_ready,
     wait_until_done,
 )
-from partrain.kernels.update_pieces import adam, magnitude, scratch_for, sum_slots, take_units, update_units
+from partrain.kernels.update_pieces import adam, magnitude, scratch_for, sum_slots, update_units
 
 # Results of `update_parameters`.
 UPDATED, UNPROVEN, NOT_FINITE = 0, 1, 2
@@ -92,45 +77,28 @@ def _check_all(control, thread, num_threads, generation, checks, N, magnitudes, 
 
 
 @inlined
-def _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, help_requests,
-                next_U, m_BU, v_BU, w_U):  # fmt: skip
+def _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, m_U, v_U, w_U):
     """Compute pieces of the second round: update the parameters, those of dense layers unit by unit."""
     scratch = scratch_for(pieces, N)
-    helped, current_buffers = len(help_requests) > 0, current_buffers_at(len(pieces))
-    step = help_requests[HELP_REQUEST] if helped else 0
-    remaining = np.ones(len(pieces), np.bool_)
     while True:
-        if helped:
-            piece = choose_piece(pieces, remaining, help_requests, step)
-        else:
-            piece = claim_any(control, CLAIMS + LINE, generation, thread, num_threads, len(pieces))
+        piece = claim_any(control, CLAIMS + LINE, generation, thread, num_threads, len(pieces))
         if piece < 0:
             break
-        remaining[piece] = False
-        row, finite_check = pieces[piece], np.float32(0)
-        current = help_requests[current_buffers + piece] if helped else 0
-        m, v = m_BU[current], v_BU[current]
+        row = pieces[piece]
         if row[0] == SLOTS:
-            finite_check = adam(gradient_K[row[1] :], row[1], row[2] - row[1], coefficients, m, v, w_U, m, v, w_U)
-        elif helped and is_ready(help_requests, piece, step):
-            take_units(row, next_U, w_U)
-            help_requests[current_buffers + piece] = 1 - current
-            if help_requests[READY + LINE * piece] < 0:
-                finite_check = np.float32(np.nan)
+            start, count = row[1], row[2] - row[1]
+            finite_check = adam(gradient_K[start:], start, count, coefficients, m_U, v_U, w_U, m_U, v_U, w_U)
         else:
-            if helped:
-                atomic_store(help_requests, coordinator_steps_at(len(pieces)) + piece, step)
-            finite_check = update_units(row, N, coefficients, scratch, m, v, w_U, m, v, w_U)
+            finite_check = update_units(row, N, coefficients, scratch, m_U, v_U, w_U, m_U, v_U, w_U)
         if finite_check != 0:
             atomic_store(control, NOT_FINITE_PARAMETERS, 1)
         atomic_add(control, DONE, 1)
 
 
 @kernel("int64(int64[::1], int64, int64, int64[:,::1], int64[:,::1], int64, int64, float32[:,::1], float32[::1],"
-        " float32[::1], int64[::1], float32[::1], float32[:,::1], float32[:,::1], float32[::1])")  # fmt: skip
+        " float32[::1], float32[::1], float32[::1], float32[::1])")  # fmt: skip
 def update_parameters(
-    control, thread, num_threads, checks, pieces, num_layers, tile, slots_TK, coefficients, gradient_K, help_requests,
-    next_U, m_BU, v_BU, w_U
+    control, thread, num_threads, checks, pieces, num_layers, tile, slots_TK, coefficients, gradient_K, m_U, v_U, w_U
 ):  # fmt: skip
     """Compute one thread's part of the update that `begin_update` announced; all threads call this.
 
@@ -145,11 +113,7 @@ def update_parameters(
     slots_TK : one row per tile; read.
     coefficients : the coefficients of `loops.adam_update`, in its order; read.
     gradient_K : overwritten with the sums of the slots.
-    help_requests : words shared with the helpers (ipc.signal_words); read, and the current buffers are written. Empty
-        without helpers; with helpers there is one thread.
-    next_U : new parameters, written by the helpers; read. Empty without helpers.
-    m_BU, v_BU : moments, in two buffers with helpers and in one without; updated.
-    w_U : parameters; updated.
+    m_U, v_U, w_U : moments and parameters; updated.
 
     Returns
     -------
@@ -167,8 +131,7 @@ def update_parameters(
         if thread == 0:
             atomic_add(control, DONE, num_pieces)
         return UNPROVEN
-    _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, help_requests,
-                next_U, m_BU, v_BU, w_U)  # fmt: skip
+    _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, m_U, v_U, w_U)
     if thread != 0:
         return UPDATED
     wait_until_done(control, done_before + num_checks + num_pieces)
@@ -186,45 +149,3 @@ def begin_update(control, num_threads, num_layers, num_examples):
     atomic_store(control, GENERATION, generation)
     for thread in range(2 * num_threads):
         atomic_store(control, CLAIMS + LINE * thread, generation << 32)
-
-
-@kernel("void(int64[::1], int64, int64)")
-def request_help(help_requests, step, num_examples):
-    """Announce the update of `step` to the helpers; all factors of its batch have been written."""
-    help_requests[REQUEST_EXAMPLES] = num_examples
-    atomic_store(help_requests, HELP_REQUEST, step)
-
-
-@kernel("void(int64[::1], int64, int64[:,::1], int64, int64, float32[::1], float32[::1], float32[:,::1],"
-        " float32[:,::1], float32[::1])")  # fmt: skip
-def update_units_ahead(help_requests, step, pieces, helper, num_helpers, coefficients, next_U, m_BU, v_BU, w_U):
-    """Compute a helper's pieces, as long as the update of `step` is the newest.
-
-    Parameters
-    ----------
-    help_requests : int64, of length `signal_words.help_requests_size`; read, and written for each piece that is ready:
-        the step, or its negative if a parameter or a second moment is not finite.
-    step : the update for which help was requested.
-    pieces : as for `update_parameters`, with the addresses of this process; read.
-    helper, num_helpers : index of this helper, and the number of helpers. Its pieces are the rows `helper`,
-        `helper` + `num_helpers`, … of `pieces`.
-    coefficients, w_U : as for `update_parameters`; read.
-    next_U : new parameters; this helper's pieces are written.
-    m_BU, v_BU : the moments in two buffers; each piece is read from its current buffer, and written to the other one.
-    """
-    N = help_requests[REQUEST_EXAMPLES]
-    current_buffers, coordinator_steps = current_buffers_at(len(pieces)), coordinator_steps_at(len(pieces))
-    scratch = scratch_for(pieces, N)
-    for piece in range(helper, len(pieces), num_helpers):
-        row = pieces[piece]
-        if row[0] != UNITS:
-            continue
-        if atomic_load(help_requests, HELP_REQUEST) != step:
-            break
-        if atomic_load(help_requests, coordinator_steps + piece) == step:  # the coordinator has computed it
-            continue
-        current = help_requests[current_buffers + piece]
-        other = 1 - current
-        finite_check = update_units(row, N, coefficients, scratch, m_BU[current], v_BU[current], w_U, m_BU[other],
-                                    v_BU[other], next_U)  # fmt: skip
-        atomic_store(help_requests, READY + LINE * piece, step if finite_check == 0 else -step)

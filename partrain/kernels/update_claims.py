@@ -1,4 +1,4 @@
-"""Distributes the pieces of an update: which thread, or which helper, computes a piece.
+"""Distributes the pieces of an update: which thread computes a piece.
 
 Threads claim pieces by counters that they increment atomically. Each thread has a counter of its own for its share of
 the pieces, so that threads rarely change the same cache line.
@@ -7,9 +7,8 @@ the pieces, so that threads rarely change the same cache line.
 from __future__ import annotations
 
 from partrain.kernels.compiler.flags import inlined
-from partrain.kernels.ipc import signal_words
 from partrain.kernels.ipc.atomics import atomic_load, compare_exchange, yield_processor
-from partrain.kernels.ipc.signal_words import LINE, OWNER, READY
+from partrain.kernels.ipc.signal_words import LINE
 
 # Indices of `control`, which the threads share; each word is on a cache line of its own.
 GENERATION, NUM_EXAMPLES, DONE, NOT_FINITE_SUMS, NOT_FINITE_PARAMETERS, CLAIMS = (LINE * k for k in range(6))
@@ -20,9 +19,6 @@ SLOTS, FACTORS, UNITS = 0, 1, 2
 NUM_COLUMNS = 10
 
 SPINS = 2000
-
-current_buffers_at = inlined(signal_words.current_buffers_at)
-coordinator_steps_at = inlined(signal_words.coordinator_steps_at)
 
 
 def control_size(num_threads: int, num_layers: int) -> int:
@@ -55,35 +51,6 @@ def claim_any(control, claims, generation, thread, num_threads, size):
         if k >= 0:
             return begin + k
     return -1
-
-
-@inlined
-def is_ready(help_requests, piece, step):
-    """Return whether a helper has computed the piece for the update of `step`."""
-    return abs(atomic_load(help_requests, READY + LINE * piece)) == step
-
-
-@inlined
-def choose_piece(pieces, remaining, help_requests, step):
-    """Return the piece that the coordinator takes next, or -1 if none remains.
-
-    A piece that is ready, or that no helper computes, comes first; then the last piece of a helper that has finished
-    none and may be dead; then the last remaining piece.
-    """
-    at_work = 0  # the helpers that have finished a piece, as bits; helpers from the 62nd on share a bit
-    for piece in range(len(pieces)):
-        ready = is_ready(help_requests, piece, step)
-        if remaining[piece] and (ready or pieces[piece, 0] == SLOTS):
-            return piece
-        if ready:
-            at_work |= 1 << min(help_requests[OWNER + LINE * piece], 62)
-    last = -1
-    for piece in range(len(pieces) - 1, -1, -1):
-        if remaining[piece]:
-            if not at_work >> min(help_requests[OWNER + LINE * piece], 62) & 1:
-                return piece
-            last = max(last, piece)
-    return last
 
 
 @inlined

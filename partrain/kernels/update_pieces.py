@@ -149,7 +149,7 @@ def update_units(row, N, coefficients, scratch, m, v, w, new_m, new_v, new_w):
 
 
 @inlined
-def _copy(source, target, first, size):
+def copy_numbers(source, target, first, size):
     whole = size - size % LANES
     for i in range(first, first + whole, LANES):
         store(target, i, load(source, i))
@@ -161,8 +161,8 @@ def _copy(source, target, first, size):
 def take_units(row, next_U, w_U):
     """Copy the new parameters of a piece that a helper has computed."""
     num_units, D = row[2] - row[1], row[5]
-    _copy(next_U, w_U, row[8] + row[1], num_units)
-    _copy(next_U, w_U, row[7] + row[1] * D, num_units * D)
+    copy_numbers(next_U, w_U, row[8] + row[1], num_units)
+    copy_numbers(next_U, w_U, row[7] + row[1] * D, num_units * D)
 
 
 @inlined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from partrain.kernels.ipc.signal_words import NUM_COEFFICIENTS
 from partrain.network.network import Network
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.shared_arrays import ArraySpec
@@ -50,3 +51,34 @@ def exchange_specs(
         specs[f"{layer.name}.inputs"] = ArraySpec((batch_size, *layer.input_shape), dtype)
         specs[f"{layer.name}.deltas"] = ArraySpec((batch_size, *layer.output_shape), dtype)
     return specs
+
+
+# Parameters of the largest network whose steps are planned ahead: planning needs a second copy of the parameters and of
+# the moments, and the steps of larger networks take so long that it saves nothing.
+MOST_PARAMETERS = 2**22
+# Steps in the ring: at most MOST_STEPS, with MOST_EXAMPLES examples all together.
+MOST_STEPS, MOST_EXAMPLES, LEAST_STEPS = 128, 2**15, 4
+
+
+def planned_specs(network: Network, kernels: str, batch_size: int) -> dict[str, ArraySpec]:
+    """Plan the ring of steps that workers make by themselves; empty if the coordinator takes part in every step.
+
+    For each step, the coordinator writes the number of examples, the epoch and the operation (`numbers`), the examples
+    (`indices`), and Adam's coefficients; workers write losses, predictions, and when the step was finished. The new
+    parameters, and the moments of even and odd steps, are written by all workers, in pieces.
+    """
+    U = network.parameters.size
+    if kernels != "fast" or U > MOST_PARAMETERS:
+        return {}
+    R = max(LEAST_STEPS, min(MOST_STEPS, MOST_EXAMPLES // batch_size))
+    return {
+        "steps.numbers": ArraySpec((R, 3), "int64"),
+        "steps.indices": ArraySpec((R, batch_size), "int64"),
+        "steps.coefficients": ArraySpec((R, NUM_COEFFICIENTS), "float32"),
+        "steps.losses": ArraySpec((R, batch_size), "float64"),
+        "steps.predictions": ArraySpec((R, batch_size), "int64"),
+        "steps.finished_at": ArraySpec((R,), "float64"),
+        "steps.parameters": ArraySpec((U,), "float32"),
+        "steps.first_moments": ArraySpec((2, U), "float32"),
+        "steps.second_moments": ArraySpec((2, U), "float32"),
+    }

@@ -19,8 +19,8 @@ INTERPRETERS, TEMPORARY = "interpreters", "copies, checkpoints, plots"
 # Measured, without the pages of program files, which the kernel can drop. The coordinator is an interpreter with NumPy
 # and Numba. The fork server is another one, counted with the resource tracker of `multiprocessing`. A worker has so
 # much besides its buffers that it does not share with the fork server.
-COORDINATOR_BYTES = 80 * MIB
-FORK_SERVER_BYTES = 84 * MIB
+COORDINATOR_BYTES = 76 * MIB
+FORK_SERVER_BYTES = 68 * MIB
 WORKER_BYTES = 7 * MIB
 # Matplotlib and the pictures that it draws.
 PLOT_BYTES = 55 * MIB

@@ -7,6 +7,7 @@ from partrain.kernels.compiler.loading import are_cached
 from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.mailboxes import Mailboxes
+from partrain.parallel.workers.planned_steps import StepRing
 from partrain.parallel.workers.tile_computer import tile_kernels
 from partrain.parallel.workers.worker import worker_kernels
 
@@ -35,7 +36,8 @@ def required_kernels(plan: ComputePlan, num_workers: int, *, computes_here: bool
     updates = ParameterUpdate.kernels(kernels) if plan.trains else ()
     if not num_workers:
         return (*tile_kernels(kernels, layers, augments=augments), *updates)
-    of_coordinator = (*updates, *Mailboxes.KERNELS)
+    of_series = StepRing.KERNELS if plan.trains and kernels == "fast" else ()
+    of_coordinator = (*updates, *of_series, *Mailboxes.KERNELS)
     of_workers = worker_kernels(kernels, layers, augments=augments)
     if computes_here or not are_cached(of_workers, plan.training.dtype):
         return (*of_workers, *of_coordinator)

@@ -229,6 +229,11 @@ class RunDirectory(RunPaths):
         """Whether this object holds the lock."""
         return self._directory is not None
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the locked directory and its lock file are where they were; if not, see `follow`."""
+        return self._lock.is_at(self.lock_path)
+
     def follow(self) -> bool:
         """Look where the locked directory is; if it was moved, change `path`. Return whether it was moved.
 
@@ -242,7 +247,7 @@ class RunDirectory(RunPaths):
         Locks a new lock file if the locked one was removed. Releases the lock before it raises.
         """
         assert self._directory is not None
-        if self._lock.is_at(self.lock_path):
+        if self.is_in_place:
             return False
         was_moved = not is_at(self.path, self._directory)
         if was_moved:

@@ -31,6 +31,11 @@ class Callbacks:
         self._waiting: list[tuple[str, Row]] = []
         self.stop_reason: str | None = None
 
+    @property
+    def receive_steps(self) -> bool:
+        """Whether a function receives the rows of logged steps."""
+        return self._functions["on_step"] is not None
+
     def add(self, name: str, row: Row) -> None:
         """Remember a row for the next `call` of the function with this name."""
         if self._functions[name] is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,11 +24,12 @@ from partrain.store.checkpoint import Checkpoint
 from partrain.store.run_directory import RunDirectory
 from partrain.system.fault_injection import kill_point
 from partrain.system.machine import proportional_memory
+from partrain.system.messages import Progress
 from partrain.system.terminal_text import loss_text
 from partrain.training.resources import TrainingResources
 from partrain.training.run_output import RunOutput
 from partrain.training.session import Session
-from partrain.training.step.composition import compose_step, make_model
+from partrain.training.step.composition import compose_series, compose_step, make_model
 from partrain.training.step.training_step import StepResult
 from partrain.training.step_metrics import StepMetrics
 from partrain.training.validation import Validation
@@ -60,6 +62,7 @@ class Coordinator:
         self.logger = output.logger
         self.model = make_model(plan, resources.arrays)
         self._step = compose_step(plan, resources.arrays, resources.group, self.model)
+        self._series = compose_series(plan, resources.arrays, resources.group, self._step)
         has_validation = plan.dataset.validation.size > 0
         self._evaluator = _Evaluator(resources, session)
         # Not `self.evaluate`: objects that refer to each other would keep the shared arrays in memory.
@@ -140,7 +143,6 @@ class Coordinator:
             num_epochs=plan.config.training.epochs,
             training_seconds=lambda: session.clock.read()["train"],
         )
-        statistics = plan.config.training.per_example.statistics
         with contextlib.ExitStack() as at_end:
             self.logger.open()
             at_end.callback(self.logger.close)
@@ -150,18 +152,51 @@ class Coordinator:
             at_end.callback(self._save, is_last=True)
             while self.step < last_step and not self.completed and not session.is_asked_to_stop:
                 kill_point("coordinator: before a step")
-                step = self.step + 1
-                result = self._step.make(step, with_norms=statistics and self._schedule.is_logged(step))
-                is_best = self._commit(result)
-                is_due = self._states.is_due(step, is_best=is_best) and not self.completed
-                if self._schedule.is_logged(step):
-                    self.follow_run()
-                    is_due = self._states.notice_removal() or is_due
-                if is_due:
-                    self._save(is_last=False)
-                kill_point("coordinator: after a step")
-                progress.step(step, -(-step // plan.steps_per_epoch), result.batch.loss, result.batch.num_examples)
-                session.callbacks.call()
+                self._make_steps(last_step, progress)
+
+    def _make_steps(self, last_step: int, progress: Progress) -> None:
+        """Make the next step; or steps up to one that the coordinator must see, if workers can make them."""
+        step = self.step + 1
+        if self._series is None or not self._series.can_begin(step) or self._measures_norms(step):
+            self._finish(self._step.make(step, with_norms=self._measures_norms(step)), progress)
+            return
+        self._series.make(
+            step,
+            is_last=lambda step: step == last_step or self._must_see(step),
+            on_step=lambda result: self._finish(result, progress),
+            is_wanted=lambda: self._session.interruption.received is None and self._run_is_in_place,
+        )
+
+    @property
+    def _run_is_in_place(self) -> bool:
+        return self._run is None or not self._run.is_locked or self._run.is_in_place
+
+    def _measures_norms(self, step: int) -> bool:
+        return self._plan.config.training.per_example.statistics and self._schedule.is_logged(step)
+
+    def _must_see(self, step: int) -> bool:
+        """Return whether the coordinator must see the model after `step`, or make the step after it itself."""
+        return (
+            self._schedule.is_evaluation_due(step)
+            or self._schedule.is_digested(step)
+            or self._states.is_due(step, is_best=False)
+            or self._measures_norms(step + 1)
+            or (self._session.callbacks.receive_steps and self._schedule.is_logged(step))
+        )
+
+    def _finish(self, result: StepResult, progress: Progress) -> None:
+        """Commit a step, and save it if that is due."""
+        step, batch = result.step, result.batch
+        is_best = self._commit(result)
+        is_due = self._states.is_due(step, is_best=is_best) and not self.completed
+        if self._schedule.is_logged(step) and self.model.step == step:
+            self.follow_run()
+            is_due = self._states.notice_removal() or is_due
+        if is_due:
+            self._save(is_last=False)
+        kill_point("coordinator: after a step")
+        progress.step(step, -(-step // self._plan.steps_per_epoch), batch.loss, batch.num_examples)
+        self._session.callbacks.call()
 
     def evaluate(self, split: SplitName) -> Evaluation:
         """Evaluate the model on the validation or the test split."""
@@ -173,7 +208,8 @@ class Coordinator:
         callbacks = self._session.callbacks
         if self._schedule.is_logged(step):
             metrics = self.step_metrics.compute(step, result.batch)
-            row = self.logger.log_step(step, metrics | {"lr": self.model.learning_rate(step)})
+            metrics |= {"lr": self.model.learning_rate(step)}
+            row = self.logger.log_step(step, metrics, seconds_ago=time.monotonic() - result.finished_at)
             callbacks.add("on_step", row)
         if plan.config.training.privacy and (self._schedule.is_last(step) or step % plan.steps_per_epoch == 0):
             self._log_privacy(step)

@@ -122,28 +122,34 @@ class MetricsLogger:
         if self._log is not None:
             self._log.flush_durably()
 
-    def log_step(self, step: int, metrics: Metrics) -> dict[str, Any]:
-        """Append a row about the batch of `step`, with the training rate since the previous such row; return it."""
-        num_examples, seconds = self._plan.num_examples_until(step), self._clock.read()["train"]
+    def log_step(self, step: int, metrics: Metrics, *, seconds_ago: float) -> dict[str, Any]:
+        """Append a row about the batch of `step`, with the training rate since the previous such row; return it.
+
+        Parameters
+        ----------
+        seconds_ago : how long ago the step was finished.
+        """
+        num_examples, seconds = self._plan.num_examples_until(step), self._clock.read()["train"] - seconds_ago
         rate = (num_examples - self._rated_examples) / max(seconds - self._rated_seconds, 1e-9)
         self._rated_examples, self._rated_seconds = num_examples, seconds
-        return self.log(step, metrics | {"examples_per_s": round(rate, 1)})
+        return self.log(step, metrics | {"examples_per_s": round(rate, 1)}, seconds_ago=seconds_ago)
 
-    def log(self, step: int, metrics: Metrics) -> dict[str, Any]:
-        """Append a row, and return it."""
+    def log(self, step: int, metrics: Metrics, *, seconds_ago: float = 0.0) -> dict[str, Any]:
+        """Append a row, and return it; `seconds_ago` as for `log_step`."""
         self.latest |= metrics
-        return self._append(step, dict(metrics))
+        return self._append(step, dict(metrics), seconds_ago)
 
     def log_digest(self, step: int, parameters_sha256: str) -> None:
         """Append a row with the digest of the parameters."""
-        self._append(step, {DIGEST_METRIC: parameters_sha256})
+        self._append(step, {DIGEST_METRIC: parameters_sha256}, 0.0)
 
-    def _append(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
+    def _append(self, step: int, values: dict[str, Any], seconds_ago: float) -> dict[str, Any]:
+        seconds = sum(self._clock.read().values()) - seconds_ago
         row: dict[str, Any] = {
             "step": step,
             "epoch": round(step / self._plan.steps_per_epoch, 6),
             "examples": self._plan.num_examples_until(step),
-            "time_s": round(self._earlier_seconds + sum(self._clock.read().values()), 3),
+            "time_s": round(self._earlier_seconds + seconds, 3),
             **values,
         }
         self._last_step = step

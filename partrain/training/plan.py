@@ -26,10 +26,9 @@ from partrain.kernels.bits_version import BITS_FIELD, BITS_VERSION
 from partrain.network.learning_rate import schedule_problem
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
-from partrain.parallel.array_plan import exchange_specs, norm_specs
+from partrain.parallel.array_plan import exchange_specs, norm_specs, planned_specs
 from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.memory_plan import memory_of_plots
-from partrain.parallel.update.piece_plan import help_specs
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.machine import MIB
 from partrain.training.logging_schedule import LoggedSession
@@ -119,8 +118,10 @@ class TrainingPlan:
         if training.per_example.statistics or training.per_example.clips:
             exchange |= norm_specs(network, batch_size)
         if not training.privacy:
-            exchange |= help_specs(network, training.kernels, batch_size)
+            exchange |= planned_specs(network, training.kernels, batch_size)
         parameters_bytes = network.parameters.size * np.dtype(training.dtype).itemsize
+        # Where workers make steps by themselves, the shared memory has the moments, and nothing has the gradient.
+        num_vectors = 0 if "steps.numbers" in exchange and not training.per_example.statistics else 3
         return ComputePlan(
             purpose="the training",
             network=network,
@@ -128,7 +129,7 @@ class TrainingPlan:
             normalisation=self.normalisation,
             splits=self.dataset.splits,
             exchange=exchange,
-            own_bytes={"gradient and moments": 3 * parameters_bytes},
+            own_bytes={"gradient and moments": num_vectors * parameters_bytes},
             # A checkpoint holds parameters and moments, and is put together from a second copy.
             temporary_bytes=max(6 * parameters_bytes, memory_of_plots() if self.config.logging.plots else 0),
             trains=True,

@@ -32,27 +32,26 @@ COSTS = StepCosts(
     wake=5.0,
     shard={1: 12.0, 2: 20.0, 8: 80.0},
     update={8: 3.0, 32: 6.0, 30: 6.0, 128: 20.0},
-    helped_update={8: 2.0, 32: 2.0, 30: 2.0},
     num_threads=lambda batch_size, cores: 2 if batch_size == 128 and cores > 1 else 1,
 )
 
 
 def test_model_of_a_step_is_its_formula() -> None:
     assert COSTS.step(32, 1) == 10 + 2 + 80 + 5 + 6
-    assert COSTS.step(32, 4) == 10 + 8 + 20 + 5 + 2 + 4 / 4
-    assert COSTS.step(32, 8) == 10 + 16 + 12 + 5 + 2 + 4 / 8
-    assert COSTS.speed_up(32, 8) == 103 / 45.5
+    assert COSTS.step(32, 4) == 10 + 8 + 20 + 5 + 6
+    assert COSTS.step(32, 8) == 10 + 16 + 12 + 5 + 6
+    assert COSTS.speed_up(32, 8) == 103 / 49
     assert COSTS.speed_up(32, 1) == 1
 
 
 def test_model_gives_work_to_no_more_workers_than_there_are_tiles() -> None:
     assert COSTS.step(32, 16) == COSTS.step(32, 8)
-    assert COSTS.step(8, 16) == 10 + 4 + 12 + 5 + 2 + 1 / 2
+    assert COSTS.step(8, 16) == 10 + 4 + 12 + 5 + 3
 
 
 def test_model_counts_a_part_of_a_tile_and_of_a_round_as_a_whole_one() -> None:
     assert COSTS.step(30, 8) == COSTS.step(32, 8)
-    assert COSTS.step(32, 5) == 10 + 10 + 20 + 5 + 2 + 4 / 5  # 8 tiles for 5 workers: one has 2
+    assert COSTS.step(32, 5) == 10 + 10 + 20 + 5 + 6  # 8 tiles for 5 workers: one has 2
 
 
 def test_model_divides_the_update_between_the_threads_that_make_it() -> None:
@@ -60,7 +59,7 @@ def test_model_divides_the_update_between_the_threads_that_make_it() -> None:
 
 
 def test_model_takes_unmeasured_shards_in_proportion_to_the_next_fewer_tiles() -> None:
-    assert COSTS.step(32, 3) == 10 + 6 + 20 * 3 / 2 + 5 + 2 + 4 / 3
+    assert COSTS.step(32, 3) == 10 + 6 + 20 * 3 / 2 + 5 + 6
     assert COSTS.step(128, 1) == 10 + 2 + 80 * 32 / 8 + 5 + 20
 
 

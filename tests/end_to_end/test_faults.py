@@ -53,15 +53,6 @@ Command.encode, WorkerPool.run = encode_or_spoil, count_and_run
 sys.exit(main())
 """
 
-# The program with workers that do not go to sleep before the update: an awake worker helps with it.
-SPINNING = """
-import sys
-from partrain.interface.command_line import main
-from partrain.parallel.workers import worker
-worker.SPIN_SECONDS = 10.0
-sys.exit(main())
-"""
-
 # The program with a clock that moves by a day, back or forward, whenever it is read.
 RESTLESS_CLOCK = """
 import itertools, sys, time
@@ -104,24 +95,21 @@ def test_worker_killed_at_this_point_changes_no_bit(
 
 
 @pytest.mark.slow
-def test_helper_killed_in_an_update_changes_no_bit(start_partrain: Start, tmp_path: Path, undisturbed: Path) -> None:
-    token = tmp_path / "one death"
-    token.touch()
-    env = {"PARTRAIN_KILL_AT": f"helper: in an update|1|{token}"}
-    words = ("--config", write_config(tmp_path), "--workers", 2, "--run-dir", tmp_path / "run")
-    result = start_partrain(*words, env=env, code=SPINNING).wait()
-    assert result.exit_code == 0, result
-    assert not token.exists(), "no worker was killed"
-    assert outcome(tmp_path / "run") == outcome(undisturbed)
-
-
-@pytest.mark.parametrize("point", ["coordinator: before the commands", "coordinator: during the commands"])
+@pytest.mark.parametrize(
+    ("point", "passing"),
+    [
+        ("coordinator: while workers make steps", 1),
+        ("coordinator: while workers make steps", 2),
+        ("coordinator: before the commands", 1),
+        ("coordinator: during the commands", 1),
+    ],
+)
 def test_coordinator_killed_while_workers_compute_is_resumed_with_others(
-    start_partrain: Start, tmp_path: Path, undisturbed: Path, point: str
+    start_partrain: Start, tmp_path: Path, undisturbed: Path, point: str, passing: int
 ) -> None:
     run = tmp_path / "run"
     words = ("--config", write_config(tmp_path), "--workers", 2, "--run-dir", run)
-    assert start_partrain(*words, env={"PARTRAIN_KILL_AT": f"{point}|17"}).wait().exit_code == -signal.SIGKILL
+    assert start_partrain(*words, env={"PARTRAIN_KILL_AT": f"{point}|{passing}"}).wait().exit_code == -signal.SIGKILL
     assert RunDirectory.open(run).status() == "interrupted"
     assert start_partrain("resume", run, "--workers", 3).wait().exit_code == 0
     assert outcome(run) == outcome(undisturbed)

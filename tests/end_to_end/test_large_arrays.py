@@ -15,7 +15,7 @@ import pytest
 
 from partrain.data.arrays import load_arrays
 from partrain.errors import DataError
-from partrain.training.step.training_step import StepResult, TrainingStep
+from partrain.system.messages import Progress
 from tests.noise_data import noise_examples
 from tests.program import ROOT, Result
 from tests.small_run import write_small_config
@@ -106,10 +106,10 @@ def test_file_that_changes_during_training_ends_it_and_nothing_of_it_is_saved(
     workers: int,
 ) -> None:
     path = folder / "train_images.npy"
-    make = TrainingStep.make
+    show = Progress.step
 
-    def make_then_change(self: TrainingStep, step: int, **options: Any) -> StepResult:
-        result = make(self, step, **options)
+    def show_then_change(self: Progress, step: int, *others: Any) -> None:
+        show(self, step, *others)
         if step == 5:
             status = path.stat()
             if change == "gone":
@@ -122,10 +122,10 @@ def test_file_that_changes_during_training_ends_it_and_nothing_of_it_is_saved(
                 os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
             else:
                 os.utime(path)
-        return result
 
-    monkeypatch.setattr(TrainingStep, "make", make_then_change)
-    config = write_config(tmp_path, folder, **{"checkpoints": {"every_steps": 4}})
+    monkeypatch.setattr(Progress, "step", show_then_change)
+    settings = {"checkpoints.every_steps": 4, "logging.evaluate_every_epochs": None}
+    config = write_config(tmp_path, folder, **settings)
     result = call_partrain("--config", config, "--workers", workers, "--run-dir", tmp_path / "run")
     assert result.exit_code == 1
     message = "cannot be read: No such file" if change == "gone" else "was changed while it was used"

@@ -231,7 +231,8 @@ def test_resolved_configuration_is_kept_in_the_run(train: Train) -> None:
 
 
 def test_log_holds_what_was_said_and_how_many_tiles_each_worker_computed(train: Train) -> None:
-    log = (train(workers=3) / "train.log").read_text()
+    series_of_two_steps = {"checkpoints.every_steps": 2}  # so that each worker takes part in some
+    log = (train(series_of_two_steps, workers=3) / "train.log").read_text()
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", line) for line in log.splitlines())
     assert "drawing 480 synthetic digits" in log
     assert "step 10/10" in log

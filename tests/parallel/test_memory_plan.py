@@ -75,13 +75,13 @@ CONFIGS, BENCHMARKS = ROOT / "configs", ROOT / "tests/benchmarks/configs"
 @pytest.mark.parametrize(
     ("config", "changes", "num_examples", "workers", "measured_mib"),
     [
-        (CONFIGS / "mnist.yaml", [], MNIST, 2, 270),
-        (CONFIGS / "mnist.yaml", [], MNIST, 8, 289),
-        (CONFIGS / "mnist.yaml", [], MNIST, 0, 193),
-        (CONFIGS / "mnist.yaml", ["logging.plots=true"], MNIST, 2, 289),
-        (CONFIGS / "lenet5.yaml", [], MNIST, 2, 277),
-        (BENCHMARKS / "dense-only.yaml", [], (20_000, 0, 10_000), 2, 231),
-        (BENCHMARKS / "two-large-convolutions.yaml", ["training.batch_size=256"], (10_000, 0, 10_000), 2, 253),
+        (CONFIGS / "mnist.yaml", [], MNIST, 2, 250),
+        (CONFIGS / "mnist.yaml", [], MNIST, 8, 286),
+        (CONFIGS / "mnist.yaml", [], MNIST, 0, 179),
+        (CONFIGS / "mnist.yaml", ["logging.plots=true"], MNIST, 2, 261),
+        (CONFIGS / "lenet5.yaml", [], MNIST, 2, 246),
+        (BENCHMARKS / "dense-only.yaml", [], (20_000, 0, 10_000), 2, 216),
+        (BENCHMARKS / "two-large-convolutions.yaml", ["training.batch_size=256"], (10_000, 0, 10_000), 2, 257),
     ],
 )
 def test_plan_is_within_15_percent_of_what_a_training_took(
@@ -99,7 +99,7 @@ def test_plan_is_within_15_percent_of_what_a_training_took(
         name: Split(np.broadcast_to(np.uint8(0), (number, 1, 28, 28)), np.broadcast_to(np.int64(0), number))
         for name, number in zip(SplitName, num_examples, strict=True)
     }
-    dataset = SimpleNamespace(splits=splits, **{str(name): split for name, split in splits.items()})
+    dataset = SimpleNamespace(splits=splits, memory=None, **{str(name): split for name, split in splits.items()})
     network = Network(resolved.network, (1, 28, 28), 10)
     plan = TrainingPlan(resolved, cast(Dataset, dataset), Normalisation((0.0,), (1.0,)), network)
     total = sum(plan.compute_plan().memory(workers).values()) / MIB

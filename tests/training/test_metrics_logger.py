@@ -20,7 +20,7 @@ def make(path: Path | None, warnings: list[str]) -> MetricsLogger:
 def test_row_says_where_in_the_training_it_belongs(tmp_path: Path) -> None:
     logger = make(tmp_path / "metrics.jsonl", [])
     logger.open()
-    logger.log_step(2, {"train/loss": 0.5})
+    logger.log_step(2, {"train/loss": 0.5}, seconds_ago=0.0)
     logger.log(3, {"validation/loss": 0.25})
     logger.close()
     first, second = read_metrics(tmp_path / "metrics.jsonl")

@@ -24,8 +24,6 @@ BOX = 3 * LINE
 COORDINATOR_ASLEEP = 0
 # Numbers in a command. They are on the line of POSTED, after the word that says whether another command follows.
 FIELDS = 5
-# Results of `await_news`.
-NOTHING, HELP_REQUEST, COMMAND = 0, 1, 2
 # Number of polls before a waiting process yields its processor: a few microseconds.
 NUM_POLLS = 100
 
@@ -61,33 +59,16 @@ def post(boxes, box, more_follows, command):
     return atomic_load(boxes, box + ASLEEP) != 0
 
 
-@inlined
-def _news(boxes, box, last, help_requests, last_request):
-    if atomic_load(boxes, box + POSTED) != last:
-        return COMMAND
-    return HELP_REQUEST if atomic_load(help_requests, 0) != last_request else NOTHING
-
-
-@kernel("int64(int64[::1], int64, int64, int64[::1], int64, int64)")
-def await_news(boxes, box, last, help_requests, last_request, num_yields):
-    """Poll for a command after number `last`, or for a change of help_requests[0] from `last_request`.
-
-    Parameters
-    ----------
-    num_yields : how often to yield the processor before giving up; 0: look once.
-
-    Returns
-    -------
-    COMMAND, HELP_REQUEST or NOTHING.
-    """
+@kernel("boolean(int64[::1], int64, int64, int64)")
+def await_command(boxes, box, last, num_yields):
+    """Poll for a command after number `last`, yielding up to `num_yields` times; return whether there is one."""
     for _ in range(num_yields):
         for _ in range(NUM_POLLS):
-            news = _news(boxes, box, last, help_requests, last_request)
-            if news != NOTHING:
-                return news
+            if atomic_load(boxes, box + POSTED) != last:
+                return True
             relax_processor()
         yield_processor()
-    return _news(boxes, box, last, help_requests, last_request)
+    return atomic_load(boxes, box + POSTED) != last
 
 
 @kernel("boolean(int64[::1], int64, int64)")

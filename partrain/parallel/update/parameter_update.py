@@ -3,15 +3,14 @@
 Without the fast path the update is: reduce (parallel.update.reduction), check for non-finite values, apply Adam, check
 again. With the fast kernels, and if the gradient is proven to be finite without being stored, all of this is one pass
 over pieces, by threads of the coordinator while the workers sleep (kernels.update). It makes the same sums in the same
-order, so the result is bit for bit the same. If an update is too
-short for a second thread, workers that wait without sleeping help with it.
+order, so the result is bit for bit the same.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +19,14 @@ from numpy.typing import NDArray
 
 from partrain.kernels import loops, norms, update, update_claims
 from partrain.kernels.compiler.flags import Kernel
-from partrain.kernels.ipc.signal_words import LINE, NUM_COEFFICIENTS, OWNER, current_buffers_at
+from partrain.kernels.ipc.signal_words import NUM_COEFFICIENTS
 from partrain.network.adam import Adam
 from partrain.network.network import Network
-from partrain.parallel.update import piece_plan
-from partrain.parallel.update.piece_plan import cut_update, ranges, useful_threads
+from partrain.parallel.update.lent_moments import LentMoments
+from partrain.parallel.update.piece_plan import useful_threads
+from partrain.parallel.update.piece_rows import check_rows, update_rows
 from partrain.parallel.update.reduction import GradientReduction
 from partrain.parallel.workers.tiles import Tiling
-from partrain.system.fault_injection import kill_point
 from partrain.system.machine import available_processors
 from partrain.system.process_limits import reporting_process_limit
 
@@ -55,13 +54,16 @@ class ParameterUpdate:
     ----------
     network : the network's shapes.
     kernels : "fast" or "loops"; the kernels of `kernels` must be loaded for `dtype`.
-    arrays : the arrays of `array_plan.exchange_specs`; read. If they include those of `help_specs`, workers help.
+    arrays : the arrays of `array_plan.exchange_specs`; read.
     tiling : cuts the batch.
     dtype : "float32" or "float64".
-    adam : updates arrays["parameters"]. With helpers, its moments are out of date between updates; see
-        `collect_moments`.
-    num_threads : the largest number of threads; None: the fastest number on this machine, and 1 with helpers. Any
-        number gives the same bits.
+    adam : updates arrays["parameters"].
+    num_threads : the largest number of threads; None: the fastest number on this machine. Any number gives the same
+        bits.
+
+    Attributes
+    ----------
+    moments : takes the moments of `adam` back that are lent to workers.
 
     Side effects
     ------------
@@ -81,6 +83,7 @@ class ParameterUpdate:
         num_threads: int | None = None,
     ) -> None:
         self._network, self._adam = network, adam
+        self.moments = LentMoments(adam, arrays)
         self._reduction = GradientReduction(network, kernels, arrays, tiling, dtype)
         self._threads: _UpdateThreads | None = None
         if kernels == "fast":
@@ -104,6 +107,7 @@ class ParameterUpdate:
         -------
         None, or the value that is not finite. If it is a gradient, parameters and moments have not changed.
         """
+        self.moments.collect()
         outcome = update.UNPROVEN if self._threads is None else self._threads.update(num_examples, step)
         if outcome == update.UPDATED:
             return None
@@ -115,7 +119,7 @@ class ParameterUpdate:
         """Make step `step` with the sum of the gradients of `num_examples`; returns as `apply` does."""
         if (bad := self.first_not_finite(gradient_sum)) is not None:
             return NotFinite(bad, is_gradient=True)
-        self.collect_moments()
+        self.moments.collect()
         self._adam.update(gradient_sum, num_examples, step)
         return self._not_finite_result()
 
@@ -134,11 +138,6 @@ class ParameterUpdate:
         place = loops.first_not_finite(vector)
         return None if place < 0 else self._network.parameters.name_at(place)
 
-    def collect_moments(self) -> None:
-        """Bring the moments of `adam` up to date; they may be read and changed until the next update."""
-        if self._threads is not None:
-            self._threads.collect_moments()
-
     def close(self) -> None:
         """End the threads."""
         if self._threads is not None:
@@ -148,69 +147,20 @@ class ParameterUpdate:
         """Return a parameter or second moment that is not finite. An infinite first moment makes its parameter so."""
         if (bad := self.first_not_finite(self._adam.parameters)) is not None:
             return NotFinite(bad, is_gradient=False)
-        self.collect_moments()
         bad = self.first_not_finite(self._adam.second_moment)
         return None if bad is None else NotFinite(f"Adam's second moment of {bad}", is_gradient=False)
-
-
-class UpdateHelper:
-    """Helps with updates, in a worker.
-
-    Parameters
-    ----------
-    network : the network's shapes.
-    arrays : the shared arrays.
-    helper, num_helpers : index of this worker, and the number of workers.
-
-    Attributes
-    ----------
-    help_requests : int64 (kernels.ipc.signal_words); the first element is the step of the newest request, or 0 before
-        the first one and if updates need no help.
-    """
-
-    def __init__(self, network: Network, arrays: Mapping[str, Array], helper: int, num_helpers: int) -> None:
-        is_needed = "update.help_requests" in arrays
-        self.help_requests = arrays["update.help_requests"] if is_needed else np.zeros(1, np.int64)
-        self._arguments: tuple[Any, ...] = ()
-        if is_needed:
-            names = ("coefficients", "parameters", "first_moments", "second_moments")
-            shared = (arrays[f"update.{name}"] for name in names)
-            pieces = np.array(list(_pieces(network, arrays)))
-            self.help_requests[OWNER : current_buffers_at(len(pieces)) : LINE][helper::num_helpers] = helper + 1
-            self._arguments = (pieces, helper, num_helpers, *shared, arrays["parameters"])
-        self._arrays = arrays  # keeps them alive: the kernel has only their addresses
-
-    @staticmethod
-    def kernels(kernels: str) -> tuple[Kernel, ...]:
-        """Return the kernels that a helper calls."""
-        return (update.update_units_ahead,) if kernels == "fast" else ()
-
-    def help(self, step: int) -> None:
-        """Compute pieces of the update of `step`, until the next one begins or none remains."""
-        kill_point("helper: in an update")
-        update.update_units_ahead(self.help_requests, step, *self._arguments)
 
 
 class _UpdateThreads:
     """Runs `kernels.update.update_parameters` in this thread, and in others that sleep between updates."""
 
-    KERNELS = (update.begin_update, update.update_parameters, update.request_help)
+    KERNELS = (update.begin_update, update.update_parameters)
 
     def __init__(
         self, network: Network, arrays: Mapping[str, Array], tiling: Tiling, adam: Adam, num_threads: int | None
     ) -> None:
-        checks, pieces = np.array(list(_checks(network, arrays))), np.array(list(_pieces(network, arrays)))
-        self._shared: _SharedMoments | None = None
-        if "update.help_requests" in arrays:
-            names = ("help_requests", "coefficients", "parameters", "first_moments", "second_moments")
-            self._help_requests, self._coefficients, ahead, *moments = (arrays[f"update.{name}"] for name in names)
-            current_buffers = self._help_requests[current_buffers_at(len(pieces)) :][: len(pieces)]
-            self._shared = _SharedMoments(adam, current_buffers, moments, pieces)
-            num_threads = 1
-        else:
-            self._help_requests, ahead = np.empty(0, np.int64), np.empty(0, np.float32)
-            self._coefficients = np.zeros(NUM_COEFFICIENTS, np.float32)
-            moments = [vector.reshape(1, -1) for vector in (adam.first_moment, adam.second_moment)]
+        checks, pieces = check_rows(network, arrays), update_rows(network, arrays)
+        self._coefficients = np.zeros(NUM_COEFFICIENTS, np.float32)
         self.number = num_threads or useful_threads(network, len(arrays["indices"]), available_processors())
         self._adam, self._num_layers = adam, len(network.dense_layers)
         self._control = np.zeros(update_claims.control_size(self.number, self._num_layers), np.int64)
@@ -223,9 +173,8 @@ class _UpdateThreads:
             arrays["tile_sums"],
             self._coefficients,
             np.zeros(network.tile_sums.size, np.float32),
-            self._help_requests,
-            ahead,
-            *moments,
+            adam.first_moment,
+            adam.second_moment,
             adam.parameters,
         )
         self._arrays = arrays  # keeps them alive: the kernel has only their addresses
@@ -234,19 +183,12 @@ class _UpdateThreads:
     def update(self, num_examples: int, step: int) -> int:
         with np.errstate(over="ignore"):  # the step ends with a message about the parameters, which are infinite then
             self._coefficients[:] = self._adam.coefficients(num_examples, step)
-        if self._shared is not None:
-            self._shared.share()
-            update.request_help(self._help_requests, step, num_examples)
         update.begin_update(self._control, self.number, self._num_layers, num_examples)
         while len(self._sleepers) < self.number - 1:
             self._sleepers.append(_Sleeper(self._participate, len(self._sleepers) + 1))
         for sleeper in self._sleepers:
             sleeper.wake()
         return self._participate(0)
-
-    def collect_moments(self) -> None:
-        if self._shared is not None:
-            self._shared.collect()
 
     def close(self) -> None:
         while self._sleepers:
@@ -255,45 +197,6 @@ class _UpdateThreads:
     def _participate(self, number: int) -> int:
         outcome: int = update.update_parameters(self._control, number, *self._arguments)
         return outcome
-
-
-class _SharedMoments:
-    """Adam's moments in two shared buffers, of which one is current for each piece.
-
-    A late helper may write to the other buffer at any time; only helpers read or write that one.
-
-    Shapes: B buffers; U parameters.
-    """
-
-    def __init__(self, adam: Adam, current_buffers: NDArray[np.int64], moments_BU: list[Array], pieces: Array) -> None:
-        self._adam, self._current_buffers, self._moments_BU = adam, current_buffers, moments_BU
-        self._slices: list[list[slice]] = []  # the parameters of each piece
-        for kind, first, last, _, _, D, _, weights, biases, _ in pieces.tolist():
-            of_slots = [slice(first, last)]
-            of_units = [slice(weights + first * D, weights + last * D), slice(biases + first, biases + last)]
-            self._slices.append(of_slots if kind == update_claims.SLOTS else of_units)
-        self._are_shared = False
-
-    def share(self) -> None:
-        """Copy the moments of `adam` to the current buffers, unless these have newer ones."""
-        if not self._are_shared:
-            for vector, shared_BU, current, part in self._all_pieces():
-                shared_BU[current, part] = vector[part]
-            self._are_shared = True
-
-    def collect(self) -> None:
-        """Copy the moments back to `adam`; the next call of `share` copies them again."""
-        if self._are_shared:
-            for vector, shared_BU, current, part in self._all_pieces():
-                vector[part] = shared_BU[current, part]
-            self._are_shared = False
-
-    def _all_pieces(self) -> Iterator[tuple[Array, Array, int, slice]]:
-        vectors = (self._adam.first_moment, self._adam.second_moment)
-        for current, parts in zip(self._current_buffers.tolist(), self._slices, strict=True):
-            for part in parts:
-                for vector, shared_BU in zip(vectors, self._moments_BU, strict=True):
-                    yield vector, shared_BU, current, part
 
 
 class _Sleeper:
@@ -330,39 +233,3 @@ class _Sleeper:
             if self._closing:
                 return
             self._call(self._number)
-
-
-def _checks(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
-    """Yield the rows of the first round.
-
-    They are SLOTS, first, last parameter; or FACTORS, first, last example, address, numbers in a row, index of the
-    largest factor.
-    """
-    for first, last in ranges(network.tile_sums.size, piece_plan.PIECE):
-        yield _row(update_claims.SLOTS, first, last)
-    for k, layer in enumerate(network.dense_layers):
-        for kind, index in (("inputs", 2 * k), ("deltas", 2 * k + 1)):
-            factor = arrays[f"{layer.name}.{kind}"]
-            length = factor.shape[1]
-            for first, last in ranges(len(factor), max(1, piece_plan.PIECE // length)):
-                yield _row(update_claims.FACTORS, first, last, factor.ctypes.data, length, index)
-
-
-def _pieces(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
-    """Yield the rows of the second round.
-
-    They are SLOTS, first, last parameter; or UNITS, first, last unit, addresses of inputs and deltas, D, E, and the
-    first parameters of weights and biases.
-    """
-    for layer, first, last in cut_update(network):
-        if layer is None:
-            yield _row(update_claims.SLOTS, first, last)
-        else:
-            factors = (arrays[f"{layer.name}.{kind}"] for kind in ("inputs", "deltas"))
-            starts = (network.parameters.start(parameter.name) for parameter in layer.parameters)
-            sizes = (*layer.input_shape, *layer.output_shape)
-            yield _row(update_claims.UNITS, first, last, *(factor.ctypes.data for factor in factors), *sizes, *starts)
-
-
-def _row(*columns: int) -> list[int]:
-    return [*columns, *[0] * (update_claims.NUM_COLUMNS - len(columns))]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Iterator
 
-from partrain.kernels.ipc.signal_words import NUM_COEFFICIENTS, help_requests_size
 from partrain.network.layers import Dense
 from partrain.network.network import Network
-from partrain.system.shared_arrays import ArraySpec
 
 # Parameters in a piece: each thread gets a few pieces, so that all threads end at about the same time.
 PIECE = 8192
@@ -17,23 +17,6 @@ MAX_THREADS = 8
 # for each example (its gradient). With less work, waking the thread and moving the data to its cache take longer.
 NANOSECONDS_PER_THREAD = 100_000
 NANOSECONDS_PER_STEP, NANOSECONDS_PER_EXAMPLE = 0.43, 0.0135
-
-
-def help_specs(network: Network, kernels: str, batch_size: int) -> dict[str, ArraySpec]:
-    """Return the shared arrays that workers need to help with an update; none if they do not help.
-
-    They help only with short updates. Longer ones use threads, which need no second buffer of the moments.
-    """
-    if kernels != "fast" or not network.dense_layers or useful_threads(network, batch_size, MAX_THREADS) > 1:
-        return {}
-    num_pieces, size = len(list(cut_update(network))), network.parameters.size
-    return {
-        "update.help_requests": ArraySpec((help_requests_size(num_pieces),), "int64"),
-        "update.coefficients": ArraySpec((NUM_COEFFICIENTS,), "float32"),
-        "update.parameters": ArraySpec((size,), "float32"),
-        "update.first_moments": ArraySpec((2, size), "float32"),
-        "update.second_moments": ArraySpec((2, size), "float32"),
-    }
 
 
 def useful_threads(network: Network, batch_size: int, num_processors: int) -> int:
@@ -50,6 +33,24 @@ def cut_update(network: Network) -> Iterator[tuple[Dense | None, int, int]]:
         (D,), (E,) = layer.input_shape, layer.output_shape
         for first, last in ranges(E, max(1, PIECE // D)):
             yield layer, first, last
+
+
+def share_pieces(network: Network, num_examples: int, num_members: int) -> list[tuple[int, int]]:
+    """Cut the second round's pieces into one run of pieces for each member, of about the same work.
+
+    Returns
+    -------
+    For each member its first piece, and the piece after its last.
+    """
+    per_parameter = NANOSECONDS_PER_STEP + NANOSECONDS_PER_EXAMPLE * num_examples
+    costs = []
+    for layer, first, last in cut_update(network):
+        numbers = last - first if layer is None else (last - first) * layer.input_shape[0]
+        costs.append(numbers * per_parameter)
+    ends = list(itertools.accumulate(costs))
+    middles = [end - cost / 2 for end, cost in zip(ends, costs, strict=True)]
+    cuts = [bisect.bisect_left(middles, ends[-1] * member / num_members) for member in range(num_members)]
+    return list(itertools.pairwise([*cuts, len(costs)]))
 
 
 def ranges(size: int, step: int) -> Iterator[tuple[int, int]]:

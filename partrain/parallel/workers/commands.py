@@ -16,6 +16,7 @@ class Operation(IntEnum):
     EVALUATION = 1
     GRADIENTS_WITH_NORMS = 2
     EVALUATION_WITH_NORMS = 3
+    STEPS = 4
 
     @property
     def is_step(self) -> bool:
@@ -47,12 +48,50 @@ class Command(NamedTuple):
     last: int
     epoch: int = 0
 
+    @property
+    def num_examples(self) -> int:
+        """The number of positions."""
+        return self.last - self.first
+
     def encode(self) -> tuple[int, ...]:
         """Return the numbers that travel through the mailbox."""
         return int(self.operation), _SPLITS.index(self.split), self.first, self.last, self.epoch
 
     @classmethod
-    def decode(cls, numbers: Sequence[int]) -> Command:
-        """Return the command of these numbers, see `encode`."""
-        operation, split, first, last, epoch = numbers
-        return cls(Operation(operation), _SPLITS[split], first, last, epoch)
+    def of_step(cls, operation: int, first: int, last: int, epoch: int = 0) -> Command:
+        """Return the command that computes the positions `first` to `last` - 1 of a training batch."""
+        return cls(Operation(operation), SplitName.TRAIN, first, last, epoch)
+
+
+class StepsCommand(NamedTuple):
+    """Make a series of planned steps together with other workers; see `parallel.workers.planned_steps`.
+
+    Attributes
+    ----------
+    first_step : the first step of the series.
+    num_examples : the examples of a whole batch.
+    member, num_members : the number of this worker among those of the series, counted from 0, and their number.
+    """
+
+    first_step: int
+    num_examples: int
+    member: int
+    num_members: int
+
+    @property
+    def operation(self) -> Operation:
+        """The operation."""
+        return Operation.STEPS
+
+    def encode(self) -> tuple[int, ...]:
+        """Return the numbers that travel through the mailbox."""
+        return int(Operation.STEPS), *self
+
+
+def decode(numbers: Sequence[int]) -> Command | StepsCommand:
+    """Return the command of these numbers, see `encode`."""
+    operation, *fields = numbers
+    if operation == Operation.STEPS:
+        return StepsCommand(*fields)
+    split, first, last, epoch = fields
+    return Command(Operation(operation), _SPLITS[split], first, last, epoch)

@@ -6,12 +6,9 @@ other process has died.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from partrain.kernels.ipc import mailbox
+from partrain.kernels.ipc import mailbox, step_ring
 from partrain.system.shared_arrays import ArraySpec, SharedArrays
 
 # The message through a pipe that wakes a process.
@@ -30,7 +27,7 @@ class Mailboxes:
 
     Attributes
     ----------
-    arrays : the arrays from which each worker's `Mailbox` is made.
+    arrays : the arrays from which each worker's `Mailbox` is made, and the words of the members of a series of steps.
 
     Raises
     ------
@@ -42,7 +39,11 @@ class Mailboxes:
 
     def __init__(self, num_workers: int) -> None:
         self._num_workers = num_workers
-        self.arrays = SharedArrays({"boxes": ArraySpec((mailbox.size(num_workers),), "int64")}, {})
+        specs = {
+            "boxes": ArraySpec((mailbox.size(num_workers),), "int64"),
+            "members": ArraySpec((step_ring.size(num_workers),), "int64"),
+        }
+        self.arrays = SharedArrays(specs, {})
         self._boxes = self.arrays["boxes"]
 
     def clear(self, worker: int) -> None:
@@ -84,36 +85,22 @@ class Mailbox:
     ----------
     arrays : the arrays of the coordinator's `Mailboxes`.
     worker : the worker's number.
-    help_requests : requests for help with an update are announced in its first element (see `UpdateHelper`).
 
     Attributes
     ----------
     more_follows : whether the last command asked the worker to spin for a moment after it.
     """
 
-    KERNELS = (mailbox.await_news, mailbox.answer, mailbox.say)
+    KERNELS = (mailbox.await_command, mailbox.answer, mailbox.say)
 
-    def __init__(self, arrays: SharedArrays, worker: int, help_requests: NDArray[np.int64]) -> None:
-        self._boxes, self._box, self._help_requests = arrays["boxes"], mailbox.box_of(worker), help_requests
-        self._number, self._last_request = int(self._boxes[self._box + mailbox.DONE]), int(help_requests[0])
+    def __init__(self, arrays: SharedArrays, worker: int) -> None:
+        self._boxes, self._box = arrays["boxes"], mailbox.box_of(worker)
+        self._number = int(self._boxes[self._box + mailbox.DONE])
         self.more_follows = False
 
-    def has_command(self) -> bool:
-        """Return whether there is a command."""
-        return self._look(0) == mailbox.COMMAND
-
-    def await_command(self, answer_request: Callable[[int], object]) -> bool:
-        """Return whether a command comes within NUM_YIELDS yields. If a request for help comes first, answer it."""
-        found = self._look(NUM_YIELDS)
-        if found == mailbox.HELP_REQUEST:
-            self._last_request = int(self._help_requests[0])
-            answer_request(self._last_request)
-        return found == mailbox.COMMAND
-
-    def _look(self, num_yields: int) -> int:
-        found: int = mailbox.await_news(
-            self._boxes, self._box, self._number, self._help_requests, self._last_request, num_yields
-        )
+    def has_command(self, num_yields: int = 0) -> bool:
+        """Return whether there is a command, or one comes within `num_yields` yields."""
+        found: bool = mailbox.await_command(self._boxes, self._box, self._number, num_yields)
         return found
 
     def set_asleep(self, asleep: bool) -> None:
@@ -121,9 +108,8 @@ class Mailbox:
         mailbox.say(self._boxes, self._box + mailbox.ASLEEP, asleep)
 
     def take_command(self) -> list[int]:
-        """Return the command that has been posted. Earlier requests for help have lapsed."""
+        """Return the command that has been posted."""
         self._number += 1
-        self._last_request = int(self._help_requests[0])
         first = self._box + mailbox.POSTED + 1
         more_follows, *fields = map(int, self._boxes[first : first + 1 + mailbox.FIELDS])
         self.more_follows = bool(more_follows)

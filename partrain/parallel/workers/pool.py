@@ -17,11 +17,13 @@ import selectors
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from partrain.errors import DataError, FailedRun
-from partrain.parallel.workers.commands import Command
+from partrain.parallel.workers.commands import Command, Operation, StepsCommand
 from partrain.parallel.workers.fork_server import fork_server_pid
 from partrain.parallel.workers.mailboxes import NUM_YIELDS, WAKE, Mailboxes
+from partrain.parallel.workers.planned_steps import StepRing, makes_steps
 from partrain.parallel.workers.supervision import Supervision
 from partrain.parallel.workers.tile_computer import Computation
 from partrain.parallel.workers.turns import Turns
@@ -41,6 +43,21 @@ SHUTDOWN_SECONDS = 5.0
 
 # How long the coordinator listens at a time. A slice of more than twice that does not count as silence.
 SLICE_SECONDS = 0.1
+
+
+class SeriesEnd(NamedTuple):
+    """The end of a series of steps that workers made by themselves.
+
+    Attributes
+    ----------
+    last_step : the last step that is complete; the parameters are its parameters. It comes before the last planned step
+        if a step was refused, because a value is not finite, or if a worker failed; dead workers have been replaced.
+    error : what ended the series; the caller raises it when it has committed the complete steps. It is an exception
+        of `follow`, or the FailedRun or DataError that `WorkerPool.run` would raise.
+    """
+
+    last_step: int
+    error: BaseException | None
 
 
 class WorkerPool:
@@ -91,7 +108,10 @@ class WorkerPool:
         self._turns = Turns(self._names, self.num_at_once)
         self._supervision = Supervision(max_restarts)
         self._mailboxes = Mailboxes(num_workers)
-        self._starter = WorkerStarter(num_workers, computation, self._mailboxes.arrays, log)
+        self._ring: StepRing | None = None
+        if makes_steps(computation):
+            self._ring = StepRing(computation.arrays, self._mailboxes.arrays["members"])
+        self._starter = WorkerStarter(computation, self._mailboxes.arrays, log)
         self._selector = selectors.DefaultSelector()
         self._workers: dict[str, WorkerHandle] = {}
         try:
@@ -154,6 +174,64 @@ class WorkerPool:
             # Assume that the work was spread evenly; that is accurate enough for timeouts.
             self._supervision.record(operation, num_examples, (now - began) * len(self._workers))
 
+    @property
+    def makes_steps(self) -> bool:
+        """Whether the workers can make steps by themselves."""
+        return self._ring is not None
+
+    def run_steps(self, first_step: int, num_examples: int, follow: Callable[[StepRing], float]) -> SeriesEnd:
+        """Let workers make a series of steps by themselves, until it is closed, or a worker fails.
+
+        Parameters
+        ----------
+        first_step : the first step of the series.
+        num_examples : the examples of a whole batch.
+        follow : called at the beginning and whenever the coordinator wakes: plans steps, reads the results of completed
+            ones, and closes the ring in the end. Returns how long the coordinator may sleep, in seconds.
+        """
+        ring, error = self._ring, None
+        assert ring is not None
+        members = [self._workers[name] for name in self._turns.next_series()]
+        ring.open(first_step, len(members))
+        self._more_follows = self._turns.continues and self._workers_may_spin
+        began = time.monotonic()
+        for member, worker in enumerate(members):
+            self._give(worker, deque([Task(StepsCommand(first_step, num_examples, member, len(members)))]))
+        while any(worker.task is not None for worker in members):
+            kill_point("coordinator: while workers make steps")
+            try:
+                self._await_members(ring, members, SLICE_SECONDS if error else follow(ring))
+            except BaseException as raised:
+                error = error or raised
+                ring.abandon()
+        last_step = ring.end()
+        num_steps = last_step - first_step + 1
+        for member, worker in enumerate(members):
+            self.num_tiles_computed[worker.name] += ring.num_tiles(member, self._computation.tiling)
+        if num_steps > 0:
+            self._supervision.record(Operation.STEPS, num_examples, (time.monotonic() - began) / num_steps)
+        return SeriesEnd(last_step, error)
+
+    def _await_members(self, ring: StepRing, members: Sequence[WorkerHandle], seconds: float) -> None:
+        """Sleep for `seconds`, or until a member leaves the series; replace members that died or hang."""
+        before, reported, tasks = time.monotonic(), ring.reports(), [worker.task for worker in members]
+        answered, ready = self._await(may_spin=False, seconds=min(seconds, SLICE_SECONDS))
+        slept_s = time.monotonic() - before
+        if answered:
+            self._finish(self._workers[answered], deque())
+            return
+        for key, _ in ready:
+            self._receive(self._workers[key.data], None)
+        if not ready and slept_s <= 2 * SLICE_SECONDS:
+            # Only those that the others wait for can hang; and nobody does while a step is to be planned.
+            reports = ring.reports()
+            for worker, before_sleep, now in zip(members, reported, reports, strict=True):
+                if now != before_sleep or now != min(reports) or ring.awaits_plan:
+                    worker.silent_s = 0.0
+            self._add_silence(slept_s, None)
+        if [worker.task for worker in members] != tasks:
+            ring.abandon()
+
     def close(self) -> None:
         """End all workers: close their pipes, and kill those that do not end by themselves."""
         for worker in self._workers.values():
@@ -166,8 +244,10 @@ class WorkerPool:
         self._selector.close()
         self._mailboxes.close()
 
-    def _await(self, *, may_spin: bool) -> tuple[str | None, list[tuple[selectors.SelectorKey, int]]]:
-        """Return the name of a worker that has answered, or else the readable pipes; neither after a silent slice."""
+    def _await(
+        self, *, may_spin: bool, seconds: float = SLICE_SECONDS
+    ) -> tuple[str | None, list[tuple[selectors.SelectorKey, int]]]:
+        """Return the name of a worker that has answered, or else the readable pipes; neither after silent `seconds`."""
         name = spin(lambda: self._take_answer(NUM_YIELDS), SPIN_SECONDS) if may_spin else self._take_answer()
         if name:
             return name, []
@@ -175,7 +255,7 @@ class WorkerPool:
         try:
             if name := self._take_answer():
                 return name, []
-            return None, self._selector.select(SLICE_SECONDS)
+            return None, self._selector.select(seconds)
         finally:
             self._mailboxes.set_asleep(False)
 
@@ -200,12 +280,15 @@ class WorkerPool:
         task, worker.task = worker.task, None
         assert task is not None
         command = task.command
-        if command.operation.is_step:
+        if isinstance(command, Command) and command.operation.is_step:
             self.num_tiles_computed[worker.name] += self._computation.tiling.num_tiles(command.last - command.first)
         self._give(worker, waiting)
 
-    def _receive(self, worker: WorkerHandle, waiting: deque[Task]) -> None:
-        """Handle what a worker has sent through its pipe: its hello, an exception, or by its death the end of file."""
+    def _receive(self, worker: WorkerHandle, waiting: deque[Task] | None) -> None:
+        """Handle what a worker has sent through its pipe: its hello, an exception, or by its death the end of file.
+
+        Its task is then given to another worker; if `waiting` is None, to none: the task is a series of steps.
+        """
         replies = worker.read()
         if not replies:
             self._retire(worker)
@@ -219,17 +302,22 @@ class WorkerPool:
             replies = replies[2:]
         replies = replies.lstrip(WAKE)
         if replies.startswith(BAD_DATA):
+            worker.task = None
             raise DataError(replies[1:].decode(errors="replace"))
         if replies:
             assert replies.startswith(ERROR)
             task, worker.task = worker.task, None
             self._retry(worker, task, replies[1:].decode(errors="replace"), waiting)
 
-    def _retry(self, worker: WorkerHandle, task: Task | None, worker_traceback: str, waiting: deque[Task]) -> None:
+    def _retry(
+        self, worker: WorkerHandle, task: Task | None, worker_traceback: str, waiting: deque[Task] | None
+    ) -> None:
         """Have a task that raised an exception in `worker` tried again, in another worker if there is one."""
         if task is None or task.num_failures + 1 == MAX_FAILURES:
             raise FailedRun(f"{worker.name} failed; its own traceback:\n\n{worker_traceback.rstrip()}")
         self._log(f"{worker.name} raised an exception; retrying its tiles once:\n{worker_traceback.rstrip()}")
+        if waiting is None:
+            return
         task.num_failures += 1
         waiting.append(task)
         others = [other for other in self._workers.values() if other is not worker]
@@ -238,27 +326,30 @@ class WorkerPool:
             self._give(idle or worker, waiting)
         # Otherwise the next worker that finishes takes the task.
 
-    def _add_silence(self, seconds: float, waiting: deque[Task]) -> None:
+    def _add_silence(self, seconds: float, waiting: deque[Task] | None) -> None:
         """Count `seconds` in which no worker was heard; kill and replace those that hang."""
         for worker, cause in self._supervision.add_silence(list(self._workers.values()), seconds):
             self._retire(worker)
             worker.process.end(0.0)
             self._replace(worker, cause, waiting)
 
-    def _replace(self, dead: WorkerHandle, cause: str, waiting: deque[Task]) -> None:
+    def _replace(self, dead: WorkerHandle, cause: str, waiting: deque[Task] | None) -> None:
         """Replace a worker whose end is confirmed, and put its task first in the queue.
 
         A dead worker must be confirmed dead: one that woke up late would write into a later step.
         """
-        if dead.task is not None:
-            waiting.appendleft(dead.task)
+        task, dead.task = dead.task, None
+        if waiting is not None and task is not None:
+            waiting.appendleft(task)
         try:
             self._supervision.count_restart(dead.name, cause)
         except FailedRun:
             del self._workers[dead.name]
             raise
         self._log(f"{dead.name} {cause}; starting a replacement")
-        self._give(self._start(dead.name), waiting)
+        replacement = self._start(dead.name)
+        if waiting is not None:
+            self._give(replacement, waiting)
 
     def _retire(self, worker: WorkerHandle) -> None:
         self._selector.unregister(worker.replies)

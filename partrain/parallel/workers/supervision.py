@@ -40,7 +40,7 @@ class Supervision:
                 limit, purpose = timeouts.START_UP_SECONDS, "while starting"
             elif worker.task is not None:
                 command = worker.task.command
-                num_examples = command.last - command.first
+                num_examples = command.num_examples
                 limit = self._timeouts.limit_s(command.operation, num_examples)
                 purpose = f"with {num_examples} examples to compute"
             else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,14 @@ class Computation:
     augment: Augment | None = None
 
 
+class Results(NamedTuple):
+    """The rows of a batch: its examples, which are read, and their losses and predictions, which are written."""
+
+    indices: NDArray[np.int64]
+    losses: NDArray[np.float64]
+    predictions: NDArray[np.int64]
+
+
 class TileComputer:
     """Carries out commands on the shared arrays, in a worker or in the coordinator.
 
@@ -72,6 +80,8 @@ class TileComputer:
         network, arrays, dtype = computation.network, computation.arrays, computation.dtype
         normalisation, tiling = computation.normalisation, computation.tiling
         self._arrays, self._tiling, self._dense_layers = arrays, tiling, network.dense_layers
+        indices = arrays.get("indices", np.empty(0, np.int64))  # an evaluation has none
+        self._results = Results(indices, arrays["losses"], arrays["predictions"])
         self._clip, self._dtype = computation.clip, dtype
         self._execution = make_execution(
             computation.kernels, network, arrays["parameters"], normalisation, tiling.tile_size, dtype
@@ -89,29 +99,34 @@ class TileComputer:
                 computation.augment, network.input_shape, self._execution.capacity, AUGMENT[computation.kernels]
             )
 
-    def carry_out(self, command: Command, is_wanted: Callable[[], bool] = lambda: True) -> None:
+    def carry_out(
+        self, command: Command, is_wanted: Callable[[], bool] = lambda: True, results: Results | None = None
+    ) -> None:
         """Carry out a command, as many tiles at a time as the execution can take.
 
         Parameters
         ----------
         command : the command; its positions are indices of the shared arrays, which are written.
         is_wanted : called between two calls of the execution; if it returns False, the rest is not computed.
+        results : the rows of the positions; None: those of the shared arrays.
         """
         split, operation = command.split, command.operation
+        results = results or self._results
         for first in range(command.first, command.last, self._execution.capacity):
             if first > command.first and not is_wanted():
                 return
             last = min(first + self._execution.capacity, command.last)
             if operation.is_step:
-                indices_N = self._arrays["indices"][first:last]
+                indices_N = results.indices[first:last]
                 training = TrainingExamples(self._seed, command.epoch, indices_N)
-                self._forward(split, indices_N, first, last, training)
+                self._forward(split, indices_N, first, last, results, training)
                 if self._class_weights is not None:
-                    self._weigh(self._class_weights[self._arrays[f"{split}.labels"][indices_N]], first, last)
+                    weights_N = self._class_weights[self._arrays[f"{split}.labels"][indices_N]]
+                    self._weigh(weights_N, results.losses[first:last])
                 kill_point("worker: in the middle of a tile")
                 self._backward(first, last, operation.has_norms)
             else:
-                self._forward(split, np.arange(first, last), first, last)
+                self._forward(split, np.arange(first, last), first, last, results)
                 self._arrays["confidences"][first:last] = self._confidences_N[: last - first]
                 if operation.has_norms:
                     self._measure(first, last, self._own_factors(last - first))
@@ -122,6 +137,7 @@ class TileComputer:
         indices_N: NDArray[np.int64],
         first: int,
         last: int,
+        results: Results,
         training: TrainingExamples | None = None,
     ) -> None:
         if split not in self._sources:  # an evaluation shares one split alone
@@ -131,7 +147,7 @@ class TileComputer:
         except OSError as error:
             raise DataError(f"{error}. Restore the file.") from error
         labels = self._arrays[f"{split}.labels"]
-        losses_N, predictions_N = self._arrays["losses"][first:last], self._arrays["predictions"][first:last]
+        losses_N, predictions_N = results.losses[first:last], results.predictions[first:last]
         if training is not None and self._augmentation is not None:
             images, places_N = self._augmentation.apply(
                 images, places_N, seed=training.seed, epoch=training.epoch, examples_N=indices_N
@@ -140,10 +156,10 @@ class TileComputer:
         confidences_N, dlogits_NE = self._confidences_N[: last - first], self._dlogits_NE[: last - first]
         loops.softmax_cross_entropy(logits_NE, labels[indices_N], losses_N, predictions_N, confidences_N, dlogits_NE)
 
-    def _weigh(self, weights_N: NDArray[Any], first: int, last: int) -> None:
+    def _weigh(self, weights_N: NDArray[Any], losses_N: NDArray[np.float64]) -> None:
         """Multiply the examples' losses and their gradients at the logits by the weights of their classes."""
-        self._arrays["losses"][first:last] *= weights_N
-        self._dlogits_NE[: last - first] *= weights_N[:, np.newaxis]
+        losses_N *= weights_N
+        self._dlogits_NE[: len(weights_N)] *= weights_N[:, np.newaxis]
 
     @cached_property
     def _factors(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:

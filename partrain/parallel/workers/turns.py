@@ -30,11 +30,21 @@ class Turns:
 
     def next(self, num_commands: int) -> list[str]:
         """Return the workers that take the first commands of the next run."""
+        self._end_turn()
+        self._num_runs += 1
+        return list(itertools.islice(self._queue, min(num_commands, self._num_at_once)))
+
+    def next_series(self) -> list[str]:
+        """Return the workers that make the next series of steps; it is a turn of its own."""
+        self._end_turn()
+        self._num_runs = TURN_RUNS
+        return list(itertools.islice(self._queue, self._num_at_once))
+
+    def _end_turn(self) -> None:
+        """Let other workers compute if the turn has ended."""
         if self._num_runs == TURN_RUNS:
             self._num_runs = 0
             self._queue.rotate(-self._num_at_once)
-        self._num_runs += 1
-        return list(itertools.islice(self._queue, min(num_commands, self._num_at_once)))
 
     @property
     def continues(self) -> bool:

@@ -15,9 +15,9 @@ from partrain.errors import DataError
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.compiler.loading import load
 from partrain.network.layers import Layer
-from partrain.parallel.update.parameter_update import UpdateHelper
-from partrain.parallel.workers.commands import Command
-from partrain.parallel.workers.mailboxes import WAKE, Mailbox
+from partrain.parallel.workers.commands import StepsCommand, decode
+from partrain.parallel.workers.mailboxes import NUM_YIELDS, WAKE, Mailbox
+from partrain.parallel.workers.planned_steps import StepMember, makes_steps
 from partrain.parallel.workers.tile_computer import Computation, TileComputer, tile_kernels
 from partrain.parallel.workers.waiting import SPIN_SECONDS, spin
 from partrain.system.fault_injection import kill_point
@@ -34,7 +34,8 @@ REPLY_BYTES = 8192
 
 def worker_kernels(kernels: str, layers: Iterable[Layer], *, augments: bool) -> tuple[Kernel, ...]:
     """Return the kernels that a worker process calls; the parameters are those of `tile_kernels`."""
-    return (*tile_kernels(kernels, layers, augments=augments), *UpdateHelper.kernels(kernels), *Mailbox.KERNELS)
+    of_series = StepMember.KERNELS if kernels == "fast" else ()
+    return (*tile_kernels(kernels, layers, augments=augments), *of_series, *Mailbox.KERNELS)
 
 
 def work(
@@ -42,7 +43,6 @@ def work(
     replies: Connection,
     boxes: SharedArrays,
     number: int,
-    num_workers: int,
     computation: Computation,
     preload_module: str,
 ) -> None:
@@ -55,7 +55,6 @@ def work(
     ----------
     commands, replies : the worker's ends of its two pipes.
     boxes, number : the arrays of the mailboxes, and the worker's number.
-    num_workers : the number of workers in the pool.
     computation : the network, the arrays and the tiling that the worker computes with.
     preload_module : if this module is loaded, the fork server had preloaded the kernels.
     """
@@ -66,6 +65,10 @@ def work(
     # pipe also between the parts of a command.
     hang_up = select.poll()
     hang_up.register(source, 0)
+
+    def is_wanted() -> bool:
+        return not hang_up.poll(0)
+
     with contextlib.suppress(ConnectionError):  # the coordinator has died
         try:
             was_preloaded = preload_module in sys.modules
@@ -75,13 +78,18 @@ def work(
             network, augments = computation.network, computation.augment is not None
             load(worker_kernels(computation.kernels, network.layers, augments=augments), computation.dtype)
             computer = TileComputer(computation)
-            helper = UpdateHelper(network, computation.arrays, number, num_workers)
-            mailbox = Mailbox(boxes, number, helper.help_requests)
+            member = StepMember(computation, computer, boxes["members"]) if makes_steps(computation) else None
+            mailbox = Mailbox(boxes, number)
             os.write(target, HELLO + (b"1" if was_preloaded else b"0"))
-            while numbers := _next_command(mailbox, source, helper):
+            while numbers := _next_command(mailbox, source):
                 kill_point("worker: before computing")
                 try:
-                    computer.carry_out(Command.decode(numbers), is_wanted=lambda: not hang_up.poll(0))
+                    command = decode(numbers)
+                    if isinstance(command, StepsCommand):
+                        assert member is not None
+                        member.carry_out(command, is_wanted)
+                    else:
+                        computer.carry_out(command, is_wanted)
                 except DataError as error:
                     os.write(target, BAD_DATA + str(error).encode()[: REPLY_BYTES - 1])
                 except Exception:
@@ -98,9 +106,9 @@ def work(
     kill_point("worker: shutting down")
 
 
-def _next_command(mailbox: Mailbox, source: int, helper: UpdateHelper) -> list[int] | None:
-    """Return the next command as numbers, or None at the end of the pipe; while spinning, help with updates."""
-    if not (mailbox.more_follows and spin(lambda: mailbox.await_command(helper.help), SPIN_SECONDS)):
+def _next_command(mailbox: Mailbox, source: int) -> list[int] | None:
+    """Return the next command as numbers, or None at the end of the pipe."""
+    if not (mailbox.more_follows and spin(lambda: mailbox.has_command(NUM_YIELDS), SPIN_SECONDS)):
         mailbox.set_asleep(True)
         while not mailbox.has_command():
             if not os.read(source, REPLY_BYTES):

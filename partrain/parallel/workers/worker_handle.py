@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from partrain.parallel.workers.commands import Command
+from partrain.parallel.workers.commands import Command, StepsCommand
 from partrain.parallel.workers.mailboxes import WAKE
 from partrain.parallel.workers.process import WorkerProcess
 from partrain.parallel.workers.worker import REPLY_BYTES
@@ -17,7 +17,7 @@ from partrain.parallel.workers.worker import REPLY_BYTES
 class Task:
     """A command, and how often it has failed with an exception."""
 
-    command: Command
+    command: Command | StepsCommand
     num_failures: int = 0
 
 

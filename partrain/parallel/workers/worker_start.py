@@ -35,18 +35,15 @@ class WorkerStarter:
 
     Parameters
     ----------
-    num_workers : the number of workers in the pool.
     computation : the network, the arrays and the tiling that they compute with.
     boxes : the shared arrays of the pool's `Mailboxes`.
     log : called with each line for the log.
     """
 
-    def __init__(
-        self, num_workers: int, computation: Computation, boxes: SharedArrays, log: Callable[[str], None]
-    ) -> None:
+    def __init__(self, computation: Computation, boxes: SharedArrays, log: Callable[[str], None]) -> None:
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context = multiprocessing.get_context(method)
-        self._num_workers, self._computation, self._boxes, self._log = num_workers, computation, boxes, log
+        self._computation, self._boxes, self._log = computation, boxes, log
 
     def start(self, name: str, number: int) -> WorkerHandle:
         """Start a worker, and the fork server if it does not run.
@@ -82,7 +79,6 @@ class WorkerStarter:
                 far_replies,
                 self._boxes,
                 number,
-                self._num_workers,
                 self._computation,
                 PRELOAD_MODULE,
             ),

@@ -11,12 +11,14 @@ from partrain.config.schema.training import Privacy
 from partrain.network.adam import Adam
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.compute_group import ComputeGroup
+from partrain.parallel.workers.pool import WorkerPool
 from partrain.training.plan import TrainingPlan
 from partrain.training.privacy.dp_sgd import GaussianNoise, PoissonBatches
 from partrain.training.privacy.random_source import RandomSource, SecureSource, SeededSource
 from partrain.training.step.batches import BatchSelection, ShuffledBatches
 from partrain.training.step.gradient import GradientComputation, GradientInRounds, TiledGradient
 from partrain.training.step.model_state import ModelState
+from partrain.training.step.step_series import StepSeries
 from partrain.training.step.training_step import TrainingStep
 from partrain.training.step.update import FusedUpdate, ModelUpdate, UpdateFromSum
 
@@ -67,6 +69,30 @@ def compose_step(
         gradient=gradient,
         update=make_model_update(plan, model.update),
         model=model,
+    )
+
+
+def compose_series(
+    plan: TrainingPlan, arrays: Mapping[str, Array], group: ComputeGroup, step: TrainingStep
+) -> StepSeries | None:
+    """Return what makes steps without the coordinator, or None if it takes part in every step.
+
+    Parameters
+    ----------
+    plan, arrays, group : as for `compose_step`.
+    step : the training step of the plan.
+    """
+    if not isinstance(group, WorkerPool) or not group.makes_steps:
+        return None
+    training = plan.config.training
+    return StepSeries(
+        group,
+        arrays,
+        plan.steps_per_epoch,
+        min(training.batch_size, plan.dataset.train.size),
+        batches=step.batches,
+        model=step.model,
+        clips=training.per_example.clips,
     )
 
 

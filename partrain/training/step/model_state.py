@@ -72,9 +72,9 @@ class ModelState:
 
     def _vectors(self) -> dict[str, Array]:
         """Return each vector, by the prefix of its tensors' names in a checkpoint."""
-        self.update.collect_moments()
+        first_moment, second_moment = self.update.moments.newest()
         return {
             "": self.adam.parameters,
-            FIRST_MOMENT_PREFIX: self.adam.first_moment,
-            SECOND_MOMENT_PREFIX: self.adam.second_moment,
+            FIRST_MOMENT_PREFIX: first_moment,
+            SECOND_MOMENT_PREFIX: second_moment,
         }

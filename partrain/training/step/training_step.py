@@ -6,6 +6,7 @@ A step is a function of its number, the parameters and the moments only, so a ru
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -28,10 +29,12 @@ class StepResult:
     ----------
     step : the number of the step, counted from 1.
     batch : the gradient of the batch, and the result of each example; valid until the next step.
+    finished_at : when the step was finished; `time.monotonic`.
     """
 
     step: int
     batch: BatchGradient
+    finished_at: float
 
 
 class TrainingStep:
@@ -91,7 +94,7 @@ class TrainingStep:
         if not_finite is not None:
             self._refuse(step, not_finite, batch.loss)
         self.model.step = step
-        return StepResult(step, batch)
+        return StepResult(step, batch, time.monotonic())
 
     def _refuse(self, step: int, not_finite: NotFinite, loss: float) -> NoReturn:
         if not_finite.is_gradient:

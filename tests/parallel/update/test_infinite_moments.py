@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from partrain.config.schema.training import Optimizer, Schedule
-from partrain.kernels import update
 from partrain.network.adam import Adam
-from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate, UpdateHelper
-from partrain.parallel.update.piece_plan import help_specs
+from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
 from partrain.parallel.workers.tile_computer import Computation
 
 MakeUpdate = Callable[..., tuple[Computation, ParameterUpdate]]
@@ -24,15 +20,9 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[MakeUp
     """Return a function that makes a computation without any gradient yet, and its update."""
     made: list[ParameterUpdate] = []
 
-    def make(kernels: str, dtype: str, *, helped: bool = False) -> tuple[Computation, ParameterUpdate]:
+    def make(kernels: str, dtype: str) -> tuple[Computation, ParameterUpdate]:
         computation = make_computation(kernels=kernels, dtype=dtype)
-        arrays = dict(computation.arrays)
-        if helped:
-            arrays |= {
-                name: np.zeros(spec.shape, spec.dtype)
-                for name, spec in help_specs(computation.network, kernels, 20).items()
-            }
-            computation = replace(computation, arrays=arrays)
+        arrays = computation.arrays
         for name, array in arrays.items():
             if name == "tile_sums" or name.startswith("dense"):
                 array[...] = 0
@@ -71,22 +61,6 @@ def test_second_moment_that_becomes_infinite_is_named(
     set_large_gradient(computation, parameter, index)
     assert made_update.apply(20, 2) == NotFinite(f"Adam's second moment of {parameter}", is_gradient=False)
     assert np.isfinite(computation.arrays["parameters"]).all()  # so a check of the parameters alone sees nothing
-
-
-@pytest.mark.parametrize(("parameter", "index"), [("dense1.weight", 3), ("dense2.bias", 9)])
-def test_second_moment_that_becomes_infinite_in_a_helper_is_named(
-    make_update: MakeUpdate, monkeypatch: pytest.MonkeyPatch, parameter: str, index: int
-) -> None:
-    computation, made_update = make_update("fast", "float32", helped=True)
-    set_large_gradient(computation, parameter, index)
-    request_help = update.request_help
-
-    def request_and_help(help_requests: NDArray[np.int64], step: int, num_examples: int) -> None:
-        request_help(help_requests, step, num_examples)
-        UpdateHelper(computation.network, computation.arrays, 0, 1).help(step)
-
-    monkeypatch.setattr(update, "request_help", request_and_help)
-    assert made_update.apply(20, 1) == NotFinite(f"Adam's second moment of {parameter}", is_gradient=False)
 
 
 def test_largest_finite_moments_and_parameters_are_no_error(make_update: MakeUpdate) -> None:

@@ -2,21 +2,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from partrain.config.schema.training import Optimizer, Schedule
-from partrain.kernels import update
-from partrain.kernels.ipc.signal_words import HELP_REQUEST, LINE, READY, current_buffers_at
 from partrain.network.adam import Adam
 from partrain.network.network import Network
 from partrain.parallel.update import parameter_update, piece_plan
-from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate, UpdateHelper
-from partrain.parallel.update.piece_plan import help_specs, useful_threads
+from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
+from partrain.parallel.update.piece_plan import useful_threads
 from partrain.parallel.workers.tile_computer import Computation
 
 KINDS = [("fast", "float32"), ("loops", "float32"), ("loops", "float64")]
@@ -29,15 +25,9 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
     """Return a function that makes a computation with noise for results, Adam on it, and an update."""
     made: list[ParameterUpdate] = []
 
-    def make(
-        num_threads: int | None = None, *, weight_decay: float = 0.1, helped: bool = False, **options: object
-    ) -> object:
+    def make(num_threads: int | None = None, *, weight_decay: float = 0.1, **options: object) -> object:
         computation = make_computation(**options)
         arrays = dict(computation.arrays)
-        if helped:
-            specs = help_specs(computation.network, computation.kernels, 20)
-            arrays |= {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
-            computation = replace(computation, arrays=arrays)
         rng = np.random.default_rng(5)
         for name, array in computation.arrays.items():
             if name == "tile_sums" or name.startswith("dense"):
@@ -70,7 +60,6 @@ def after_steps(made: tuple[Computation, Adam, ParameterUpdate], *numbers_of_exa
     _, adam, made_update = made
     for step, num_examples in enumerate(numbers_of_examples, start=1):
         assert made_update.apply(num_examples, step) is None
-    made_update.collect_moments()
     return state_of(adam)
 
 
@@ -92,133 +81,11 @@ def test_update_in_pieces_by_any_number_of_threads_has_the_bits_of_the_plain_one
     assert state_of(adam) == in_pieces
 
 
-def help_from(
-    made: tuple[Computation, Adam, ParameterUpdate], helpers: Sequence[int], step: int, num_helpers: int = 3
-) -> None:
-    """Let those of the helpers that come help; the others have died."""
-    network, arrays = made[0].network, made[0].arrays
-    for helper in helpers:
-        UpdateHelper(network, arrays, helper, num_helpers).help(step)
-
-
-def ready_steps(made: tuple[Computation, Adam, ParameterUpdate]) -> NDArray[np.int64]:
-    """Return for each piece the step for which a helper has made it ready."""
-    num_pieces = len(list(piece_plan.cut_update(made[0].network)))
-    ready: NDArray[np.int64] = made[0].arrays["update.help_requests"][READY : current_buffers_at(num_pieces) : LINE]
-    return ready
-
-
-@pytest.fixture
-def at_each_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], object]], None]:
-    """Have something done with the step of each request for help, as soon as it is made."""
-
-    def set_up(what: Callable[[int], object]) -> None:
-        def call(help_requests: NDArray[np.int64], step: int, num_examples: int) -> None:
-            request_help(help_requests, step, num_examples)
-            what(step)
-
-        request_help = update.request_help
-        monkeypatch.setattr(update, "request_help", call)
-
-    return set_up
-
-
-AtEachCall = Callable[[Callable[[int], object]], None]
-
-
-@pytest.mark.parametrize("helpers", [(), (0,), (1, 2), (0, 1, 2)])
-@pytest.mark.usefixtures("small_pieces")
-def test_whoever_helps_the_bits_are_the_same(
-    make_update: Make, helpers: Sequence[int], at_each_call: AtEachCall
-) -> None:
-    expected = after_steps(make_update(1), 20, 20, 7, 1, 20)
-    made = make_update(helped=True)
-    num_ready = 0
-
-    def help_and_count(step: int) -> None:
-        nonlocal num_ready
-        help_from(made, helpers, step)
-        num_ready += int((ready_steps(made) == step).sum())
-
-    at_each_call(help_and_count)
-    assert after_steps(made, 20, 20, 7, 1, 20) == expected
-    units = np.array([layer is not None for layer, _, _ in piece_plan.cut_update(made[0].network)])
-    assert num_ready == 5 * sum(units[helper::3].sum() for helper in helpers)
-
-
-def test_there_may_be_more_helpers_than_pieces(
-    make_update: Make, monkeypatch: pytest.MonkeyPatch, at_each_call: AtEachCall
-) -> None:
-    monkeypatch.setattr(piece_plan, "PIECE", 1)
-    expected = after_steps(make_update(1), 20, 20, 7)
-    made = make_update(helped=True)
-    at_each_call(lambda step: help_from(made, range(0, 1000, 3), step, 1000))
-    assert len(ready_steps(made)) > 64
-    assert after_steps(made, 20, 20, 7) == expected
-
-
-@pytest.mark.usefixtures("small_pieces")
-def test_helper_that_comes_too_late_changes_no_bit(make_update: Make, at_each_call: AtEachCall) -> None:
-    expected = after_steps(make_update(1), 20, 20, 7, 1, 20)
-    made = make_update(helped=True)
-
-    def help_too_late(step: int) -> None:
-        help_from(made, [1], step)  # so that the current buffers of the pieces differ
-        made[0].arrays["update.help_requests"][HELP_REQUEST] = step - 1
-        help_from(made, [0, 2], step - 1)  # with the numbers of this step, or with any
-        made[0].arrays["update.help_requests"][HELP_REQUEST] = step
-
-    at_each_call(help_too_late)
-    assert after_steps(made, 20, 20, 7, 1, 20) == expected
-
-
-@pytest.mark.usefixtures("small_pieces")
-def test_moments_that_helpers_moved_are_found_changed_and_handed_out_again(
-    make_update: Make, at_each_call: AtEachCall
-) -> None:
-    plain, made = make_update(1), make_update(helped=True)
-    at_each_call(lambda step: help_from(made, [0, 2] if step % 2 else [1], step))  # so that the current buffers differ
-    gradient = np.linspace(-1, 1, made[1].parameters.size, dtype=np.float32)
-    for _, adam, made_update in (plain, made):
-        made_update.apply(20, 1)
-        made_update.apply(20, 2)
-        made_update.apply_sum(gradient, 20, 3)
-        made_update.apply(20, 4)
-        made_update.collect_moments()
-        adam.second_moment[:] *= 2
-        made_update.apply(20, 5)
-        made_update.collect_moments()
-    assert state_of(made[1]) == state_of(plain[1])
-
-
-@pytest.mark.usefixtures("small_pieces")
-def test_what_a_helper_made_ready_for_an_earlier_step_is_passed_over(make_update: Make) -> None:
-    expected = after_steps(make_update(1), 20, 20)
-    made = make_update(helped=True)
-    made[2].apply(20, 1)
-    # All that a late helper may write, and what it then says.
-    made[0].arrays["update.parameters"][:] = np.nan
-    for name in ("first_moments", "second_moments"):
-        made[0].arrays[f"update.{name}"][1] = np.nan  # current for no piece, because no helper has computed one yet
-    ready_steps(made)[:] = 1
-    made[2].apply(20, 2)
-    made[2].collect_moments()
-    assert state_of(made[1]) == expected
-
-
-@pytest.mark.usefixtures("small_pieces")
-def test_helper_stops_when_another_step_is_called_for(make_update: Make) -> None:
-    made = make_update(helped=True)
-    made[2].apply(20, 7)
-    help_from(made, [0], 6)
-    assert not made[0].arrays["update.parameters"].any()
-
-
-def test_threads_are_for_long_updates_and_helpers_for_the_others(make_computation: Callable[..., Computation]) -> None:
+def test_long_updates_use_more_threads(make_computation: Callable[..., Computation]) -> None:
     network = make_computation().network
-    assert help_specs(network, "fast", 20)
-    assert not help_specs(network, "loops", 20)
-    assert not help_specs(network, "fast", 10**7)
+    assert useful_threads(network, 20, 8) == 1
+    assert useful_threads(network, 10**7, 8) == 8
+    assert useful_threads(network, 10**7, 3) == 3
 
 
 @EVERY_KIND
@@ -298,8 +165,8 @@ def test_what_lies_behind_the_batch_does_not_count(make_update: Make) -> None:
 
 def test_finite_gradient_that_the_bound_cannot_prove_is_applied_all_the_same(make_update: Make) -> None:
     states = []
-    for helped, in_pieces in ((False, True), (True, True), (False, False)):
-        computation, adam, made_update = make_update(None if helped else 2, helped=helped)
+    for in_pieces in (True, False):
+        computation, adam, made_update = make_update(2)
         computation.arrays["dense1.inputs"][3] = 1e30
         computation.arrays["dense1.deltas"][3] = 0
         computation.arrays["dense1.deltas"][5] = 1e12  # never meets the input above
@@ -308,9 +175,8 @@ def test_finite_gradient_that_the_bound_cannot_prove_is_applied_all_the_same(mak
         else:
             assert made_update.apply_sum(made_update.gradient_sum(20), 20, 1) is None
         assert np.isfinite(adam.parameters).all()
-        made_update.collect_moments()
         states.append(state_of(adam))
-    assert states[0] == states[1] == states[2]
+    assert states[0] == states[1]
 
 
 @EVERY_KIND
@@ -321,17 +187,6 @@ def test_parameter_that_an_update_makes_infinite_is_named(make_update: Make, ker
     adam._optimizer = Optimizer(lr=1e30, weight_decay=0)
     computation.network.parameters.views(adam.first_moment)["dense2.bias"][1] = -largest / 2
     assert made_update.apply(20, 1) == NotFinite("dense2.bias", is_gradient=False)
-
-
-def test_parameter_that_a_helper_makes_infinite_is_named(make_update: Make, at_each_call: AtEachCall) -> None:
-    computation, adam, made_update = made = make_update(helped=True)
-    largest = np.finfo(np.float32).max
-    computation.network.parameters.views(adam.parameters)["dense2.bias"][1] = largest
-    adam._optimizer = Optimizer(lr=1e30, weight_decay=0)
-    computation.network.parameters.views(adam.first_moment)["dense2.bias"][1] = -largest / 2
-    at_each_call(lambda step: help_from(made, [0, 1, 2], step))
-    assert made_update.apply(20, 1) == NotFinite("dense2.bias", is_gradient=False)
-    assert (ready_steps(made) == -1).any()
 
 
 def test_threads_begin_with_the_first_update_and_end_at_close(make_update: Make) -> None:

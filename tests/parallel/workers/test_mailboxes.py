@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +14,6 @@ from hypothesis import strategies as st
 from partrain.kernels.compiler.loading import load
 from partrain.kernels.ipc.mailbox import FIELDS
 from partrain.parallel.workers.mailboxes import NUM_YIELDS, WAKE, Mailbox, Mailboxes
-
-NO_HELP_REQUESTS = np.zeros(1, np.int64)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,7 +35,7 @@ def command_of(number: int) -> list[int]:
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=FIELDS, max_size=FIELDS), st.booleans())
 def test_command_comes_out_as_it_went_in(command: list[int], more_follows: bool) -> None:
     boxes = Mailboxes(2)
-    mailbox = Mailbox(boxes.arrays, 1, NO_HELP_REQUESTS)
+    mailbox = Mailbox(boxes.arrays, 1)
     boxes.post(0, command_of(7))
     assert not mailbox.has_command()
     boxes.post(1, command, more_follows=more_follows)
@@ -50,7 +47,7 @@ def test_command_comes_out_as_it_went_in(command: list[int], more_follows: bool)
 
 
 def test_each_answer_is_taken_once(boxes: Mailboxes) -> None:
-    workers = [Mailbox(boxes.arrays, k, NO_HELP_REQUESTS) for k in range(3)]
+    workers = [Mailbox(boxes.arrays, k) for k in range(3)]
     for k in (0, 2):
         boxes.post(k, command_of(k))
         workers[k].take_command()
@@ -61,7 +58,7 @@ def test_each_answer_is_taken_once(boxes: Mailboxes) -> None:
 
 
 def test_who_sleeps_is_to_be_woken(boxes: Mailboxes) -> None:
-    mailbox = Mailbox(boxes.arrays, 0, NO_HELP_REQUESTS)
+    mailbox = Mailbox(boxes.arrays, 0)
     mailbox.set_asleep(True)
     boxes.set_asleep(True)
     assert boxes.post(0, command_of(5))
@@ -75,9 +72,9 @@ def test_who_sleeps_is_to_be_woken(boxes: Mailboxes) -> None:
 
 def test_successor_knows_nothing_of_what_it_was_not_told(boxes: Mailboxes) -> None:
     boxes.post(1, command_of(5))
-    Mailbox(boxes.arrays, 1, NO_HELP_REQUESTS).set_asleep(True)
+    Mailbox(boxes.arrays, 1).set_asleep(True)
     boxes.clear(1)
-    successor = Mailbox(boxes.arrays, 1, NO_HELP_REQUESTS)
+    successor = Mailbox(boxes.arrays, 1)
     assert boxes.take_answer() is None
     assert not successor.has_command()
     assert not boxes.post(1, command_of(6))
@@ -85,7 +82,7 @@ def test_successor_knows_nothing_of_what_it_was_not_told(boxes: Mailboxes) -> No
 
 
 def test_answer_of_the_dead_is_forgotten_with_its_command(boxes: Mailboxes) -> None:
-    mailbox = Mailbox(boxes.arrays, 1, NO_HELP_REQUESTS)
+    mailbox = Mailbox(boxes.arrays, 1)
     boxes.post(1, command_of(5))
     mailbox.take_command()
     mailbox.answer()
@@ -93,25 +90,10 @@ def test_answer_of_the_dead_is_forgotten_with_its_command(boxes: Mailboxes) -> N
     assert boxes.take_answer() is None
 
 
-def test_call_is_answered_once_and_not_when_a_command_came_after_it(boxes: Mailboxes) -> None:
-    help_requests, answered = np.zeros(9, np.int64), list[int]()
-    mailbox = Mailbox(boxes.arrays, 0, help_requests)
-    help_requests[0] = 4
-    assert not mailbox.await_command(answered.append)
-    assert not mailbox.await_command(answered.append)
-    assert answered == [4]
-    help_requests[0] = 5
-    boxes.post(0, command_of(1))
-    assert mailbox.await_command(answered.append)
-    mailbox.take_command()
-    assert not mailbox.await_command(answered.append)
-    assert answered == [4]
-
-
 def test_nobody_sleeps_through_a_command_or_an_answer() -> None:
     """Two threads that fall asleep at every chance, at moments that chance chooses; a lost waking would hang them."""
     num_commands, boxes = 5000, Mailboxes(1)
-    mailbox = Mailbox(boxes.arrays, 0, NO_HELP_REQUESTS)
+    mailbox = Mailbox(boxes.arrays, 0)
     commands, replies = os.pipe(), os.pipe()
     seen, num_sleeps = list[int](), 0
     chance = random.Random(3)

@@ -141,7 +141,7 @@ def test_worker_looks_for_the_end_of_its_pipe_in_the_middle_of_a_command(
     predictions = computation.arrays["predictions"]
     predictions[:] = -1
     boxes = Mailboxes(1)
-    worker = WorkerStarter(1, computation, boxes.arrays, pools.log.append).start("worker 0", 0)
+    worker = WorkerStarter(computation, boxes.arrays, pools.log.append).start("worker 0", 0)
     boxes.post(0, Command(Operation.EVALUATION, TEST, 0, len(predictions)).encode())
     worker.wake()
     wait_until(lambda: predictions[0] >= 0, "that it computes")

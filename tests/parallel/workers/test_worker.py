@@ -9,7 +9,7 @@ import pytest
 from partrain.config.schema.training import Augment, Elastic
 from partrain.data.split_name import SplitName
 from partrain.kernels.ipc.mailbox import FIELDS
-from partrain.parallel.workers.commands import Command, Operation
+from partrain.parallel.workers.commands import Command, Operation, StepsCommand, decode
 from partrain.parallel.workers.tile_computer import Computation, TileComputer
 
 TRAIN, TEST = SplitName.TRAIN, SplitName.TEST
@@ -219,8 +219,12 @@ def test_evaluation_has_nothing_random_in_it(random_computation: Computation, sp
 
 
 def test_command_goes_through_a_mailbox_as_numbers() -> None:
-    for operation in Operation:
-        for split in SplitName:
-            command = Command(operation, split, 3, 20, epoch=2)
-            assert len(command.encode()) == FIELDS
-            assert Command.decode(command.encode()) == command
+    commands = [
+        Command(operation, split, 3, 20, epoch=2)
+        for operation in Operation
+        if operation != Operation.STEPS
+        for split in SplitName
+    ]
+    for command in (*commands, StepsCommand(first_step=7, num_examples=32, member=1, num_members=3)):
+        assert len(command.encode()) == FIELDS
+        assert decode(command.encode()) == command

@@ -1,0 +1,60 @@
+"""The rows that tell the kernels of an update where a piece's numbers are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.kernels import update_claims
+from partrain.network.network import Network
+from partrain.parallel.update import piece_plan
+from partrain.parallel.update.piece_plan import cut_update, ranges
+
+Array = NDArray[Any]
+
+
+def check_rows(network: Network, arrays: Mapping[str, Array]) -> NDArray[np.int64]:
+    """Return the rows of the first round.
+
+    They are SLOTS, first, last parameter; or FACTORS, first, last example, address, numbers in a row, index of the
+    largest factor. The caller keeps `arrays` alive.
+    """
+    return np.array(list(_checks(network, arrays)))
+
+
+def update_rows(network: Network, arrays: Mapping[str, Array]) -> NDArray[np.int64]:
+    """Return the rows of the second round.
+
+    They are SLOTS, first, last parameter; or UNITS, first, last unit, addresses of inputs and deltas, D, E, and the
+    first parameters of weights and biases. The caller keeps `arrays` alive.
+    """
+    return np.array(list(_updates(network, arrays)))
+
+
+def _checks(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
+    for first, last in ranges(network.tile_sums.size, piece_plan.PIECE):
+        yield _row(update_claims.SLOTS, first, last)
+    for k, layer in enumerate(network.dense_layers):
+        for kind, index in (("inputs", 2 * k), ("deltas", 2 * k + 1)):
+            factor = arrays[f"{layer.name}.{kind}"]
+            length = factor.shape[1]
+            for first, last in ranges(len(factor), max(1, piece_plan.PIECE // length)):
+                yield _row(update_claims.FACTORS, first, last, factor.ctypes.data, length, index)
+
+
+def _updates(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
+    for layer, first, last in cut_update(network):
+        if layer is None:
+            yield _row(update_claims.SLOTS, first, last)
+        else:
+            factors = (arrays[f"{layer.name}.{kind}"] for kind in ("inputs", "deltas"))
+            starts = (network.parameters.start(parameter.name) for parameter in layer.parameters)
+            sizes = (*layer.input_shape, *layer.output_shape)
+            yield _row(update_claims.UNITS, first, last, *(factor.ctypes.data for factor in factors), *sizes, *starts)
+
+
+def _row(*columns: int) -> list[int]:
+    return [*columns, *[0] * (update_claims.NUM_COLUMNS - len(columns))]

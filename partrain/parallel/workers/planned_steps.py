@@ -1,0 +1,257 @@
+"""Steps that workers make by themselves, as the coordinator has planned them (kernels.ipc.step_ring).
+
+The coordinator writes the batches and the coefficients of several steps into a ring in shared memory. Workers compute
+the tiles, and then their pieces of the reduction and of Adam. The coordinator reads the results of complete steps, and
+plans further ones, while the workers go on.
+
+Shapes: R steps in the ring; B examples of the largest batch; N examples of a batch; U parameters.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.kernels import planned_update
+from partrain.kernels.ipc import step_ring
+from partrain.network.network import Network
+from partrain.parallel.update.piece_plan import share_pieces
+from partrain.parallel.update.piece_rows import update_rows
+from partrain.parallel.workers.commands import Command, Operation, StepsCommand
+from partrain.parallel.workers.tile_computer import Computation, Results, TileComputer
+from partrain.parallel.workers.tiles import Tiling
+from partrain.system.fault_injection import kill_point
+
+Array = NDArray[Any]
+
+# How often a waiting member yields its processor before it looks for the end of the coordinator: about 100 microseconds
+# if no other process runs. From then on it sleeps between two looks.
+NUM_YIELDS = 32
+NAP_SECONDS = 50e-6
+
+
+def makes_steps(computation: Computation) -> bool:
+    """Return whether workers can make steps of this computation by themselves."""
+    return "steps.numbers" in computation.arrays
+
+
+class PlannedStep(NamedTuple):
+    """What workers need to know of a step.
+
+    Attributes
+    ----------
+    step : its number, counted from 1.
+    operation : GRADIENTS or GRADIENTS_WITH_NORMS.
+    epoch : counted from 0.
+    indices_N : its examples.
+    coefficients : those of Adam, in the order of `loops.adam_update`.
+    """
+
+    step: int
+    operation: Operation
+    epoch: int
+    indices_N: Array
+    coefficients: Array
+
+
+class StepRing:
+    """The coordinator's side of the ring.
+
+    Parameters
+    ----------
+    arrays : the shared arrays, with those of `array_plan.planned_specs`.
+    words : the shared words of the members.
+
+    Attributes
+    ----------
+    capacity : the number of steps in the ring.
+    """
+
+    KERNELS = (step_ring.write_word, step_ring.last_of_all)
+
+    def __init__(self, arrays: Mapping[str, Array], words: NDArray[np.int64]) -> None:
+        self._arrays, self._words = arrays, words
+        self._first_step = self._num_members = 0
+        self._num_steps: Counter[int] = Counter()  # by number of examples
+        self.capacity = len(arrays["steps.numbers"])
+
+    def open(self, first_step: int, num_members: int) -> None:
+        """Begin a series of steps of `num_members` workers, which have not yet received their commands."""
+        self._first_step, self._num_members = first_step, num_members
+        self._num_steps.clear()
+        self._words[:] = 0
+        for member in range(num_members):
+            place = step_ring.words_of(member)
+            self._words[place : place + step_ring.REFUSED] = first_step - 1
+        self._write(step_ring.PLANNED, first_step - 1)
+
+    @property
+    def completed(self) -> int:
+        """The last step that all members have settled: its results can be read."""
+        last: int = step_ring.last_of_all(self._words, self._num_members, step_ring.SETTLED)
+        return last
+
+    @property
+    def awaits_plan(self) -> bool:
+        """Whether the members have made all planned steps."""
+        return bool(self.completed >= self._words[step_ring.PLANNED])
+
+    def reports(self) -> list[list[int]]:
+        """Return how far each member is: the last steps that it computed, updated and settled."""
+        settled_first = slice(None, None, -1)
+        return [self._words[place : place + step_ring.REFUSED][settled_first].tolist() for place in self._places]
+
+    @property
+    def _places(self) -> list[int]:
+        return [step_ring.words_of(member) for member in range(self._num_members)]
+
+    def plan(self, planned: PlannedStep) -> None:
+        """Add the next step; the results of the step that is `capacity` before it have been read."""
+        arrays, slot, num_examples = self._arrays, planned.step % self.capacity, len(planned.indices_N)
+        self._num_steps[num_examples] += 1
+        arrays["steps.numbers"][slot] = num_examples, planned.epoch, planned.operation
+        arrays["steps.indices"][slot, :num_examples] = planned.indices_N
+        arrays["steps.coefficients"][slot] = planned.coefficients
+        self._write(step_ring.PLANNED, planned.step)
+
+    def close(self) -> None:
+        """Let the series end after the last planned step."""
+        self._write(step_ring.CLOSED, int(self._words[step_ring.PLANNED]))
+
+    def abandon(self) -> None:
+        """Let all members leave the series."""
+        self._write(step_ring.ABANDONED, 1)
+
+    def results(self, step: int) -> dict[str, Array]:
+        """Return examples, losses and predictions of a completed step; valid until the ring has gone round."""
+        slot = step % self.capacity
+        num_examples = self._arrays["steps.numbers"][slot, 0]
+        return {name: self._arrays[f"steps.{name}"][slot, :num_examples] for name in Results._fields}
+
+    def finished_at(self, step: int) -> float:
+        """Return when a completed step was finished; `time.monotonic`."""
+        return float(self._arrays["steps.finished_at"][step % self.capacity])
+
+    def num_tiles(self, member: int, tiling: Tiling) -> int:
+        """Return the number of tiles of a member in all planned steps."""
+        num_tiles = 0
+        for num_examples, num_steps in self._num_steps.items():
+            for first, last in tiling.shards(0, num_examples, self._num_members)[member : member + 1]:
+                num_tiles += num_steps * tiling.num_tiles(last - first)
+        return num_tiles
+
+    def end(self) -> int:
+        """Return the last complete step; the parameters are then its parameters. All members have left the series."""
+        words, places = self._words, self._places
+        updated = min(int(words[place + step_ring.UPDATED]) for place in places)
+        if updated >= self._first_step and any(words[place + step_ring.REFUSED] == updated for place in places):
+            return updated - 1
+        # If some have not settled the step, none has begun the next one, so its new parameters are still there.
+        if self.completed < updated:
+            self._arrays["parameters"][:] = self._arrays["steps.parameters"]
+        return updated
+
+    def _write(self, place: int, number: int) -> None:
+        step_ring.write_word(self._words, place, number)
+
+
+class StepMember:
+    """A worker's side of the ring.
+
+    Parameters
+    ----------
+    computation : the network, the arrays and the tiling.
+    computer : computes the tiles.
+    words : the shared words of the members.
+    """
+
+    KERNELS = (
+        step_ring.await_plan,
+        step_ring.meet,
+        step_ring.write_word,
+        planned_update.update_pieces_ahead,
+        planned_update.settle_pieces,
+    )
+
+    def __init__(self, computation: Computation, computer: TileComputer, words: NDArray[np.int64]) -> None:
+        network, arrays = computation.network, computation.arrays
+        self._arrays, self._words, self._computer = arrays, words, computer
+        self._tile_size = computation.tiling.tile_size
+        self._pieces = update_rows(network, arrays)
+        self._gradient_K = np.zeros(network.tile_sums.size, np.float32)
+        self._shards = functools.lru_cache(maxsize=4)(functools.partial(_shards, computation.tiling))
+        self._piece_range = functools.lru_cache(maxsize=4)(functools.partial(_piece_range, network))
+
+    def carry_out(self, command: StepsCommand, is_wanted: Callable[[], bool]) -> None:
+        """Make the steps of a series, until it ends.
+
+        Parameters
+        ----------
+        command : the series.
+        is_wanted : called during long waits and between the parts of a shard; if it returns False, the series ends.
+        """
+        step, words = command.first_step, self._words
+        while self._wait(lambda: step_ring.await_plan(words, step, NUM_YIELDS), is_wanted):  # noqa: B023
+            if not self._make(step, command.member, command.num_members, is_wanted):
+                return
+            step += 1
+
+    def _make(self, step: int, member: int, num_members: int, is_wanted: Callable[[], bool]) -> bool:
+        """Make a step together with the other members; return whether the series goes on."""
+        arrays, slot = self._arrays, step % len(self._arrays["steps.numbers"])
+        num_examples, epoch, operation = arrays["steps.numbers"][slot].tolist()
+        results = Results(*(arrays[f"steps.{name}"][slot] for name in ("indices", "losses", "predictions")))
+        shard = self._shards(num_examples, num_members, member, operation)
+        if shard is not None:
+            self._computer.carry_out(shard._replace(epoch=epoch), is_wanted, results)
+        kill_point("worker: before it reports its tiles")
+        if not self._meet(step, member, num_members, step_ring.COMPUTED, is_wanted):
+            return False
+        pieces, (first, last) = self._pieces, self._piece_range(num_examples, num_members, member)
+        new_parameters, current, new = arrays["steps.parameters"], (step - 1) % 2, step % 2
+        moments_BU = arrays["steps.first_moments"], arrays["steps.second_moments"]
+        is_finite = planned_update.update_pieces_ahead(
+            pieces, first, last, num_examples, results.losses, self._tile_size, arrays["tile_sums"],
+            arrays["steps.coefficients"][slot], self._gradient_K, *(moments[current] for moments in moments_BU),
+            arrays["parameters"], *(moments[new] for moments in moments_BU), new_parameters,
+        )  # fmt: skip
+        if not is_finite:
+            step_ring.write_word(self._words, step_ring.words_of(member) + step_ring.REFUSED, step)
+        kill_point("worker: before it reports its pieces")
+        if not self._meet(step, member, num_members, step_ring.UPDATED, is_wanted):
+            return False
+        planned_update.settle_pieces(pieces, first, last, new_parameters, arrays["parameters"])
+        kill_point("worker: before it reports its parameters")
+        if member == 0:
+            arrays["steps.finished_at"][slot] = time.monotonic()
+        return self._meet(step, member, num_members, step_ring.SETTLED, is_wanted)
+
+    def _meet(self, step: int, member: int, num_members: int, report: int, is_wanted: Callable[[], bool]) -> bool:
+        words = self._words
+        return self._wait(lambda: step_ring.meet(words, member, num_members, report, step, NUM_YIELDS), is_wanted)
+
+    def _wait(self, look: Callable[[], int], is_wanted: Callable[[], bool]) -> bool:
+        """Return whether what `look` waits for has come; False: leave the series."""
+        while (found := look()) == step_ring.NOT_YET:
+            if not is_wanted():
+                return False
+            time.sleep(NAP_SECONDS)
+        return found == step_ring.ARRIVED
+
+
+def _shards(tiling: Tiling, num_examples: int, num_members: int, member: int, operation: int) -> Command | None:
+    """Return the member's command of a step with `num_examples`, of epoch 0; None if nothing is left for it."""
+    shards = tiling.shards(0, num_examples, num_members)
+    if member >= len(shards):
+        return None
+    return Command.of_step(operation, *shards[member])
+
+
+def _piece_range(network: Network, num_examples: int, num_members: int, member: int) -> tuple[int, int]:
+    return share_pieces(network, num_examples, num_members)[member]
