@@ -267,7 +267,10 @@ class PartrainClassifier(ClassifierMixin, BaseEstimator):
             config = config.model_copy(update={"seed": before.config.seed})
         dataset = untested_data(array, labels, tuple(map(str, self.classes_)), config.data.layout)
         with interruptible() as interruption:
-            session = Session(worker_count(self.workers), [], messages, interruption)
+            num_workers = worker_count(self.workers)
+            # Without workers, other processes may train beside this one.
+            threads = None if num_workers else 1
+            session = Session(num_workers, [], messages, interruption, update_threads=threads)
             self._trained = train(config, dataset, session)
         self.config_ = self._trained.config.to_mapping()
 

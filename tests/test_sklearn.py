@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,17 @@ def test_threads_give_the_scores_of_one_thread() -> None:
     alone = cross_val_score(classifier, images, names, cv=4)
     with joblib.parallel_config("threading", n_jobs=3):
         np.testing.assert_array_equal(cross_val_score(classifier, images, names, cv=4), alone)
+
+
+def test_without_workers_it_trains_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So trainings in several processes do not take processors from each other."""
+    started: list[str] = []
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: (started.append(thread.name), start(thread)))
+    network = ["flatten", {"dense": {"units": 600}}, "relu", {"dense": {"units": 10}}]
+    classifier = PartrainClassifier(network, epochs=1).fit(IMAGES, LABELS)
+    classifier.partial_fit(IMAGES, LABELS)
+    assert not started
 
 
 SEARCH = """

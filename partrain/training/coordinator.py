@@ -60,7 +60,7 @@ class Coordinator:
         self._run, self._schedule, self._states = output.run, output.schedule, output.states
         self._config_digest = output.config_digest
         self.logger = output.logger
-        self.model = make_model(plan, resources.arrays)
+        self.model = make_model(plan, resources.arrays, session.update_threads)
         self._step = compose_step(plan, resources.arrays, resources.group, self.model)
         self._series = compose_series(plan, resources.arrays, resources.group, self._step)
         has_validation = plan.dataset.validation.size > 0

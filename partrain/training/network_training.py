@@ -117,7 +117,7 @@ def train_epoch(config: Config, dataset: Dataset, session: Session, before: Trai
         plan = replace(plan, dataset=replace(plan.dataset, splits=compute.splits))
         # The number that the last step before would have if all epochs had as many steps as this one.
         first = num_epochs * plan.steps_per_epoch
-        model = _continued_model(plan, compute.arrays, before, num_steps - first)
+        model = _continued_model(plan, compute.arrays, before, num_steps - first, session.update_threads)
         with contextlib.closing(model):
             training_step = compose_step(plan, compute.arrays, group, model)
             for step in range(first + 1, first + plan.steps_per_epoch + 1):
@@ -138,12 +138,16 @@ class _ContinuedAdam(Adam):
 
 
 def _continued_model(
-    plan: TrainingPlan, arrays: Mapping[str, NDArray[Any]], before: TrainedNetwork | None, more_steps: int
+    plan: TrainingPlan,
+    arrays: Mapping[str, NDArray[Any]],
+    before: TrainedNetwork | None,
+    more_steps: int,
+    num_threads: int | None,
 ) -> ModelState:
     if before is None:
-        return make_model(plan, arrays)
+        return make_model(plan, arrays, num_threads)
     adam = _ContinuedAdam(arrays["parameters"], plan.config.training, more_steps)
-    model = ModelState(plan.network, adam, make_parameter_update(plan, arrays, adam))
+    model = ModelState(plan.network, adam, make_parameter_update(plan, arrays, adam, num_threads))
     model.restore(before.tensors, before.num_steps - more_steps)
     return model
 

@@ -49,6 +49,7 @@ class Session:
     clock : the seconds of each activity.
     ranks : the state of this rank; None without MPI.
     callbacks : functions that receive metrics.
+    update_threads : the largest number of threads that update the parameters; None: the fastest number on this machine.
     with_test : whether a completed training is evaluated on the test examples.
     """
 
@@ -60,6 +61,7 @@ class Session:
     ranks: RankSession | None = None
     callbacks: Callbacks = field(default_factory=Callbacks)
     with_test: bool = True
+    update_threads: int | None = None
 
     @property
     def is_asked_to_stop(self) -> bool:

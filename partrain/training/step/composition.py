@@ -25,18 +25,19 @@ from partrain.training.step.update import FusedUpdate, ModelUpdate, UpdateFromSu
 Array = NDArray[Any]
 
 
-def make_model(plan: TrainingPlan, arrays: Mapping[str, Array]) -> ModelState:
+def make_model(plan: TrainingPlan, arrays: Mapping[str, Array], num_threads: int | None = None) -> ModelState:
     """Return the model at its initial values.
 
     Parameters
     ----------
     plan : the plan of the training.
     arrays : the shared arrays of the plan; the parameters are written.
+    num_threads : the largest number of threads of an update; None: the fastest number.
     """
     training, network = plan.config.training, plan.network
     arrays["parameters"][:] = network.parameters.initial_values(plan.config.seed, training.dtype)
     adam = Adam(arrays["parameters"], training.optimizer, training.schedule)
-    return ModelState(network, adam, make_parameter_update(plan, arrays, adam))
+    return ModelState(network, adam, make_parameter_update(plan, arrays, adam, num_threads))
 
 
 def compose_step(
