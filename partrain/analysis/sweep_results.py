@@ -137,15 +137,14 @@ def setting_results(record: SweepRecord, results: Sequence[TrialResult]) -> list
 
 
 def short_keys(keys: Sequence[str]) -> dict[str, str]:
-    """Return for each dotted key the shortest end of it that no other key has."""
+    """Return for each dotted key the shortest end of it that no other key has, and that says what it is."""
     short = {}
     for key in keys:
         parts = key.split(".")
         ends = [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]
-        others = [other for other in keys if other != key]
-        short[key] = next(
-            end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others) or end == key
-        )
+        others = [f".{other}" for other in keys if other != key]
+        clear = [end for end in ends if end != "name" and not any(other.endswith(f".{end}") for other in others)]
+        short[key] = clear[0] if clear else key
     return short
 
 

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from partrain.analysis.html_report.document import require_plotly
 from partrain.analysis.sweep_table import describe_results
 from partrain.config.schema.config import Config
 from partrain.errors import FailedRun
 from partrain.interface.command import CommandContext, print_data, print_path
+from partrain.store.output_files import require_output_file
 from partrain.store.run_location import check_writable
 from partrain.store.sweep_directory import Axis, Sampler, SweepDirectory, SweepRecord, Trial
 from partrain.sweeps.sweep_record import begin, describe_axes, find_sweep
@@ -87,6 +89,10 @@ def train_sweep(context: CommandContext, plan: Plan, finish: Finish) -> None:
         A signal asked to stop; the trainings are saved.
     """
     options, messages, started = context.options, context.messages, datetime.now(UTC)
+    html = None if options.html is None else Path(options.html)
+    if html is not None:
+        require_output_file(html, "--html")
+        require_plotly()
     planned = plan.record(context.command_line, options.objective, started)
     place = find_sweep(context.runs_dir, planned, started) if options.sweep_dir is None else Path(options.sweep_dir)
     directory = SweepDirectory(place)
@@ -115,6 +121,11 @@ def train_sweep(context: CommandContext, plan: Plan, finish: Finish) -> None:
         print_data(shown)
     if after:
         print_data(after)
+    if html is not None:
+        from partrain.analysis.html_report.sweep_page import write_sweep_page
+
+        write_sweep_page(html, place.name, record, results)
+        messages.say(f"page of the sweep: {html}")
     print_path(place)
     if failure is not None:
         raise failure

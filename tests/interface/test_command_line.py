@@ -26,7 +26,7 @@ ENGINE = "[--engine process|mpi]"
 IMAGES = "[--size ROWS,COLUMNS] [--channels {1,3}] [--on-broken {error,skip}] [--layout {channels_first,channels_last}]"
 DATA = "[--data PATH]"
 OBJECTIVE = "[--objective validation/accuracy|validation/loss]"
-SWEEP = f"[--runs-dir DIR | --sweep-dir DIR] {OBJECTIVE} [--parallel N] [--workers N] [-q]"
+SWEEP = f"[--runs-dir DIR | --sweep-dir DIR] {OBJECTIVE} [--parallel N] [--workers N] [--html FILE] [-q]"
 USAGE = {
     "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [-q] {NEW_RUN} [--init-from RUN] [--dry-run]",
     "init": "[--data DIR] [-q] [FILE]",

@@ -1,16 +1,6 @@
-"use strict";
-
 // Curves as numbers: reading, smoothing, averaging, thinning out.
 
 const GROUPS = ["train", "validation", "privacy"];
-
-/** Return the text that a script element of the page contains in compressed form. */
-async function unpack(id) {
-  const text = document.getElementById(id).textContent;
-  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).text();
-}
 
 /** Return the running sums of differences. */
 function sums(differences, factor = 1) {

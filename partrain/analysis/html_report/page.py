@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 
-import partrain
 from partrain.analysis.comparison.comparison import Facts
 from partrain.analysis.comparison.text import describe_mcnemar, describe_parameters, describe_user_notes
-from partrain.analysis.html_report.curves import curves, pack, pack_json
+from partrain.analysis.html_report.curves import curves
+from partrain.analysis.html_report.document import asset, document, list_of, plotly_source, section, write_document
 from partrain.analysis.html_report.tables import (
     configuration_table,
     confusion_matrix,
@@ -20,11 +19,6 @@ from partrain.analysis.html_report.tables import (
 )
 from partrain.analysis.logged_run import LoggedRun
 from partrain.data.split_name import SplitName
-from partrain.errors import MissingPackage
-from partrain.store.output_files import write_output_file
-
-# Only what is in the page itself may run or load: a second barrier against scripts in the names of runs.
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
 def write_page(path: Path, runs: Sequence[LoggedRun], facts: Facts) -> None:
@@ -43,13 +37,7 @@ def write_page(path: Path, runs: Sequence[LoggedRun], facts: Facts) -> None:
     ConfigError, ResourceError
         The file cannot be written (see `write_output_file`).
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ModuleNotFoundError as error:
-        raise MissingPackage("plotly", "report", "--html") from error
-    text = page(runs, facts, get_plotlyjs())
-    # A surrogate represents a byte of a name that is not valid UTF-8.
-    write_output_file(path, text.encode("utf-8", errors="replace"), "--html")
+    write_document(path, page(runs, facts, plotly_source()))
 
 
 def page(runs: Sequence[LoggedRun], facts: Facts, plotly: str) -> str:
@@ -69,65 +57,30 @@ def page(runs: Sequence[LoggedRun], facts: Facts, plotly: str) -> str:
     alone = len(runs) == 1
     title = f"Run {names[0]['name']}" if alone else f"Comparison of {len(runs)} runs"
     summary = [
-        _section("Configuration", configuration_table(facts, "configuration")),
-        _section("Results", results_table(facts)),
+        section("Configuration", configuration_table(facts, "configuration")),
+        section("Results", results_table(facts)),
     ]
     body = "\n".join(
         [
-            f"<header><h1>{escape(title)}</h1></header>",
-            "<main>",
             _runs(facts),
-            _list(describe_user_notes(facts)),
-            _asset("curves.html"),
+            list_of(describe_user_notes(facts)),
+            asset("curves.html"),
             # A comparison starts with the differences. A single run has none: its whole configuration is listed.
             *(reversed(summary) if alone else summary),
-            _section("Parameters", _list(describe_parameters(labels, entry) for entry in facts["parameters"])),
-            _section("Groups", groups_tables(facts)),
-            _section("Significance", _significance(labels, facts)),
+            section("Parameters", list_of(describe_parameters(labels, entry) for entry in facts["parameters"])),
+            section("Groups", groups_tables(facts)),
+            section("Significance", _significance(labels, facts)),
             *(_evaluations(runs, labels, split) for split in reversed(SplitName)),
-            _section("Environment", configuration_table(facts, "surroundings")),
-            _section("Notes", _list(facts["notes"] + _problems(facts))),
-            "</main>",
-            f"<footer>partrain {escape(partrain.__version__)}</footer>",
+            section("Environment", configuration_table(facts, "surroundings")),
+            section("Notes", list_of(facts["notes"] + _problems(facts))),
         ]
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>{escape(title)}</title>
-<style>
-{_asset("page.css")}</style>
-</head>
-<body>
-{body}
-<script type="text/plain" id="packed-plotly">{pack(plotly.encode())}</script>
-<script type="text/plain" id="packed-runs">{pack_json(data)}</script>
-<script>
-{_asset("curves.js")}{_asset("charts.js")}{_asset("page.js")}</script>
-</body>
-</html>
-"""
+    scripts = ("unpacking.js", "sorting.js", "curves.js", "charts.js", "page.js")
+    return document(title, body, data, scripts, plotly)
 
 
 def _significance(labels: Sequence[str], facts: Facts) -> str:
-    return _list(describe_mcnemar(labels, test, facts["level"]) for test in facts["mcnemar"])
-
-
-def _asset(name: str) -> str:
-    return resources.files("partrain.analysis.html_report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>\n{content}</section>" if content else ""
-
-
-def _list(lines: Iterable[str]) -> str:
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f"<ul>{items}</ul>" if items else ""
+    return list_of(describe_mcnemar(labels, test, facts["level"]) for test in facts["mcnemar"])
 
 
 def _problems(facts: Facts) -> list[str]:
@@ -157,7 +110,7 @@ def _evaluations(runs: Sequence[LoggedRun], labels: Sequence[str], split: str) -
     matrices = "".join(confusion_matrix(label, evaluation) for label, evaluation in evaluated)
     has_matrix = '<table class="matrix' in matrices
     legend = "<p>Rows are true classes, columns are predicted classes.</p>" if has_matrix else ""
-    return _section(
+    return section(
         f"Evaluation on the {split} split",
         f"<h3>Recall</h3>{recall_table(evaluated)}"
         f"<h3>Confusion matrix</h3>{legend}"

@@ -112,7 +112,7 @@ def _welch_table(facts: Facts, kinds: Mapping[str, tuple[str, str]]) -> str:
             ]
         )
     heads = ("groups", "result", "difference", "interval", "p", "significance", "seeds that would decide", "more seeds")
-    return _table_by_column(heads, rows, "welch")
+    return table_by_column(heads, rows, "welch")
 
 
 def recall_table(evaluated: Sequence[tuple[str, Facts]]) -> str:
@@ -126,7 +126,7 @@ def recall_table(evaluated: Sequence[tuple[str, Facts]]) -> str:
         best = max(known) if len(set(known)) > 1 else None
         cells = [Cell(share, format_value(share, "accuracy"), share is not None and share == best) for share in shares]
         rows.append([Cell(name, name), *cells])
-    return _table_by_column(("class", *(label for label, _ in evaluated)), rows, "recall")
+    return table_by_column(("class", *(label for label, _ in evaluated)), rows, "recall")
 
 
 def confusion_matrix(label: str, evaluation: Facts) -> str:
@@ -161,7 +161,7 @@ def _most_frequent_confusions(evaluation: Facts) -> str:
         [Cell(classes[label], classes[label]), Cell(classes[other], classes[other]), Cell(count, f"{count:,}")]
         for (label, other), count in counts.most_common(MAX_CONFUSIONS)
     ]
-    return text + _table_by_column(("true class", "predicted class", "examples"), rows, "confusions")
+    return text + table_by_column(("true class", "predicted class", "examples"), rows, "confusions")
 
 
 def _table_of_runs(facts: Facts, rows: Sequence[tuple[str, Sequence[Cell]]], kind: str) -> str:
@@ -190,7 +190,7 @@ def _table_by_row(
     return _table(f"<td></td>{''.join(heads)}", body, kind)
 
 
-def _table_by_column(heads: Sequence[str], rows: Sequence[Sequence[Cell]], kind: str) -> str:
+def table_by_column(heads: Sequence[str], rows: Sequence[Sequence[Cell]], kind: str) -> str:
     """Return a table that is sorted by the heads of its columns."""
     head = "".join(f'<th scope="col"><button type="button">{escape(text)}</button></th>' for text in heads)
     body = "\n".join(f"<tr>{''.join(cell.html() for cell in cells)}</tr>" for cells in rows)

@@ -47,6 +47,7 @@ def add_sweep_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of worker processes of each training (default: 0, it computes in its own process)",
     )
+    parser.add_argument("--html", metavar="FILE", help="also write an HTML page with the settings and their results")
     add_quiet(parser)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from partrain.analysis.html_report import page as page_module
 from partrain.analysis.html_report.curves import curves
+from partrain.analysis.html_report.document import POLICY
 from partrain.analysis.logged_run import LoggedRun
 from tests.program import Result
 from tests.sample_runs import evaluation, write_json, write_rows, write_run
@@ -22,7 +22,7 @@ def test_page_is_one_file_that_names_nothing_outside(written_page: Path) -> None
     text = written_page.read_text()
     assert "src=" not in text.replace("&lt;img src=x", "")
     assert "href=" not in text
-    assert page_module.POLICY in text
+    assert POLICY in text
     assert "<script>window" not in text
 
 
