@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,18 @@ def test_keyboard_interrupt_of_a_callback_interrupts_the_run(tmp_path: Path) -> 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", on_evaluation=interrupt)
     assert partrain.open_run(tmp_path / "run").status == "interrupted"
+
+
+def test_ctrl_c_during_a_callback_saves_the_step_and_raises(tmp_path: Path, digest: str) -> None:
+    def press_ctrl_c(row: dict[str, Any]) -> None:
+        if row["step"] == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="SIGINT; the run is saved at step 4"):
+        train(tmp_path / "run", workers=2, on_step=press_ctrl_c)
+    run = partrain.open_run(tmp_path / "run", quiet=True)
+    assert run.status == "interrupted"
+    assert run.resume(workers=0, data=TRAIN, test=TEST).summary["parameters_sha256"] == digest
 
 
 def test_an_evaluation_inside_a_callback_reads_the_run(tmp_path: Path) -> None:

@@ -94,8 +94,11 @@ def draw_curves(
 
 
 def _thin(curve: Series, last_step: float, columns: int) -> Series:
-    """Return the mean step and value of the points in each column of dots."""
+    """Return the mean step and value of the points in each column of dots; a single point is a short line."""
     steps = curve[0]
+    if len(steps) == 1:  # a dot would be hard to see
+        half = last_step / columns
+        return np.array([max(0.0, steps[0] - half), min(last_step, steps[0] + half)]), np.repeat(curve[1], 2)
     num_dots = columns * _DOTS_PER_COLUMN
     if len(steps) <= num_dots:
         return curve

@@ -15,7 +15,7 @@ from partrain.analysis.watch.run_picture import MOST_CHART_LINES, bar, headline,
 from partrain.system.terminal_text import loss_text, num_columns, printable, table
 
 # The best trial has the first colour, then those that train; without colours all look the same.
-COLOURS = ("red", "blue", "green", "yellow", "magenta", "cyan")
+COLOURS = ("blue", "green", "yellow", "magenta", "cyan", "red")
 STYLES = {"running": "green", "waiting": "dim", "failed": "red", "broken": "red", "pruned": "dim"}
 # The order of the rows in a table that has not enough lines for all; among equals, better ones come first.
 ORDER = ("running", "failed", "broken", "interrupted", "completed", "pruned", "waiting")
@@ -132,7 +132,7 @@ def _aligned(names: Sequence[str], cells: Sequence[Mapping[str, str]]) -> list[s
 
 
 def _style(trial: FollowedTrial, best: FollowedTrial | None) -> str:
-    return "bold red" if trial is best else STYLES.get(trial.status, "")
+    return f"bold {COLOURS[0]}" if trial is best else STYLES.get(trial.status, "")
 
 
 def _cells(sweep: FollowedSweep, trial: FollowedTrial) -> dict[str, str]:
