@@ -163,6 +163,7 @@ class Coordinator:
         self._series.make(
             step,
             is_last=lambda step: step == last_step or self._must_see(step),
+            is_reported=self._schedule.is_logged,
             on_step=lambda result: self._finish(result, progress),
             is_wanted=lambda: self._session.interruption.received is None and self._run_is_in_place,
         )
@@ -187,6 +188,9 @@ class Coordinator:
     def _finish(self, result: StepResult, progress: Progress) -> None:
         """Commit a step, and save it if that is due."""
         step, batch = result.step, result.batch
+        num_examples = batch.num_examples
+        if step > self.step + 1:  # steps before it were not reported
+            num_examples = self._plan.num_examples_until(step) - self._plan.num_examples_until(self.step)
         is_best = self._commit(result)
         is_due = self._states.is_due(step, is_best=is_best) and not self.completed
         if self._schedule.is_logged(step) and self.model.step == step:
@@ -195,7 +199,7 @@ class Coordinator:
         if is_due:
             self._save(is_last=False)
         kill_point("coordinator: after a step")
-        progress.step(step, -(-step // self._plan.steps_per_epoch), batch.loss, batch.num_examples)
+        progress.step(step, -(-step // self._plan.steps_per_epoch), batch.loss, num_examples)
         self._session.callbacks.call()
 
     def evaluate(self, split: SplitName) -> Evaluation:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,7 +57,7 @@ class PlannedStep(NamedTuple):
     operation: Operation
     epoch: int
     indices_N: Array
-    coefficients: Array
+    coefficients: Sequence[float]
 
 
 class StepRing:
@@ -111,14 +111,21 @@ class StepRing:
     def _places(self) -> list[int]:
         return [step_ring.words_of(member) for member in range(self._num_members)]
 
-    def plan(self, planned: PlannedStep) -> None:
-        """Add the next step; the results of the step that is `capacity` before it have been read."""
-        arrays, slot, num_examples = self._arrays, planned.step % self.capacity, len(planned.indices_N)
-        self._num_steps[num_examples] += 1
-        arrays["steps.numbers"][slot] = num_examples, planned.epoch, planned.operation
-        arrays["steps.indices"][slot, :num_examples] = planned.indices_N
-        arrays["steps.coefficients"][slot] = planned.coefficients
-        self._write(step_ring.PLANNED, planned.step)
+    def plan(self, steps: Sequence[PlannedStep]) -> None:
+        """Add the next steps; the results of the steps that are `capacity` before them have been read."""
+        if not steps:
+            return
+        numbers, indices, coefficients = (
+            self._arrays[f"steps.{name}"] for name in ("numbers", "indices", "coefficients")
+        )
+        with np.errstate(over="ignore"):  # such a step is refused, because parameters are infinite then
+            for step, operation, epoch, indices_N, coefficients_of_step in steps:
+                slot, num_examples = step % self.capacity, len(indices_N)
+                self._num_steps[num_examples] += 1
+                numbers[slot] = num_examples, epoch, operation
+                indices[slot, :num_examples] = indices_N
+                coefficients[slot] = coefficients_of_step
+        self._write(step_ring.PLANNED, steps[-1].step)
 
     def close(self) -> None:
         """Let the series end after the last planned step."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from partrain.data.split_name import SplitName
@@ -75,6 +74,7 @@ class StepSeries:
         self,
         first_step: int,
         is_last: Callable[[int], bool],
+        is_reported: Callable[[int], bool],
         on_step: Callable[[StepResult], None],
         is_wanted: Callable[[], bool],
     ) -> None:
@@ -84,8 +84,9 @@ class StepSeries:
         ----------
         first_step : the step after that of the model.
         is_last : whether the series must end with a step.
-        on_step : called with the result of each step, in order; the model is the state after the last step of the
-            series during its call, and not known during earlier calls.
+        is_reported : whether `on_step` must be called with a step.
+        on_step : called with the results of these steps, of the last one, and of some others, in order. The model is
+            the state after the last step of the series during its call, and not known during earlier calls.
         is_wanted : called now and then; if it returns False, the series ends after one more step.
 
         Raises
@@ -96,7 +97,9 @@ class StepSeries:
         model = self._model
         model.update.moments.lend(first_step - 1)
         model.step = None
-        series = _Series(self._plan, self._result, first_step, is_last, on_step, is_wanted, self._step_seconds)
+        series = _Series(
+            self._plan, self._result, first_step, is_last, is_reported, on_step, is_wanted, self._step_seconds
+        )
         end = self._pool.run_steps(first_step, self._batch_size, series.follow)
         model.update.moments.advance(end.last_step)
         model.step = end.last_step
@@ -110,8 +113,7 @@ class StepSeries:
 
     def _plan(self, step: int) -> PlannedStep:
         indices_N = self._batches.select(step)
-        with np.errstate(over="ignore"):  # the step is refused, because parameters are infinite then
-            coefficients = np.array(self._model.adam.coefficients(len(indices_N), step), np.float32)
+        coefficients = self._model.adam.coefficients(len(indices_N), step)
         epoch = (step - 1) // self._steps_per_epoch
         return PlannedStep(step, self._operation, epoch, indices_N, coefficients)
 
@@ -132,12 +134,13 @@ class _Series:
         result: Callable[[int, StepRing], StepResult],
         first_step: int,
         is_last: Callable[[int], bool],
+        is_reported: Callable[[int], bool],
         on_step: Callable[[StepResult], None],
         is_wanted: Callable[[], bool],
         step_seconds: float | None,
     ) -> None:
         self._plan, self._result, self._is_last = plan, result, is_last
-        self._on_step, self._is_wanted = on_step, is_wanted
+        self._is_reported, self._on_step, self._is_wanted = is_reported, on_step, is_wanted
         self._first_step = first_step
         self.planned = self._reported = first_step - 1
         self._is_closed = False
@@ -158,12 +161,13 @@ class _Series:
         return LEAD_SECONDS / 2 if self.step_seconds is None else self._lead * self.step_seconds / 2
 
     def report(self, last_step: int) -> None:
-        """Report the steps up to this one that have not been reported yet."""
+        """Report this step, and those before it that must be and have not been reported yet."""
         while self._reported < last_step:
             self._reported += 1
-            self.has_raised = True
-            self._on_step(self._result(self._reported, self._ring))
-            self.has_raised = False
+            if self._reported == last_step or self._is_reported(self._reported):
+                self.has_raised = True
+                self._on_step(self._result(self._reported, self._ring))
+                self.has_raised = False
 
     @property
     def _lead(self) -> int:
@@ -172,16 +176,16 @@ class _Series:
         return max(LEAST_LEAD, int(LEAD_SECONDS / self.step_seconds))
 
     def _plan_more(self, completed: int) -> None:
-        ring = self._ring
-        most = min(completed + self._lead, self._reported + ring.capacity)
-        is_wanted = self._is_wanted()
+        most = min(completed + self._lead, self._reported + self._ring.capacity)
+        is_wanted, steps = self._is_wanted(), []
         while self.planned < most and not self._is_closed:
             self.planned += 1
-            ring.plan(self._plan(self.planned))
+            steps.append(self._plan(self.planned))
             is_longest = self.planned - self._first_step + 1 == MOST_STEPS
-            if is_longest or self._is_last(self.planned) or not is_wanted:
-                ring.close()
-                self._is_closed = True
+            self._is_closed = is_longest or self._is_last(self.planned) or not is_wanted
+        self._ring.plan(steps)
+        if self._is_closed:
+            self._ring.close()
 
     def _measure(self, completed: int) -> None:
         """Measure how long a step takes."""
