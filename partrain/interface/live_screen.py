@@ -80,6 +80,7 @@ def _follow(
 
 
 def _print(console: Console, picture: RenderableType) -> None:
-    with console.capture() as capture:
-        console.print(picture)
-    print_data("\n".join(line.rstrip() for line in capture.get().splitlines()), styled=True)
+    with writing_stdout():
+        with console.capture() as capture:  # flushes stdout
+            console.print(picture)
+        print_data("\n".join(line.rstrip() for line in capture.get().splitlines()), styled=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from partrain.interface.command_line import main
 from partrain.system.signals import SIGNALS
 from tests.processes import wait_until
 from tests.program import Result
@@ -73,6 +74,15 @@ def test_what_is_no_run_is_one_message(
     assert message in call_partrain("watch", reference).refusal
 
 
+def test_a_full_disk_is_one_message(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        code = main(["watch", "last"])
+    assert (code, capsys.readouterr().err) == (2, "error: stdout: cannot be written: No space left on device\n")
+
+
 @pytest.mark.parametrize("package", ["rich", "uniplot"])
 def test_missing_package_is_one_message(
     run: Path, call_partrain: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, package: str
@@ -118,7 +128,6 @@ Watch = Callable[..., tuple[int, Pane]]
 def watch(run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """Watch the run in a terminal of 80 x 24 while another thread calls a function; return exit code and terminal."""
     from partrain.interface import live_screen
-    from partrain.interface.command_line import main
 
     monkeypatch.setattr(live_screen, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(live_screen, "NOTICE_SECONDS", 0.01)
