@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -109,7 +110,7 @@ def train_sweep(context: CommandContext, plan: Plan, finish: Finish) -> None:
     )
     failure: FailedRun | None = None
     after = ""
-    with directory.locked():
+    with directory.locked(), contextlib.closing(preparation):
         sweep = Sweep(directory, begin(directory, planned), session)
         try:
             sweep.run()

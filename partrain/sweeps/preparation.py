@@ -40,6 +40,11 @@ class Preparation:
     num_at_once: int
     warnings: frozenset[str]
 
+    def close(self) -> None:
+        """Release the shared memory; the trainings have ended."""
+        if self.dataset is not None and self.dataset.memory is not None:
+            self.dataset.memory.close()
+
     def dataset_for(self, config: Config) -> Dataset | None:
         """Return the shared data set if a configuration trains on it; None if it does not."""
         return self.dataset if source_of(config) == self.source else None

@@ -55,6 +55,7 @@ class TrainingProcess:
                 self.pid = os.fork()
             if self.pid == 0:
                 _train_and_exit(train, own_pid, write_end, mask)
+            gc.unfreeze()
         except BaseException:
             os.close(self.pipe)
             raise

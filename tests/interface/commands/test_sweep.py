@@ -183,3 +183,14 @@ def test_bad_input_is_one_message_and_leaves_nothing(
 ) -> None:
     assert message in run_partrain("sweep", "--config", small_config(), *words).refusal
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_fewer_trainings_run_at_a_time_if_memory_is_short(
+    call_partrain: Callable[..., Result], small_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small_config().parent)
+    monkeypatch.setattr("partrain.sweeps.preparation.available_memory", lambda: 2**20)
+    result = call_partrain("sweep", "--config", small_config(), "--set", f"{LR}=0.01,0.02", "--parallel", 2)
+    assert result.exit_code == 0, result.stderr
+    assert "1 instead of 2 trainings run at a time: each needs about" in result.stderr
+    assert "2 trainings, 1 at a time" in result.stderr
