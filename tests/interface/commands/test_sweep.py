@@ -194,3 +194,14 @@ def test_fewer_trainings_run_at_a_time_if_memory_is_short(
     assert result.exit_code == 0, result.stderr
     assert "1 instead of 2 trainings run at a time: each needs about" in result.stderr
     assert "2 trainings, 1 at a time" in result.stderr
+
+
+def test_trainings_may_have_workers_which_share_the_data_too(
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    words = ["sweep", "--config", small_config(), "--set", f"{LR}=0.01,0.02", "--parallel", 2]
+    for workers in (0, 1):
+        result = run_partrain(*words, "--workers", workers, "--sweep-dir", f"s{workers}")
+        assert result.exit_code == 0, result.stderr
+    assert digests(tmp_path / "s0") == digests(tmp_path / "s1")
+    assert document(tmp_path / "s1/trial-001/run.json")["workers"] == 1
