@@ -101,7 +101,7 @@ function heatMap(sweep) {
     x: xs.map((x) => String(number(x))),
     y: ys.map((y) => String(number(y))),
     z: cells.map((row) => row.map((cell) => (cell ? sign * cell.mean : null))),
-    text: cells.map((row) => row.map((cell) => (cell && withText ? plain(cell.text) : ""))),
+    text: cells.map((row) => row.map((cell) => (cell && withText ? plain(cell.text).replace(" ± ", "<br>± ") : ""))),
     texttemplate: "%{text}",
     customdata: cells.map((row) => row.map((cell) => (cell ? describe(sweep, cell) : ""))),
     hovertemplate: "%{customdata}<extra></extra>",
