@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from partrain.bench.phases import SERIAL_PHASES, measure_phases, scaling
+from partrain.bench.phases import SERIAL_PHASES, measure_phases, scaling, signal_seconds
 from partrain.bench.stages import measure_coordinator, measure_execution, stage_facts
 from partrain.bench.step_model import StepCosts
 from partrain.bench.trial import Trial, seconds_of
@@ -162,23 +162,26 @@ def _describe_training(trial: Trial) -> dict[str, Any]:
 def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, float], trial: Trial) -> dict[str, Any]:
     """Return the measured costs that the model uses, and the speed-ups that it predicts."""
     one = next(row for row in phases if row["workers"] == 1)
-    # The model assumes one worker per core: the coordinator sleeps while they compute, and shares a core with a worker.
-    # So these costs come from the largest number of workers that the processors allow; with fewer workers, the
-    # coordinator has a core of its own.
+    # The model assumes one worker per core, so that the coordinator shares a core with a worker. So the signals' costs
+    # come from the largest number of workers that the processors allow; with fewer, the coordinator has its own core.
     at_once = [row for row in phases if 1 <= row["workers"] <= available_processors()]
+    updates = trial.compare({batch_size: _update(trial, batch_size) for batch_size in MODEL_BATCHES})
+    parts: Callable[[int, int], int] = partial(useful_threads, trial.plan.network)
+    if one["by_workers"]:
+        updates = {batch_size: seconds + one["settle_us"] / 1e6 for batch_size, seconds in updates.items()}
+        parts = _all_workers
     costs = StepCosts(
         tiling=trial.plan.tiling,
         serial=sum(one[f"{name}_us"] for name in SERIAL_PHASES if f"{name}_us" in one) / 1e6,
-        dispatch=at_once[-1]["dispatch_us"] / at_once[-1]["workers"] / 1e6,
-        wake=at_once[-1]["wake_us"] / 1e6,
+        signals=signal_seconds(at_once),
         shard=shard_seconds,
-        update=trial.compare({batch_size: _update(trial, batch_size) for batch_size in MODEL_BATCHES}),
-        num_threads=partial(useful_threads, trial.plan.network),
+        update=updates,
+        parts=parts,
     )
     return {
         "serial_us": costs.serial * 1e6,
-        "dispatch_us": costs.dispatch * 1e6,
-        "wake_us": costs.wake * 1e6,
+        "by_workers": one["by_workers"],
+        "signals_us": {str(cores): costs.signals(cores) * 1e6 for cores in (1, *MODEL_CORES)},
         "shard_us": {str(tiles): seconds * 1e6 for tiles, seconds in sorted(costs.shard.items())},
         "update_us": {str(batch_size): seconds * 1e6 for batch_size, seconds in costs.update.items()},
         "expected": [
@@ -192,6 +195,10 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
             for cores in MODEL_CORES
         ],
     }
+
+
+def _all_workers(batch_size: int, num_workers: int) -> int:
+    return num_workers
 
 
 def _update(trial: Trial, batch_size: int) -> Callable[[], object]:

@@ -10,33 +10,34 @@ from partrain.parallel.workers.tiles import Tiling
 
 @dataclass(frozen=True)
 class StepCosts:
-    """A model of a step, in seconds: the coordinator's serial work, and the work that n workers share.
+    """A model of a step, in seconds: the coordinator's work, and the work that n workers share.
 
     n is the number of cores, each with one worker, at most the number of tiles; B is the batch size:
 
-        T(B, n) = serial + n·dispatch + shard(⌈tiles(B) / n⌉) + wake + update(B, n)
+        T(B, n) = serial + shard(⌈tiles(B) / n⌉) + signals(n) + update(B) / parts(B, n)
         speed-up(B, n) = T(B, 1) / T(B, n)
 
-    The model ignores memory bandwidth, shared caches, and lower clock rates when all cores are busy.
+    The coordinator works on a core of one worker, and the others wait for that one; so its work counts in full, even
+    if it overlaps with that of workers. The model ignores memory bandwidth, shared caches, lower clock rates when all
+    cores are busy, that workers of unequal speed wait longer the more they are, and that pieces of the update are not
+    of equal size.
 
     Attributes
     ----------
     tiling : cuts a batch into tiles.
-    serial : the time that depends neither on the batch size nor on the number of workers.
-    dispatch : the time to post the command of one worker.
-    wake : the time from the last command to the last answer when workers have nothing to compute.
+    serial : the coordinator's work, which depends neither on the batch size nor on the number of workers.
+    signals : returns the time of the signals between processes for a number of workers.
     shard : the time of a worker, by number of tiles; for other numbers, in proportion to the next smaller one.
-    update : the time of the update with one thread, by batch size.
-    num_threads : returns the number of threads of the update for a batch size and a number of cores.
+    update : the time of the update by one thread or worker, by batch size.
+    parts : returns the number of threads or workers that share the update, for a batch size and a number of workers.
     """
 
     tiling: Tiling
     serial: float
-    dispatch: float
-    wake: float
+    signals: Callable[[int], float]
     shard: Mapping[int, float]
     update: Mapping[int, float]
-    num_threads: Callable[[int, int], int]
+    parts: Callable[[int, int], int]
 
     def step(self, batch_size: int, cores: int) -> float:
         """Return T(batch_size, cores)."""
@@ -45,9 +46,8 @@ class StepCosts:
         longest = -(-tiles // workers)
         known = max(k for k in self.shard if k <= longest)
         compute = self.shard[known] * longest / known
-        alone = self.update[batch_size]
-        update = alone / self.num_threads(batch_size, cores)
-        return self.serial + workers * self.dispatch + compute + self.wake + update
+        update = self.update[batch_size] / self.parts(batch_size, workers)
+        return self.serial + compute + self.signals(workers) + update
 
     def speed_up(self, batch_size: int, cores: int) -> float:
         """Return the speed-up of `cores` cores against one core."""

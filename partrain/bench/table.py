@@ -14,6 +14,10 @@ Adam."""
 NOTE_ON_PHASES = """\
 compute is the time of the longest shard in this process. wait is the additional time with workers: to wake them, to
 collect their answers, and to fetch data that other processors wrote. More workers than processors take turns."""
+NOTE_ON_SERIES = """\
+Workers make these steps by themselves; the first worker measures. wait is for the other workers. settle is the rest of
+the step: to meet, to copy the new parameters, and to meet again. plan and log are the coordinator's processor time for
+a step, beside the workers' and not in the sum."""
 NOTE_ON_MODEL = """\
 Not measured: a prediction for more cores like these, from the phases above. It ignores memory bandwidth, shared caches,
 and lower clock rates when all cores are busy."""
@@ -28,7 +32,6 @@ def describe(facts: dict[str, Any]) -> str:
     """
     machine, training = facts["machine"], facts["training"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    columns = [name.removesuffix("_us") for name in facts["phases"][0] if name.endswith("_us") and name != "wake_us"]
     return "\n".join(
         [
             f"{machine['processor']}, {machine['processors_available']} of {machine['processors']} processors",
@@ -46,14 +49,10 @@ def describe(facts: dict[str, Any]) -> str:
             ),
             NOTE_ON_STAGES,
             "",
-            "phases of a step, median µs",
-            *table(
-                ("workers", *columns),
-                [(str(row["workers"]), *(_number(row[f"{name}_us"]) for name in columns)) for row in facts["phases"]],
-                num_words=0,
+            *_describe_phases(facts, by_workers=False, title="phases of a step, median µs", note=NOTE_ON_PHASES),
+            *_describe_phases(
+                facts, by_workers=True, title="phases of a step by workers alone, median µs", note=NOTE_ON_SERIES
             ),
-            NOTE_ON_PHASES,
-            "",
             "scaling",
             *table(
                 ("workers", "tiles per worker", "examples/s", "speed-up"),
@@ -75,6 +74,26 @@ def describe(facts: dict[str, Any]) -> str:
     )
 
 
+def _describe_phases(facts: dict[str, Any], *, by_workers: bool, title: str, note: str) -> list[str]:
+    """Return the table of the steps that workers make by themselves, or of the other ones; nothing without such."""
+    rows = [row for row in facts["phases"] if row["by_workers"] == by_workers]
+    # Without workers, nothing is dispatched.
+    columns = list(dict.fromkeys(name for row in rows[::-1] for name in row if name.endswith("_us")))
+    columns = [name for name in columns if name != "wake_us"]
+    if not rows:
+        return []
+    return [
+        title,
+        *table(
+            ("workers", *(name.removesuffix("_us") for name in columns)),
+            [(str(row["workers"]), *(_number(row.get(name, 0.0)) for name in columns)) for row in rows],
+            num_words=0,
+        ),
+        note,
+        "",
+    ]
+
+
 def _describe_model(model: dict[str, Any]) -> list[str]:
     """Return the table of expected speed-ups, and the measured times that the model uses."""
     return [
@@ -90,8 +109,8 @@ def _describe_model(model: dict[str, Any]) -> list[str]:
             ],
             num_words=0,
         ),
-        f"µs per step: {model['serial_us']:.0f} serial work, {model['wake_us']:.0f} to wake workers, "
-        f"{model['dispatch_us']:.0f} per worker to post its command",
+        f"µs per step: {model['serial_us']:.0f} of the coordinator",
+        "µs of signals between processes, by number of workers: " + _costs(model["signals_us"]),
         "µs of the update with one thread, by batch size: " + _costs(model["update_us"]),
         "µs of a worker, by number of tiles: " + _costs(model["shard_us"]),
     ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
+
+import numpy as np
 
 from partrain.data.split_name import SplitName
 from partrain.parallel.compute_resources import ComputeResources
@@ -22,10 +25,11 @@ from partrain.system.signals import Interruption
 from partrain.system.timer import Stopwatch
 from partrain.training.metrics_logger import MetricsLogger
 from partrain.training.plan import TrainingPlan
-from partrain.training.step.composition import compose_step, make_model
+from partrain.training.step.composition import compose_series, compose_step, make_model
 from partrain.training.step.gradient import BatchGradient
 from partrain.training.step.phase_timer import NOISE, PREPARE, UPDATE, PhaseTimer
-from partrain.training.step.training_step import TrainingStep
+from partrain.training.step.step_series import StepSeries
+from partrain.training.step.training_step import StepResult, TrainingStep
 from partrain.training.step_metrics import StepMetrics
 
 Samples = dict[str, list[float]]
@@ -37,6 +41,8 @@ SECONDS = 1.0
 LEAST_CALLS, MOST_CALLS = 10, 1000
 # The largest interval between logged steps: a configuration that logs rarely would otherwise show no logging time.
 LOG_EVERY = 10
+# The longest series of steps that workers make by themselves.
+SERIES_STEPS = 256
 
 # Phases of a step besides those of its timer: "run" is the time from the first command to the last answer. A logged
 # step that computes norms, where others do not, counts separately.
@@ -139,6 +145,21 @@ class MeasuredTraining:
         timed = TimedGroup(group)
         return partial(self._make, compose_step(self.plan, self.arrays, timed, self.model), timed)
 
+    def series_on(self, group: ComputeGroup) -> Callable[[], Samples] | None:
+        """Return a function that makes a series of steps on `group`; None if training makes each step by itself.
+
+        The function returns the seconds of the phases of each step: "compute", "wait" until the other workers have
+        computed, "update", and "settle", from then to the beginning of the next step. It returns their sum, "step", and
+        the processor seconds of the coordinator beside a step: "plan" and "log". If logged steps compute norms, where
+        others do not, "statistics" is their additional time, as the share of one step.
+        """
+        step = compose_step(self.plan, self.arrays, group, self.model)
+        series = compose_series(self.plan, self.arrays, group, step)
+        if series is None or (self._with_norms and self._log_every == 1):
+            return None
+        make_step = self.on(group) if self._with_norms else None
+        return partial(self._make_series, series, make_step)
+
     def close(self) -> None:
         """End the threads of the update, and close the metrics file."""
         self.model.close()
@@ -169,6 +190,55 @@ class MeasuredTraining:
             # Logging happens once in `log_every` steps; this is the share of one step.
             times["logging"] = (monotonic() - updated) / self._log_every
         return times | {"step": monotonic() - begin}
+
+    def _make_series(self, series: StepSeries, make_step: Callable[[], dict[str, float]] | None) -> Samples:
+        first_step, deadline = self.step + 1, monotonic() + SECONDS
+        logging: list[float] = []
+
+        def is_last(step: int) -> bool:
+            num_steps = step - first_step + 1
+            return num_steps == SERIES_STEPS or (num_steps >= LEAST_CALLS and monotonic() > deadline)
+
+        def is_logged(step: int) -> bool:
+            return make_step is None and step % min(self._log_every, LOG_EVERY) == 0
+
+        def log(result: StepResult) -> None:
+            if is_logged(result.step):
+                begin = time.thread_time()
+                metrics = self._step_metrics.compute(result.step, result.batch)
+                self._logger.log_step(result.step, metrics, seconds_ago=0.0)
+                logging.append(time.thread_time() - begin)
+
+        begin = time.thread_time()
+        series.make(first_step, is_last, is_logged, log, lambda: True)
+        planning = (time.thread_time() - begin - sum(logging)) / (self.step - first_step + 1)
+        samples = self._phases_of_series(first_step) | {"plan": [planning]}
+        samples["log"] = [statistics.mean(logging) / self._log_every] if logging else []
+        if make_step is not None:
+            usual = statistics.median(samples["step"])
+            samples["statistics"] = [max(0.0, self._until_logged(make_step) - usual) / self._log_every]
+        return samples
+
+    def _phases_of_series(self, first_step: int) -> Samples:
+        """Return the phases of the steps from `first_step` on that are still in the ring (`StepTimes`)."""
+        times = self.arrays["steps.times"]
+        steps = np.arange(max(first_step, self.step - len(times) + 1), self.step + 1)
+        began, computed, all_computed, updated, _ = times[steps % len(times)].T
+        phases = {
+            "compute": computed[:-1] - began[:-1],
+            "wait": all_computed[:-1] - computed[:-1],
+            "update": updated[:-1] - all_computed[:-1],
+            "settle": began[1:] - updated[:-1],
+            "step": began[1:] - began[:-1],
+        }
+        return {name: values.tolist() for name, values in phases.items()}
+
+    def _until_logged(self, make_step: Callable[[], dict[str, float]]) -> float:
+        """Make steps until one has been logged; return the seconds of that one."""
+        while True:
+            times = make_step()
+            if "logging" in times:
+                return times["step"]
 
     def add_norms_to_logging(self, medians: dict[str, float]) -> None:
         """Add to "logging" the time that logged steps take for norms, and remove `RUN_WITH_NORMS`."""
@@ -212,6 +282,16 @@ class Trial:
             for name, value in call().items():
                 samples.setdefault(name, []).append(value)
             count += 1
+        return samples
+
+    def repeat_series(self, make_series: Callable[[], Samples]) -> Samples:
+        """Make series of steps for SECONDS, and at least LEAST_CALLS steps; return the values of each name."""
+        samples: Samples = {}
+        begin = monotonic()
+        while len(samples.get("step", ())) < LEAST_CALLS or monotonic() < begin + SECONDS:
+            self._interruption.check()
+            for name, values in make_series().items():
+                samples.setdefault(name, []).extend(values)
         return samples
 
     def close(self) -> None:

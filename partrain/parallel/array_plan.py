@@ -64,7 +64,7 @@ def planned_specs(network: Network, kernels: str, batch_size: int) -> dict[str, 
     """Plan the ring of steps that workers make by themselves; empty if the coordinator takes part in every step.
 
     For each step, the coordinator writes the number of examples, the epoch and the operation (`numbers`), the examples
-    (`indices`), and Adam's coefficients; workers write losses, predictions, and when the step was finished. The new
+    (`indices`), and Adam's coefficients; workers write losses, predictions, and the step's times. The new
     parameters, and the moments of even and odd steps, are written by all workers, in pieces.
     """
     U = network.parameters.size
@@ -77,7 +77,7 @@ def planned_specs(network: Network, kernels: str, batch_size: int) -> dict[str, 
         "steps.coefficients": ArraySpec((R, NUM_COEFFICIENTS), "float32"),
         "steps.losses": ArraySpec((R, batch_size), "float64"),
         "steps.predictions": ArraySpec((R, batch_size), "int64"),
-        "steps.finished_at": ArraySpec((R,), "float64"),
+        "steps.times": ArraySpec((R, 5), "float64"),
         "steps.parameters": ArraySpec((U,), "float32"),
         "steps.first_moments": ArraySpec((2, U), "float32"),
         "steps.second_moments": ArraySpec((2, U), "float32"),

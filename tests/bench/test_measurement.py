@@ -13,7 +13,7 @@ import pytest
 from partrain.bench import trial
 from partrain.bench.host_model import LINKS, HostCosts, Link, widened
 from partrain.bench.measurement import MODEL_BATCHES, MODEL_CORES
-from partrain.bench.phases import PHASES
+from partrain.bench.phases import PHASES, SERIES_PHASES, signal_seconds
 from partrain.bench.rank_table import describe
 from partrain.bench.ranks import MODEL_BATCHES as HOST_BATCHES
 from partrain.bench.ranks import MODEL_HOSTS
@@ -28,11 +28,10 @@ from tests.program import ROOT, PartrainProcess, Result
 COSTS = StepCosts(
     tiling=Tiling(4),
     serial=10.0,
-    dispatch=2.0,
-    wake=5.0,
+    signals=lambda workers: 5.0 + 2.0 * workers,
     shard={1: 12.0, 2: 20.0, 8: 80.0},
     update={8: 3.0, 32: 6.0, 30: 6.0, 128: 20.0},
-    num_threads=lambda batch_size, cores: 2 if batch_size == 128 and cores > 1 else 1,
+    parts=lambda batch_size, workers: 2 if batch_size == 128 and workers > 1 else 1,
 )
 
 
@@ -61,6 +60,22 @@ def test_model_divides_the_update_between_the_threads_that_make_it() -> None:
 def test_model_takes_unmeasured_shards_in_proportion_to_the_next_fewer_tiles() -> None:
     assert COSTS.step(32, 3) == 10 + 6 + 20 * 3 / 2 + 5 + 6
     assert COSTS.step(128, 1) == 10 + 2 + 80 * 32 / 8 + 5 + 20
+
+
+def test_signals_of_steps_with_the_coordinator_grow_with_each_worker() -> None:
+    rows = [{"by_workers": False, "workers": n, "dispatch_us": 2e6 * n, "wake_us": 5e6 + n} for n in (1, 4)]
+    seconds = signal_seconds(rows)
+    assert [seconds(n) for n in (1, 2, 8)] == pytest.approx([7.0, 9.0, 21.0], abs=1e-4)
+
+
+def test_signals_of_steps_by_workers_are_their_waits_without_the_copies_of_one_worker() -> None:
+    one = {"by_workers": True, "workers": 1, "wait_us": 1e6, "settle_us": 20e6}
+    four = {"by_workers": True, "workers": 4, "wait_us": 3e6, "settle_us": 8e6}
+    seconds = signal_seconds([one, four])
+    # 3 + 8 - 20 / 4 = 6 for two rounds of meetings.
+    assert [seconds(n) for n in (1, 2, 4, 5, 16)] == pytest.approx([0.0, 3.0, 6.0, 9.0, 12.0])
+    assert signal_seconds([one])(8) == 0.0
+    assert signal_seconds([one, four | {"wait_us": 0.0, "settle_us": 1e6}])(8) == 0.0
 
 
 def numbers_in(facts: Any) -> Iterator[float]:
@@ -110,12 +125,23 @@ def test_json_holds_the_facts(
 
     assert [row["workers"] for row in facts["phases"]] == [0, 1, 2]
     for row in facts["phases"]:
-        measured = {name: row[f"{name}_us"] for name in PHASES}
+        assert row["by_workers"] == (row["workers"] > 0)
+        phases = SERIES_PHASES if row["by_workers"] else PHASES
+        measured = {name: row[f"{name}_us"] for name in phases if f"{name}_us" in row}
         assert row["sum_us"] == pytest.approx(sum(measured.values()))
-        # Workers may be quicker than this process was, and without them nothing is dispatched.
-        assert all(us > 0 for name, us in measured.items() if name not in ("wait", "dispatch"))
-        assert (measured["dispatch"] > 0) == (row["workers"] > 0)
+        # The time without workers can be shorter than that of the shard, which is measured before.
+        assert all(us > 0 for name, us in measured.items() if name != "wait")
+        assert set(measured) == (
+            {"compute", "wait", "update", "settle"}
+            if row["by_workers"]
+            else {"prepare", "compute", "wait", "update", "logging"}
+        )
         assert row["step_us"] > 0
+        if row["by_workers"]:
+            # Parts of one interval; the interval lasts at least as long as the longest of them.
+            assert row["step_us"] >= max(measured.values())
+            assert row["plan_us"] > 0
+            assert row["log_us"] > 0
     assert [row["tiles_per_worker"] for row in facts["scaling"]] == [[7, 7], [7, 7], [3, 4]]
     assert facts["scaling"][1]["speed_up"] == 1
     for row, phases in zip(facts["scaling"], facts["phases"], strict=True):
@@ -136,7 +162,7 @@ def test_table_is_on_stdout_and_the_rest_on_stderr(
     for expected in (
         "GFLOP/s",
         "all layers",
-        "phases of a step",
+        "phases of a step, median",
         "tiles per worker",
         "model: expected speed-up",
         "loops kernels in float64",
@@ -189,7 +215,8 @@ def test_signal_ends_it_and_its_workers(
     ("changes", "stage", "phase"),
     [
         ({"training.per_example": {"clip": 0.5}}, "clipping", None),
-        ({"training.per_example": {"statistics": True}}, "softmax", None),
+        ({"training.per_example": {"statistics": True}}, "softmax", "statistics_us"),
+        ({"training.per_example": {"statistics": True}, "logging.every_steps": 1}, "softmax", "wake_us"),
         ({"training.augment": {"shift": 2}}, "augmentation", None),
         (
             {
@@ -200,7 +227,7 @@ def test_signal_ends_it_and_its_workers(
             "noise_us",
         ),
     ],
-    ids=["clipped", "with statistics", "augmented", "private"],
+    ids=["clipped", "with statistics", "with statistics in each step", "augmented", "private"],
 )
 def test_every_configuration_is_measured(
     call_partrain: Callable[..., Result],
@@ -217,7 +244,8 @@ def test_every_configuration_is_measured(
     assert all(math.isfinite(number) for number in numbers_in(facts))
     assert stage in {row["stage"] for row in facts["stages"]}
     (row,) = facts["phases"]
-    assert (phase is None) == ("noise_us" not in row)
+    assert {name for name in ("statistics_us", "noise_us") if name in row} == {phase} - {None, "wake_us"}
+    assert row["by_workers"] == (phase in (None, "statistics_us"))
     assert row["step_us"] > 0
 
 

@@ -60,6 +60,25 @@ class PlannedStep(NamedTuple):
     coefficients: Sequence[float]
 
 
+class StepTimes(NamedTuple):
+    """When the first member came to each point of a step; `time.monotonic`.
+
+    Attributes
+    ----------
+    began : it began its tiles.
+    computed : it had computed them.
+    all_computed : all members had computed theirs.
+    updated : it had updated its pieces.
+    finished : the new parameters of its pieces were the current ones.
+    """
+
+    began: float
+    computed: float
+    all_computed: float
+    updated: float
+    finished: float
+
+
 class StepRing:
     """The coordinator's side of the ring.
 
@@ -143,7 +162,7 @@ class StepRing:
 
     def finished_at(self, step: int) -> float:
         """Return when a completed step was finished; `time.monotonic`."""
-        return float(self._arrays["steps.finished_at"][step % self.capacity])
+        return StepTimes(*self._arrays["steps.times"][step % self.capacity].tolist()).finished
 
     def num_tiles(self, member: int, tiling: Tiling) -> int:
         """Return the number of tiles of a member in all planned steps."""
@@ -211,15 +230,17 @@ class StepMember:
 
     def _make(self, step: int, member: int, num_members: int, is_wanted: Callable[[], bool]) -> bool:
         """Make a step together with the other members; return whether the series goes on."""
-        arrays, slot = self._arrays, step % len(self._arrays["steps.numbers"])
+        began, arrays, slot = time.monotonic(), self._arrays, step % len(self._arrays["steps.numbers"])
         num_examples, epoch, operation = arrays["steps.numbers"][slot].tolist()
         results = Results(*(arrays[f"steps.{name}"][slot] for name in ("indices", "losses", "predictions")))
         shard = self._shards(num_examples, num_members, member, operation)
         if shard is not None:
             self._computer.carry_out(shard._replace(epoch=epoch), is_wanted, results)
+        computed = time.monotonic()
         kill_point("worker: before it reports its tiles")
         if not self._meet(step, member, num_members, step_ring.COMPUTED, is_wanted):
             return False
+        all_computed = time.monotonic()
         pieces, (first, last) = self._pieces, self._piece_range(num_examples, num_members, member)
         new_parameters, current, new = arrays["steps.parameters"], (step - 1) % 2, step % 2
         moments_BU = arrays["steps.first_moments"], arrays["steps.second_moments"]
@@ -230,13 +251,14 @@ class StepMember:
         )  # fmt: skip
         if not is_finite:
             step_ring.write_word(self._words, step_ring.words_of(member) + step_ring.REFUSED, step)
+        updated = time.monotonic()
         kill_point("worker: before it reports its pieces")
         if not self._meet(step, member, num_members, step_ring.UPDATED, is_wanted):
             return False
         planned_update.settle_pieces(pieces, first, last, new_parameters, arrays["parameters"])
         kill_point("worker: before it reports its parameters")
         if member == 0:
-            arrays["steps.finished_at"][slot] = time.monotonic()
+            arrays["steps.times"][slot] = StepTimes(began, computed, all_computed, updated, time.monotonic())
         return self._meet(step, member, num_members, step_ring.SETTLED, is_wanted)
 
     def _meet(self, step: int, member: int, num_members: int, report: int, is_wanted: Callable[[], bool]) -> bool:
