@@ -208,7 +208,7 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
     from partrain.config.reader import parse_config
     from partrain.network.network import Network
     from partrain.network.normalisation import Normalisation
-    from partrain.parallel.array_plan import exchange_specs
+    from partrain.parallel.array_plan import exchange_specs, planned_specs
     from partrain.parallel.workers.tile_computer import Computation
     from partrain.parallel.workers.tiles import Tiling
     from partrain.system.shared_arrays import ArraySpec, SharedArrays
@@ -235,6 +235,7 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
             num_test: int = 50,
             size: int = 12,
             more_layers: Mapping[int, Any] | None = None,
+            plans_steps: bool = False,
         ) -> Computation:
             network_layers = layers.copy()
             for place, layer in sorted((more_layers or {}).items()):
@@ -244,6 +245,8 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
             examples = {"train": noise_examples(60, 0, size), "test": noise_examples(num_test, 1, size)}
             tiling = Tiling(tile)
             specs = exchange_specs(network, batch_size, tiling, dtype, max(60, num_test, batch_size))
+            if plans_steps:
+                specs |= planned_specs(network, kernels, batch_size)
             for name, (images, _) in examples.items():
                 specs[f"{name}.images"] = ArraySpec((len(images), 1, size, size), "|u1")
                 specs[f"{name}.labels"] = ArraySpec((len(images),), "<i8")

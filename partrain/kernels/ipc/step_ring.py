@@ -14,6 +14,7 @@ reported UPDATED: the new parameters and moments exist as a whole, and the old o
 dies before that, the step has changed nothing.
 
 A member that finds a value that is not finite reports the step as REFUSED before UPDATED; then nobody settles it.
+`after` says what a member does next; the model in the tests explores it together with the looks at the words.
 
 Each word has one writer and only grows, so a killed process leaves no lock behind. Indices count int64.
 """
@@ -31,6 +32,21 @@ PLANNED, CLOSED, ABANDONED = range(3)
 COMPUTED, UPDATED, SETTLED, REFUSED = range(4)
 # Results of waiting.
 NOT_YET, ARRIVED, LEAVE = range(3)
+# What a member does.
+AWAIT_PLAN, COMPUTE, MEET_COMPUTED, UPDATE, REFUSE, MEET_UPDATED, SETTLE, MEET_SETTLED, LEFT = range(9)
+# What it reports in a meeting.
+REPORTS = {MEET_COMPUTED: COMPUTED, MEET_UPDATED: UPDATED, MEET_SETTLED: SETTLED}
+# What it does next if that succeeded, and if not: it waited, and is to leave; or a new value is not finite.
+_NEXT = {
+    AWAIT_PLAN: (COMPUTE, LEFT),
+    COMPUTE: (MEET_COMPUTED, LEFT),
+    MEET_COMPUTED: (UPDATE, LEFT),
+    UPDATE: (MEET_UPDATED, REFUSE),
+    REFUSE: (MEET_UPDATED, LEFT),
+    MEET_UPDATED: (SETTLE, LEFT),
+    SETTLE: (MEET_SETTLED, LEFT),
+    MEET_SETTLED: (AWAIT_PLAN, LEFT),
+}
 # Number of polls before a waiting process yields its processor: a few microseconds.
 NUM_POLLS = 100
 
@@ -43,6 +59,17 @@ def size(num_members: int) -> int:
 def words_of(member: int) -> int:
     """Return the index at which the words of a member, counted from 0, begin."""
     return LINE * (1 + member)
+
+
+def after(action: int, step: int, succeeded: bool) -> tuple[int, int]:
+    """Return what a member does after `action`, and in which step."""
+    following = _NEXT[action][not succeeded]
+    return following, step + (following == AWAIT_PLAN)
+
+
+def moments_row(step: int) -> int:
+    """Return the row of the shared moments that holds those after `step`; the other one is for the next step."""
+    return step % 2
 
 
 @inlined

@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from partrain.kernels.ipc.step_ring import moments_row
 from partrain.network.adam import Adam
 
 Array = NDArray[Any]
@@ -31,7 +32,7 @@ class LentMoments:
         """Let workers find the moments after `step`; those of `adam` are then out of date."""
         if self._lent_after is None:
             for vector, lent_BU in self._vectors():
-                lent_BU[step % 2] = vector
+                lent_BU[moments_row(step)] = vector
         else:
             assert self._lent_after == step
         self._lent_after = step
@@ -45,13 +46,13 @@ class LentMoments:
         if self._lent_after is None:
             return self._adam.first_moment, self._adam.second_moment
         (_, first_BU), (_, second_BU) = self._vectors()
-        return first_BU[self._lent_after % 2], second_BU[self._lent_after % 2]
+        return first_BU[moments_row(self._lent_after)], second_BU[moments_row(self._lent_after)]
 
     def collect(self) -> None:
         """Copy lent moments back to `adam`."""
         if self._lent_after is not None:
             for vector, lent_BU in self._vectors():
-                vector[:] = lent_BU[self._lent_after % 2]
+                vector[:] = lent_BU[moments_row(self._lent_after)]
             self._lent_after = None
 
     def _vectors(self) -> list[tuple[Array, Array]]:

@@ -118,8 +118,10 @@ class StepRing:
 
     @property
     def awaits_plan(self) -> bool:
-        """Whether the members have made all planned steps."""
-        return bool(self.completed >= self._words[step_ring.PLANNED])
+        """Whether the members have made all planned steps, and are to wait for more."""
+        words = self._words
+        is_open = not (words[step_ring.CLOSED] or words[step_ring.ABANDONED])
+        return is_open and bool(self.completed >= words[step_ring.PLANNED])
 
     def reports(self) -> list[list[int]]:
         """Return how far each member is: the last steps that it computed, updated and settled."""
@@ -181,6 +183,7 @@ class StepRing:
         # If some have not settled the step, none has begun the next one, so its new parameters are still there.
         if self.completed < updated:
             self._arrays["parameters"][:] = self._arrays["steps.parameters"]
+            self._arrays["steps.times"][updated % self.capacity] = time.monotonic()
         return updated
 
     def _write(self, place: int, number: int) -> None:
@@ -211,6 +214,7 @@ class StepMember:
         self._tile_size = computation.tiling.tile_size
         self._pieces = update_rows(network, arrays)
         self._gradient_K = np.zeros(network.tile_sums.size, np.float32)
+        self._times: list[float] = []  # those of `StepTimes` in the current step so far
         self._shards = functools.lru_cache(maxsize=4)(functools.partial(_shards, computation.tiling))
         self._piece_range = functools.lru_cache(maxsize=4)(functools.partial(_piece_range, network))
 
@@ -222,48 +226,68 @@ class StepMember:
         command : the series.
         is_wanted : called during long waits and between the parts of a shard; if it returns False, the series ends.
         """
-        step, words = command.first_step, self._words
-        while self._wait(lambda: step_ring.await_plan(words, step, NUM_YIELDS), is_wanted):  # noqa: B023
-            if not self._make(step, command.member, command.num_members, is_wanted):
-                return
-            step += 1
+        action, step = step_ring.AWAIT_PLAN, command.first_step
+        while action != step_ring.LEFT:
+            action, step = step_ring.after(action, step, self._succeeds(action, step, command, is_wanted))
 
-    def _make(self, step: int, member: int, num_members: int, is_wanted: Callable[[], bool]) -> bool:
-        """Make a step together with the other members; return whether the series goes on."""
-        began, arrays, slot = time.monotonic(), self._arrays, step % len(self._arrays["steps.numbers"])
+    def _succeeds(self, action: int, step: int, command: StepsCommand, is_wanted: Callable[[], bool]) -> bool:
+        """Do what `step_ring.after` asks for; return whether that succeeded."""
+        words, member, num_members = self._words, command.member, command.num_members
+        if action == step_ring.AWAIT_PLAN:
+            return self._wait(lambda: step_ring.await_plan(words, step, NUM_YIELDS), is_wanted)
+        if action in step_ring.REPORTS:
+            report = step_ring.REPORTS[action]
+            return self._wait(lambda: step_ring.meet(words, member, num_members, report, step, NUM_YIELDS), is_wanted)
+        if action == step_ring.COMPUTE:
+            self._compute(step, member, num_members, is_wanted)
+        elif action == step_ring.UPDATE:
+            return self._update(step, member, num_members)
+        elif action == step_ring.REFUSE:
+            step_ring.write_word(words, step_ring.words_of(member) + step_ring.REFUSED, step)
+        else:
+            self._settle(step, member, num_members)
+        return True
+
+    def _compute(self, step: int, member: int, num_members: int, is_wanted: Callable[[], bool]) -> None:
+        """Compute the member's tiles."""
+        began, arrays, slot = time.monotonic(), self._arrays, self._slot(step)
         num_examples, epoch, operation = arrays["steps.numbers"][slot].tolist()
-        results = Results(*(arrays[f"steps.{name}"][slot] for name in ("indices", "losses", "predictions")))
+        results = Results(*(arrays[f"steps.{name}"][slot] for name in Results._fields))
         shard = self._shards(num_examples, num_members, member, operation)
         if shard is not None:
             self._computer.carry_out(shard._replace(epoch=epoch), is_wanted, results)
-        computed = time.monotonic()
+        self._times = [began, time.monotonic()]
         kill_point("worker: before it reports its tiles")
-        if not self._meet(step, member, num_members, step_ring.COMPUTED, is_wanted):
-            return False
-        all_computed = time.monotonic()
-        pieces, (first, last) = self._pieces, self._piece_range(num_examples, num_members, member)
-        new_parameters, current, new = arrays["steps.parameters"], (step - 1) % 2, step % 2
-        moments_BU = arrays["steps.first_moments"], arrays["steps.second_moments"]
-        is_finite = planned_update.update_pieces_ahead(
-            pieces, first, last, num_examples, results.losses, self._tile_size, arrays["tile_sums"],
-            arrays["steps.coefficients"][slot], self._gradient_K, *(moments[current] for moments in moments_BU),
-            arrays["parameters"], *(moments[new] for moments in moments_BU), new_parameters,
-        )  # fmt: skip
-        if not is_finite:
-            step_ring.write_word(self._words, step_ring.words_of(member) + step_ring.REFUSED, step)
-        updated = time.monotonic()
-        kill_point("worker: before it reports its pieces")
-        if not self._meet(step, member, num_members, step_ring.UPDATED, is_wanted):
-            return False
-        planned_update.settle_pieces(pieces, first, last, new_parameters, arrays["parameters"])
-        kill_point("worker: before it reports its parameters")
-        if member == 0:
-            arrays["steps.times"][slot] = StepTimes(began, computed, all_computed, updated, time.monotonic())
-        return self._meet(step, member, num_members, step_ring.SETTLED, is_wanted)
 
-    def _meet(self, step: int, member: int, num_members: int, report: int, is_wanted: Callable[[], bool]) -> bool:
-        words = self._words
-        return self._wait(lambda: step_ring.meet(words, member, num_members, report, step, NUM_YIELDS), is_wanted)
+    def _update(self, step: int, member: int, num_members: int) -> bool:
+        """Write the new values of the member's pieces; return whether all are finite."""
+        self._times.append(time.monotonic())
+        arrays, slot = self._arrays, self._slot(step)
+        current, new = step_ring.moments_row(step - 1), step_ring.moments_row(step)
+        num_examples = int(arrays["steps.numbers"][slot, 0])
+        moments_BU = arrays["steps.first_moments"], arrays["steps.second_moments"]
+        is_finite: bool = planned_update.update_pieces_ahead(
+            self._pieces, *self._piece_range(num_examples, num_members, member), num_examples,
+            arrays["steps.losses"][slot], self._tile_size, arrays["tile_sums"], arrays["steps.coefficients"][slot],
+            self._gradient_K, *(moments[current] for moments in moments_BU), arrays["parameters"],
+            *(moments[new] for moments in moments_BU), arrays["steps.parameters"],
+        )  # fmt: skip
+        self._times.append(time.monotonic())
+        kill_point("worker: before it reports its pieces")
+        return is_finite
+
+    def _settle(self, step: int, member: int, num_members: int) -> None:
+        """Copy the new parameters of the member's pieces to the current ones."""
+        arrays, slot = self._arrays, self._slot(step)
+        first, last = self._piece_range(int(arrays["steps.numbers"][slot, 0]), num_members, member)
+        planned_update.settle_pieces(self._pieces, first, last, arrays["steps.parameters"], arrays["parameters"])
+        kill_point("worker: before it reports its parameters")
+        self._times.append(time.monotonic())
+        if member == 0:
+            arrays["steps.times"][slot] = self._times
+
+    def _slot(self, step: int) -> int:
+        return step % len(self._arrays["steps.numbers"])
 
     def _wait(self, look: Callable[[], int], is_wanted: Callable[[], bool]) -> bool:
         """Return whether what `look` waits for has come; False: leave the series."""

@@ -223,10 +223,12 @@ class WorkerPool:
         for key, _ in ready:
             self._receive(self._workers[key.data], None)
         if not ready and slept_s <= 2 * SLICE_SECONDS:
-            # Only those that the others wait for can hang; and nobody does while a step is to be planned.
+            # Only those that the others wait for can hang; and nobody does while a step is to be planned. Members that
+            # have left the series wait for nobody, and nobody for them.
             reports = ring.reports()
+            slowest = min((now for worker, now in zip(members, reports, strict=True) if worker.task), default=None)
             for worker, before_sleep, now in zip(members, reported, reports, strict=True):
-                if now != before_sleep or now != min(reports) or ring.awaits_plan:
+                if now != before_sleep or now != slowest or ring.awaits_plan:
                     worker.silent_s = 0.0
             self._add_silence(slept_s, None)
         if [worker.task for worker in members] != tasks:
