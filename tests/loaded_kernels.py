@@ -7,6 +7,7 @@ from partrain.kernels.compiler.loading import load
 from partrain.network.network import Network
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.mailboxes import Mailboxes
+from partrain.parallel.workers.planned_steps import StepRing
 from partrain.parallel.workers.worker import worker_kernels
 
 # A network with a layer of each kind, and a convolution for each forward pass (network.convolution_passes).
@@ -23,4 +24,5 @@ EVERYTHING = Network(
 def load_all_kernels(kernels: str, dtype: str) -> None:
     """Load the kernels of workers and of the coordinator; `kernels` is "fast" or "loops"."""
     of_workers = worker_kernels(kernels, EVERYTHING.layers, augments=True)
-    load((*of_workers, *ParameterUpdate.kernels(kernels), *Mailboxes.KERNELS), dtype)
+    of_coordinator = (*ParameterUpdate.kernels(kernels), *StepRing.KERNELS, *Mailboxes.KERNELS)
+    load((*of_workers, *of_coordinator), dtype)
