@@ -166,17 +166,15 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
     # come from the largest number of workers that the processors allow; with fewer, the coordinator has its own core.
     at_once = [row for row in phases if 1 <= row["workers"] <= available_processors()]
     updates = trial.compare({batch_size: _update(trial, batch_size) for batch_size in MODEL_BATCHES})
-    parts: Callable[[int, int], int] = partial(useful_threads, trial.plan.network)
     if one["by_workers"]:
         updates = {batch_size: seconds + one["settle_us"] / 1e6 for batch_size, seconds in updates.items()}
-        parts = _all_workers
     costs = StepCosts(
         tiling=trial.plan.tiling,
         serial=sum(one[f"{name}_us"] for name in SERIAL_PHASES if f"{name}_us" in one) / 1e6,
         signals=signal_seconds(at_once),
         shard=shard_seconds,
         update=updates,
-        parts=parts,
+        parts=_update_parts(trial, by_workers=one["by_workers"]),
     )
     return {
         "serial_us": costs.serial * 1e6,
@@ -197,8 +195,13 @@ def _model(phases: Sequence[Mapping[str, Any]], shard_seconds: Mapping[int, floa
     }
 
 
-def _all_workers(batch_size: int, num_workers: int) -> int:
-    return num_workers
+def _update_parts(trial: Trial, *, by_workers: bool) -> Callable[[int, int], int]:
+    """Return how many threads or workers share an update, for a batch size and a number of workers."""
+    if by_workers:
+        return lambda batch_size, num_workers: num_workers
+    if trial.settings.kernels == "fast" and trial.settings.privacy is None:
+        return partial(useful_threads, trial.plan.network)
+    return lambda batch_size, num_workers: 1
 
 
 def _update(trial: Trial, batch_size: int) -> Callable[[], object]:

@@ -22,8 +22,9 @@ PHASES = ("prepare", "dispatch", "compute", "wait", "update", "noise", "logging"
 SERIES_PHASES = ("compute", "wait", "update", "settle", "statistics")
 # The coordinator's work beside such steps, in processor time.
 BESIDE = ("plan", "log")
-# The coordinator's work whose time does not depend on the batch size and the number of workers.
-SERIAL_PHASES = ("prepare", "noise", "logging", "statistics", *BESIDE)
+# The coordinator's work whose time does not depend on the batch size and the number of workers. The model counts noise
+# as a part of the update.
+SERIAL_PHASES = ("prepare", "logging", "statistics", *BESIDE)
 # How long workers sleep before their wake-up time is measured.
 ASLEEP_SECONDS = 0.0002
 

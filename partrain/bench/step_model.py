@@ -28,7 +28,7 @@ class StepCosts:
     serial : the coordinator's work, which depends neither on the batch size nor on the number of workers.
     signals : returns the time of the signals between processes for a number of workers.
     shard : the time of a worker, by number of tiles; for other numbers, in proportion to the next smaller one.
-    update : the time of the update by one thread or worker, by batch size.
+    update : the time of the update by one thread or worker, by batch size; in private training with the noise.
     parts : returns the number of threads or workers that share the update, for a batch size and a number of workers.
     """
 

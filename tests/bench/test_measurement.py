@@ -246,6 +246,9 @@ def test_every_configuration_is_measured(
     (row,) = facts["phases"]
     assert {name for name in ("statistics_us", "noise_us") if name in row} == {phase} - {None, "wake_us"}
     assert row["by_workers"] == (phase in (None, "statistics_us"))
+    # Noise is a part of the update.
+    serial = ("plan_us", "log_us", "statistics_us") if row["by_workers"] else ("prepare_us", "logging_us")
+    assert facts["model"]["serial_us"] == pytest.approx(sum(row.get(name, 0.0) for name in serial))
     assert row["step_us"] > 0
 
 
