@@ -46,11 +46,16 @@ function unitsOf(runs, shown) {
     const members = group.filter((number) => shown.has(number));
     if (members.length < 2) continue;
     members.forEach((number) => { units[number] = null; });
-    const labels = members.map((number) => runs[number].label).join(", ");
     const label = `group ${index + 1}`;
-    units[members[0]] = { number: members[0], members, name: `${label}: mean of ${labels}`, label };
+    units[members[0]] = { number: members[0], members, name: label, label };
   }
   return units.filter((unit) => unit && unit.members.every((number) => shown.has(number)));
+}
+
+/** Return the name of a curve; that of a group says which of its runs have the curve. */
+function nameOf(unit, runs, drawn) {
+  if (unit.members.length === 1) return unit.name;
+  return `${unit.name}: ${drawn.length > 1 ? "mean of" : "only"} ${drawn.map((number) => runs[number].label).join(", ")}`;
 }
 
 /** Return a curve with its x and y values; undefined if the run does not have it. */
@@ -76,15 +81,16 @@ function tracesOf(chart, runs, shown, range) {
   for (const group of groups) {
     const weight = chart.smoothed && group === "train" ? Number(element("smoothing").value) : 0;
     for (const [place, unit] of units.entries()) {
-      const curves = unit.members.map((number) => curveOf(runs[number], group, chart, weight)).filter(Boolean);
-      if (curves.length < unit.members.length) continue;
+      const drawn = unit.members.filter((number) => runs[number][group][chart.id]);
+      if (!drawn.length) continue;
+      const curves = drawn.map((number) => curveOf(runs[number], group, chart, weight));
       const curve = curves.length > 1 ? average(curves) : curves[0];
       const indices = thin(curve.x, curve.y, range, pieces);
       const share = units.length > 1 && group === groups[0] ? (place + 1) / (units.length + 1) : null;
-      traces.push(lineOf(chart, unit, group, curve, indices, share, units.length > MAX_RAW_CURVES));
+      traces.push(lineOf(chart, { ...unit, name: nameOf(unit, runs, drawn) }, group, curve, indices, share, units.length > MAX_RAW_CURVES));
       if (curve.low) behind.push(bandOf(chart, unit, curve, indices));
       else if (weight && units.length <= MAX_RAW_CURVES && element("show-raw").checked) {
-        const raw = curveOf(runs[unit.number], group, chart, 0);
+        const raw = curveOf(runs[drawn[0]], group, chart, 0);
         behind.push(rawOf(chart, unit, raw, thin(raw.x, raw.y, range, pieces)));
       }
     }

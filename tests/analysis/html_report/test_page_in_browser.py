@@ -168,6 +168,14 @@ def test_runs_that_differ_only_in_the_seed_are_a_mean_with_a_band(browser: Any, 
 
 
 @pytest.mark.slow
+def test_group_keeps_a_curve_that_only_some_of_its_runs_have(browser: Any, tmp_path: Path) -> None:
+    with drawn_page(browser, write_page_of_groups(tmp_path)) as tab:
+        smoothed = traces(tab, "gradient_norm")[0]
+        assert smoothed["name"] == "group 1: only A"
+        assert smoothed["y"] == pytest.approx([2.0] * 40)
+
+
+@pytest.mark.slow
 def test_curve_without_numbers_to_draw_has_no_label(browser: Any, tmp_path: Path) -> None:
     with drawn_page(browser, write_page_of_groups(tmp_path)) as tab:
         labels = "document.getElementById('loss').layout.annotations.map((label) => label.text)"
