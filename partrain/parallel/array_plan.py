@@ -54,8 +54,8 @@ def exchange_specs(
 
 
 # Parameters of the largest network whose steps are planned ahead: planning needs a second copy of the parameters and of
-# the moments, and the steps of larger networks take so long that it saves nothing.
-MOST_PARAMETERS = 2**22
+# the moments. With 670,000 parameters, in dense layers alone, the copies cost more than waking processes.
+MOST_PARAMETERS = 2**18
 # Steps in the ring: at most MOST_STEPS, with MOST_EXAMPLES examples all together.
 MOST_STEPS, MOST_EXAMPLES, LEAST_STEPS = 128, 2**15, 4
 
