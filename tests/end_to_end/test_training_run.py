@@ -54,13 +54,13 @@ def test_fork_server_that_started_before_kernels_were_compiled_is_replaced(
 WITH_PARTS_OF_THE_KERNELS = """
 import sys
 from partrain.interface.command_line import main
-from partrain.kernels import convolution, dense, update
+from partrain.kernels import convolution, dense, planned_update, update
 from partrain.kernels.compiler.cache import is_loaded
 if sys.argv.pop(1) == "plainly":
     update.update_parameters = lambda *arguments: update.UNPROVEN
 assert main() == 0
 assert is_loaded(update.begin_update, "float32")
-for kernel in (convolution.conv2d_forward, dense.dense_forward, update.update_units_ahead):
+for kernel in (convolution.conv2d_forward, dense.dense_forward, planned_update.update_pieces_ahead):
     assert not is_loaded(kernel, "float32"), "it has loaded a kernel that only workers call"
 """
 
