@@ -71,7 +71,7 @@ def test_coordinator_of_workers_loads_the_kernels_that_it_calls(
     run_partrain: Callable[..., Result], small_config: Callable[..., Path], train: Train, way: str
 ) -> None:
     config = small_config({"training.per_example": {"statistics": True}, "logging": {"every_steps": 2}})
-    train()  # by now the cache has all kernels
+    train(workers=1)  # by now the cache has all kernels
     program = [sys.executable, "-c", WITH_PARTS_OF_THE_KERNELS, way]
     assert run_partrain("--config", config, "--workers", 1, program=program).exit_code == 0
 
