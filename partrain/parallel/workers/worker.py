@@ -8,14 +8,14 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 
 from partrain.errors import DataError
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.compiler.loading import load
 from partrain.network.layers import Layer
-from partrain.parallel.workers.commands import StepsCommand, decode
+from partrain.parallel.workers.commands import Command, StepsCommand, decode
 from partrain.parallel.workers.mailboxes import NUM_YIELDS, WAKE, Mailbox
 from partrain.parallel.workers.planned_steps import StepMember, makes_steps
 from partrain.parallel.workers.tile_computer import Computation, TileComputer, tile_kernels
@@ -65,10 +65,6 @@ def work(
     # pipe also between the parts of a command.
     hang_up = select.poll()
     hang_up.register(source, 0)
-
-    def is_wanted() -> bool:
-        return not hang_up.poll(0)
-
     with contextlib.suppress(ConnectionError):  # the coordinator has died
         try:
             was_preloaded = preload_module in sys.modules
@@ -84,12 +80,7 @@ def work(
             while numbers := _next_command(mailbox, source):
                 kill_point("worker: before computing")
                 try:
-                    command = decode(numbers)
-                    if isinstance(command, StepsCommand):
-                        assert member is not None
-                        member.carry_out(command, is_wanted)
-                    else:
-                        computer.carry_out(command, is_wanted)
+                    _carry_out(decode(numbers), computer, member, lambda: not hang_up.poll(0))
                 except DataError as error:
                     os.write(target, BAD_DATA + str(error).encode()[: REPLY_BYTES - 1])
                 except Exception:
@@ -104,6 +95,16 @@ def work(
         except Exception:
             os.write(target, _error_message())
     kill_point("worker: shutting down")
+
+
+def _carry_out(
+    command: Command | StepsCommand, computer: TileComputer, member: StepMember | None, is_wanted: Callable[[], bool]
+) -> None:
+    if isinstance(command, StepsCommand):
+        assert member is not None
+        member.carry_out(command, is_wanted)
+    else:
+        computer.carry_out(command, is_wanted)
 
 
 def _next_command(mailbox: Mailbox, source: int) -> list[int] | None:
