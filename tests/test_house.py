@@ -135,7 +135,7 @@ def modules_behind(modules: Iterable[str]) -> set[str]:
 def test_every_file_and_its_imports_are_read():
     assert len(SOURCES) > 100
     assert {"partrain.config.reader", "partrain.training.training_run"} <= modules_behind(["partrain.__main__"])
-    assert "partrain.config.schema.layers" in imports("partrain.network.layers")
+    assert "partrain.config.schema.layers" in imports("partrain.network.layer_building")
 
 
 def test_packages_at_the_top_are_those_of_the_list():

@@ -1,6 +1,6 @@
 """The fast execution: float32, several tiles in a call, activations with channels last.
 
-It gives the results of network.loops_execution up to rounding. network.fast_stages has its stages.
+It gives the results of network.loops_execution up to rounding. network.stages has its stages.
 
 A pass is a list of kernel calls (kernels.call_list). It is the same for all batches of a size, so the stages are asked
 for it once, and one compiled call carries it out: 2 µs an example less than 25 calls from Python, or 8 with one tile.
@@ -22,18 +22,12 @@ from partrain.kernels import layout
 from partrain.kernels.call_list import Call, CallList, call_now
 from partrain.kernels.compiler.flags import Kernel
 from partrain.network.execution import NORM_KERNELS, Array, Factors, TrainingExamples, write_squared_norms
-from partrain.network.fast_stages import (
-    DropoutStage,
-    Gradient,
-    Stage,
-    TrainedStage,
-    make_stages,
-    stage_kernels,
-    zeros_with_slack,
-)
 from partrain.network.layers import Layer
 from partrain.network.network import Network, examples_per_call
 from partrain.network.normalisation import Normalisation
+from partrain.network.stages.dropout import DropoutStage
+from partrain.network.stages.grouping import make_stages, stage_kernels
+from partrain.network.stages.stage import Gradient, Stage, TrainedStage, zeros_with_slack
 
 # Runs the calls of a stage, and takes the time: direction ("forward" or "backward"), number of the stage (that of the
 # stages: the gather of the images), and the function to run.

@@ -7,191 +7,27 @@ outputs; K parameters whose gradients are summed by tile; L layers with paramete
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from partrain.kernels import loops
-from partrain.kernels.call_list import call_now
 from partrain.kernels.compiler.flags import Kernel
 from partrain.network.execution import (
     NORM_KERNELS,
     Array,
-    DropoutFactors,
     Factors,
     TrainingExamples,
-    Views,
     scale_rows,
     write_squared_norms,
 )
-from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
+from partrain.network.layers import Layer
+from partrain.network.loop_layers.elementwise import DropoutLoops
+from partrain.network.loop_layers.layer import LoopsLayer, TrainedLoopsLayer
+from partrain.network.loop_layers.table import LOOPS_LAYERS
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
-
-
-class _LoopsLayer(Protocol):
-    """A layer with buffers for a tile."""
-
-    def forward(self, x: Array) -> Array:
-        """Return the output (N, …) of the input (N, …); keep what `backward` needs."""
-
-    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
-        """Return the gradient at the input if `needs_dx`; keep `dy` for the gradient of the parameters."""
-
-
-class _TrainedLayer(_LoopsLayer, Protocol):
-    """A layer with parameters."""
-
-    dy: Array  # the gradient at the output that `backward` was given last
-
-    def write_factors(self, factors: Mapping[str, Factors]) -> None:
-        """Write the factors of all examples, for a layer whose gradient is exchanged as factors."""
-
-    def add_sums(self, first: int, last: int, sums: Views) -> None:
-        """Add the gradients of the examples `first` … `last`-1, for a layer whose gradient is exchanged as sums."""
-
-
-class _Conv2dLoops:
-    KERNELS = (loops.conv2d_forward, loops.conv2d_backward_input, loops.conv2d_backward_weights)
-
-    def __init__(self, layer: Conv2d, parameters: Views, tile: int, dtype: str) -> None:
-        self.layer = layer
-        self.weight, self.bias = (parameters[p.name] for p in layer.parameters)
-        self.x: Array
-        self.dy: Array
-        self.y = np.empty((tile, *layer.output_shape), dtype)
-        self.dx = np.empty((tile, *layer.input_shape), dtype)
-
-    def forward(self, x: Array) -> Array:
-        self.x, y = x, self.y[: len(x)]
-        loops.conv2d_forward(x, self.weight, self.bias, self.layer.stride, self.layer.padding, y)
-        return y
-
-    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
-        self.dy = dy
-        if not needs_dx:
-            return None
-        dx = self.dx[: len(dy)]
-        loops.conv2d_backward_input(dy, self.weight, self.layer.stride, self.layer.padding, dx)
-        return dx
-
-    def write_factors(self, factors: Mapping[str, Factors]) -> None:
-        """Do nothing: the gradient is exchanged as sums."""
-
-    def add_sums(self, first: int, last: int, sums: Views) -> None:
-        x, dy = self.x[first:last], self.dy[first:last]
-        dw, db = (sums[p.name] for p in self.layer.parameters)
-        loops.conv2d_backward_weights(x, dy, self.layer.stride, self.layer.padding, dw, db)
-
-
-class _MaxPool2dLoops:
-    KERNELS = (loops.max_pool_forward, loops.max_pool_backward_input)
-
-    def __init__(self, layer: MaxPool2d, parameters: Views, tile: int, dtype: str) -> None:
-        self.layer = layer
-        self.y = np.empty((tile, *layer.output_shape), dtype)
-        self.winner = np.empty(self.y.shape, np.int64)
-        self.dx = np.empty((tile, *layer.input_shape), dtype)
-
-    def forward(self, x: Array) -> Array:
-        y, winner = self.y[: len(x)], self.winner[: len(x)]
-        loops.max_pool_forward(x, self.layer.window, self.layer.stride, y, winner)
-        return y
-
-    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
-        dx = self.dx[: len(dy)]
-        loops.max_pool_backward_input(dy, self.winner[: len(dy)], dx)
-        return dx
-
-
-class _ReluLoops:
-    KERNELS = (loops.relu_forward, loops.relu_backward_input)
-
-    def __init__(self, layer: Relu, parameters: Views, tile: int, dtype: str) -> None:
-        self.y: Array
-
-    def forward(self, x: Array) -> Array:
-        self.y = x.reshape(-1)
-        loops.relu_forward(self.y, self.y)
-        return x
-
-    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
-        flat = dy.reshape(-1)
-        loops.relu_backward_input(flat, self.y, flat)
-        return dy
-
-
-class _FlattenLoops:
-    KERNELS = ()
-
-    def __init__(self, layer: Flatten, parameters: Views, tile: int, dtype: str) -> None:
-        self.input_shape = layer.input_shape
-
-    def forward(self, x: Array) -> Array:
-        return x.reshape(len(x), -1)
-
-    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
-        return dy.reshape(len(dy), *self.input_shape)
-
-
-class _DenseLoops:
-    KERNELS = (loops.dense_forward, loops.dense_backward_input)
-
-    def __init__(self, layer: Dense, parameters: Views, tile: int, dtype: str) -> None:
-        self.layer = layer
-        self.weight, self.bias = (parameters[p.name] for p in layer.parameters)
-        self.x: Array
-        self.dy: Array
-        self.y = np.empty((tile, *layer.output_shape), dtype)
-        self.dx = np.empty((tile, *layer.input_shape), dtype)
-
-    def forward(self, x: Array) -> Array:
-        self.x, y = x, self.y[: len(x)]
-        loops.dense_forward(x, self.weight, self.bias, y)
-        return y
-
-    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
-        self.dy = dy
-        if not needs_dx:
-            return None
-        dx = self.dx[: len(dy)]
-        loops.dense_backward_input(dy, self.weight, dx)
-        return dx
-
-    def write_factors(self, factors: Mapping[str, Factors]) -> None:
-        rows = factors[self.layer.name]
-        rows.inputs_ND[:] = self.x
-        rows.deltas_NE[:] = self.dy
-
-    def add_sums(self, first: int, last: int, sums: Views) -> None:
-        """Do nothing: the gradient is exchanged as factors."""
-
-
-class _DropoutLoops:
-    KERNELS = DropoutFactors.KERNELS
-
-    def __init__(self, layer: Dropout, parameters: Views, tile: int, dtype: str) -> None:
-        self.factors = DropoutFactors(layer, tile, dtype)
-
-    def forward(self, x: Array) -> Array:
-        self.factors.scale(x.reshape(len(x), -1), 1, 1, call_now)
-        return x
-
-    def backward(self, dy: Array, needs_dx: bool) -> Array | None:
-        self.factors.scale(dy.reshape(len(dy), -1), 1, 1, call_now)
-        return dy
-
-
-# Each class has `KERNELS`, the kernels that it calls.
-_LAYERS: dict[type[Layer], Any] = {
-    Conv2d: _Conv2dLoops,
-    MaxPool2d: _MaxPool2dLoops,
-    Relu: _ReluLoops,
-    Flatten: _FlattenLoops,
-    Dense: _DenseLoops,
-    Dropout: _DropoutLoops,
-}
 
 
 class LoopsExecution:
@@ -217,12 +53,14 @@ class LoopsExecution:
         self._mean = np.array(normalisation.mean, dtype)
         self._inverse_std = 1 / np.array(normalisation.std, dtype)
         self._x_NCHW = np.empty((tile, *network.input_shape), dtype)
-        self._layers: list[_LoopsLayer] = [_LAYERS[type(layer)](layer, views, tile, dtype) for layer in network.layers]
-        self._dropouts = [layer.factors for layer in self._layers if isinstance(layer, _DropoutLoops)]
+        self._layers: list[LoopsLayer] = [
+            LOOPS_LAYERS[type(layer)](layer, views, tile, dtype) for layer in network.layers
+        ]
+        self._dropouts = [layer.factors for layer in self._layers if isinstance(layer, DropoutLoops)]
         # No gradient is needed at the input of the first layer with parameters, nor before it.
         self._first_trained = next(k for k, layer in enumerate(network.layers) if layer.parameters)
         self._trained = [
-            cast(_TrainedLayer, loops_layer)
+            cast(TrainedLoopsLayer, loops_layer)
             for loops_layer, layer in zip(self._layers, network.layers, strict=True)
             if layer.parameters
         ]
@@ -231,7 +69,7 @@ class LoopsExecution:
     @classmethod
     def kernels(cls, layers: Iterable[Layer]) -> tuple[Kernel, ...]:
         """Return the kernels that this execution calls for these layers."""
-        return (*cls.KERNELS, *dict.fromkeys(k for layer in layers for k in _LAYERS[type(layer)].KERNELS))
+        return (*cls.KERNELS, *dict.fromkeys(k for layer in layers for k in LOOPS_LAYERS[type(layer)].KERNELS))
 
     def forward(
         self, images_MCHW: Array, indices_N: NDArray[np.int64], training: TrainingExamples | None = None

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from partrain.config.schema.values import Section
 from partrain.errors import ConfigError
-from partrain.network.layers import Dense, Dropout, Layer, Shape, build_layers
+from partrain.network.layer_building import build_layers
+from partrain.network.layers import Dense, Dropout, Layer, Shape
 from partrain.network.parameters import ParameterLayout
 from partrain.system.terminal_text import table
 
@@ -29,9 +30,10 @@ class Network:
     layers : all layers, in order.
     trained_layers : the layers that have parameters.
     dense_layers : the dense layers, whose gradients are exchanged as factors (network.execution.Factors).
-    parameters : all parameters, in the order of the layers.
-    tile_sums : the parameters of the convolutions, whose gradients are exchanged as one sum per tile. They are a prefix
-        of `parameters`.
+    tile_sums : the parameters whose gradients are exchanged as one sum per tile: all but those of dense layers, in the
+        order of the layers.
+    parameters : all parameters: `tile_sums`, then those of the dense layers. The reduction writes the tile sums to the
+        front of the gradient.
     """
 
     def __init__(self, descriptions: Sequence[Section], input_shape: Shape, num_classes: int) -> None:
@@ -44,15 +46,13 @@ class Network:
         """
         self.layers: tuple[Layer, ...] = build_layers(descriptions, input_shape)
         self.input_shape = input_shape
-        self.parameters = ParameterLayout(p for layer in self.layers for p in layer.parameters)
         self.trained_layers = tuple(layer for layer in self.layers if layer.parameters)
         self.dense_layers = tuple(layer for layer in self.layers if isinstance(layer, Dense))
         self.tile_sums = ParameterLayout(
             p for layer in self.layers if not isinstance(layer, Dense) for p in layer.parameters
         )
-        # The reduction writes the tile sums to the front of the gradient.
-        prefix = self.parameters.parameters[: len(self.tile_sums.parameters)]
-        assert prefix == self.tile_sums.parameters, "tile sums are not a prefix: a convolution follows a dense layer"
+        of_dense_layers = (p for layer in self.dense_layers for p in layer.parameters)
+        self.parameters = ParameterLayout((*self.tile_sums, *of_dense_layers))
         last = self.layers[-1]
         for place in range(len(self.layers) - 1, -1, -1):
             if self.layers[place].parameters:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 # Each array ends where a page begins that nobody may read; only those that say so have numbers for vectors behind them.
 GUARD_PAGES = """
-import ctypes, math, mmap
+import ctypes, math, mmap, sys
 import numpy as np
 from partrain.network.normalisation import Normalisation
 from partrain.kernels.simd.vectors import LANES
-from partrain.network import convolution_passes, fast_execution, fast_stages
+from partrain.network import convolution_passes, fast_execution
 from partrain.network.execution import Factors
 from tests.loaded_kernels import load_all_kernels
 from tests.network.networks import NETWORKS, NUM_RANDOM_NETWORKS, random_network
@@ -39,11 +39,12 @@ class Guarded:
     def __getattr__(self, name):
         return getattr(np, name)
 
-fast_execution.np = Guarded()
-fast_stages.np = Guarded()
-convolution_passes.np = Guarded()
-fast_stages.zeros_with_slack = lambda shape, dtype=np.float32: guarded(shape, dtype, LANES)
-fast_execution.zeros_with_slack = fast_stages.zeros_with_slack
+stages = [module for name, module in sys.modules.items() if name.startswith("partrain.network.stages.")]
+for module in (fast_execution, convolution_passes, *stages):
+    if hasattr(module, "np"):
+        module.np = Guarded()
+    if hasattr(module, "zeros_with_slack"):
+        module.zeros_with_slack = lambda shape, dtype=np.float32: guarded(shape, dtype, LANES)
 load_all_kernels("fast", "float32")
 networks = NETWORKS | {f"network {seed}": random_network(seed) for seed in range(0, NUM_RANDOM_NETWORKS, 2)}
 rng = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import pytest
 from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.errors import ConfigError
 from partrain.network import layers
-from partrain.network.layers import build_layers
+from partrain.network.layer_building import build_layers
 from tests.network.networks import ARTICLE
 
 

@@ -95,12 +95,13 @@ def test_dropout_of_the_networks_outputs_is_refused(after):
     assert Network(chain[:3], (1, 4, 4), num_classes=3).layers[1].name == "dropout1"
 
 
-def test_a_network_with_tile_sums_after_a_dense_layer_is_refused(monkeypatch):
+def test_parameters_that_are_summed_by_tile_come_before_those_of_dense_layers(monkeypatch):
     dense = layers.Dense("dense1", (4,), (3,), (Parameter("dense1.weight", (3, 4), 1.0),))
     scale = layers.Layer("scale1", (3,), (3,), (Parameter("scale1.weight", (3,), 1.0),))
     monkeypatch.setattr(network, "build_layers", lambda descriptions, input_shape: (dense, scale))
-    with pytest.raises(AssertionError, match="tile sums are not a prefix"):
-        Network([], (4,), num_classes=3)
+    built = Network([], (4,), num_classes=3)
+    assert [p.name for p in built.parameters] == ["scale1.weight", "dense1.weight"]
+    assert [p.name for p in built.tile_sums] == ["scale1.weight"]
 
 
 def test_the_table_has_dropout_without_parameters_and_multiply_adds():

@@ -18,7 +18,7 @@ end_with_parent(int(os.environ[PARENT_VARIABLE]))
 from partrain.config.schema.layers import Conv, Dense, Flatten, MaxPool, Relu  # noqa: E402
 from partrain.errors import ConfigError  # noqa: E402
 from partrain.kernels.compiler.loading import load_cached  # noqa: E402
-from partrain.network.layers import build_layers  # noqa: E402
+from partrain.network.layer_building import build_layers  # noqa: E402
 from partrain.parallel.workers import worker  # noqa: E402
 from partrain.parallel.workers.fork_server import MAY_NOT_FORK, PRELOAD_VARIABLE  # noqa: E402
 

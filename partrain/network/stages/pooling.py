@@ -1,0 +1,43 @@
+"""Pooling that does not follow a convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from partrain.kernels import max_pool
+from partrain.kernels.call_list import Call
+from partrain.network.execution import Array, Factors, Views
+from partrain.network.layers import Layer, MaxPool2d
+from partrain.network.network import Network
+from partrain.network.stages.stage import Gradient, rows_of, zeros_with_slack
+
+
+class MaxPoolStage:
+    """A max pooling that does not follow a convolution."""
+
+    KERNELS = (max_pool.max_pool_forward, max_pool.max_pool_backward_input)
+    followers = ()
+    border = (0, 0)
+
+    def __init__(self, layers: tuple[Layer, ...], network: Network, views: Views, num: int) -> None:
+        (pool,) = self.layers = layers
+        assert isinstance(pool, MaxPool2d)
+        self._pool = pool
+        (C, I, J), (_, H, W) = pool.output_shape, pool.input_shape
+        self._y, self._winner = zeros_with_slack((num, I, J, C)), np.empty((num, I, J, C), np.int32)
+        self._dx = zeros_with_slack((num, H, W, C))
+
+    def forward(self, x: Array, call: Call) -> Array:
+        y = self._y[: len(x)]
+        call(max_pool.max_pool_forward, x, self._pool.window, self._pool.stride, y, self._winner[: len(x)])
+        return y
+
+    def backward(
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool, call: Call
+    ) -> Gradient | None:
+        N = len(dy.rows_ND)
+        dx = self._dx[:N]
+        call(max_pool.max_pool_backward_input, *dy, self._winner[:N], dx)
+        return rows_of(dx)
