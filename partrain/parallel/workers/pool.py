@@ -293,8 +293,7 @@ class WorkerPool:
         """
         replies = worker.read()
         if not replies:
-            self._retire(worker)
-            self._replace(worker, worker.process.end(SHUTDOWN_SECONDS), waiting)
+            self._replace(worker, self._confirmed_end(worker, SHUTDOWN_SECONDS), waiting)
             return
         worker.silent_s = 0.0
         if replies.startswith(HELLO):
@@ -331,8 +330,7 @@ class WorkerPool:
     def _add_silence(self, seconds: float, waiting: deque[Task] | None) -> None:
         """Count `seconds` in which no worker was heard; kill and replace those that hang."""
         for worker, cause in self._supervision.add_silence(list(self._workers.values()), seconds):
-            self._retire(worker)
-            worker.process.end(0.0)
+            self._confirmed_end(worker, 0.0)
             self._replace(worker, cause, waiting)
 
     def _replace(self, dead: WorkerHandle, cause: str, waiting: deque[Task] | None) -> None:
@@ -353,9 +351,15 @@ class WorkerPool:
         if waiting is not None:
             self._give(replacement, waiting)
 
-    def _retire(self, worker: WorkerHandle) -> None:
+    def _confirmed_end(self, worker: WorkerHandle, timeout_s: float) -> str:
+        """Listen no longer to a worker, wait for its end, kill it after `timeout_s`, and return the cause."""
         self._selector.unregister(worker.replies)
         worker.close_pipes()
+        try:
+            return worker.process.end(timeout_s)
+        except FailedRun:  # the run fails, and the rest of a series must not wait for this worker
+            worker.task = None
+            raise
 
     def _start(self, name: str) -> WorkerHandle:
         number = self._names.index(name)

@@ -21,6 +21,7 @@ from partrain.parallel.workers.commands import Operation
 from partrain.parallel.workers.in_process_group import InProcessGroup
 from partrain.parallel.workers.planned_steps import PlannedStep, StepRing
 from partrain.parallel.workers.pool import SeriesEnd, WorkerPool
+from partrain.parallel.workers.process import WorkerProcess
 from partrain.parallel.workers.tile_computer import Computation
 from tests.parallel.workers.pools import REPLACED, Pools, batch, worker_pids
 from tests.processes import is_running
@@ -123,6 +124,26 @@ def test_death_that_is_one_too_many_is_the_error_of_the_series(make_computation:
     assert end.last_step == 0
     assert isinstance(end.error, FailedRun)
     assert "worker 0 was killed by SIGKILL; the limit on replacements" in str(end.error)
+
+
+def test_worker_that_the_kernel_holds_is_the_error_of_the_series(
+    make_computation: Make, pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computation = make_computation(plans_steps=True)
+    pool = pools.start(2, computation)
+
+    def held(process: WorkerProcess, timeout_s: float) -> str:
+        raise FailedRun(f"process {process.pid} does not end")
+
+    def kill(ring: StepRing) -> None:
+        monkeypatch.setattr(WorkerProcess, "end", held)
+        os.kill(worker_pids(pool)[0], signal.SIGKILL)
+
+    end = run(pool, computation, iter([kill]))
+    monkeypatch.undo()
+    assert end.last_step == 0
+    assert isinstance(end.error, FailedRun)
+    assert "does not end" in str(end.error)
 
 
 def test_worker_that_raises_ends_the_series_and_is_not_replaced(make_computation: Make, pools: Pools) -> None:
