@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema.training import Optimizer, Schedule
+from partrain.config.schema.optimizer import Optimizer, Schedule
 from partrain.kernels import loops
 from partrain.kernels.elementary import power
 from partrain.network.learning_rate import learning_rate

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from partrain.config.schema.training import Optimizer, Schedule
+from partrain.config.schema.optimizer import Optimizer, Schedule
 from partrain.kernels import loops
 from partrain.kernels.compiler.loading import load
 from partrain.network.adam import Adam

@@ -17,7 +17,7 @@ STEP = """
 import sys
 import numpy as np
 from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
-from partrain.config.schema.training import Optimizer, Schedule
+from partrain.config.schema.optimizer import Optimizer, Schedule
 from partrain.kernels import loops
 from partrain.kernels.compiler.flags import is_compiled
 from partrain.network.adam import Adam

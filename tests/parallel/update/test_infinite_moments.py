@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from partrain.config.schema.training import Optimizer, Schedule
+from partrain.config.schema.optimizer import Optimizer, Schedule
 from partrain.network.adam import Adam
 from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
 from partrain.parallel.workers.tile_computer import Computation

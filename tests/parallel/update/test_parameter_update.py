@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from partrain.config.schema.training import Optimizer, Schedule
+from partrain.config.schema.optimizer import Optimizer, Schedule
 from partrain.network.adam import Adam
 from partrain.network.network import Network
 from partrain.parallel.update import parameter_update, piece_plan

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from partrain.config.schema.training import Optimizer, Schedule
+from partrain.config.schema.optimizer import Optimizer, Schedule
 from partrain.errors import FailedRun
 from partrain.network.adam import Adam
 from partrain.parallel.update.lent_moments import LentMoments
