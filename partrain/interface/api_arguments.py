@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from partrain.errors import ConfigError
 from partrain.system.machine import available_processors
+from partrain.system.messages import Messages
 from partrain.system.signals import Interrupted, Interruption, interruption_behind
 from partrain.training.callbacks import Callback, Callbacks
+from partrain.training.session import Session
 
 
 @contextmanager
@@ -27,6 +30,16 @@ def interruptible() -> Iterator[Interruption]:
         if interrupted.exit_code == 128 + signal.SIGINT:
             raise KeyboardInterrupt(str(interrupted)) from None
         raise SystemExit(interrupted.exit_code) from None
+
+
+@contextmanager
+def api_session(
+    function: str, workers: int | None, messages: Messages, callbacks: Callbacks | None = None
+) -> Iterator[Session]:
+    """Return the session in which a function of the API, `partrain.<function>`, trains; signals as `interruptible`."""
+    with interruptible() as interruption:
+        command_line = [f"partrain.{function}", *sys.argv]
+        yield Session(worker_count(workers), command_line, messages, interruption, callbacks=callbacks or Callbacks())
 
 
 def worker_count(workers: int | None) -> int:

@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from partrain.config.example_files import find_config
 from partrain.config.reader import parse_config, read_mapping
 from partrain.config.schema.config import Config
+from partrain.data.dataset import Dataset
 from partrain.data.image_arrays import Layout
 from partrain.errors import ConfigError
-from partrain.interface.memory_data import IN_MEMORY
+from partrain.interface.memory_data import IN_MEMORY, Examples, training_data
+from partrain.store.run_name import validate_run_name
 
 ConfigArgument = str | os.PathLike[str] | Mapping[str, Any] | Config
+
+
+def read_training(
+    config: ConfigArgument,
+    data: Examples | None,
+    test: Examples | None,
+    class_names: Sequence[str] | None,
+    layout: Layout,
+    say: Callable[[str], None],
+) -> tuple[Config, Dataset | None]:
+    """Return the configuration of a training, and its data set if it is in memory.
+
+    The parameters are those of `partrain.train`, and `say` of `config_mapping`.
+
+    Raises
+    ------
+    ConfigError, DataError
+        An argument is invalid.
+    """
+    if data is None and (test is not None or class_names is not None):
+        raise ConfigError("train: test and class_names require data")
+    resolved = read_config_argument(config, say, in_memory=data is not None, layout=layout)
+    dataset = None if data is None else training_data(data, test, class_names, resolved.data.layout)
+    validate_run_name(resolved.name)
+    return resolved, dataset
 
 
 def read_config_argument(

@@ -11,7 +11,6 @@ processes do not import the calling program, so a script needs no `if __name__ =
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,15 @@ from partrain.data.dataset import Dataset
 from partrain.data.image_arrays import Layout
 from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError
-from partrain.interface.api_arguments import callbacks_of, interruptible, override_texts, positive_integer, worker_count
-from partrain.interface.config_argument import ConfigArgument, read_config_argument
+from partrain.interface.api_arguments import (
+    api_session,
+    callbacks_of,
+    interruptible,
+    override_texts,
+    positive_integer,
+    worker_count,
+)
+from partrain.interface.config_argument import ConfigArgument, read_training
 from partrain.interface.images_to_classify import images_to_classify, layout_of
 from partrain.interface.loaded_run import LoadedRun
 from partrain.interface.memory_data import Examples, evaluation_data, training_data
@@ -38,11 +44,9 @@ from partrain.interface.stored_run import StoredRun
 from partrain.store.run_directory import RunDirectory
 from partrain.store.run_location import RunLocation
 from partrain.store.run_lookup import find_run, runs_directory
-from partrain.store.run_name import validate_run_name
 from partrain.system.messages import Messages
 from partrain.training.callbacks import Callback
 from partrain.training.resume import Horizon
-from partrain.training.session import Session
 from partrain.training.training_run import resume_run, train_new_run
 from partrain.training.verification.verification import StepRange, Verification, verify_run
 
@@ -229,10 +233,8 @@ class Run(StoredRun):
         if data is not None:
             dataset = training_data(data, test, class_names, self.config.data.layout)
         horizon = Horizon(positive_integer("epochs", epochs), positive_integer("max_steps", max_steps))
-        callbacks = callbacks_of(on_step, on_evaluation)
-        with interruptible() as interruption:
-            command_line, messages = ["partrain.Run.resume", *sys.argv], Messages(quiet=self._quiet)
-            session = Session(worker_count(workers), command_line, messages, interruption, callbacks=callbacks)
+        messages, callbacks = Messages(quiet=self._quiet), callbacks_of(on_step, on_evaluation)
+        with api_session("Run.resume", workers, messages, callbacks) as session:
             resume_run(self.path, override_texts(changes), horizon, session, dataset)
         return Run(self.path, dataset, quiet=self._quiet)
 
@@ -257,9 +259,7 @@ class Run(StoredRun):
             The run cannot be computed again: it has another version of the bits, drew secret noise, was imported, or
             its data is missing.
         """
-        with interruptible() as interruption:
-            messages = Messages(quiet=self._quiet)
-            session = Session(worker_count(workers), ["partrain.Run.verify", *sys.argv], messages, interruption)
+        with api_session("Run.verify", workers, Messages(quiet=self._quiet)) as session:
             return verify_run(self.path, StepRange(first, last), session, dataset=self._dataset)
 
     def _load(self, checkpoint: str) -> TrainedRun:
@@ -291,22 +291,19 @@ def train(
         for validation, chosen by a hash of an example's index. With it, the last sixth of `data` is for validation,
         unless the configuration's `data: {name: memory, train_examples: …, validation_examples: …}` says otherwise.
     class_names : the name of each class; default: "0", "1" …
-    layout : the order of the axes of images with channels: "channels_first" (N,C,H,W) or "channels_last" (N,H,W,C).
-        Default: the configuration's `data.layout`, or (N,C,H,W); then images that look like (N,H,W,C) are an error.
-    workers : number of worker processes; default: the number of usable processors. 0: compute in this process. The
-        result does not depend on it.
+    layout : "channels_first" (N,C,H,W) or "channels_last" (N,H,W,C); default: the configuration's `data.layout`, or
+        (N,C,H,W). Images that look like the other one are an error.
+    workers : number of worker processes; default: that of usable processors. 0: compute here. Any gives the same bits.
     run_dir : the run's directory, which must not exist.
     runs_dir : without `run_dir`, the directory in which the run's directory is created; default: as for `open_run`.
-    on_step : called with the metrics of each logged step (`logging.every_steps`): a dictionary with the keys of its
-        line in metrics.jsonl, such as "step", "epoch" and "train/loss". If it returns True, training stops: the run is
-        saved with the status "interrupted", and can be resumed. It is called between two steps, while the workers wait,
-        and its time counts as training time. What it raises ends the training; the run is saved, too.
-    on_evaluation : the same for each evaluation of the validation examples: "validation/loss", "validation/accuracy".
+    on_step, on_evaluation : called with the metrics of each logged step, or each evaluation of the validation examples:
+        a dictionary like the line in metrics.jsonl. If one returns True or raises, training ends and the run is saved.
+        They are called between two steps; their time counts as training time.
     quiet : print only warnings and errors.
 
     Returns
     -------
-    The run: completed, unless a callback stopped it. It keeps a reference to `data`.
+    The run: completed, or "interrupted" if a callback stopped it. It keeps a reference to `data`.
 
     Raises
     ------
@@ -317,22 +314,13 @@ def train(
     KeyboardInterrupt, SystemExit
         Ctrl-C (SIGINT), or SIGTERM or SIGHUP: the run is saved, and can be resumed. Only the main thread notices them.
 
-    Side effects
-    ------------
-    Creates the run's directory; while it trains, processes and shared memory. Messages go to stderr.
+    Side effects: creates the run's directory; while it trains, processes and shared memory. Messages go to stderr.
     """
-    if data is None and (test is not None or class_names is not None):
-        raise ConfigError("train: test and class_names require data")
     messages = Messages(quiet=quiet)
-    resolved = read_config_argument(config, messages.say, in_memory=data is not None, layout=layout)
-    dataset = None if data is None else training_data(data, test, class_names, resolved.data.layout)
-    validate_run_name(resolved.name)
+    resolved, dataset = read_training(config, data, test, class_names, layout, messages.say)
     location = RunLocation(runs_directory(runs_dir), None if run_dir is None else Path(run_dir))
     location.require_creatable()
-    callbacks = callbacks_of(on_step, on_evaluation)
-    with interruptible() as interruption:
-        command_line = ["partrain.train", *sys.argv]
-        session = Session(worker_count(workers), command_line, messages, interruption, callbacks=callbacks)
+    with api_session("train", workers, messages, callbacks_of(on_step, on_evaluation)) as session:
         path = train_new_run(resolved, location, session, dataset=dataset).path
     return Run(path, dataset, quiet=quiet)
 

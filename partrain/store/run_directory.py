@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from partrain.errors import FailedRun, ResourceError, RunError
+from partrain.store.new_directory import delete_abandoned, new_directory
 from partrain.store.run_documents import read_document, write_document
 from partrain.store.run_lock import RunLock
 from partrain.store.run_name import validate_run_name
@@ -22,16 +21,10 @@ from partrain.store.run_paths import RUN_FILE, RunPaths
 from partrain.store.sweep_paths import is_sweep, trial_name
 from partrain.store.unfinished_run import is_unfinished, remove_first_files
 from partrain.system.durable_files import make_folders, remedy_for, sweep_temporaries, sync_folder, write_durably
-from partrain.system.locked_directory import delete_unlocked, lock_directory
 from partrain.system.open_files import find_path, is_at
 
 if TYPE_CHECKING:
     from partrain.store.checkpoint_directory import CheckpointDirectory
-
-
-# The name of a directory until it has the run's name.
-_NEW_PREFIX = ".partrain-new-"
-_NEW_NAME = re.compile(re.escape(_NEW_PREFIX) + "[0-9a-f]{8}")
 
 
 class RunLost(FailedRun):
@@ -114,18 +107,18 @@ class RunDirectory(RunPaths):
     @classmethod
     def _make(cls, path: Path, fill: Callable[[RunDirectory], None] | None) -> RunDirectory:
         make_folders(path.parent)
-        delete_unlocked(path.parent, _NEW_NAME)
+        delete_abandoned(path.parent)
         if os.path.lexists(path):
             raise FileExistsError
         # With another name until it contains a directory: at no moment an empty directory has the run's name, which
         # could not be told from a user's. A directory that is not empty cannot be replaced by renaming.
-        with _new_directory(path.parent) as new:
+        with new_directory(path.parent) as new:
             try:
-                os.mkdir(new.checkpoints_path)
+                os.mkdir(RunPaths(new).checkpoints_path)
                 if fill is not None:
-                    fill(cls(new.path))
-                sync_folder(new.path)
-                os.rename(new.path, path)
+                    fill(cls(new))
+                sync_folder(new)
+                os.rename(new, path)
             except OSError as error:
                 if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
                     raise FileExistsError from error
@@ -351,27 +344,6 @@ class RunDirectory(RunPaths):
         Needs no lock, because training never reads or writes it.
         """
         write_document(self.evaluation_path(split), content)
-
-
-@contextlib.contextmanager
-def _new_directory(parent: Path) -> Iterator[RunPaths]:
-    """Create a directory with a temporary name, locked so that other processes leave it; delete it after a failure."""
-    while True:
-        path = parent / f"{_NEW_PREFIX}{secrets.token_hex(4)}"
-        try:
-            os.mkdir(path)
-            lock = lock_directory(path)
-            if lock is None:  # another process took it for a left one, in the instant before it was locked
-                continue
-            try:
-                yield RunPaths(path)
-            finally:
-                with contextlib.suppress(OSError):
-                    os.close(lock)
-        except BaseException:
-            shutil.rmtree(path, ignore_errors=True)
-            raise
-        return
 
 
 def existing(path: Path) -> RunError:
