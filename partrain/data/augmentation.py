@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema.training import Augment, Elastic
+from partrain.config.schema.augmentation import Augment, Elastic
 from partrain.errors import ConfigError
 from partrain.kernels.randomness import philox_key
 

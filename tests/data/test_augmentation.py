@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from partrain.config.schema.training import Augment, Elastic
+from partrain.config.schema.augmentation import Augment, Elastic
 from partrain.data.augmentation import Augmentation, require_in_sight, spline_of
 from partrain.errors import ConfigError
 from partrain.kernels.augmentation import augment

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema.training import Augment
+from partrain.config.schema.augmentation import Augment
 from partrain.data.augmentation import Augmentation
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError

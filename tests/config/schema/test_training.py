@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from partrain.config.schema.training import Augment, Elastic
+from partrain.config.schema.augmentation import Augment, Elastic
 from partrain.errors import ConfigError
 from tests.config.sample_configs import SMALLEST
 

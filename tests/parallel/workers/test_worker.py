@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from partrain.config.schema.training import Augment, Elastic
+from partrain.config.schema.augmentation import Augment, Elastic
 from partrain.data.split_name import SplitName
 from partrain.kernels.ipc.mailbox import FIELDS
 from partrain.parallel.workers.commands import Command, Operation, StepsCommand, decode
