@@ -206,8 +206,10 @@ def noise_folder(tmp_path: Path) -> Path:
 def make_computation() -> Iterator[Callable[..., Computation]]:
     """Return what makes a computation on noise: a small network with every kind of layer, initial parameters."""
     from partrain.config.reader import parse_config
+    from partrain.config.schema.optimizer import Optimizer
     from partrain.network.network import Network
     from partrain.network.normalisation import Normalisation
+    from partrain.network.parameter_groups import ParameterGroups
     from partrain.parallel.array_plan import exchange_specs, planned_specs
     from partrain.parallel.workers.tile_computer import Computation
     from partrain.parallel.workers.tiles import Tiling
@@ -243,10 +245,10 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
             mapping = {"data": {"name": "synthetic-digits"}, "network": network_layers}
             network = Network(parse_config(mapping, source="test").network, (1, size, size), 10)
             examples = {"train": noise_examples(60, 0, size), "test": noise_examples(num_test, 1, size)}
-            tiling = Tiling(tile)
+            tiling, groups = Tiling(tile), ParameterGroups(network.parameters, Optimizer())
             specs = exchange_specs(network, batch_size, tiling, dtype, max(60, num_test, batch_size))
             if plans_steps:
-                specs |= planned_specs(network, kernels, batch_size)
+                specs |= planned_specs(network, groups, kernels, batch_size)
             for name, (images, _) in examples.items():
                 specs[f"{name}.images"] = ArraySpec((len(images), 1, size, size), "|u1")
                 specs[f"{name}.labels"] = ArraySpec((len(images),), "<i8")
@@ -258,6 +260,7 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
             arrays["parameters"][:] = network.parameters.initial_values(0, dtype)
             arrays["indices"][:] = (np.arange(batch_size) * 7 + 3) % 60
             load_all_kernels(kernels, dtype)
-            return Computation(network, kernels, dtype, tiling, Normalisation((127.5,), (74.0,)), arrays)
+            normalisation = Normalisation((127.5,), (74.0,))
+            return Computation(network, kernels, dtype, tiling, normalisation, arrays, groups=groups)
 
         yield make

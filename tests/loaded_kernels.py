@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.kernels.compiler.loading import load
+from partrain.kernels.update_rules import Rule
 from partrain.network.network import Network
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.mailboxes import Mailboxes
@@ -24,5 +25,5 @@ EVERYTHING = Network(
 def load_all_kernels(kernels: str, dtype: str) -> None:
     """Load the kernels of workers and of the coordinator; `kernels` is "fast" or "loops"."""
     of_workers = worker_kernels(kernels, EVERYTHING.layers, augments=True)
-    of_coordinator = (*ParameterUpdate.kernels(kernels), *StepRing.KERNELS, *Mailboxes.KERNELS)
+    of_coordinator = (*ParameterUpdate.kernels(kernels, frozenset(Rule)), *StepRing.KERNELS, *Mailboxes.KERNELS)
     load((*of_workers, *of_coordinator), dtype)

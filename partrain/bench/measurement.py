@@ -211,7 +211,7 @@ def _update(trial: Trial, batch_size: int) -> Callable[[], object]:
 
 def _update_with(trial: Trial, arrays: Mapping[str, Array], batch_size: int, step: int) -> Callable[[], object]:
     plan = trial.plan
-    update = make_parameter_update(plan, arrays, trial.training.model.adam, 1)
+    update = make_parameter_update(plan, arrays, trial.training.model.optimizer, 1)
     batch = BatchGradient(np.arange(batch_size), 0.0, False, arrays, np.empty(0, np.int64), update)
     return partial(make_model_update(plan, update).apply, batch, step)
 

@@ -175,7 +175,7 @@ def measure_coordinator(trial: Trial) -> list[StageTimes]:
     """Measure the update of the parameters after real steps, with one thread and with the number used in training."""
     training, network, plan = trial.training, trial.plan.network, trial.plan
     numbers = sorted({1, training.model.update.num_threads})
-    parameter_updates = [make_parameter_update(plan, trial.arrays, training.model.adam, n) for n in numbers]
+    parameter_updates = [make_parameter_update(plan, trial.arrays, training.model.optimizer, n) for n in numbers]
     updates = [make_model_update(plan, update) for update in parameter_updates]
     make_step = training.on(trial.in_process)
 

@@ -4,7 +4,7 @@ Each member has its own pieces of the update. It writes the new parameters and m
 gradient need not be proven to be finite before: if a new value is not finite, the step is refused, and nothing has
 changed.
 
-Shapes: N examples; T tiles; K numbers of a slot; U parameters.
+Shapes: N examples; T tiles; K numbers of a slot; U parameters; G groups of them, C coefficients of a group.
 """
 
 from __future__ import annotations
@@ -13,13 +13,21 @@ import numpy as np
 
 from partrain.kernels.compiler.flags import kernel
 from partrain.kernels.update_claims import SLOTS
-from partrain.kernels.update_pieces import adam, copy_numbers, scratch_for, sum_slots, take_units, update_units
+from partrain.kernels.update_pieces import (
+    copy_numbers,
+    scratch_for,
+    sum_slots,
+    take_units,
+    update_slots,
+    update_units,
+)
 
 
-@kernel("boolean(int64[:,::1], int64, int64, int64, float64[::1], int64, float32[:,::1], float32[::1], float32[::1],"
+@kernel("boolean(int64[:,::1], int64, int64, int64, float64[::1], int64, float32[:,::1], float32[:,::1], float32[::1],"
         " float32[::1], float32[::1], float32[::1], float32[::1], float32[::1], float32[::1])")  # fmt: skip
 def update_pieces_ahead(
-    pieces, first, last, N, losses_N, tile, slots_TK, coefficients, gradient_K, m_U, v_U, w_U, new_m_U, new_v_U, new_w_U
+    pieces, first, last, N, losses_N, tile, slots_TK, coefficients_GC, gradient_K, m_U, v_U, w_U, new_m_U, new_v_U,
+    new_w_U
 ):  # fmt: skip
     """Compute the pieces `first` to `last` - 1 of an update.
 
@@ -30,7 +38,7 @@ def update_pieces_ahead(
     losses_N : their losses; read.
     tile : number of examples per tile.
     slots_TK : one row per tile; read.
-    coefficients : the coefficients of `loops.adam_update`, in its order; read.
+    coefficients_GC : the coefficients of each group of parameters, in the order of its rule's loops; read.
     gradient_K : scratch.
     m_U, v_U, w_U : moments and parameters; read.
     new_m_U, new_v_U, new_w_U : the new ones; these pieces are written.
@@ -47,12 +55,11 @@ def update_pieces_ahead(
     for piece in range(first, last):
         row = pieces[piece]
         if row[0] == SLOTS:
-            start, end = row[1], row[2]
-            sum_slots(slots_TK, (N + tile - 1) // tile, start, end, gradient_K)
-            finite_check += adam(gradient_K[start:], start, end - start, coefficients, m_U, v_U, w_U, new_m_U, new_v_U,
-                                 new_w_U)  # fmt: skip
+            sum_slots(slots_TK, (N + tile - 1) // tile, row[1], row[2], gradient_K)
+            gradient = gradient_K[row[1] :]
+            finite_check += update_slots(row, gradient, coefficients_GC, m_U, v_U, w_U, new_m_U, new_v_U, new_w_U)
         else:
-            finite_check += update_units(row, N, coefficients, scratch, m_U, v_U, w_U, new_m_U, new_v_U, new_w_U)
+            finite_check += update_units(row, N, coefficients_GC, scratch, m_U, v_U, w_U, new_m_U, new_v_U, new_w_U)
     return finite_check == 0
 
 

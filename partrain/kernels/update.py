@@ -2,8 +2,8 @@
 the dense layers' gradients.
 
 The gradient of a dense layer is as large as the layer. Here it is never stored: a block of it is summed from the
-layer's factors into the first-level cache, and Adam reads it there. So it must be known that the whole gradient is
-finite before any parameter is written. A bound proves it:
+layer's factors into the first-level cache, where the rule of the update, such as Adam, reads it. So it must be known
+that the whole gradient is finite before any parameter is written. A bound proves it:
 
     |dw[e,d]| = |sum over n of  dy[n,e] · x[n,d]|  <=  N · max|dy| · max|x|
 
@@ -11,9 +11,11 @@ The work is cut into pieces by shapes alone. Any thread may compute a piece; the
 the same.
 
     first round     sums of the slots into the gradient, each checked; the largest factors
-    second round    Adam on the parameters of slots; gradient and Adam, unit by unit, of dense layers
+    second round    the rule of each group of parameters: on those of slots; on those of dense layers, unit by unit,
+                    with their gradient
 
-Shapes: N examples; D, E inputs, outputs of a dense layer; T tiles; K numbers of a slot; U parameters.
+Shapes: N examples; D, E inputs, outputs of a dense layer; T tiles; K numbers of a slot; U parameters; G groups of them,
+C coefficients of a group.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from partrain.kernels.update_claims import (
     claim_any,
     wait_until_done,
 )
-from partrain.kernels.update_pieces import adam, magnitude, scratch_for, sum_slots, update_units
+from partrain.kernels.update_pieces import magnitude, scratch_for, sum_slots, update_slots, update_units
 
 # Results of `update_parameters`.
 UPDATED, UNPROVEN, NOT_FINITE = 0, 1, 2
@@ -77,7 +79,7 @@ def _check_all(control, thread, num_threads, generation, checks, N, magnitudes, 
 
 
 @inlined
-def _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, m_U, v_U, w_U):
+def _update_all(control, thread, num_threads, generation, pieces, N, coefficients_GC, gradient_K, m_U, v_U, w_U):
     """Compute pieces of the second round: update the parameters, those of dense layers unit by unit."""
     scratch = scratch_for(pieces, N)
     while True:
@@ -86,19 +88,19 @@ def _update_all(control, thread, num_threads, generation, pieces, N, coefficient
             break
         row = pieces[piece]
         if row[0] == SLOTS:
-            start, count = row[1], row[2] - row[1]
-            finite_check = adam(gradient_K[start:], start, count, coefficients, m_U, v_U, w_U, m_U, v_U, w_U)
+            gradient = gradient_K[row[1] :]
+            finite_check = update_slots(row, gradient, coefficients_GC, m_U, v_U, w_U, m_U, v_U, w_U)
         else:
-            finite_check = update_units(row, N, coefficients, scratch, m_U, v_U, w_U, m_U, v_U, w_U)
+            finite_check = update_units(row, N, coefficients_GC, scratch, m_U, v_U, w_U, m_U, v_U, w_U)
         if finite_check != 0:
             atomic_store(control, NOT_FINITE_PARAMETERS, 1)
         atomic_add(control, DONE, 1)
 
 
-@kernel("int64(int64[::1], int64, int64, int64[:,::1], int64[:,::1], int64, int64, float32[:,::1], float32[::1],"
+@kernel("int64(int64[::1], int64, int64, int64[:,::1], int64[:,::1], int64, int64, float32[:,::1], float32[:,::1],"
         " float32[::1], float32[::1], float32[::1], float32[::1])")  # fmt: skip
 def update_parameters(
-    control, thread, num_threads, checks, pieces, num_layers, tile, slots_TK, coefficients, gradient_K, m_U, v_U, w_U
+    control, thread, num_threads, checks, pieces, num_layers, tile, slots_TK, coefficients_GC, gradient_K, m_U, v_U, w_U
 ):  # fmt: skip
     """Compute one thread's part of the update that `begin_update` announced; all threads call this.
 
@@ -111,7 +113,7 @@ def update_parameters(
     num_layers : number of dense layers.
     tile : number of examples per tile.
     slots_TK : one row per tile; read.
-    coefficients : the coefficients of `loops.adam_update`, in its order; read.
+    coefficients_GC : the coefficients of each group of parameters, in the order of its rule's loops; read.
     gradient_K : overwritten with the sums of the slots.
     m_U, v_U, w_U : moments and parameters; updated.
 
@@ -131,7 +133,7 @@ def update_parameters(
         if thread == 0:
             atomic_add(control, DONE, num_pieces)
         return UNPROVEN
-    _update_all(control, thread, num_threads, generation, pieces, N, coefficients, gradient_K, m_U, v_U, w_U)
+    _update_all(control, thread, num_threads, generation, pieces, N, coefficients_GC, gradient_K, m_U, v_U, w_U)
     if thread != 0:
         return UPDATED
     wait_until_done(control, done_before + num_checks + num_pieces)

@@ -16,7 +16,8 @@ GENERATION, NUM_EXAMPLES, DONE, NOT_FINITE_SUMS, NOT_FINITE_PARAMETERS, CLAIMS =
 
 # First column of a row of `checks` and `pieces`: the kind of piece. See parallel.update.parameter_update.
 SLOTS, FACTORS, UNITS = 0, 1, 2
-NUM_COLUMNS = 10
+# The rule of a row of `pieces`, and the groups of its parameters: see parallel.update.piece_rows.
+RULE, GROUP, BIAS_GROUP, NUM_COLUMNS = 9, 10, 11, 12
 
 SPINS = 2000
 

@@ -1,4 +1,4 @@
-"""Computes the pieces of an update: sums of slots, the largest factors, and Adam on gradients that are not stored.
+"""Computes the pieces of an update: sums of slots, the largest factors, and the rules on gradients that are not stored.
 
 Shapes: N examples; D, E inputs, outputs of a dense layer; T tiles; K numbers of a slot; U parameters.
 """
@@ -29,7 +29,10 @@ from partrain.kernels.simd.vectors import (
     subtract,
     sum_lanes,
 )
-from partrain.kernels.update_claims import UNITS
+from partrain.kernels.update_claims import BIAS_GROUP, GROUP, RULE, UNITS
+from partrain.kernels.update_rules import Rule
+
+ADAM, SGD = int(Rule.ADAM), int(Rule.SGD)
 
 
 @inlined
@@ -80,10 +83,11 @@ def sum_slots(slots_TK, num_tiles, first, last, gradient):
 
 @inlined
 def adam(gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w):
-    """Update parameters start..start+count-1 as `loops.adam_update` does; return 0, or NaN if a result is not finite.
+    """Update parameters start..start+count-1 as `loops_update.adam_update` does.
 
-    An infinite second moment would set the parameter's steps to 0 for ever. It makes `root` infinite, so the check adds
-    `root` to the parameter: this costs no pass over the moments. The arrays of new values may be those of the old ones.
+    Returns 0, or NaN if a result is not finite. An infinite second moment would set the parameter's steps to 0 for
+    ever. It makes `root` infinite, so the check adds `root` to the parameter: this costs no pass over the moments. The
+    arrays of new values may be those of the old ones.
     """
     scale, step_size = element(coefficients, 0), element(coefficients, 1)
     beta1, rest1, beta2, rest2 = (
@@ -119,6 +123,72 @@ def adam(gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w):
 
 
 @inlined
+def _sgd(gradient, start, count, coefficients, m, w, new_m, new_w):
+    """Update parameters start..start+count-1 as `loops_update.sgd_update` does; returns as `adam` does."""
+    scale, lr, momentum = element(coefficients, 0), element(coefficients, 1), element(coefficients, 2)
+    decay, of_gradient, of_velocity = element(coefficients, 3), element(coefficients, 4), element(coefficients, 5)
+    whole = count - count % LANES
+    zeros = broadcast(np.float32(0))
+    for i in range(start, start + whole, LANES):
+        old_w = load(w, i)
+        g = add(multiply(load(gradient, i - start), broadcast(scale)), multiply(broadcast(decay), old_w))
+        u = g
+        if momentum != 0:
+            u = add(multiply(broadcast(momentum), load(m, i)), g)
+            store(new_m, i, u)
+        step = add(multiply(broadcast(of_gradient), g), multiply(broadcast(of_velocity), u))
+        next_w = subtract(old_w, multiply(broadcast(lr), step))
+        store(new_w, i, next_w)
+        zeros = add(zeros, subtract(next_w, next_w))
+    finite_check = sum_lanes(zeros)
+    for i in range(start + whole, start + count):
+        g_i = element(gradient, i - start) * scale + decay * element(w, i)
+        u_i = g_i
+        if momentum != 0:
+            u_i = momentum * element(m, i) + g_i
+            store_number(new_m, i, u_i)
+        w_i = element(w, i) - lr * (of_gradient * g_i + of_velocity * u_i)
+        store_number(new_w, i, w_i)
+        finite_check += w_i - w_i
+    return finite_check
+
+
+@inlined
+def _average(gradient, start, count, coefficients, w, new_w):
+    """Update averages start..start+count-1 as `loops_update.average_update` does; returns as `adam` does."""
+    scale, momentum = element(coefficients, 0), element(coefficients, 1)
+    finite_check = np.float32(0)
+    for i in range(start, start + count):
+        w_i = element(w, i)
+        w_i = w_i + momentum * (element(gradient, i - start) * scale - w_i)
+        store_number(new_w, i, w_i)
+        finite_check += w_i - w_i
+    return finite_check
+
+
+@inlined
+def apply_rule(rule, gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w):
+    """Update parameters start..start+count-1 by a rule; return 0, or NaN if a result is not finite."""
+    if rule == ADAM:
+        return adam(gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w)
+    if rule == SGD:
+        return _sgd(gradient, start, count, coefficients, m, w, new_m, new_w)
+    return _average(gradient, start, count, coefficients, w, new_w)
+
+
+@inlined
+def update_slots(row, gradient, coefficients_GC, m, v, w, new_m, new_v, new_w):
+    """Update the parameters of a piece of slots; return 0, or NaN if a result is not finite.
+
+    Parameters
+    ----------
+    gradient : starts with that of the first parameter.
+    """
+    coefficients, start, count = coefficients_GC[row[GROUP]], row[1], row[2] - row[1]
+    return apply_rule(row[RULE], gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w)
+
+
+@inlined
 def _sum_weights(x, D, num_units, starts, rows, deltas, sums):
     """Write the gradients of the units' weights to `sums`; `list_deltas` has listed their deltas."""
     span = SPAN * LANES
@@ -135,17 +205,19 @@ def _sum_weights(x, D, num_units, starts, rows, deltas, sums):
 
 
 @inlined
-def update_units(row, N, coefficients, scratch, m, v, w, new_m, new_v, new_w):
+def update_units(row, N, coefficients_GC, scratch, m, v, w, new_m, new_v, new_w):
     """Update the weights and biases of a piece of a dense layer; return 0, or NaN if a result is not finite."""
     starts, rows, deltas, sums = scratch
-    first, last, D, E = row[1], row[2], row[5], row[6]
+    first, last, D, E, rule = row[1], row[2], row[5], row[6], row[RULE]
+    of_weights, of_biases = coefficients_GC[row[GROUP]], coefficients_GC[row[BIAS_GROUP]]
     num_units = last - first
     x = numba.carray(float32_pointer(row[3]), (N * D,))
     dy = numba.carray(float32_pointer(row[4]), (N * E,))
     list_deltas(dy, N, E, D, first, last, starts, rows, deltas, sums)
-    finite_check = adam(sums, row[8] + first, num_units, coefficients, m, v, w, new_m, new_v, new_w)
+    finite_check = apply_rule(rule, sums, row[8] + first, num_units, of_biases, m, v, w, new_m, new_v, new_w)
     _sum_weights(x, D, num_units, starts, rows, deltas, sums)
-    return finite_check + adam(sums, row[7] + first * D, num_units * D, coefficients, m, v, w, new_m, new_v, new_w)
+    start, count = row[7] + first * D, num_units * D
+    return finite_check + apply_rule(rule, sums, start, count, of_weights, m, v, w, new_m, new_v, new_w)
 
 
 @inlined

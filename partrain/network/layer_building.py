@@ -73,7 +73,7 @@ def _build_layer(name: str, description: Section, shape: Shape, *, gain: float) 
                 raise ValueError(f"needs a vector, but its input has the shape {shape}; put `flatten` before it")
             D = shape[0]
             weight = Parameter(f"{name}.weight", (E, D), math.sqrt(gain / D))
-            bias = Parameter(f"{name}.bias", (E,), 0.0)
+            bias = Parameter(f"{name}.bias", (E,), 0.0, role="bias")
             return Dense(name, shape, (E,), (weight, bias), multiply_adds=E * D)
         case layer_schema.Dropout(rate=rate):
             return Dropout(name, shape, shape, rate=rate)
@@ -85,7 +85,7 @@ def _build_conv(name: str, description: layer_schema.Conv, shape: Shape, gain: f
     F, (R, S) = description.filters, description.kernel
     P, Q = _num_positions((H, W), (R, S), description.stride, description.padding, "kernel")
     weight = Parameter(f"{name}.weight", (F, C, R, S), math.sqrt(gain / (C * R * S)))
-    bias = Parameter(f"{name}.bias", (F,), 0.0)
+    bias = Parameter(f"{name}.bias", (F,), 0.0, role="bias")
     return Conv2d(
         name,
         shape,

@@ -1,6 +1,6 @@
 """All parameters of a network in one flat vector, with a named view for each.
 
-Processes share this vector, Adam updates it, and its digest identifies the result of a run.
+Processes share this vector, the optimizer updates it, and its digest identifies the result of a run.
 """
 
 from __future__ import annotations
@@ -9,21 +9,36 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from partrain.kernels.randomness import standard_normals
 
+# Weight and bias of a convolution or a dense layer; the factor ("scale") and the summand ("shift") of a normalisation;
+# or its running statistics ("average").
+Role = Literal["weight", "bias", "scale", "shift", "average"]
+
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter's name, shape, and standard deviation of its initial values (0: all are zero)."""
+    """A parameter of a layer.
+
+    Attributes
+    ----------
+    name, shape : its name and shape.
+    initial_deviation : the standard deviation of its initial values; 0: all are zero.
+    role : what it is for. "average": no gradient changes it. In the place of a gradient, tiles write statistics. In
+        each step, it becomes w + momentum · (mean of the tiles' statistics - w).
+    momentum : of an average.
+    """
 
     name: str
     shape: tuple[int, ...]
     initial_deviation: float
+    role: Role = "weight"
+    momentum: float = 0.0
 
     @property
     def size(self) -> int:

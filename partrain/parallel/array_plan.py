@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from partrain.kernels.ipc.signal_words import NUM_COEFFICIENTS
+from partrain.kernels.update_rules import NUM_COEFFICIENTS
 from partrain.network.network import Network
+from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.shared_arrays import ArraySpec
 
@@ -60,12 +61,12 @@ MOST_PARAMETERS = 2**18
 MOST_STEPS, MOST_EXAMPLES, LEAST_STEPS = 128, 2**15, 4
 
 
-def planned_specs(network: Network, kernels: str, batch_size: int) -> dict[str, ArraySpec]:
+def planned_specs(network: Network, groups: ParameterGroups, kernels: str, batch_size: int) -> dict[str, ArraySpec]:
     """Plan the ring of steps that workers make by themselves; empty if the coordinator takes part in every step.
 
     For each step, the coordinator writes the number of examples, the epoch and the operation (`numbers`), the examples
-    (`indices`), and Adam's coefficients; workers write losses, predictions, and the step's times. The new
-    parameters, and the moments of even and odd steps, are written by all workers, in pieces.
+    (`indices`), and the coefficients of each group of parameters; workers write losses, predictions, and the step's
+    times. The new parameters, and the moments of even and odd steps, are written by all workers, in pieces.
     """
     U = network.parameters.size
     if kernels != "fast" or U > MOST_PARAMETERS:
@@ -74,7 +75,7 @@ def planned_specs(network: Network, kernels: str, batch_size: int) -> dict[str, 
     return {
         "steps.numbers": ArraySpec((R, 3), "int64"),
         "steps.indices": ArraySpec((R, batch_size), "int64"),
-        "steps.coefficients": ArraySpec((R, NUM_COEFFICIENTS), "float32"),
+        "steps.coefficients": ArraySpec((R, len(groups.groups), NUM_COEFFICIENTS), "float32"),
         "steps.losses": ArraySpec((R, batch_size), "float64"),
         "steps.predictions": ArraySpec((R, batch_size), "int64"),
         "steps.times": ArraySpec((R, 5), "float64"),

@@ -10,6 +10,7 @@ from partrain.data.dataset import Split
 from partrain.data.split_name import SplitName
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
+from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.memory_plan import INTERPRETERS, TEMPORARY, memory_of_processes
 from partrain.parallel.shared_splits import plan_splits, shared_parts
 from partrain.system.shared_arrays import ArraySpec, MappedFile, SharedArrays, SharedPart, total_bytes
@@ -32,6 +33,7 @@ class ComputePlan:
     trains : whether the network is trained; otherwise it is only evaluated.
     class_weights : weight of each class in the loss; None: all weights are 1.
     seed : the seed of augmentation and dropout.
+    groups : the groups of the parameters; None if the network is only evaluated.
     shared : the shared memory that has the data, or a part of it, already; None: there is none.
     """
 
@@ -46,6 +48,7 @@ class ComputePlan:
     trains: bool = False
     class_weights: tuple[float, ...] | None = None
     seed: int = 0
+    groups: ParameterGroups | None = None
     shared: SharedArrays | None = None
 
     def arrays(self) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:

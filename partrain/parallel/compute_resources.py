@@ -159,4 +159,5 @@ def _computation_of(plan: ComputePlan, arrays: SharedArrays) -> Computation:
         clip=training.per_example.clip if training.per_example.clips else None,
         seed=plan.seed,
         augment=training.augment,
+        groups=plan.groups,
     )

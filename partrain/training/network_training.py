@@ -13,9 +13,10 @@ from partrain.config.schema.config import Config
 from partrain.config.schema.training import Training
 from partrain.data.dataset import Dataset
 from partrain.errors import ConfigError
-from partrain.network.adam import Adam
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
+from partrain.network.optimizer import Coefficients, ParameterOptimizer
+from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.compute_resources import compute_resources
 from partrain.training.coordinator import Coordinator
 from partrain.training.plan import TrainingPlan, plan_training
@@ -126,14 +127,14 @@ def train_epoch(config: Config, dataset: Dataset, session: Session, before: Trai
             return _trained(plan, model, num_steps + plan.steps_per_epoch, num_epochs + 1)
 
 
-class _ContinuedAdam(Adam):
-    """Adam, of which more steps (or fewer, if negative) were made before than the numbers of steps say."""
+class _ContinuedOptimizer(ParameterOptimizer):
+    """An optimizer that made more steps (or fewer, if negative) before than the numbers of steps say."""
 
-    def __init__(self, parameters: NDArray[Any], training: Training, more_steps: int) -> None:
-        super().__init__(parameters, training.optimizer, training.schedule)
+    def __init__(self, parameters: NDArray[Any], groups: ParameterGroups, training: Training, more_steps: int) -> None:
+        super().__init__(parameters, groups, training.optimizer, training.schedule, training.tile)
         self._more_steps = more_steps
 
-    def coefficients(self, num_examples: int, step: int) -> tuple[float, ...]:
+    def coefficients(self, num_examples: int, step: int) -> list[Coefficients]:
         return super().coefficients(num_examples, step + self._more_steps)
 
 
@@ -146,8 +147,8 @@ def _continued_model(
 ) -> ModelState:
     if before is None:
         return make_model(plan, arrays, num_threads)
-    adam = _ContinuedAdam(arrays["parameters"], plan.config.training, more_steps)
-    model = ModelState(plan.network, adam, make_parameter_update(plan, arrays, adam, num_threads))
+    optimizer = _ContinuedOptimizer(arrays["parameters"], plan.groups, plan.config.training, more_steps)
+    model = ModelState(plan.network, optimizer, make_parameter_update(plan, arrays, optimizer, num_threads))
     model.restore(before.tensors, before.num_steps - more_steps)
     return model
 

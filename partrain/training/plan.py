@@ -26,6 +26,7 @@ from partrain.kernels.bits_version import BITS_FIELD, BITS_VERSION
 from partrain.network.learning_rate import schedule_problem
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
+from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.array_plan import exchange_specs, norm_specs, planned_specs
 from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.memory_plan import memory_of_plots
@@ -78,6 +79,11 @@ class TrainingPlan:
         return training.batch_size if training.privacy is None else training.privacy.max_batch_size or 0
 
     @cached_property
+    def groups(self) -> ParameterGroups:
+        """The groups of the network's parameters."""
+        return ParameterGroups(self.network.parameters, self.config.training.optimizer)
+
+    @cached_property
     def budget_steps(self) -> int | None:
         """The last step at which epsilon is within its target; None without a target."""
         privacy = self.config.training.privacy
@@ -118,7 +124,7 @@ class TrainingPlan:
         if training.per_example.statistics or training.per_example.clips:
             exchange |= norm_specs(network, batch_size)
         if not training.privacy:
-            exchange |= planned_specs(network, training.kernels, batch_size)
+            exchange |= planned_specs(network, self.groups, training.kernels, batch_size)
         parameters_bytes = network.parameters.size * np.dtype(training.dtype).itemsize
         # Where workers make steps by themselves, the shared memory has the moments, and nothing has the gradient.
         num_vectors = 0 if "steps.numbers" in exchange and not training.per_example.statistics else 3
@@ -135,6 +141,7 @@ class TrainingPlan:
             trains=True,
             class_weights=self.class_weights,
             seed=self.config.seed,
+            groups=self.groups,
             shared=self.dataset.memory,
         )
 

@@ -17,10 +17,9 @@ STEP = """
 import sys
 import numpy as np
 from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
-from partrain.config.schema.optimizer import Optimizer, Schedule
+from partrain.config.schema.optimizer import Optimizer
 from partrain.kernels import loops
 from partrain.kernels.compiler.flags import is_compiled
-from partrain.network.adam import Adam
 from partrain.network.execution import Factors, TrainingExamples
 from partrain.network.loops_execution import LoopsExecution
 from partrain.network.network import Network
@@ -29,6 +28,7 @@ from partrain.parallel.array_plan import exchange_specs
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.tiles import Tiling
 from tests.loaded_kernels import load_all_kernels
+from tests.optimizers import optimizer_of
 
 assert is_compiled(loops.conv2d_forward) == (sys.argv[1] == "compiled")
 load_all_kernels("loops", "float64")
@@ -44,7 +44,8 @@ arrays["parameters"][:] = network.parameters.initial_values(0, "float64")
 images = np.random.Generator(np.random.Philox(key=3)).integers(0, 256, (N, 2, 7, 6)).astype(np.uint8)
 labels = np.array([0, 2, 1, 2])
 execution = LoopsExecution(network, arrays["parameters"], Normalisation((100.0, 90.0), (60.0, 70.0)), tile, "float64")
-adam = Adam(arrays["parameters"], Optimizer(lr=0.1, weight_decay=0.01), Schedule())
+optimizer = Optimizer(lr=0.1, weight_decay=0.01)
+adam = optimizer_of(arrays["parameters"], optimizer, parameters=network.parameters, tile=tile)
 update = ParameterUpdate(network, "loops", arrays, Tiling(tile), "float64", adam)
 norms = np.zeros((N, len(network.trained_layers)))
 for step in (1, 2):

@@ -4,6 +4,3 @@ from __future__ import annotations
 
 # int64 numbers in a cache line. Words on a line of their own do not slow down processes that read other words.
 LINE = 8
-
-# Adam's coefficients of a step, as `loops.adam_update` takes them.
-NUM_COEFFICIENTS = 9

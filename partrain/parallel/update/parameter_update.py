@@ -1,9 +1,9 @@
 """Updates the parameters with the results that the tiles of a batch left in the shared arrays.
 
-Without the fast path the update is: reduce (parallel.update.reduction), check for non-finite values, apply Adam, check
-again. With the fast kernels, and if the gradient is proven to be finite without being stored, all of this is one pass
-over pieces, by threads of the coordinator while the workers sleep (kernels.update). It makes the same sums in the same
-order, so the result is bit for bit the same.
+Without the fast path the update is: reduce (parallel.update.reduction), check for non-finite values, let the optimizer
+change the parameters, check again. With the fast kernels, and if the gradient is proven to be finite without being
+stored, all of this is one pass over pieces, by threads of the coordinator while the workers sleep (kernels.update). It
+makes the same sums in the same order, so the result is bit for bit the same.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from partrain.kernels import loops, norms, update, update_claims
 from partrain.kernels.compiler.flags import Kernel
-from partrain.kernels.ipc.signal_words import NUM_COEFFICIENTS
-from partrain.network.adam import Adam
+from partrain.kernels.update_rules import NUM_COEFFICIENTS, Rule
 from partrain.network.network import Network
+from partrain.network.optimizer import ParameterOptimizer
 from partrain.parallel.update.lent_moments import LentMoments
 from partrain.parallel.update.piece_plan import useful_threads
 from partrain.parallel.update.piece_rows import check_rows, update_rows
@@ -57,20 +57,20 @@ class ParameterUpdate:
     arrays : the arrays of `array_plan.exchange_specs`; read.
     tiling : cuts the batch.
     dtype : "float32" or "float64".
-    adam : updates arrays["parameters"].
+    optimizer : updates arrays["parameters"].
     num_threads : the largest number of threads; None: the fastest number on this machine. Any number gives the same
         bits.
 
     Attributes
     ----------
-    moments : takes the moments of `adam` back that are lent to workers.
+    moments : takes the moments of `optimizer` back that are lent to workers.
 
     Side effects
     ------------
     The first update starts threads; `close` ends them.
     """
 
-    KERNELS = (*Adam.KERNELS, loops.first_not_finite, norms.slot_squared_norms)
+    KERNELS = (loops.first_not_finite, norms.slot_squared_norms)
 
     def __init__(
         self,
@@ -79,21 +79,22 @@ class ParameterUpdate:
         arrays: Mapping[str, Array],
         tiling: Tiling,
         dtype: str,
-        adam: Adam,
+        optimizer: ParameterOptimizer,
         num_threads: int | None = None,
     ) -> None:
-        self._network, self._adam = network, adam
-        self.moments = LentMoments(adam, arrays)
+        self._network, self._optimizer = network, optimizer
+        self.moments = LentMoments(optimizer, arrays)
         self._reduction = GradientReduction(network, kernels, arrays, tiling, dtype)
         self._threads: _UpdateThreads | None = None
         if kernels == "fast":
-            self._threads = _UpdateThreads(network, arrays, tiling, adam, num_threads)
+            self._threads = _UpdateThreads(network, arrays, tiling, optimizer, num_threads)
 
     @staticmethod
-    def kernels(kernels: str) -> tuple[Kernel, ...]:
-        """Return the kernels that updates call."""
+    def kernels(kernels: str, rules: frozenset[Rule]) -> tuple[Kernel, ...]:
+        """Return the kernels that updates by these rules call."""
         of_threads = _UpdateThreads.KERNELS if kernels == "fast" else ()
-        return (*of_threads, *GradientReduction.kernels(kernels), *ParameterUpdate.KERNELS)
+        of_rules = ParameterOptimizer.kernels(rules)
+        return (*of_threads, *of_rules, *GradientReduction.kernels(kernels), *ParameterUpdate.KERNELS)
 
     @property
     def num_threads(self) -> int:
@@ -120,7 +121,7 @@ class ParameterUpdate:
         if (bad := self.first_not_finite(gradient_sum)) is not None:
             return NotFinite(bad, is_gradient=True)
         self.moments.collect()
-        self._adam.update(gradient_sum, num_examples, step)
+        self._optimizer.update(gradient_sum, num_examples, step)
         return self._not_finite_result()
 
     def gradient_sum(self, num_examples: int) -> Array:
@@ -128,10 +129,12 @@ class ParameterUpdate:
         return self._reduction.reduce(num_examples)
 
     def squared_norm_of(self, gradient_sum: Array) -> float:
-        """Return the squared norm of a flat vector of all parameters' gradient, in float64."""
-        result = np.empty((1, 1))
-        norms.slot_squared_norms(gradient_sum.reshape(1, -1), 0, gradient_sum.size, result, 0)
-        return float(result[0, 0])
+        """Return the squared norm of a flat vector of all parameters' gradient, in float64, without statistics."""
+        total, result = 0.0, np.empty((1, 1))
+        for first, last in self._optimizer.groups.learned:
+            norms.slot_squared_norms(gradient_sum.reshape(1, -1), first, last, result, 0)
+            total += float(result[0, 0])
+        return total
 
     def first_not_finite(self, vector: Array) -> str | None:
         """Return the first parameter whose part of a flat vector of all parameters is not finite, or None."""
@@ -145,9 +148,9 @@ class ParameterUpdate:
 
     def _not_finite_result(self) -> NotFinite | None:
         """Return a parameter or second moment that is not finite. An infinite first moment makes its parameter so."""
-        if (bad := self.first_not_finite(self._adam.parameters)) is not None:
+        if (bad := self.first_not_finite(self._optimizer.parameters)) is not None:
             return NotFinite(bad, is_gradient=False)
-        bad = self.first_not_finite(self._adam.second_moment)
+        bad = self.first_not_finite(self._optimizer.second_moment)
         return None if bad is None else NotFinite(f"Adam's second moment of {bad}", is_gradient=False)
 
 
@@ -157,12 +160,18 @@ class _UpdateThreads:
     KERNELS = (update.begin_update, update.update_parameters)
 
     def __init__(
-        self, network: Network, arrays: Mapping[str, Array], tiling: Tiling, adam: Adam, num_threads: int | None
+        self,
+        network: Network,
+        arrays: Mapping[str, Array],
+        tiling: Tiling,
+        optimizer: ParameterOptimizer,
+        num_threads: int | None,
     ) -> None:
-        checks, pieces = check_rows(network, arrays), update_rows(network, arrays)
-        self._coefficients = np.zeros(NUM_COEFFICIENTS, np.float32)
+        groups = optimizer.groups
+        checks, pieces = check_rows(network, arrays), update_rows(network, groups, arrays)
+        self._coefficients_GC = np.zeros((len(groups.groups), NUM_COEFFICIENTS), np.float32)
         self.number = num_threads or useful_threads(network, len(arrays["indices"]), available_processors())
-        self._adam, self._num_layers = adam, len(network.dense_layers)
+        self._optimizer, self._num_layers = optimizer, len(network.dense_layers)
         self._control = np.zeros(update_claims.control_size(self.number, self._num_layers), np.int64)
         self._arguments = (
             self.number,
@@ -171,18 +180,18 @@ class _UpdateThreads:
             self._num_layers,
             tiling.tile_size,
             arrays["tile_sums"],
-            self._coefficients,
+            self._coefficients_GC,
             np.zeros(network.tile_sums.size, np.float32),
-            adam.first_moment,
-            adam.second_moment,
-            adam.parameters,
+            optimizer.first_moment,
+            optimizer.second_moment,
+            optimizer.parameters,
         )
         self._arrays = arrays  # keeps them alive: the kernel has only their addresses
         self._sleepers: list[_Sleeper] = []
 
     def update(self, num_examples: int, step: int) -> int:
         with np.errstate(over="ignore"):  # the step ends with a message about the parameters, which are infinite then
-            self._coefficients[:] = self._adam.coefficients(num_examples, step)
+            self._coefficients_GC[:] = self._optimizer.coefficients(num_examples, step)
         update.begin_update(self._control, self.number, self._num_layers, num_examples)
         while len(self._sleepers) < self.number - 1:
             self._sleepers.append(_Sleeper(self._participate, len(self._sleepers) + 1))

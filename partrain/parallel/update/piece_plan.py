@@ -5,9 +5,12 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from partrain.kernels.update_rules import Rule
 from partrain.network.layers import Dense
 from partrain.network.network import Network
+from partrain.network.parameter_groups import ParameterGroups
 
 # Parameters in a piece: each thread gets a few pieces, so that all threads end at about the same time.
 PIECE = 8192
@@ -25,17 +28,47 @@ def useful_threads(network: Network, batch_size: int, num_processors: int) -> in
     return max(1, min(num_processors, MAX_THREADS, int(nanoseconds / NANOSECONDS_PER_THREAD)))
 
 
-def cut_update(network: Network) -> Iterator[tuple[Dense | None, int, int]]:
-    """Yield the second round's pieces: None, first, last parameter of slots; or a dense layer, first, last unit."""
-    for first, last in ranges(network.tile_sums.size, PIECE):
-        yield None, first, last
+class Piece(NamedTuple):
+    """A piece of the second round.
+
+    Attributes
+    ----------
+    layer : a dense layer; None: the parameters are in the slots.
+    first, last : the first unit, and the one after the last; or of parameters of the slots.
+    rule : the rule of its parameters.
+    group, bias_group : the group of the weights, or of the parameters of slots; and of the biases.
+    """
+
+    layer: Dense | None
+    first: int
+    last: int
+    rule: Rule
+    group: int
+    bias_group: int
+
+    @property
+    def size(self) -> int:
+        """The number of parameters, without biases of dense layers."""
+        return (self.last - self.first) * (1 if self.layer is None else self.layer.input_shape[0])
+
+
+def cut_update(network: Network, groups: ParameterGroups) -> Iterator[Piece]:
+    """Yield the pieces of the second round; the parameters of a piece of slots belong to one group."""
+    for begin, end, group in groups.within(network.tile_sums.size):
+        for first, last in ranges(end - begin, PIECE):
+            yield Piece(None, begin + first, begin + last, groups.groups[group].rule, group, group)
     for layer in network.dense_layers:
         (D,), (E,) = layer.input_shape, layer.output_shape
+        group, bias_group = (groups.number_of(p.name) for p in layer.parameters)
+        rule = groups.groups[group].rule
+        assert rule == groups.groups[bias_group].rule
         for first, last in ranges(E, max(1, PIECE // D)):
-            yield layer, first, last
+            yield Piece(layer, first, last, rule, group, bias_group)
 
 
-def share_pieces(network: Network, num_examples: int, num_members: int) -> list[tuple[int, int]]:
+def share_pieces(
+    network: Network, groups: ParameterGroups, num_examples: int, num_members: int
+) -> list[tuple[int, int]]:
     """Cut the second round's pieces into one run of pieces for each member, of about the same work.
 
     Returns
@@ -43,10 +76,7 @@ def share_pieces(network: Network, num_examples: int, num_members: int) -> list[
     For each member its first piece, and the piece after its last.
     """
     per_parameter = NANOSECONDS_PER_STEP + NANOSECONDS_PER_EXAMPLE * num_examples
-    costs = []
-    for layer, first, last in cut_update(network):
-        numbers = last - first if layer is None else (last - first) * layer.input_shape[0]
-        costs.append(numbers * per_parameter)
+    costs = [piece.size * per_parameter for piece in cut_update(network, groups)]
     ends = list(itertools.accumulate(costs))
     middles = [end - cost / 2 for end, cost in zip(ends, costs, strict=True)]
     cuts = [bisect.bisect_left(middles, ends[-1] * member / num_members) for member in range(num_members)]

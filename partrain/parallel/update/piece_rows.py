@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from partrain.kernels import update_claims
 from partrain.network.network import Network
+from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.update import piece_plan
 from partrain.parallel.update.piece_plan import cut_update, ranges
 
@@ -25,13 +26,14 @@ def check_rows(network: Network, arrays: Mapping[str, Array]) -> NDArray[np.int6
     return np.array(list(_checks(network, arrays)))
 
 
-def update_rows(network: Network, arrays: Mapping[str, Array]) -> NDArray[np.int64]:
+def update_rows(network: Network, groups: ParameterGroups, arrays: Mapping[str, Array]) -> NDArray[np.int64]:
     """Return the rows of the second round.
 
     They are SLOTS, first, last parameter; or UNITS, first, last unit, addresses of inputs and deltas, D, E, and the
-    first parameters of weights and biases. The caller keeps `arrays` alive.
+    first parameters of weights and biases. The last three columns are the rule, and the groups of weights (or of the
+    parameters of slots) and of biases. The caller keeps `arrays` alive.
     """
-    return np.array(list(_updates(network, arrays)))
+    return np.array(list(_updates(network, groups, arrays)))
 
 
 def _checks(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
@@ -45,15 +47,17 @@ def _checks(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]
                 yield _row(update_claims.FACTORS, first, last, factor.ctypes.data, length, index)
 
 
-def _updates(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
-    for layer, first, last in cut_update(network):
+def _updates(network: Network, groups: ParameterGroups, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
+    for layer, first, last, *rule_and_groups in cut_update(network, groups):
         if layer is None:
-            yield _row(update_claims.SLOTS, first, last)
+            row = _row(update_claims.SLOTS, first, last)
         else:
             factors = (arrays[f"{layer.name}.{kind}"] for kind in ("inputs", "deltas"))
             starts = (network.parameters.start(parameter.name) for parameter in layer.parameters)
             sizes = (*layer.input_shape, *layer.output_shape)
-            yield _row(update_claims.UNITS, first, last, *(factor.ctypes.data for factor in factors), *sizes, *starts)
+            row = _row(update_claims.UNITS, first, last, *(factor.ctypes.data for factor in factors), *sizes, *starts)
+        row[update_claims.RULE :] = rule_and_groups
+        yield row
 
 
 def _row(*columns: int) -> list[int]:

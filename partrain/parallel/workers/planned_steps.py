@@ -1,8 +1,8 @@
 """Steps that workers make by themselves, as the coordinator has planned them (kernels.ipc.step_ring).
 
 The coordinator writes the batches and the coefficients of several steps into a ring in shared memory. Workers compute
-the tiles, and then their pieces of the reduction and of Adam. The coordinator reads the results of complete steps, and
-plans further ones, while the workers go on.
+the tiles, and then their pieces of the reduction and of the update. The coordinator reads the results of complete
+steps, and plans further ones, while the workers go on.
 
 Shapes: R steps in the ring; B examples of the largest batch; N examples of a batch; U parameters.
 """
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from partrain.kernels import planned_update
 from partrain.kernels.ipc import step_ring
 from partrain.network.network import Network
+from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.update.piece_plan import share_pieces
 from partrain.parallel.update.piece_rows import update_rows
 from partrain.parallel.workers.commands import Command, Operation, StepsCommand
@@ -38,7 +39,7 @@ NAP_SECONDS = 50e-6
 
 def makes_steps(computation: Computation) -> bool:
     """Return whether workers can make steps of this computation by themselves."""
-    return "steps.numbers" in computation.arrays
+    return "steps.numbers" in computation.arrays and computation.groups is not None
 
 
 class PlannedStep(NamedTuple):
@@ -50,14 +51,14 @@ class PlannedStep(NamedTuple):
     operation : GRADIENTS or GRADIENTS_WITH_NORMS.
     epoch : counted from 0.
     indices_N : its examples.
-    coefficients : those of Adam, in the order of `loops.adam_update`.
+    coefficients : those of each group of parameters; see `ParameterOptimizer.coefficients`.
     """
 
     step: int
     operation: Operation
     epoch: int
     indices_N: Array
-    coefficients: Sequence[float]
+    coefficients: Sequence[Sequence[float]]
 
 
 class StepTimes(NamedTuple):
@@ -209,14 +210,15 @@ class StepMember:
     )
 
     def __init__(self, computation: Computation, computer: TileComputer, words: NDArray[np.int64]) -> None:
-        network, arrays = computation.network, computation.arrays
+        network, arrays, groups = computation.network, computation.arrays, computation.groups
+        assert groups is not None
         self._arrays, self._words, self._computer = arrays, words, computer
         self._tile_size = computation.tiling.tile_size
-        self._pieces = update_rows(network, arrays)
+        self._pieces = update_rows(network, groups, arrays)
         self._gradient_K = np.zeros(network.tile_sums.size, np.float32)
         self._times: list[float] = []  # those of `StepTimes` in the current step so far
         self._shards = functools.lru_cache(maxsize=4)(functools.partial(_shards, computation.tiling))
-        self._piece_range = functools.lru_cache(maxsize=4)(functools.partial(_piece_range, network))
+        self._piece_range = functools.lru_cache(maxsize=4)(functools.partial(_piece_range, network, groups))
 
     def carry_out(self, command: StepsCommand, is_wanted: Callable[[], bool]) -> None:
         """Make the steps of a series, until it ends.
@@ -306,5 +308,7 @@ def _shards(tiling: Tiling, num_examples: int, num_members: int, member: int, op
     return Command.of_step(operation, *shards[member])
 
 
-def _piece_range(network: Network, num_examples: int, num_members: int, member: int) -> tuple[int, int]:
-    return share_pieces(network, num_examples, num_members)[member]
+def _piece_range(
+    network: Network, groups: ParameterGroups, num_examples: int, num_members: int, member: int
+) -> tuple[int, int]:
+    return share_pieces(network, groups, num_examples, num_members)[member]

@@ -27,6 +27,7 @@ from partrain.network.execution_choice import execution_kernels, make_execution
 from partrain.network.layers import Layer
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
+from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.workers.commands import Command
 from partrain.parallel.workers.example_source import ExampleSource, example_source
 from partrain.parallel.workers.tiles import Tiling
@@ -46,6 +47,7 @@ class Computation:
     clip : the maximum norm of an example's gradient in GRADIENTS_WITH_NORMS; None: gradients are not clipped.
     seed : the seed of dropout and augmentation.
     augment : the random changes to the images of a step; None: none.
+    groups : the groups of the parameters, where workers make steps by themselves.
     """
 
     network: Network
@@ -58,6 +60,7 @@ class Computation:
     clip: float | None = None
     seed: int = 0
     augment: Augment | None = None
+    groups: ParameterGroups | None = None
 
 
 class Results(NamedTuple):

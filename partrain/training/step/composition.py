@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from partrain.config.schema.training import Privacy
-from partrain.network.adam import Adam
+from partrain.network.optimizer import ParameterOptimizer
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.parallel.workers.pool import WorkerPool
@@ -36,8 +36,10 @@ def make_model(plan: TrainingPlan, arrays: Mapping[str, Array], num_threads: int
     """
     training, network = plan.config.training, plan.network
     arrays["parameters"][:] = network.parameters.initial_values(plan.config.seed, training.dtype)
-    adam = Adam(arrays["parameters"], training.optimizer, training.schedule)
-    return ModelState(network, adam, make_parameter_update(plan, arrays, adam, num_threads))
+    optimizer = ParameterOptimizer(
+        arrays["parameters"], plan.groups, training.optimizer, training.schedule, training.tile
+    )
+    return ModelState(network, optimizer, make_parameter_update(plan, arrays, optimizer, num_threads))
 
 
 def compose_step(
@@ -98,11 +100,11 @@ def compose_series(
 
 
 def make_parameter_update(
-    plan: TrainingPlan, arrays: Mapping[str, Array], adam: Adam, num_threads: int | None = None
+    plan: TrainingPlan, arrays: Mapping[str, Array], optimizer: ParameterOptimizer, num_threads: int | None = None
 ) -> ParameterUpdate:
-    """Return the update of `adam`'s parameters; see `ParameterUpdate`."""
+    """Return the update of the optimizer's parameters; see `ParameterUpdate`."""
     training = plan.config.training
-    return ParameterUpdate(plan.network, training.kernels, arrays, plan.tiling, training.dtype, adam, num_threads)
+    return ParameterUpdate(plan.network, training.kernels, arrays, plan.tiling, training.dtype, optimizer, num_threads)
 
 
 def make_model_update(plan: TrainingPlan, parameter_update: ParameterUpdate) -> ModelUpdate:

@@ -1,4 +1,4 @@
-"""The vectors that training changes: parameters and Adam's moments."""
+"""The vectors that training changes: parameters and the optimizer's moments."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from partrain.network.adam import Adam
 from partrain.network.network import Network
+from partrain.network.optimizer import ParameterOptimizer
 from partrain.network.parameters import digest
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.store.checkpoint import FIRST_MOMENT_PREFIX, SECOND_MOMENT_PREFIX
@@ -22,18 +22,18 @@ class ModelState:
     Parameters
     ----------
     network : gives the shapes of the parameters.
-    adam : the optimizer of the shared parameters.
+    optimizer : the optimizer of the shared parameters.
     update : updates parameters and moments.
 
     Attributes
     ----------
-    adam, update : the arguments.
+    optimizer, update : the arguments.
     step : the number of the last step that changed the vectors; None if an update failed midway and left them
         inconsistent. A state is saved only if this equals the last committed step.
     """
 
-    def __init__(self, network: Network, adam: Adam, update: ParameterUpdate) -> None:
-        self._network, self.adam, self.update = network, adam, update
+    def __init__(self, network: Network, optimizer: ParameterOptimizer, update: ParameterUpdate) -> None:
+        self._network, self.optimizer, self.update = network, optimizer, update
         self.step: int | None = 0
 
     def tensors(self) -> dict[str, Array]:
@@ -52,15 +52,15 @@ class ModelState:
 
     def set_parameters(self, vector: Array) -> None:
         """Set the parameters to `vector` (K,)."""
-        self.adam.parameters[:] = vector
+        self.optimizer.parameters[:] = vector
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of `step`, counted from 1."""
-        return self.adam.learning_rate(step)
+        return self.optimizer.learning_rate(step)
 
     def parameters_sha256(self) -> str:
         """Return the digest of the parameters."""
-        return digest(self.adam.parameters)
+        return digest(self.optimizer.parameters)
 
     def first_not_finite(self, vector: Array) -> str | None:
         """Return the name of the first parameter with a value in `vector` (K,) that is not finite, or None."""
@@ -74,7 +74,7 @@ class ModelState:
         """Return each vector, by the prefix of its tensors' names in a checkpoint."""
         first_moment, second_moment = self.update.moments.newest()
         return {
-            "": self.adam.parameters,
+            "": self.optimizer.parameters,
             FIRST_MOMENT_PREFIX: first_moment,
             SECOND_MOMENT_PREFIX: second_moment,
         }

@@ -113,7 +113,7 @@ class StepSeries:
 
     def _plan(self, step: int) -> PlannedStep:
         indices_N = self._batches.select(step)
-        coefficients = self._model.adam.coefficients(len(indices_N), step)
+        coefficients = self._model.optimizer.coefficients(len(indices_N), step)
         epoch = (step - 1) // self._steps_per_epoch
         return PlannedStep(step, self._operation, epoch, indices_N, coefficients)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from partrain.config.schema.optimizer import Optimizer, Schedule
-from partrain.network.adam import Adam
+from partrain.config.schema.optimizer import Optimizer
 from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
 from partrain.parallel.workers.tile_computer import Computation
+from tests.optimizers import optimizer_of
 
 MakeUpdate = Callable[..., tuple[Computation, ParameterUpdate]]
 
@@ -26,7 +26,7 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[MakeUp
         for name, array in arrays.items():
             if name == "tile_sums" or name.startswith("dense"):
                 array[...] = 0
-        adam = Adam(arrays["parameters"], Optimizer(lr=0.01), Schedule())
+        adam = optimizer_of(arrays["parameters"], Optimizer(lr=0.01), parameters=computation.network.parameters)
         made.append(ParameterUpdate(computation.network, kernels, arrays, computation.tiling, dtype, adam))
         return computation, made[-1]
 

@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from partrain.config.schema.optimizer import Optimizer, Schedule
-from partrain.network.adam import Adam
+from partrain.config.schema.optimizer import Optimizer
 from partrain.network.network import Network
+from partrain.network.optimizer import ParameterOptimizer
 from partrain.parallel.update import parameter_update, piece_plan
 from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
 from partrain.parallel.update.piece_plan import useful_threads
 from partrain.parallel.workers.tile_computer import Computation
+from tests.optimizers import optimizer_of
 
 KINDS = [("fast", "float32"), ("loops", "float32"), ("loops", "float64")]
 EVERY_KIND = pytest.mark.parametrize(("kernels", "dtype"), KINDS)
-Make = Callable[..., tuple[Computation, Adam, ParameterUpdate]]
+Make = Callable[..., tuple[Computation, ParameterOptimizer, ParameterUpdate]]
 
 
 @pytest.fixture
@@ -33,7 +34,8 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
             if name == "tile_sums" or name.startswith("dense"):
                 array[...] = rng.standard_normal(array.shape) * (rng.random(array.shape) < 0.6)
         optimizer = Optimizer(lr=0.01, weight_decay=weight_decay)
-        adam = Adam(computation.arrays["parameters"], optimizer, Schedule())
+        vector, parameters = computation.arrays["parameters"], computation.network.parameters
+        adam = optimizer_of(vector, optimizer, parameters=parameters, tile=computation.tiling.tile_size)
         made.append(
             ParameterUpdate(
                 computation.network,
@@ -52,11 +54,13 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
         made_update.close()
 
 
-def state_of(adam: Adam) -> tuple[bytes, ...]:
+def state_of(adam: ParameterOptimizer) -> tuple[bytes, ...]:
     return adam.parameters.tobytes(), adam.first_moment.tobytes(), adam.second_moment.tobytes()
 
 
-def after_steps(made: tuple[Computation, Adam, ParameterUpdate], *numbers_of_examples: int) -> tuple[bytes, ...]:
+def after_steps(
+    made: tuple[Computation, ParameterOptimizer, ParameterUpdate], *numbers_of_examples: int
+) -> tuple[bytes, ...]:
     _, adam, made_update = made
     for step, num_examples in enumerate(numbers_of_examples, start=1):
         assert made_update.apply(num_examples, step) is None

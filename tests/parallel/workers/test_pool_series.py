@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from partrain.config.schema.optimizer import Optimizer, Schedule
+from partrain.config.schema.optimizer import Optimizer
 from partrain.errors import FailedRun
-from partrain.network.adam import Adam
+from partrain.network.optimizer import ParameterOptimizer
 from partrain.parallel.update.lent_moments import LentMoments
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers import timeouts
@@ -23,6 +23,7 @@ from partrain.parallel.workers.planned_steps import PlannedStep, StepRing
 from partrain.parallel.workers.pool import SeriesEnd, WorkerPool
 from partrain.parallel.workers.process import WorkerProcess
 from partrain.parallel.workers.tile_computer import Computation
+from tests.optimizers import optimizer_of
 from tests.parallel.workers.pools import REPLACED, Pools, batch, worker_pids
 from tests.processes import is_running
 
@@ -39,8 +40,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeouts, "SAFETY_FACTOR", 1.0)
 
 
-def adam_of(computation: Computation) -> Adam:
-    return Adam(computation.arrays["parameters"], Optimizer(lr=0.01, weight_decay=0.1), Schedule())
+def adam_of(computation: Computation) -> ParameterOptimizer:
+    optimizer = Optimizer(lr=0.01, weight_decay=0.1)
+    vector, parameters = computation.arrays["parameters"], computation.network.parameters
+    return optimizer_of(vector, optimizer, parameters=parameters, tile=computation.tiling.tile_size)
 
 
 def parameters_after(make: Make, num_steps: int) -> bytes:
@@ -55,7 +58,9 @@ def parameters_after(make: Make, num_steps: int) -> bytes:
     return adam.parameters.tobytes()
 
 
-def planned(step: int, computation: Computation, adam: Adam, operation: int = Operation.GRADIENTS) -> PlannedStep:
+def planned(
+    step: int, computation: Computation, adam: ParameterOptimizer, operation: int = Operation.GRADIENTS
+) -> PlannedStep:
     coefficients = np.array(adam.coefficients(20, step), np.float32)
     return PlannedStep(step, operation, 0, computation.arrays["indices"].copy(), coefficients)  # type: ignore[arg-type]
 

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from partrain.config.schema.optimizer import Optimizer, Schedule
-from partrain.kernels import loops
+from partrain.kernels import loops_update
 from partrain.kernels.compiler.loading import load
-from partrain.network.adam import Adam
 from partrain.network.learning_rate import learning_rate
+from tests.optimizers import optimizer_of
 
 CONSTANT = Schedule()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _loaded_kernels():
-    load([loops.adam_update], "float32")
-    load([loops.adam_update], "float64")
+    load([loops_update.adam_update], "float32")
+    load([loops_update.adam_update], "float64")
 
 
 def steps_by_the_paper(parameters, gradients, rates, optimizer):
@@ -47,7 +47,7 @@ def drawn(num_steps, size=57, dtype="float64"):
 def trained(parameters, gradients, optimizer, schedule=CONSTANT, *, num_examples=1):
     """Make all steps on a copy; return what `Adam` was left with."""
     vector = parameters.copy()
-    adam = Adam(vector, optimizer, schedule)
+    adam = optimizer_of(vector, optimizer, schedule)
     for step, gradient in enumerate(gradients, start=1):
         adam.update(gradient * num_examples, num_examples, step)
     return vector, adam
@@ -66,7 +66,7 @@ def test_fifty_steps_are_those_of_the_paper(optimizer, schedule):
     parameters, gradients = drawn(50)
     rates = [learning_rate(step, optimizer, schedule) for step in range(1, 51)]
     vector = parameters.copy()
-    adam = Adam(vector, optimizer, schedule)
+    adam = optimizer_of(vector, optimizer, schedule)
     expected = steps_by_the_paper(parameters, gradients, rates, optimizer)
     for step, theta in enumerate(expected, start=1):
         adam.update(8 * gradients[step - 1], 8, step)
@@ -114,7 +114,7 @@ def test_going_on_from_saved_moments_makes_the_bits_of_one_go():
     expected, _ = trained(parameters, gradients, optimizer, schedule)
 
     vector, stopped = trained(parameters, gradients[:12], optimizer, schedule)
-    resumed = Adam(vector, optimizer, schedule)
+    resumed = optimizer_of(vector, optimizer, schedule)
     resumed.first_moment[:] = stopped.first_moment
     resumed.second_moment[:] = stopped.second_moment
     for step in range(13, 21):
@@ -162,7 +162,7 @@ def test_adam_finds_the_minimum_of_a_quadratic():
     minimum = np.array([1, -2, 0.5, 3], np.float32)
     vector = np.zeros(4, np.float32)
     schedule = Schedule(name="cosine", decay_steps=2000)
-    adam = Adam(vector, Optimizer(lr=0.05), schedule)
+    adam = optimizer_of(vector, Optimizer(lr=0.05), schedule)
     for step in range(1, 2001):
         adam.update(curvature * (vector - minimum), 1, step)
     np.testing.assert_allclose(vector, minimum, atol=1e-3)
@@ -227,5 +227,5 @@ def test_a_warm_up_that_is_longer_than_the_decay_ends_at_the_final_rate(decay_st
 
 def test_the_rate_of_a_step_is_that_of_the_schedule():
     schedule = Schedule(name="cosine", warmup_steps=2, decay_steps=10)
-    adam = Adam(np.zeros(3), Optimizer(lr=0.8), schedule)
+    adam = optimizer_of(np.zeros(3), Optimizer(lr=0.8), schedule)
     assert [adam.learning_rate(step) for step in range(1, 12)] == rates(schedule, range(1, 12))
