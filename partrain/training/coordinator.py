@@ -101,6 +101,16 @@ class Coordinator:
             The parameters cannot be saved.
         """
         self.model.set_parameters(parameters)
+        self.save_start()
+
+    def save_start(self) -> None:
+        """Save the state before the first step.
+
+        Raises
+        ------
+        OSError
+            The state cannot be saved.
+        """
         self._states.save_first(self._state())
 
     def restore(self, state: Checkpoint, rows: Sequence[dict[str, Any]], earlier_seconds: float) -> None:

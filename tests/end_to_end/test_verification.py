@@ -132,6 +132,22 @@ def test_run_that_began_with_other_parameters_is_verified_from_a_checkpoint(
     )
 
 
+def test_start_with_other_parameters_than_those_of_the_seed_is_found(
+    call_partrain: Call, small_config: Callable[..., Path], trained: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "successor"
+    config = small_config({"training.epochs": 1})
+    words = ("--config", config, "--init-from", trained, "--run-dir", run, "--workers", 0, "-q")
+    assert call_partrain(*words).exit_code == 0
+    result = call_partrain("verify", run, "--workers", 0, "--all", "-q")
+    assert (result.exit_code, result.stdout[:22]) == (0, "verified: steps 0 to 1"), result
+    record = json.loads((run / "run.json").read_text())
+    del record["initialised_from"]
+    (run / "run.json").write_text(json.dumps(record))
+    first = CheckpointDirectory(run / "checkpoints").path_of(0)
+    assert refusal(call_partrain, run, "--all").startswith(f"error: {first}: conv1.bias[0]: is ")
+
+
 def test_every_changed_bit_of_a_checkpoint_is_found(call_partrain: Call, run: Path) -> None:
     rng = np.random.default_rng(0)
     path = CheckpointDirectory(run / "checkpoints").path_of(30)
@@ -176,8 +192,9 @@ def test_every_changed_line_of_metrics_is_found(call_partrain: Call, run: Path) 
         (lambda rows: rows.pop(), "step 30: a line with validation/loss, validation/accuracy is missing"),
         (lambda rows: rows.append({"step": 30, "lr": 0.5}), "step 30: training makes no line with lr here"),
         (lambda rows: rows.insert(-3, {"step": 29, "lr": 0.5}), "step 29: training makes no line with lr here"),
+        (lambda rows: rows.append({"step": 31}), "has metrics of step 31, but the training ended at step 30"),
     ],
-    ids=["lost", "added at the end", "added before"],
+    ids=["lost", "added at the end", "added before", "added after the end"],
 )
 def test_line_of_metrics_that_was_lost_or_added_is_found(
     call_partrain: Call, run: Path, edit: Callable[[list[dict[str, Any]]], object], message: str
@@ -189,9 +206,15 @@ def test_line_of_metrics_that_was_lost_or_added_is_found(
 def test_changed_results_and_metadata_are_found(call_partrain: Call, run: Path) -> None:
     path = run / "summary.json"
     summary = json.loads(path.read_text())
-    for name, value in (("parameters_sha256", "0" * 64), ("test", {"accuracy": 1.0, "loss": 0.0})):
+    for name, value, message in (
+        ("parameters_sha256", "0" * 64, f'parameters_sha256 is "{"0" * 64}", recomputed '),
+        ("steps", 31, "steps is 31, recomputed 30"),
+        ("test", summary["test"] | {"accuracy": 2.0}, "test: accuracy is 2.0, recomputed "),
+        ("best", summary["best"] | {"step": 1}, "best: step is 1, recomputed "),
+        ("final", summary["final"] | {"train/loss": 0.0}, "final: train/loss is 0.0, recomputed "),
+    ):
         path.write_text(json.dumps(summary | {name: value}))
-        assert f"{path}: {name} is " in refusal(call_partrain, run)
+        assert refusal(call_partrain, run).startswith(f"error: {path}: {message}")
     path.write_text(json.dumps(summary))
     checkpoint = CheckpointDirectory(run / "checkpoints").path_of(30)
     state = load(checkpoint)
@@ -285,8 +308,8 @@ def test_bisection_that_finds_nothing_says_what_it_computed(call_partrain: Call,
     result = call_partrain("verify", long, "--find", "--workers", 0, "-q")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
-        "found nothing wrong: computed 3 of 8 ranges of steps again (41 to 50, 61 to 70, 71 to 80): same bits; --all "
-        "computes every step\n"
+        "found nothing wrong: computed 3 of 8 ranges of steps again (41 to 50, 61 to 70, 71 to 80): same bits; a "
+        "single wrong range among the others can escape; --all computes every step\n"
     )
     found = json.loads(call_partrain("verify", long, "--find", "--to", 40, "--json", "--workers", 0, "-q").stdout)
     assert (found["num_ranges"], found["verified"][-1]) == (4, [30, 40])

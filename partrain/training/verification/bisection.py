@@ -31,10 +31,13 @@ class Search:
     def describe(self) -> str:
         """Return the result as one line of text."""
         ranges = ", ".join(f"{first + 1:,} to {last:,}" for first, last in self.verified)
-        return (
+        found = (
             f"found nothing wrong: computed {len(self.verified)} of {self.num_ranges} ranges of steps again ({ranges})"
-            ": same bits; --all computes every step"
+            ": same bits"
         )
+        if len(self.verified) == self.num_ranges:
+            return found
+        return f"{found}; a single wrong range among the others can escape; --all computes every step"
 
 
 def find_first_wrong(

@@ -22,10 +22,12 @@ from partrain.training.resume import value_differences
 
 # Epsilon has no fixed bits: SciPy's Fourier transforms round differently on another processor. This fraction of epsilon
 # is far more than the rounding changes.
-EPSILON, EPSILON_TOLERANCE = "privacy/epsilon", 1e-6
+EPSILON, EPSILON_TOLERANCE = ("privacy/epsilon", "epsilon"), 1e-6
 
 # The fields of a row that depend on the speed of the machine.
 TIMES = ("time_s", "examples_per_s")
+# The fields of summary.json that depend on the machine, and on the number of processes.
+MACHINE = ("examples_per_second", "workers", "ranks", "peak_memory_bytes", "format")
 
 Row = dict[str, Any]
 
@@ -73,10 +75,8 @@ class MetricsComparison:
         stored = self._rows[self.num_equal]
         if stored["step"] < step:
             raise self._not_computed()
-        for name in sorted((stored.keys() | row.keys()) - set(TIMES)):
-            before, now = (json.dumps(values.get(name)) for values in (stored, row))
-            if before != now and not (name == EPSILON and is_same_epsilon(stored.get(name), row.get(name))):
-                raise VerificationFailed(f"{self._name}: step {step}: {name} is {before}, recomputed {now}")
+        for difference in metric_differences(stored, row):
+            raise VerificationFailed(f"{self._name}: step {step}: {difference}")
         self.num_equal += 1
         if DIGEST_METRIC in row:
             self.right_step = step
@@ -99,6 +99,25 @@ class MetricsComparison:
 
 def _names(row: Row) -> str:
     return ", ".join(name for name in row if name not in ("step", "epoch", "examples", *TIMES)) or "no metrics"
+
+
+def metric_differences(stored: Row, computed: Row) -> Iterator[str]:
+    """Yield a line for each value that differs, except times."""
+    for name in sorted((stored.keys() | computed.keys()) - set(TIMES)):
+        before, now = (json.dumps(values.get(name)) for values in (stored, computed))
+        if before != now and not (name in EPSILON and is_same_epsilon(stored.get(name), computed.get(name))):
+            yield f"{name} is {before}, recomputed {now}"
+
+
+def result_differences(stored: Row, computed: Row) -> Iterator[str]:
+    """Yield a line for each result in summary.json that differs, except those that depend on the machine."""
+    names = [name for name in sorted(stored.keys() | computed.keys()) if not name.endswith("_seconds")]
+    for name in names:
+        match stored.get(name), computed.get(name):
+            case {}, {}:
+                yield from (f"{name}: {line}" for line in metric_differences(stored[name], computed[name]))
+            case before, now if name not in MACHINE:
+                yield from metric_differences({name: before}, {name: now})
 
 
 def is_same_epsilon(stored: object, computed: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,9 @@ from partrain.training.resume import (
 )
 from partrain.training.run_output import RunOutput
 from partrain.training.run_record import read_record
+from partrain.training.run_summary import summary
 from partrain.training.session import Session
-from partrain.training.verification.comparison import MetricsComparison, StateComparison
+from partrain.training.verification.comparison import MetricsComparison, StateComparison, result_differences
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,10 @@ def verify_run(
     _require_no_secret(config, path)
     states = _load_states(run)
     first, last = _range(path, steps, sorted(states))
-    state = states.get(first)
-    if state is None:
-        _require_drawn_parameters(record, path, min(states))
+    is_drawn = first == 0 and "initialised_from" not in record
+    if first == 0 and not is_drawn and 0 not in states:
+        raise _lost_start(record, path, min(states))
+    state = None if is_drawn else states[first]
     replay = Replay(last, tuple(_sessions(record, config)))
     tensors, metadata = ({}, None) if state is None else (state.tensors, state.metadata)
     session.broadcast_state(InitialState(config, tensors, metadata, replay))
@@ -130,30 +133,20 @@ def verify_run(
         coordinator = Coordinator(resources, session, output)
         if state is not None:
             coordinator.restore(state, [row for row in rows if row["step"] <= first], 0.0)
+        elif 0 in states:  # the parameters were drawn again
+            coordinator.save_start()
         messages.say(f"{path}: computing steps {first + 1:,} to {last:,} again")
         try:
-            with_test = _compute_again(coordinator, last, session, metrics, run, record)
+            coordinator.train(last)
+            if session.interruption.received is not None:
+                raise Interrupted(session.interruption.received, f"the steps to {coordinator.step:,} are verified")
+            metrics.require_no_more()
+            with_test = _verify_end(coordinator, resources, run, record)
         except VerificationFailed as error:
             right = max(first, metrics.right_step, checkpoints.right_step)
             reached = max(coordinator.step, metrics.reached_step, checkpoints.reached_step)
             raise VerificationFailed(str(error), (right, reached)) from error
     return Verification(run.path, first, last, checkpoints.num_equal, metrics.num_equal, with_test)
-
-
-def _compute_again(
-    coordinator: Coordinator,
-    last: int,
-    session: Session,
-    metrics: MetricsComparison,
-    run: RunDirectory,
-    record: dict[str, Any],
-) -> bool:
-    """Make the steps, which compares them, and compare what is stored at the end. Return whether the test was there."""
-    coordinator.train(last)
-    if session.interruption.received is not None:
-        raise Interrupted(session.interruption.received, f"the steps to {coordinator.step:,} are verified")
-    metrics.require_no_more()
-    return _verify_end(coordinator, run, record)
 
 
 def follow_verification(state: InitialState, resources: TrainingResources, session: Session) -> None:
@@ -181,13 +174,12 @@ def _require_no_secret(config: Config, path: Path) -> None:
         )
 
 
-def _require_drawn_parameters(record: dict[str, Any], path: Path, saved_step: int) -> None:
-    """Check that step 0 can be computed from the seed; raise RunError if the run began with other parameters."""
-    if "initialised_from" in record:
-        raise RunError(
-            f"{path}: began with the parameters of {record['initialised_from'].get('run')}, and its checkpoint of step "
-            f"0 was deleted; start from a later step with --from, for example --from {saved_step}"
-        )
+def _lost_start(record: dict[str, Any], path: Path, saved_step: int) -> RunError:
+    """Return the error for a run that began with parameters that the seed does not determine, and lost them."""
+    return RunError(
+        f"{path}: began with the parameters of {record['initialised_from'].get('run')}, and its checkpoint of step 0 "
+        f"was deleted; start from a later step with --from, for example --from {saved_step}"
+    )
 
 
 def _load_states(run: RunDirectory) -> dict[int, Checkpoint]:
@@ -233,19 +225,29 @@ def _sessions(record: dict[str, Any], config: Config) -> list[LoggedSession]:
     return [LoggedSession.read(from_step, entry, current) for from_step, entry in sessions]
 
 
-def _verify_end(coordinator: Coordinator, run: RunDirectory, record: dict[str, Any]) -> bool:
-    """Compare digest and test result in summary.json, if the run is complete at this step. Return whether both were."""
+def _verify_end(
+    coordinator: Coordinator, resources: TrainingResources, run: RunDirectory, record: dict[str, Any]
+) -> bool:
+    """Compare summary.json, if the run is complete at this step. Return whether the test result was there.
+
+    Raises
+    ------
+    VerificationFailed
+        A result differs, or there are metrics of steps after the last one.
+    """
     if not coordinator.completed:
         return False
-    computed = {
-        "parameters_sha256": coordinator.model.parameters_sha256(),
-        "test": json.loads(json.dumps(coordinator.evaluate(SplitName.TEST).metrics())),
-    }
+    test = coordinator.evaluate(SplitName.TEST).metrics()
     if record["status"] != "completed":
         return False
-    summary = run.read_summary()
-    has_test = summary.get("test") is not None  # a sweep evaluates only its best runs on the test examples
-    for name, value in computed.items():
-        if summary.get(name) != value and (name != "test" or has_test):
-            raise VerificationFailed(f"{run.summary_path}: {name} is {summary.get(name)}, recomputed {value}")
+    stored = run.read_summary()
+    has_test = stored.get("test") is not None  # a sweep evaluates only its best runs on the test examples
+    computed = summary(coordinator, resources, defaultdict(float), test if has_test else None)  # without times
+    if difference := next(result_differences(stored, computed), None):
+        raise VerificationFailed(f"{run.summary_path}: {difference}")
+    later = [row["step"] for row in read_metrics(run.metrics_path) if row["step"] > coordinator.step]
+    if later:
+        raise VerificationFailed(
+            f"{run.metrics_path}: has metrics of step {later[0]}, but the training ended at step {coordinator.step}"
+        )
     return has_test
