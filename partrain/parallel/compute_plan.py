@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from partrain.config.schema.training import Training
 from partrain.data.dataset import Split
@@ -33,7 +34,6 @@ class ComputePlan:
     trains : whether the network is trained; otherwise it is only evaluated.
     class_weights : weight of each class in the loss; None: all weights are 1.
     seed : the seed of augmentation and dropout.
-    groups : the groups of the parameters; None if the network is only evaluated.
     shared : the shared memory that has the data, or a part of it, already; None: there is none.
     """
 
@@ -48,8 +48,12 @@ class ComputePlan:
     trains: bool = False
     class_weights: tuple[float, ...] | None = None
     seed: int = 0
-    groups: ParameterGroups | None = None
     shared: SharedArrays | None = None
+
+    @cached_property
+    def groups(self) -> ParameterGroups:
+        """The groups of the parameters in a training."""
+        return ParameterGroups(self.network.parameters, self.training.optimizer)
 
     def arrays(self) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
         """Return the shared arrays to allocate, and the arrays that are mapped from files."""

@@ -33,7 +33,7 @@ def required_kernels(plan: ComputePlan, num_workers: int, *, computes_here: bool
         require_compiler()
     kernels, layers = plan.training.kernels, plan.network.layers
     augments = plan.trains and plan.training.augment is not None
-    updates = ParameterUpdate.kernels(kernels, plan.groups.rules) if plan.trains and plan.groups else ()
+    updates = ParameterUpdate.kernels(kernels, plan.groups.rules) if plan.trains else ()
     if not num_workers:
         return (*tile_kernels(kernels, layers, augments=augments), *updates)
     of_series = StepRing.KERNELS if plan.trains and kernels == "fast" else ()

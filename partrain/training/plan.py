@@ -141,7 +141,6 @@ class TrainingPlan:
             trains=True,
             class_weights=self.class_weights,
             seed=self.config.seed,
-            groups=self.groups,
             shared=self.dataset.memory,
         )
 
