@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from partrain.errors import ConfigError
+from partrain.interface.stored_run import StoredRun
 from partrain.system.machine import available_processors
 from partrain.system.messages import Messages
 from partrain.system.signals import Interrupted, Interruption, interruption_behind
 from partrain.training.callbacks import Callback, Callbacks
+from partrain.training.initial_parameters import InitialParameters, read_initial_parameters
 from partrain.training.session import Session
 
 
@@ -64,6 +68,21 @@ def callbacks_of(on_step: Callback | None, on_evaluation: Callback | None) -> Ca
         if function is not None and not callable(function):
             raise ConfigError(f"{name}: {function!r} is not a function")
     return Callbacks(on_step, on_evaluation)
+
+
+def read_init_from(
+    source: str | os.PathLike[str] | StoredRun | None, runs_dir: Path, warn: Callable[[str], None], *, strict: bool
+) -> InitialParameters | None:
+    """Return the parameters that the arguments `init_from` and `strict` ask for; raises UserError if there are none."""
+    if source is None:
+        if strict:
+            raise ConfigError("strict goes with init_from: it refuses parameters that do not fit completely")
+        return None
+    if isinstance(source, StoredRun):
+        source = source.path
+    if not isinstance(source, str | os.PathLike):
+        raise ConfigError(f"init_from: is a {type(source).__name__}, expected a run, or the path of one or of a file")
+    return read_initial_parameters(os.fspath(source), runs_dir, warn, strict=strict)
 
 
 def override_texts(changes: Mapping[str, Any] | None) -> list[str]:

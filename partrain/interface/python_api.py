@@ -33,6 +33,7 @@ from partrain.interface.api_arguments import (
     interruptible,
     override_texts,
     positive_integer,
+    read_init_from,
     worker_count,
 )
 from partrain.interface.config_argument import ConfigArgument, read_training
@@ -276,6 +277,8 @@ def train(
     workers: int | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     runs_dir: str | os.PathLike[str] | None = None,
+    init_from: str | os.PathLike[str] | Run | None = None,
+    strict: bool = False,
     on_step: Callback | None = None,
     on_evaluation: Callback | None = None,
     quiet: bool = False,
@@ -296,6 +299,8 @@ def train(
     workers : number of worker processes; default: that of usable processors. 0: compute here. Any gives the same bits.
     run_dir : the run's directory, which must not exist.
     runs_dir : without `run_dir`, the directory in which the run's directory is created; default: as for `open_run`.
+    init_from : a run, or a safetensors file (also PyTorch's): start from its parameters that fit by name and shape.
+    strict : refuse parameters of `init_from` that do not fit completely.
     on_step, on_evaluation : called with the metrics of each logged step, or each evaluation of the validation examples:
         a dictionary like the line in metrics.jsonl. If one returns True or raises, training ends and the run is saved.
         They are called between two steps; their time counts as training time.
@@ -320,8 +325,9 @@ def train(
     resolved, dataset = read_training(config, data, test, class_names, layout, messages.say)
     location = RunLocation(runs_directory(runs_dir), None if run_dir is None else Path(run_dir))
     location.require_creatable()
+    initial = read_init_from(init_from, location.runs_dir, messages.warn, strict=strict)
     with api_session("train", workers, messages, callbacks_of(on_step, on_evaluation)) as session:
-        path = train_new_run(resolved, location, session, dataset=dataset).path
+        path = train_new_run(resolved, location, session, initial, dataset).path
     return Run(path, dataset, quiet=quiet)
 
 

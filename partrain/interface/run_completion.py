@@ -1,4 +1,4 @@
-"""How shells complete the arguments RUN and SWEEP: the names of runs and sweeps, `last`, and directories.
+"""How shells complete the arguments RUN and SWEEP: the names of runs and sweeps, `last`, and directories; or files.
 
 The functions look for run.json and sweep.json in the subdirectories of the directory of runs, which is that of
 `--runs-dir`, or of the environment. They start no program, because a shell waits for them.
@@ -25,6 +25,10 @@ _partrain_dirs_and_runs() {
   compgen -W last -- "$1"
   compgen -d -- "$1"
 }
+_partrain_dirs_runs_and_files() {
+  _partrain_dirs_and_runs "$1"
+  compgen -f -- "$1"
+}
 """
 
 _ZSH = """
@@ -35,6 +39,10 @@ _partrain_runs() {
   names=(${runs/#\\~/$HOME}/*/(@RUN@|@SWEEP@)(NOn:h:t) last)
   _wanted -V runs expl run compadd -a names
   _files -/
+}
+_partrain_runs_and_files() {
+  _partrain_runs
+  _files
 }
 """
 
@@ -58,10 +66,19 @@ function _partrain_runs
     printf '%s\\n' $names last
     __fish_complete_directories (commandline -ct)
 end
+function _partrain_runs_and_files
+    _partrain_runs
+    __fish_complete_path (commandline -ct)
+end
 """
 
-# As shtab takes them: the function that completes a value, and its definition.
+# As shtab takes them: the function that completes a value, and the definitions.
 RUN_COMPLETION = {"bash": "_partrain_dirs_and_runs", "zsh": "_partrain_runs", "fish": "(_partrain_runs)"}
+RUN_OR_FILE_COMPLETION = {
+    "bash": "_partrain_dirs_runs_and_files",
+    "zsh": "_partrain_runs_and_files",
+    "fish": "(_partrain_runs_and_files)",
+}
 FUNCTIONS = {
     shell: text.replace("@VARIABLE@", RUNS_DIR_VARIABLE).replace("@RUN@", RUN_FILE).replace("@SWEEP@", SWEEP_FILE)
     for shell, text in (("bash", _BASH), ("zsh", _ZSH), ("fish", _FISH))

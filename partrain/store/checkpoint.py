@@ -155,6 +155,11 @@ def decode(data: bytes, name: str) -> Checkpoint:
     )
 
 
+def has_digest(data: bytes) -> bool:
+    """Return whether the content of a file says that it is a checkpoint: only checkpoints have a digest."""
+    return _digest_span(data) is not None
+
+
 def load(path: Path) -> Checkpoint:
     """Return the checkpoint in a file.
 

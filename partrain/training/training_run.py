@@ -108,9 +108,8 @@ def train_new_run(
                 coordinator = Coordinator(resources, session, RunOutput.of_run(run, plan, session))
                 with reporting_write_errors(run):
                     if initial is not None:  # before config.yaml, from which alone a killed start may begin again
-                        coordinator.begin_with(initial.vector(plan.network, plan.config.training.dtype))
-                        record["initialised_from"] = initial.origin(plan.network)
-                        session.messages.say(f"starts from the parameters of {initial.run}, step {initial.step:,}")
+                        vector, record["initialised_from"] = initial.starting_point(plan, session.messages)
+                        coordinator.begin_with(vector)
                     run.write_config(plan.config.to_yaml())
                     run.write_run_json(record)  # from now on, the directory is a run
                 session.interruption.check()
@@ -123,7 +122,7 @@ def train_new_run(
 
 def _require_fit(initial: InitialParameters | None, plan: TrainingPlan) -> None:
     if initial is not None:
-        initial.require_fit(plan.network)
+        initial.fit(plan.network)
 
 
 def resume_run(

@@ -28,7 +28,8 @@ DATA = "[--data PATH]"
 OBJECTIVE = "[--objective validation/accuracy|validation/loss]"
 SWEEP = f"[--runs-dir DIR | --sweep-dir DIR] {OBJECTIVE} [--parallel N] [--workers N] [--html FILE] [-q]"
 USAGE = {
-    "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [-q] {NEW_RUN} [--init-from RUN] [--dry-run]",
+    "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [-q] {NEW_RUN} [--init-from RUN|FILE] [--strict] "
+    "[--dry-run]",
     "init": "[--data DIR] [-q] [FILE]",
     "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [-q] RUN",
     "watch": f"{RUNS_DIR} [-q] RUN",

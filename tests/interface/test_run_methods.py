@@ -122,3 +122,18 @@ def test_invalid_argument_of_resume_is_an_error(run: partrain.Run, arguments: di
     with pytest.raises(ConfigError, match=message):
         run.resume(**({"workers": 0} | arguments))
     assert (run.path / "run.json").read_bytes() == before
+
+
+def test_training_starts_from_a_run_a_path_or_a_file(run: partrain.Run, tmp_path: Path) -> None:
+    run.export(tmp_path / "model.safetensors")
+    began = [
+        partrain.train(CONFIG, data=TRAIN, workers=0, quiet=True, init_from=source, strict=True).summary
+        for source in (run, str(run.path), tmp_path / "model.safetensors")
+    ]
+    assert len({summary["parameters_sha256"] for summary in began}) == 1
+    with pytest.raises(RunError, match="no parameter fits"):
+        partrain.train(CONFIG | {"network": ["flatten", {"dense": {"units": 11}}]}, data=TRAIN, init_from=run)
+    with pytest.raises(ConfigError, match="init_from: is a int"):
+        partrain.train(CONFIG, data=TRAIN, init_from=3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="strict goes with init_from"):
+        partrain.train(CONFIG, data=TRAIN, strict=True)

@@ -9,7 +9,7 @@ from partrain.errors import MissingPackage
 from partrain.interface.arguments import add_quiet
 from partrain.interface.command import Command, CommandContext, print_data
 from partrain.interface.commands import train
-from partrain.interface.run_completion import FUNCTIONS, RUN_COMPLETION
+from partrain.interface.run_completion import FUNCTIONS, RUN_COMPLETION, RUN_OR_FILE_COMPLETION
 
 SHELLS = ("bash", "zsh", "fish")
 # What a value is by its name in the help.
@@ -31,7 +31,8 @@ def _run(context: CommandContext) -> None:
     parser = context.build_parser()
     train.COMMAND.add_arguments(parser)  # without a command, the command is train
     paths = {name: shtab.FILE for name in _FILES} | {name: shtab.DIRECTORY for name in _DIRECTORIES}
-    _mark_values(parser, paths | {name: RUN_COMPLETION for name in _RUNS})
+    runs = {name: RUN_COMPLETION for name in _RUNS} | {"RUN|FILE": RUN_OR_FILE_COMPLETION}
+    _mark_values(parser, paths | runs)
     shell = context.options.shell
     script = shtab.complete(parser, shell=shell, preamble=FUNCTIONS[shell])
     # shtab 1.13 lets zsh complete only the first of several values of an argument, as of RUN RUN…

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from partrain.errors import ConfigError
 from partrain.interface.arguments import RUN_HELP, add_new_run_location, add_training_options
 from partrain.interface.command import Command, CommandContext, print_data
 from partrain.interface.training_session import run_training
-from partrain.store.run_lookup import find_run
 
 if TYPE_CHECKING:  # imports Numba
     from partrain.config.schema.config import Config
@@ -26,8 +26,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_new_run_location(parser)
     parser.add_argument(
         "--init-from",
-        metavar="RUN",
-        help=f"start from the parameters of the newest checkpoint of another run: {RUN_HELP}",
+        metavar="RUN|FILE",
+        help="start from the parameters that fit by name and shape: of a .safetensors file, also PyTorch's, or of the "
+        f"newest checkpoint of another run: {RUN_HELP}",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="with --init-from: refuse parameters that do not fit completely"
     )
     parser.add_argument(
         "--dry-run",
@@ -66,11 +70,14 @@ def _read_inputs(context: CommandContext) -> tuple[Config, InitialParameters | N
     config = read_config(find_config(options.config, context.messages.say), options.overrides)
     validate_run_name(config.name)
     if options.init_from is None:
+        if options.strict:
+            raise ConfigError("--strict goes with --init-from: it refuses parameters that do not fit completely")
         return config, None
     from partrain.training.initial_parameters import read_initial_parameters
 
-    run = find_run(options.init_from, context.runs_dir)
-    return config, read_initial_parameters(run, context.messages.warn)
+    return config, read_initial_parameters(
+        options.init_from, context.runs_dir, context.messages.warn, strict=options.strict
+    )
 
 
 def _print_plan(context: CommandContext) -> None:
@@ -79,7 +86,7 @@ def _print_plan(context: CommandContext) -> None:
     config, initial = _read_inputs(context)
     plan = plan_training(config, say=context.messages.say, warn=context.messages.warn)
     if initial is not None:
-        initial.require_fit(plan.network)
+        initial.starting_point(plan, context.messages)
     print_data(describe_plan(plan, context.num_workers))
     if context.options.engine == "mpi":
         from partrain.training.mpi.exchange_table import describe_exchange

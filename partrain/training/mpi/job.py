@@ -17,6 +17,7 @@ from partrain.store.checkpoint import Checkpoint
 from partrain.system.messages import Messages
 from partrain.system.signals import Interrupted, Interruption
 from partrain.training.coordinator import Coordinator
+from partrain.training.initial_parameters import fit_parameters
 from partrain.training.mpi.agreement import require_same_command, require_same_partrain
 from partrain.training.mpi.initial_state import InitialState
 from partrain.training.resources import training_resources
@@ -183,8 +184,8 @@ def follow_training(session: Session) -> None:
         if state.metadata is not None:
             coordinator.restore(Checkpoint(state.tensors, state.metadata), [], 0.0)
         elif state.tensors:
-            begin = plan.network.parameters.join(state.tensors)
-            coordinator.begin_with(begin.astype(plan.config.training.dtype))
+            fit, dtype = fit_parameters(plan.network, state.tensors), plan.config.training.dtype
+            coordinator.begin_with(fit.fill(plan.network, state.tensors, plan.config.seed, dtype))
         coordinator.train()
         if coordinator.completed:
             coordinator.evaluate(SplitName.TEST)

@@ -176,8 +176,9 @@ def _require_no_secret(config: Config, path: Path) -> None:
 
 def _lost_start(record: dict[str, Any], path: Path, saved_step: int) -> RunError:
     """Return the error for a run that began with parameters that the seed does not determine, and lost them."""
+    origin = record["initialised_from"]
     return RunError(
-        f"{path}: began with the parameters of {record['initialised_from'].get('run')}, and its checkpoint of step 0 "
+        f"{path}: began with the parameters of {origin.get('run', origin.get('file'))}, and its checkpoint of step 0 "
         f"was deleted; start from a later step with --from, for example --from {saved_step}"
     )
 

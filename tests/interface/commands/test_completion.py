@@ -69,6 +69,7 @@ def runs(tmp_path: Path) -> None:
     (tmp_path / "runs" / "of three").mkdir()
     (tmp_path / "runs" / "of three" / "sweep.json").touch()
     (tmp_path / "runs" / "on").mkdir()
+    (tmp_path / "my.safetensors").touch()
 
 
 RUN_WORDS = [
@@ -76,6 +77,7 @@ RUN_WORDS = [
     (["compare", "last", "o"], None, {"one", "one more", "of three"}),
     (["list", "of"], None, {"of three"}),
     (["--init-from", "l"], None, {"last"}),
+    (["--init-from", "m"], None, {"my.safetensors"}),
     (["note", "--runs-dir", "elsewhere", "o"], None, {"other"}),
     (["note", "o"], "elsewhere", {"other"}),
     (["note", "e"], None, {"elsewhere"}),
