@@ -234,6 +234,7 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
             dtype: str = "float32",
             batch_size: int = 20,
             tile: int = 3,
+            block: int | None = None,
             num_test: int = 50,
             size: int = 12,
             more_layers: Mapping[int, Any] | None = None,
@@ -245,7 +246,7 @@ def make_computation() -> Iterator[Callable[..., Computation]]:
             mapping = {"data": {"name": "synthetic-digits"}, "network": network_layers}
             network = Network(parse_config(mapping, source="test").network, (1, size, size), 10)
             examples = {"train": noise_examples(60, 0, size), "test": noise_examples(num_test, 1, size)}
-            tiling, groups = Tiling(tile), ParameterGroups(network.parameters, Optimizer())
+            tiling, groups = Tiling(tile, block), ParameterGroups(network.parameters, Optimizer())
             specs = exchange_specs(network, batch_size, tiling, dtype, max(60, num_test, batch_size))
             if plans_steps:
                 specs |= planned_specs(network, groups, kernels, batch_size)

@@ -43,6 +43,7 @@ ADDED_KEYS: Mapping[str, tuple[object, ...]] = {
     "data.on_broken": (None,),
     "data.label_noise": (0,),
     "data.fold": (None,),
+    "training.block": (None,),
     "training.stop_early": (None,),
     "training.class_weights": (None,),
     "training.per_example.clip": (None, math.inf),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from partrain.kernels.block_tree import SPAN, join_numbers, join_vectors, stack_for
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.simd.blocks import (
     add_dots,
@@ -44,7 +45,6 @@ STRETCH = 1024
 # Size of the panel of weights that the backward pass copies: rows, and strips of UNITS vectors of columns.
 STREAMS = 32
 STRIPS = 4
-SPAN = 10
 
 
 @inlined
@@ -184,55 +184,75 @@ def dense_backward_input(dy_NE, w_ED, dx_ND):
 
 
 @inlined
-def list_deltas(dy, N, E, D, first, last, starts, rows, deltas, db):
+def list_deltas(dy, N, E, D, first, last, block, stack, starts, rows, deltas, db):
     """List the deltas of units first..last-1 that are not zero, and the starts of the rows of x to multiply them with.
 
-    Those of unit e are at starts[e-first]..starts[e-first+1]-1 of `rows` and `deltas`, in the order of n; `db` gets
-    their sums. Both lists have at least N·(last-first) + 1 elements.
+    Those of unit e and block b, of `num_blocks`, are at starts[k]..starts[k+1]-1 of `rows` and `deltas`, in the order
+    of n, with k = (e-first)·num_blocks + b. `db` gets the units' sums. `rows` and `deltas` have at least
+    N·(last-first) + 1 elements, `starts` one more than there are k.
     """
-    count = 0
+    count, k = 0, 0
     for e in range(first, last):
-        store_number(starts, e - first, count)
-        bias = np.float32(0)
-        for n in range(N):
-            delta = element(dy, n * E + e)
-            store_number(rows, count, n * D)
-            store_number(deltas, count, delta)
-            bias += delta
-            count += delta != 0
-        store_number(db, e - first, bias)
-    store_number(starts, last - first, count)
+        for start in range(0, N, block):
+            store_number(starts, k, count)
+            end = min(N, start + block)
+            bias = np.float32(0)
+            for n in range(start, end):
+                delta = element(dy, n * E + e)
+                store_number(rows, count, n * D)
+                store_number(deltas, count, delta)
+                bias += delta
+                count += delta != 0
+            store_number(db, e - first, bias)
+            join_numbers(1, start // block, end == N, stack, db, e - first)
+            k += 1
+    store_number(starts, k, count)
 
 
 @inlined
-def sum_scaled_rows(x, d, first, last, rows, deltas, sums, start):
-    """Write sum over i from first to last-1 of  deltas[i] · x[rows[i] + d :][:SPAN·LANES]  to sums[start:]."""
+def _sum_of_scaled_rows(x, d, first, last, rows, deltas):
+    """Return sum over i from first to last-1 of  deltas[i] · x[rows[i] + d :][:SPAN·LANES]."""
     points = points_in_steps(x, d, LANES, SPAN)
     block = zeros(SPAN)
     for i in range(first, last):
         block = add_scaled(block, broadcast(element(deltas, i)), points, element(rows, i))
-    store_block(block, points_in_steps(sums, start, LANES, SPAN), 0)
+    return block
+
+
+@inlined
+def sum_weights(x, D, num_units, num_blocks, starts, rows, deltas, stack, sums):
+    """Write the gradients of the units' weights to `sums`; `list_deltas` has listed their deltas.
+
+    The columns of x that a span covers stay in the cache for all units.
+    """
+    span = SPAN * LANES
+    if span <= D:
+        for part in range(0, D, span):
+            d = min(part, D - span)  # the last span overlaps the one before it, and computes the same sums there
+            for e in range(num_units):
+                for b in range(num_blocks):
+                    first, last = element(starts, e * num_blocks + b), element(starts, e * num_blocks + b + 1)
+                    of_block = _sum_of_scaled_rows(x, d, first, last, rows, deltas)
+                    join_vectors(of_block, b, b + 1 == num_blocks, stack, sums, e * D + d)
+        return
+    for e in range(num_units):
+        for b in range(num_blocks):
+            first, last = element(starts, e * num_blocks + b), element(starts, e * num_blocks + b + 1)
+            sum_scaled_numbers(x, D, first, last, rows, deltas, sums, e * D)
+            join_numbers(D, b, b + 1 == num_blocks, stack, sums, e * D)
 
 
 @kernel("void(float32[:,::1], float32[:,::1], float32[:,::1], float32[::1])")
 def dense_backward_weights(x_ND, dy_NE, dw_ED, db_E):
     """dw[e,d] = sum over n of  dy[n,e] · x[n,d];  db[e] = sum over n of  dy[n,e];  in the order of n. Overwrites both.
 
-    Zeros of dy cost nothing; after ReLU about half are zero. The columns of x that a block covers stay in the cache
-    for all units.
+    Zeros of dy cost nothing; after ReLU about half are zero.
     """
     N, D = x_ND.shape
     E = dy_NE.shape[1]
     starts = np.empty(E + 1, np.int64)
     rows = np.empty(N * E + 1, np.int64)
     deltas = np.empty(N * E + 1, np.float32)
-    list_deltas(dy_NE, N, E, D, 0, E, starts, rows, deltas, db_E)
-    span = SPAN * LANES
-    if span <= D:
-        for part in range(0, D, span):
-            d = min(part, D - span)
-            for e in range(E):
-                sum_scaled_rows(x_ND, d, starts[e], starts[e + 1], rows, deltas, dw_ED, e * D + d)
-        return
-    for e in range(E):
-        sum_scaled_numbers(x_ND, D, starts[e], starts[e + 1], rows, deltas, dw_ED, e * D)
+    stack = stack_for(1)
+    list_deltas(dy_NE, N, E, D, 0, E, N, stack, starts, rows, deltas, db_E)
+    sum_weights(x_ND, D, E, 1, starts, rows, deltas, stack, dw_ED)

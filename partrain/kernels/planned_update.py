@@ -23,11 +23,12 @@ from partrain.kernels.update_pieces import (
 )
 
 
-@kernel("boolean(int64[:,::1], int64, int64, int64, float64[::1], int64, float32[:,::1], float32[:,::1], float32[::1],"
-        " float32[::1], float32[::1], float32[::1], float32[::1], float32[::1], float32[::1])")  # fmt: skip
+@kernel("boolean(int64[:,::1], int64, int64, int64, float64[::1], int64, int64, float32[:,::1], float32[:,::1],"
+        " float32[::1], float32[::1], float32[::1], float32[::1], float32[::1], float32[::1],"
+        " float32[::1])")  # fmt: skip
 def update_pieces_ahead(
-    pieces, first, last, N, losses_N, tile, slots_TK, coefficients_GC, gradient_K, m_U, v_U, w_U, new_m_U, new_v_U,
-    new_w_U
+    pieces, first, last, N, losses_N, tile, block, slots_TK, coefficients_GC, gradient_K, m_U, v_U, w_U, new_m_U,
+    new_v_U, new_w_U
 ):  # fmt: skip
     """Compute the pieces `first` to `last` - 1 of an update.
 
@@ -36,7 +37,7 @@ def update_pieces_ahead(
     pieces : all pieces, as for `update.update_parameters`; read.
     N : number of examples of the batch.
     losses_N : their losses; read.
-    tile : number of examples per tile.
+    tile, block : numbers of examples per tile and per block.
     slots_TK : one row per tile; read.
     coefficients_GC : the coefficients of each group of parameters, in the order of its rule's loops; read.
     gradient_K : scratch.
@@ -50,16 +51,18 @@ def update_pieces_ahead(
     for n in range(N):
         if not abs(losses_N[n]) < np.inf:
             return False
-    scratch = scratch_for(pieces, N)
+    scratch = scratch_for(pieces, N, block)
     finite_check = np.float32(0)
     for piece in range(first, last):
         row = pieces[piece]
         if row[0] == SLOTS:
-            sum_slots(slots_TK, (N + tile - 1) // tile, row[1], row[2], gradient_K)
+            sum_slots(slots_TK, (N + tile - 1) // tile, block // tile, scratch[4], row[1], row[2], gradient_K)
             gradient = gradient_K[row[1] :]
             finite_check += update_slots(row, gradient, coefficients_GC, m_U, v_U, w_U, new_m_U, new_v_U, new_w_U)
         else:
-            finite_check += update_units(row, N, coefficients_GC, scratch, m_U, v_U, w_U, new_m_U, new_v_U, new_w_U)
+            finite_check += update_units(
+                row, N, block, coefficients_GC, scratch, m_U, v_U, w_U, new_m_U, new_v_U, new_w_U
+            )
     return finite_check == 0
 
 

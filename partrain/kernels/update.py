@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from partrain.kernels.block_tree import stack_for
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.ipc.atomics import atomic_add, atomic_load, atomic_max, atomic_store
 from partrain.kernels.ipc.signal_words import LINE
@@ -62,15 +63,16 @@ def _is_proven(control, magnitudes, num_layers, N):
 
 
 @inlined
-def _check_all(control, thread, num_threads, generation, checks, N, magnitudes, tile, slots_TK, gradient_K):
+def _check_all(control, thread, num_threads, generation, checks, N, magnitudes, tile, block, slots_TK, gradient_K):
     """Compute pieces of the first round: sum the slots into the gradient, and find the largest factors."""
+    stack = stack_for((N + block - 1) // block)
     while True:
         k = claim_any(control, CLAIMS, generation, thread, num_threads, len(checks))
         if k < 0:
             break
         row = checks[k]
         if row[0] == SLOTS:
-            if not sum_slots(slots_TK, (N + tile - 1) // tile, row[1], row[2], gradient_K):
+            if not sum_slots(slots_TK, (N + tile - 1) // tile, block // tile, stack, row[1], row[2], gradient_K):
                 atomic_store(control, NOT_FINITE_SUMS, 1)
         else:
             first, last = min(row[1], N) * row[4], min(row[2], N) * row[4]
@@ -79,9 +81,9 @@ def _check_all(control, thread, num_threads, generation, checks, N, magnitudes, 
 
 
 @inlined
-def _update_all(control, thread, num_threads, generation, pieces, N, coefficients_GC, gradient_K, m_U, v_U, w_U):
+def _update_all(control, thread, num_threads, generation, pieces, N, block, coefficients_GC, gradient_K, m_U, v_U, w_U):
     """Compute pieces of the second round: update the parameters, those of dense layers unit by unit."""
-    scratch = scratch_for(pieces, N)
+    scratch = scratch_for(pieces, N, block)
     while True:
         piece = claim_any(control, CLAIMS + LINE, generation, thread, num_threads, len(pieces))
         if piece < 0:
@@ -91,16 +93,17 @@ def _update_all(control, thread, num_threads, generation, pieces, N, coefficient
             gradient = gradient_K[row[1] :]
             finite_check = update_slots(row, gradient, coefficients_GC, m_U, v_U, w_U, m_U, v_U, w_U)
         else:
-            finite_check = update_units(row, N, coefficients_GC, scratch, m_U, v_U, w_U, m_U, v_U, w_U)
+            finite_check = update_units(row, N, block, coefficients_GC, scratch, m_U, v_U, w_U, m_U, v_U, w_U)
         if finite_check != 0:
             atomic_store(control, NOT_FINITE_PARAMETERS, 1)
         atomic_add(control, DONE, 1)
 
 
-@kernel("int64(int64[::1], int64, int64, int64[:,::1], int64[:,::1], int64, int64, float32[:,::1], float32[:,::1],"
-        " float32[::1], float32[::1], float32[::1], float32[::1])")  # fmt: skip
+@kernel("int64(int64[::1], int64, int64, int64[:,::1], int64[:,::1], int64, int64, int64, float32[:,::1],"
+        " float32[:,::1], float32[::1], float32[::1], float32[::1], float32[::1])")  # fmt: skip
 def update_parameters(
-    control, thread, num_threads, checks, pieces, num_layers, tile, slots_TK, coefficients_GC, gradient_K, m_U, v_U, w_U
+    control, thread, num_threads, checks, pieces, num_layers, tile, block, slots_TK, coefficients_GC, gradient_K, m_U,
+    v_U, w_U
 ):  # fmt: skip
     """Compute one thread's part of the update that `begin_update` announced; all threads call this.
 
@@ -111,7 +114,7 @@ def update_parameters(
         the others when no piece remains.
     checks, pieces : the pieces of the first and of the second round, one row per piece; read.
     num_layers : number of dense layers.
-    tile : number of examples per tile.
+    tile, block : numbers of examples per tile and per block.
     slots_TK : one row per tile; read.
     coefficients_GC : the coefficients of each group of parameters, in the order of its rule's loops; read.
     gradient_K : overwritten with the sums of the slots.
@@ -127,13 +130,13 @@ def update_parameters(
     magnitudes = CLAIMS + 2 * LINE * num_threads
     num_checks, num_pieces = len(checks), len(pieces)
     done_before = (generation - 1) * (num_checks + num_pieces)
-    _check_all(control, thread, num_threads, generation, checks, N, magnitudes, tile, slots_TK, gradient_K)
+    _check_all(control, thread, num_threads, generation, checks, N, magnitudes, tile, block, slots_TK, gradient_K)
     wait_until_done(control, done_before + num_checks)
     if not _is_proven(control, magnitudes, num_layers, N):
         if thread == 0:
             atomic_add(control, DONE, num_pieces)
         return UNPROVEN
-    _update_all(control, thread, num_threads, generation, pieces, N, coefficients_GC, gradient_K, m_U, v_U, w_U)
+    _update_all(control, thread, num_threads, generation, pieces, N, block, coefficients_GC, gradient_K, m_U, v_U, w_U)
     if thread != 0:
         return UPDATED
     wait_until_done(control, done_before + num_checks + num_pieces)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from partrain.kernels.block_tree import SPAN, join_numbers, join_vectors, stack_for
 from partrain.kernels.compiler.flags import inlined
-from partrain.kernels.dense import SPAN, list_deltas, sum_scaled_numbers, sum_scaled_rows
+from partrain.kernels.dense import list_deltas, sum_weights
 from partrain.kernels.ipc.atomics import float32_pointer, int32_pointer
-from partrain.kernels.simd.blocks import add_scaled, points_in_steps, store_block, zeros
+from partrain.kernels.simd.blocks import add_scaled, points_in_steps, zeros
 from partrain.kernels.simd.vectors import (
     LANES,
     add,
@@ -57,8 +58,8 @@ def magnitude(address, first, last):
 
 
 @inlined
-def sum_slots(slots_TK, num_tiles, first, last, gradient):
-    """Sum the slots of the tiles in their order, as `loops.sum_slots` does; return whether all sums are finite.
+def sum_slots(slots_TK, num_tiles, tiles_per_block, stack, first, last, gradient):
+    """Sum the slots of the tiles as `reduction.GradientReduction` does; return whether all sums are finite.
 
     The sums of SPAN vectors stay in registers: twice as fast as adding whole slots one after the other.
     """
@@ -66,15 +67,20 @@ def sum_slots(slots_TK, num_tiles, first, last, gradient):
     whole = last - (last - first) % span
     for k in range(first, whole, span):
         points = points_in_steps(slots_TK, k, LANES, SPAN)
-        sums = zeros(SPAN)
-        for t in range(num_tiles):
-            sums = add_scaled(sums, broadcast(np.float32(1)), points, t * K)  # the product with 1 is exact
-        store_block(sums, points_in_steps(gradient, k, LANES, SPAN), 0)
-    for k in range(whole, last):
-        total = np.float32(0)
-        for t in range(num_tiles):
-            total += element(slots_TK, t * K + k)
-        store_number(gradient, k, total)
+        for start in range(0, num_tiles, tiles_per_block):
+            end = min(num_tiles, start + tiles_per_block)
+            sums = zeros(SPAN)
+            for t in range(start, end):
+                sums = add_scaled(sums, broadcast(np.float32(1)), points, t * K)  # the product with 1 is exact
+            join_vectors(sums, start // tiles_per_block, end == num_tiles, stack, gradient, k)
+    for start in range(0, num_tiles, tiles_per_block):
+        end = min(num_tiles, start + tiles_per_block)
+        for k in range(whole, last):
+            total = np.float32(0)
+            for t in range(start, end):
+                total += element(slots_TK, t * K + k)
+            store_number(gradient, k, total)
+        join_numbers(last - whole, start // tiles_per_block, end == num_tiles, stack, gradient, whole)
     finite = True
     for k in range(first, last):
         finite &= abs(gradient[k]) < np.inf
@@ -189,33 +195,17 @@ def update_slots(row, gradient, coefficients_GC, m, v, w, new_m, new_v, new_w):
 
 
 @inlined
-def _sum_weights(x, D, num_units, starts, rows, deltas, sums):
-    """Write the gradients of the units' weights to `sums`; `list_deltas` has listed their deltas."""
-    span = SPAN * LANES
-    if span <= D:
-        for part in range(0, D, span):
-            d = min(part, D - span)  # the last span overlaps the one before it, and computes the same sums there
-            for e in range(num_units):
-                first, last = element(starts, e), element(starts, e + 1)
-                sum_scaled_rows(x, d, first, last, rows, deltas, sums, e * D + d)
-    else:
-        for e in range(num_units):
-            first, last = element(starts, e), element(starts, e + 1)
-            sum_scaled_numbers(x, D, first, last, rows, deltas, sums, e * D)
-
-
-@inlined
-def update_units(row, N, coefficients_GC, scratch, m, v, w, new_m, new_v, new_w):
+def update_units(row, N, block, coefficients_GC, scratch, m, v, w, new_m, new_v, new_w):
     """Update the weights and biases of a piece of a dense layer; return 0, or NaN if a result is not finite."""
-    starts, rows, deltas, sums = scratch
+    starts, rows, deltas, sums, stack = scratch
     first, last, D, E, rule = row[1], row[2], row[5], row[6], row[RULE]
     of_weights, of_biases = coefficients_GC[row[GROUP]], coefficients_GC[row[BIAS_GROUP]]
-    num_units = last - first
+    num_units, num_blocks = last - first, (N + block - 1) // block
     x = numba.carray(float32_pointer(row[3]), (N * D,))
     dy = numba.carray(float32_pointer(row[4]), (N * E,))
-    list_deltas(dy, N, E, D, first, last, starts, rows, deltas, sums)
+    list_deltas(dy, N, E, D, first, last, block, stack, starts, rows, deltas, sums)
     finite_check = apply_rule(rule, sums, row[8] + first, num_units, of_biases, m, v, w, new_m, new_v, new_w)
-    _sum_weights(x, D, num_units, starts, rows, deltas, sums)
+    sum_weights(x, D, num_units, num_blocks, starts, rows, deltas, stack, sums)
     start, count = row[7] + first * D, num_units * D
     return finite_check + apply_rule(rule, sums, start, count, of_weights, m, v, w, new_m, new_v, new_w)
 
@@ -238,16 +228,18 @@ def take_units(row, next_U, w_U):
 
 
 @inlined
-def scratch_for(pieces, N):
-    """Return arrays that are large enough for the lists of any piece's deltas, and for its sums."""
+def scratch_for(pieces, N, block):
+    """Return arrays that are large enough for the lists of any piece's deltas, for its sums, and for their stack."""
+    num_blocks = (N + block - 1) // block
     most, most_numbers = 0, 0
     for piece in range(len(pieces)):
         if pieces[piece, 0] == UNITS:
             num_units = pieces[piece, 2] - pieces[piece, 1]
             most, most_numbers = max(most, num_units), max(most_numbers, num_units * pieces[piece, 5])
     return (
-        np.empty(most + 1, np.int64),
+        np.empty(num_blocks * most + 1, np.int64),
         np.empty(N * most + 1, np.int64),
         np.empty(N * most + 1, np.float32),
         np.empty(most_numbers, np.float32),
+        stack_for(num_blocks),
     )

@@ -149,7 +149,12 @@ def _computation_of(plan: ComputePlan, arrays: SharedArrays) -> Computation:
     """Return the description that each worker receives; `arrays` are those of the plan."""
     training = plan.training
     computation = Computation(
-        plan.network, training.kernels, training.dtype, Tiling(training.tile), plan.normalisation, arrays
+        plan.network,
+        training.kernels,
+        training.dtype,
+        Tiling(training.tile, training.block),
+        plan.normalisation,
+        arrays,
     )
     if not plan.trains:
         return computation

@@ -113,7 +113,7 @@ class TrainingPlan:
     @property
     def tiling(self) -> Tiling:
         """Cuts batches into tiles."""
-        return Tiling(self.config.training.tile)
+        return Tiling(self.config.training.tile, self.config.training.block)
 
     def compute_plan(self) -> ComputePlan:
         """Return the plan of the computation: shared arrays, kernels, and memory."""

@@ -86,3 +86,15 @@ def test_text_in_any_script_is_kept(read):
 def test_a_configuration_cannot_be_changed(read):
     with pytest.raises(ValueError, match="frozen"):
         read(SMALLEST).seed = 3
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        (6, "training.block: 6 is no multiple of training.tile, 4; give 8, for example"),
+        (0, "training.block: must be greater than 0, not 0"),
+    ],
+)
+def test_a_block_has_whole_tiles(refusal, read, block, words):
+    assert words in refusal(SMALLEST + f"training: {{block: {block}}}")
+    assert read(SMALLEST + "training: {block: 400, tile: 40}").training.block == 400

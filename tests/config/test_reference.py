@@ -1,4 +1,4 @@
-"""The reference of the configuration says what the schema does, and README shows it."""
+"""The reference of the configuration says what the schema does, and the page beside the examples shows it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from partrain.config.yaml_loader import load_yaml
 from tests.config.sample_configs import EVERYTHING, SMALLEST
 from tests.config.test_reader import values
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "configs" / "README.md"
 BEGIN, END = "<!-- configuration keys -->\n", "\n<!-- end of configuration keys -->"
 
 KEYS = {key.key: key for key in reference.configuration_keys()}
 
 
-def test_readme_shows_the_table_that_the_program_prints():
-    text = README.read_text()
+def test_the_page_shows_the_table_that_the_program_prints():
+    text = PAGE.read_text()
     shown = text[text.index(BEGIN) + len(BEGIN) : text.index(END)]
     assert shown == reference.to_markdown(list(KEYS.values()))
 

@@ -104,6 +104,11 @@ class Training(Section):
     tile: PositiveInt = Field(
         4, description="The number of examples that a worker computes together; the unit of work that workers share."
     )
+    block: PositiveInt | None = Field(
+        None,
+        description="The number of examples whose gradients are added one after the other, a multiple of `tile`; the "
+        "sums of blocks are added in a binary tree. null: 32, or the next multiple of `tile`.",
+    )
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     stop_early: StopEarly | None = Field(
@@ -133,6 +138,15 @@ class Training(Section):
     dtype: Literal["float32", "float64"] = Field(
         "float32", description="The type of all numbers. `float64` needs `kernels: loops`."
     )
+
+    @pydantic.model_validator(mode="after")
+    def _require_whole_tiles(self) -> Training:
+        if self.block is not None and self.block % self.tile:
+            raise ValueError(
+                f"training.block: {self.block} is no multiple of training.tile, {self.tile}; "
+                f"give {-(-self.block // self.tile) * self.tile}, for example"
+            )
+        return self
 
     @pydantic.model_validator(mode="after")
     def _require_loops_for_float64(self) -> Training:

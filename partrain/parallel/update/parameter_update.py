@@ -179,6 +179,7 @@ class _UpdateThreads:
             pieces,
             self._num_layers,
             tiling.tile_size,
+            tiling.block_size,
             arrays["tile_sums"],
             self._coefficients_GC,
             np.zeros(network.tile_sums.size, np.float32),

@@ -1,7 +1,7 @@
 """Sums tile and example gradients into the batch gradient; only this file defines the order of the sums.
 
-Slots are added in the order of the tiles, rows of factors in the order of the examples, whichever worker computed them.
-Adam divides the sum by the batch size, once.
+Within a block, slots are added in the order of the tiles, and rows of factors in the order of the examples, whichever
+worker computed them; blocks are added in a tree (kernels.block_tree). Adam divides the sum by the batch size, once.
 
 Shapes: B examples of the batch; D, E inputs, outputs of a dense layer.
 """
@@ -40,8 +40,8 @@ class GradientReduction:
     def __init__(self, network: Network, kernels: str, arrays: Mapping[str, Array], tiling: Tiling, dtype: str) -> None:
         self._network, self._arrays, self._tiling = network, arrays, tiling
         self._dense_backward_weights = _DENSE_BACKWARD_WEIGHTS[kernels]
-        self._gradient_sum = np.zeros(network.parameters.size, dtype)
-        self._views = network.parameters.views(self._gradient_sum)
+        self._sum = np.zeros(network.parameters.size, dtype)
+        self._stack: list[Array] = []  # of the tree
 
     @staticmethod
     def kernels(kernels: str) -> tuple[Kernel, ...]:
@@ -55,11 +55,33 @@ class GradientReduction:
         -------
         The flat vector (network.parameters.size,); valid until the next call.
         """
-        slots = self._arrays["tile_sums"][: self._tiling.num_tiles(num_examples)]
-        loops.sum_slots(slots, self._gradient_sum[: self._network.tile_sums.size])
+        blocks = self._tiling.blocks(num_examples)
+        self._sum[:] = 0
+        for number, (first, last) in enumerate(blocks):
+            self._sum_block(first, last)
+            level, waiting = 0, number
+            while waiting & 1 or (waiting and last == num_examples):
+                if waiting & 1:
+                    self._sum += self._stack[level]
+                waiting >>= 1
+                level += 1
+            if last < num_examples:
+                self._put_away(level)
+        return self._sum
+
+    def _sum_block(self, first: int, last: int) -> None:
+        """Overwrite the sum with that of the examples `first` … `last`-1."""
+        slots = self._arrays["tile_sums"][self._tiling.tile_range(first, last)]
+        loops.sum_slots(slots, self._sum[: self._network.tile_sums.size])
+        views = self._network.parameters.views(self._sum)
         for layer in self._network.dense_layers:
-            dw_ED, db_E = (self._views[p.name] for p in layer.parameters)
-            inputs_BD = self._arrays[f"{layer.name}.inputs"][:num_examples]
-            deltas_BE = self._arrays[f"{layer.name}.deltas"][:num_examples]
+            dw_ED, db_E = (views[p.name] for p in layer.parameters)
+            inputs_BD = self._arrays[f"{layer.name}.inputs"][first:last]
+            deltas_BE = self._arrays[f"{layer.name}.deltas"][first:last]
             self._dense_backward_weights(inputs_BD, deltas_BE, dw_ED, db_E)
-        return self._gradient_sum
+
+    def _put_away(self, level: int) -> None:
+        """Put the sum into the stack, and take another vector for the next one."""
+        while len(self._stack) <= level:
+            self._stack.append(np.zeros_like(self._sum))
+        self._sum, self._stack[level] = self._stack[level], self._sum

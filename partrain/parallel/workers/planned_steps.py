@@ -213,7 +213,7 @@ class StepMember:
         network, arrays, groups = computation.network, computation.arrays, computation.groups
         assert groups is not None
         self._arrays, self._words, self._computer = arrays, words, computer
-        self._tile_size = computation.tiling.tile_size
+        self._tiling = computation.tiling
         self._pieces = update_rows(network, groups, arrays)
         self._gradient_K = np.zeros(network.tile_sums.size, np.float32)
         self._times: list[float] = []  # those of `StepTimes` in the current step so far
@@ -270,8 +270,9 @@ class StepMember:
         moments_BU = arrays["steps.first_moments"], arrays["steps.second_moments"]
         is_finite: bool = planned_update.update_pieces_ahead(
             self._pieces, *self._piece_range(num_examples, num_members, member), num_examples,
-            arrays["steps.losses"][slot], self._tile_size, arrays["tile_sums"], arrays["steps.coefficients"][slot],
-            self._gradient_K, *(moments[current] for moments in moments_BU), arrays["parameters"],
+            arrays["steps.losses"][slot], self._tiling.tile_size, self._tiling.block_size, arrays["tile_sums"],
+            arrays["steps.coefficients"][slot], self._gradient_K,
+            *(moments[current] for moments in moments_BU), arrays["parameters"],
             *(moments[new] for moments in moments_BU), arrays["steps.parameters"],
         )  # fmt: skip
         self._times.append(time.monotonic())

@@ -1,7 +1,8 @@
-"""How a batch is cut: into tiles, and the tiles into shards for workers and into shares for ranks.
+"""How a batch is cut: into blocks of tiles, and the tiles into shards for workers and into shares for ranks.
 
-A tile is the unit of gradient work: a fixed number of consecutive examples, set by `training.tile`. The tiles of a
-batch, and therefore the order of its sums, depend on the configuration alone, never on the number of workers or ranks.
+A tile is the unit of gradient work: a fixed number of consecutive examples, set by `training.tile`. The sums of a
+block's tiles are added one after the other, those of blocks in a tree (kernels.block_tree). Both depend on the
+configuration alone, never on the number of workers or ranks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from dataclasses import dataclass
 
 Range = tuple[int, int]  # first, and one past the last
 
+# Examples in a block, or a few more, so that it has whole tiles. With fewer, sums wait in memory more often.
+EXAMPLES_PER_BLOCK = 32
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -19,9 +23,20 @@ class Tiling:
     Parameters
     ----------
     tile_size : examples per tile; the last tile of a batch may be smaller.
+    block : examples per block, a multiple of `tile_size`; None: the least multiple from EXAMPLES_PER_BLOCK on.
     """
 
     tile_size: int
+    block: int | None = None
+
+    @property
+    def block_size(self) -> int:
+        """The number of examples per block; the last block of a batch may be smaller."""
+        return self.block or self.num_tiles(EXAMPLES_PER_BLOCK) * self.tile_size
+
+    def blocks(self, num_examples: int) -> list[Range]:
+        """Return the examples of each block of a batch."""
+        return [(k, min(k + self.block_size, num_examples)) for k in range(0, num_examples, self.block_size)]
 
     def num_tiles(self, num_examples: int) -> int:
         """Return the number of tiles that hold `num_examples`."""

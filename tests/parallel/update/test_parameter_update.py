@@ -85,6 +85,18 @@ def test_update_in_pieces_by_any_number_of_threads_has_the_bits_of_the_plain_one
     assert state_of(adam) == in_pieces
 
 
+@pytest.mark.parametrize("block", [3, 6, 30])
+@pytest.mark.usefixtures("small_pieces")
+def test_update_in_pieces_adds_blocks_as_the_plain_one(make_update: Make, block: int) -> None:
+    numbers = (60, 57, 31, 30, 7, 3, 1)
+    in_pieces = after_steps(make_update(2, batch_size=60, block=block), *numbers)
+    _, adam, plain = make_update(1, batch_size=60, block=block)
+    for step, num_examples in enumerate(numbers, start=1):
+        assert plain.apply_sum(plain.gradient_sum(num_examples), num_examples, step) is None
+    assert state_of(adam) == in_pieces
+    assert in_pieces != after_steps(make_update(2, batch_size=60, block=60), *numbers)
+
+
 def test_long_updates_use_more_threads(make_computation: Callable[..., Computation]) -> None:
     network = make_computation().network
     assert useful_threads(network, 20, 8) == 1

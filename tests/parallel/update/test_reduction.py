@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from partrain.data.split_name import SplitName
 from partrain.parallel.update.reduction import GradientReduction
 from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.tile_computer import Computation, TileComputer
 
+Array = NDArray[Any]
 TRAIN = SplitName.TRAIN
 KINDS = [("fast", "float32"), ("loops", "float32"), ("loops", "float64")]
 
@@ -38,6 +41,33 @@ def test_slots_are_added_in_the_order_of_the_tiles(
     for slot in computation.arrays["tile_sums"][: -(-num_examples // 3)]:
         expected += slot
     assert reduction_of(computation).reduce(num_examples)[:size].tobytes() == expected.tobytes()
+
+
+def tree_sum(parts: list[Array]) -> Array:
+    """Return the sum of a binary tree: the largest power of two below the number of parts goes left."""
+    if len(parts) == 1:
+        return parts[0]
+    left = 2 ** ((len(parts) - 1).bit_length() - 1)
+    return tree_sum(parts[:left]) + tree_sum(parts[left:])
+
+
+@pytest.mark.parametrize(("kernels", "dtype"), KINDS)
+@pytest.mark.parametrize("num_examples", [3, 4, 6, 7, 12, 16, 19, 24, 30, 57, 60])
+def test_sums_of_blocks_are_added_in_a_tree(
+    make_computation: Callable[..., Computation], kernels: str, dtype: str, num_examples: int
+) -> None:
+    whole = make_computation(kernels=kernels, dtype=dtype, batch_size=60, block=3)
+    fill_with_noise(whole)
+    of_blocks = []
+    for first in range(0, num_examples, 3):
+        block = make_computation(kernels=kernels, dtype=dtype, batch_size=60)
+        for name, array in block.arrays.items():
+            if name == "tile_sums":
+                array[0] = whole.arrays[name][first // 3]
+            elif name.startswith("dense"):
+                array[:3] = whole.arrays[name][first : first + 3]
+        of_blocks.append(reduction_of(block).reduce(min(3, num_examples - first)).copy())
+    assert reduction_of(whole).reduce(num_examples).tobytes() == tree_sum(of_blocks).tobytes()
 
 
 @pytest.mark.parametrize(("kernels", "dtype"), KINDS)

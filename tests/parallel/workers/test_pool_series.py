@@ -46,9 +46,9 @@ def adam_of(computation: Computation) -> ParameterOptimizer:
     return optimizer_of(vector, optimizer, parameters=parameters, tile=computation.tiling.tile_size)
 
 
-def parameters_after(make: Make, num_steps: int) -> bytes:
+def parameters_after(make: Make, num_steps: int, **options: object) -> bytes:
     """Return the parameters of the coordinator's own steps."""
-    computation = make()
+    computation = make(**options)
     adam = adam_of(computation)
     update = ParameterUpdate(computation.network, "fast", computation.arrays, computation.tiling, "float32", adam, 1)
     for step in range(1, num_steps + 1):
@@ -90,14 +90,14 @@ def close_after(computation: Computation, num_steps: int) -> Iterator[Event]:
     yield lambda ring: ring.close()
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 5])
+@pytest.mark.parametrize(("num_workers", "block"), [(1, 3), (2, None), (5, 6)])
 def test_series_has_the_parameters_of_the_coordinators_steps(
-    make_computation: Make, pools: Pools, num_workers: int
+    make_computation: Make, pools: Pools, num_workers: int, block: int | None
 ) -> None:
-    computation = make_computation(plans_steps=True)
+    computation = make_computation(plans_steps=True, block=block)
     pool = pools.start(num_workers, computation)
     assert run(pool, computation, close_after(computation, 2)) == SeriesEnd(2, None)
-    assert computation.arrays["parameters"].tobytes() == parameters_after(make_computation, 2)
+    assert computation.arrays["parameters"].tobytes() == parameters_after(make_computation, 2, block=block)
     assert sum(pool.num_tiles_computed.values()) == 14
     assert pools.log == []
 
