@@ -191,8 +191,8 @@ class Run(StoredRun):
         Parameters
         ----------
         to : the file, replaced if it exists; for "tensorboard" a directory.
-        format : "safetensors", "npz" or "onnx" for parameters, "csv" or "tensorboard" for metrics; default: the suffix
-            of `to`.
+        format : "safetensors", "npz", "onnx" or "py" (a PyTorch module, with its parameters in a .safetensors file
+            beside it), or "csv" or "tensorboard" for metrics; default: the suffix of `to`.
         checkpoint : as in `evaluate`; for parameters only.
 
         Raises

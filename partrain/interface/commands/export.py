@@ -16,12 +16,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="FILE",
         help="the file to write, replaced if it exists. Its suffix selects the format: .safetensors, .npz, .onnx "
-        "(parameters) or .csv (metrics). For tensorboard a directory",
+        "(parameters), .py (a PyTorch module, and its parameters in a .safetensors file beside it) or .csv (metrics). "
+        "For tensorboard a directory",
     )
     parser.add_argument(
         "--format",
         metavar="FORMAT",
-        help="the format, if the suffix does not say it: safetensors, npz, onnx, csv or tensorboard",
+        help="the format, if the suffix does not say it: safetensors, npz, onnx, py, csv or tensorboard",
     )
     add_checkpoint(parser)
     add_quiet(parser)

@@ -28,7 +28,7 @@ def refused(call: Call, *arguments: object) -> str:
     return result.stderr
 
 
-@pytest.mark.parametrize("name", ["m.safetensors", "m.npz", "m.onnx", "m.csv", "M.CSV", "new/folder/m.npz"])
+@pytest.mark.parametrize("name", ["m.safetensors", "m.npz", "m.onnx", "m.py", "m.csv", "M.CSV", "new/folder/m.npz"])
 def test_suffix_selects_the_format_and_the_path_goes_to_stdout(call_partrain: Call, name: str) -> None:
     result = call_partrain("export", "run", "--to", name)
     assert (result.exit_code, result.stdout) == (0, f"{name}\n")
@@ -73,6 +73,8 @@ def test_events_of_two_runs_are_not_mixed(call_partrain: Call) -> None:
         (["--to", "model"], ["suffix"]),
         (["--to", "events.tensorboard"], ["suffix"]),
         (["--to", "model.npz", "--format", "torch"], ["--format torch", "no such format", "safetensors, npz, onnx"]),
+        (["--to", "2nd.py"], ["2nd.py", "cannot import"]),
+        (["--to", "class.py"], ["class.py", "cannot import"]),
         (["--to", ".", "--format", "csv"], ["is a directory"]),
         (["--to", "/dev/null", "--format", "csv"], ["/dev/null", "not a regular file"]),
         (["--to", "runs/run/run.json/m.csv"], ["cannot be written", "Not a directory"]),
@@ -112,6 +114,6 @@ def test_a_failed_write_leaves_the_old_file(call_partrain: Call, monkeypatch: py
     assert sorted(os.listdir()) == ["m.csv", "runs"]
 
 
-@pytest.mark.parametrize("name", ["m.safetensors", "m.onnx", "m.csv"])
+@pytest.mark.parametrize("name", ["m.safetensors", "m.onnx", "m.py", "m.csv"])
 def test_export_imports_no_numba(name: str) -> None:
     assert call_without_numba("export", "run", "--to", name) == 0

@@ -1,0 +1,98 @@
+"""The layers of a network in PyTorch's words: a module that holds parameters, or a function, and statements.
+
+The line length is that of Black and Ruff, 88: users format their code with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
+
+# The name of a function, and its arguments.
+Call = tuple[str, list[str]]
+
+LINE_WIDTH = 88
+_BODY_INDENT = 8
+
+
+def constructors(layers: Iterable[Layer]) -> Iterator[str]:
+    """Yield the statement of `__init__` for each layer that is a module: those with parameters, and dropout."""
+    for layer in layers:
+        if type(layer) in _MODULES:
+            yield _assignment(f"self.{layer.name}", *_MODULES[type(layer)](layer))
+
+
+def statements(layers: Iterable[Layer]) -> list[str]:
+    """Return the statements of `forward`, from the variable x on. Activations share the line of their input."""
+    lines: list[str] = []
+    for layer in layers:
+        call = _call(layer)
+        if lines and type(layer) in _JOINED:
+            joined = f"x = {call(lines[-1].removeprefix('x = '))}"
+            if _BODY_INDENT + len(joined) <= LINE_WIDTH:
+                lines[-1] = joined
+                continue
+        lines.append(f"x = {call('x')}")
+    return [*lines[:-1], f"return {lines[-1].removeprefix('x = ')}"]
+
+
+def _assignment(target: str, function: str, arguments: Sequence[str]) -> str:
+    """Return the assignment of a call, over several lines if it is too long for one."""
+    joined = ", ".join(arguments)
+    if _BODY_INDENT + len(line := f"{target} = {function}({joined})") <= LINE_WIDTH:
+        return line
+    if _BODY_INDENT + len(inner := f"    {joined}") > LINE_WIDTH:
+        inner = "\n".join(f"    {argument}," for argument in arguments)
+    return f"{target} = {function}(\n{inner}\n)"
+
+
+def _call(layer: Layer) -> Callable[[str], str]:
+    """Return a function that writes the call of a layer with an expression."""
+    if type(layer) in _MODULES:
+        return lambda x: f"self.{layer.name}({x})"
+    function, arguments = _FUNCTIONS[type(layer)](layer)
+    return lambda x: f"{function}({', '.join([x, *arguments])})"
+
+
+def _written(value: Any) -> str:
+    """Return a value as code: the two numbers of rows and columns as one number if they are equal."""
+    if isinstance(value, tuple) and len(value) == 2 and value[0] == value[1]:
+        return repr(value[0])
+    return repr(value)
+
+
+def _named(**values: tuple[Any, Any]) -> list[str]:
+    """Return arguments by name, from values and their defaults; defaults are left out."""
+    return [f"{name}={_written(value)}" for name, (value, default) in values.items() if value != default]
+
+
+def _conv(layer: Any) -> Call:
+    F, C, R, S = layer.parameters[0].shape
+    others = _named(stride=(layer.stride, (1, 1)), padding=(layer.padding, (0, 0)))
+    return "nn.Conv2d", [str(C), str(F), f"kernel_size={_written((R, S))}", *others]
+
+
+def _dense(layer: Any) -> Call:
+    E, D = layer.parameters[0].shape
+    return "nn.Linear", [str(D), str(E)]
+
+
+def _max_pool(layer: Any) -> Call:
+    return "F.max_pool2d", [_written(layer.window), *_named(stride=(layer.stride, layer.window))]
+
+
+# An entry for each kind of layer: modules, which are attributes, and functions with the arguments after x.
+_MODULES: dict[type[Layer], Callable[[Any], Call]] = {
+    Conv2d: _conv,
+    Dense: _dense,
+    Dropout: lambda layer: ("nn.Dropout", [_written(layer.rate)]),
+}
+_FUNCTIONS: dict[type[Layer], Callable[[Any], Call]] = {
+    Relu: lambda layer: ("F.relu", []),
+    MaxPool2d: _max_pool,
+    Flatten: lambda layer: ("torch.flatten", ["1"]),
+}
+# Layers whose call is written around that of the layer before.
+_JOINED = {Relu}

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from partrain.analysis.export.formats import export_run
+from partrain.analysis.prediction import Classifier
+from partrain.analysis.trained_run import load_trained_run
+from tests.program import Result
+from tests.saved_runs import CLASS_NAMES, NETWORK, NORMALISATION, write_saved_run
+
+# Whose constructor is longer than a line.
+WIDE: tuple[Any, ...] = (
+    {"conv": {"filters": 100, "kernel": [3, 2], "stride": [2, 1], "padding": [1, 2]}},
+    "relu",
+    {"dropout": {"rate": 0.25}},
+    "flatten",
+    {"dense": {"units": 3}},
+)
+NETWORKS = {"every-layer": NETWORK, "wide": WIDE}
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Callable[..., Path]:
+    """Write a run with this network, export it, and return the file of the module."""
+
+    def write(network: Sequence[Any] = NETWORK, **options: Any) -> Path:
+        write_saved_run(tmp_path / "run", network, **options)
+        return export_run(tmp_path / "run", tmp_path / "model.py", "py", say=str, warn=pytest.fail)
+
+    return write
+
+
+def constants(code: str) -> dict[str, Any]:
+    """Return the values that the module assigns to names in capitals."""
+    found = {}
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name != "WEIGHTS":
+                found[name] = ast.literal_eval(node.value)
+    return found
+
+
+def function(code: str, name: str) -> list[str]:
+    """Return the statements of a function of the module."""
+    nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef) and node.name == name]
+    return [ast.unparse(statement) for statement in nodes[0].body]
+
+
+def test_module_computes_the_layers_in_their_order_under_their_names(export: Callable[..., Path]) -> None:
+    code = export().read_text()
+    assert function(code, "__init__")[3:] == [
+        "self.conv1 = nn.Conv2d(2, 3, kernel_size=(3, 2), stride=(2, 1), padding=(1, 2))",
+        "self.conv2 = nn.Conv2d(3, 4, kernel_size=2, padding=1)",
+        "self.dense1 = nn.Linear(36, 7)",
+        "self.dense2 = nn.Linear(7, 3)",
+    ]
+    assert function(code, "forward") == [
+        "x = (pixels - self.mean) / self.std",
+        "x = F.relu(self.conv1(x))",
+        "x = F.max_pool2d(x, 3, stride=2)",
+        "x = self.conv2(x)",
+        "x = F.relu(F.max_pool2d(x, (2, 3), stride=(1, 2)))",
+        "x = torch.flatten(x, 1)",
+        "x = F.relu(self.dense1(x))",
+        "return self.dense2(x)",
+    ]
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_parameters_beside_the_module_are_those_of_its_layers(
+    export: Callable[..., Path], network: Sequence[Any]
+) -> None:
+    path = export(network)
+    layers = {line.partition(" = ")[0].removeprefix("self.") for line in function(path.read_text(), "__init__")[3:]}
+    tensors = safetensors.numpy.load_file(path.with_suffix(".safetensors"))
+    assert {name.rpartition(".")[0] for name in tensors} == layers - {"dropout1"}
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 20, 30), (2, 9, 9)], ids=["grey", "rgb", "two-channels"])
+@pytest.mark.parametrize("network", [WIDE, ["flatten", {"dense": {"units": 60}}]], ids=["wide", "classes"])
+def test_code_is_formatted_and_has_no_lint(
+    export: Callable[..., Path], network: Sequence[Any], shape: tuple[int, int, int]
+) -> None:
+    path = export(network, shape=shape)
+    for words in (["format", "--check"], ["check", "--select", "E,F,I,B,UP,RUF,SIM,C4,RET,PTH"]):
+        ended = subprocess.run(
+            [sys.executable, "-m", "ruff", *words, "--no-cache", "--isolated", path], capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stdout
+
+
+def test_module_has_normalisation_and_class_names_whatever_characters_they_have(export: Callable[..., Path]) -> None:
+    found = constants(export().read_text())
+    assert found == {
+        "CLASS_NAMES": CLASS_NAMES,
+        "MEAN": tuple(NORMALISATION["mean"]),
+        "STD": tuple(NORMALISATION["std"]),
+    }
+
+
+def test_strange_names_are_literals_and_not_code(export: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ('"""', "it's", 'it\'s "so"', "\\", '\\"', "a\nb\u202e\x07", "{E}", "'")
+    monkeypatch.setattr("tests.saved_runs.CLASS_NAMES", names)
+    code = export(["flatten", {"dense": {"units": 8}}]).read_text()
+    assert constants(code)["CLASS_NAMES"] == names
+    assert "\u202e" not in code
+
+
+def test_module_says_how_it_is_used_if_it_takes_no_image_files(export: Callable[..., Path]) -> None:
+    code = export(image_dtype="float32").read_text()
+    assert "IMAGE" not in code
+    assert "float32 images (N, 2, 13, 11)" in code
+
+
+def test_message_names_both_files_and_stdout_the_module(
+    call_partrain: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_saved_run(Path("runs/run"))
+    result = call_partrain("export", "run", "--to", "nets/my_net.py")
+    assert (result.exit_code, result.stdout) == (0, "nets/my_net.py\n")
+    assert "374 parameters after step 2, 2,208 bytes of safetensors in nets/my_net.safetensors\n" in result.stderr
+    assert 'with_name("my_net.safetensors")' in Path("nets/my_net.py").read_text()
+
+
+def test_parameters_that_cannot_be_written_leave_no_module(
+    call_partrain: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_saved_run(Path("runs/run"))
+    Path("model.safetensors").mkdir()
+    assert "is a directory" in call_partrain("export", "run", "--to", "model.py").refusal
+    assert not Path("model.py").exists()
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_pytorch_computes_the_same_probabilities(export: Callable[..., Path], network: Sequence[Any]) -> None:
+    torch = pytest.importorskip("torch")
+    path = export(network)
+    module: dict[str, Any] = {"__file__": str(path), "__name__": "model"}
+    exec(compile(path.read_text(), path, "exec"), module)
+    trained = load_trained_run(path.parent / "run", "last", pytest.fail)
+    images = np.random.Generator(np.random.Philox(1)).integers(0, 256, (6, 2, 13, 11), np.uint8)
+    expected = Classifier(trained, str, pytest.fail).probabilities(images)
+    model = module["load_model"]()
+    with torch.no_grad():
+        found = model(torch.from_numpy(images)).softmax(dim=1).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
