@@ -207,13 +207,19 @@ def require_same_data(plan: TrainingPlan, record: dict[str, Any], run_path: Path
         )
 
 
-def value_differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
+def value_differences(before: Any, after: Any) -> Iterator[str]:
     """Yield a line for each value that differs: `path: before -> after`."""
+    for path, old, new in changed_values(before, after):
+        yield f"{path}: {old} -> {new}"
+
+
+def changed_values(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield each value that differs: its path, such as `best.step`, and both values."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in before | after:
-            yield from value_differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+            yield from changed_values(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for place, (x, y) in enumerate(zip(before, after, strict=True)):
-            yield from value_differences(x, y, f"{path}.{place}")
+            yield from changed_values(x, y, f"{path}.{place}")
     elif before != after:
-        yield f"{path}: {before} -> {after}"
+        yield path, before, after

@@ -52,6 +52,12 @@ def test_most_steps_is_the_last_one_within_the_target() -> None:
     assert accountant.most_steps(1e6, 50) == 50
 
 
+def test_rounding_errors_of_epsilon_do_not_change_the_number_of_steps() -> None:
+    accountant = Accountant(32 / 2000, 1.0, 1e-5)
+    epsilon = accountant.epsilon(100)
+    assert {accountant.most_steps(epsilon * factor, 5000) for factor in (1 - 1e-12, 1, 1 + 1e-12)} == {99}
+
+
 # ---- sampling and noise
 
 

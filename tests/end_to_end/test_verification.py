@@ -219,7 +219,14 @@ def test_changed_results_and_metadata_are_found(call_partrain: Call, run: Path) 
     checkpoint = CheckpointDirectory(run / "checkpoints").path_of(30)
     state = load(checkpoint)
     checkpoint.write_bytes(encode(Checkpoint(state.tensors, state.metadata | {"seed": 5})))
-    assert refusal(call_partrain, run) == f"error: {checkpoint}: seed: 5 -> 0"
+    assert refusal(call_partrain, run) == f"error: {checkpoint}: seed is 5, recomputed 0"
+    fewer = {name: tensor for name, tensor in state.tensors.items() if name != "conv1.bias"}
+    for tensors, message in (
+        (fewer, "conv1.bias: is missing"),
+        (state.tensors | {"conv9.bias": np.zeros(1)}, "conv9.bias: is no tensor of this run"),
+    ):
+        checkpoint.write_bytes(encode(Checkpoint(tensors, state.metadata)))
+        assert refusal(call_partrain, run) == f"error: {checkpoint}: {message}"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
     assert "is truncated or altered" in refusal(call_partrain, run)
     with pytest.raises(VerificationFailed, match="is truncated or altered"):

@@ -64,13 +64,18 @@ class Accountant:
         return self._epsilon(num_steps)
 
     def most_steps(self, target: float, at_most: int) -> int:
-        """Return the largest number of steps, up to `at_most`, after which epsilon does not exceed `target`."""
-        if self.epsilon(at_most) <= target:
+        """Return the largest number of steps, up to `at_most`, after which epsilon does not exceed `target`.
+
+        Half of MARGIN is kept, so that a target that is an epsilon itself, as a run printed it, ends the training at
+        the same step on every processor.
+        """
+        bound = target * (1 - MARGIN / 2)
+        if self.epsilon(at_most) <= bound:
             return at_most
         enough, too_many = 0, at_most
         while too_many - enough > 1:
             middle = (enough + too_many) // 2
-            if self.epsilon(middle) <= target:
+            if self.epsilon(middle) <= bound:
                 enough = middle
             else:
                 too_many = middle

@@ -18,7 +18,7 @@ from partrain.errors import VerificationFailed
 from partrain.store.checkpoint import Checkpoint, CorruptCheckpoint, load
 from partrain.store.checkpoint_directory import CheckpointDirectory
 from partrain.training.metrics_logger import DIGEST_METRIC
-from partrain.training.resume import value_differences
+from partrain.training.resume import changed_values
 
 # Epsilon has no fixed bits: SciPy's Fourier transforms round differently on another processor. This fraction of epsilon
 # is far more than the rounding changes.
@@ -191,8 +191,10 @@ def state_differences(stored: Checkpoint, computed: Checkpoint) -> Iterator[str]
     Fields that only one of the states has are no difference: versions of partrain add some.
     """
     for name in sorted(stored.tensors.keys() | computed.tensors.keys()):
-        if name not in stored.tensors or name not in computed.tensors:
-            yield f"{name}: is only {'stored' if name in stored.tensors else 'computed'}"
+        if name not in stored.tensors:
+            yield f"{name}: is missing"
+        elif name not in computed.tensors:
+            yield f"{name}: is no tensor of this run"
         elif difference := _first_difference(stored.tensors[name], computed.tensors[name]):
             yield f"{name}{difference}"
     plain = json.loads(json.dumps(computed.metadata))
@@ -200,7 +202,8 @@ def state_differences(stored: Checkpoint, computed: Checkpoint) -> Iterator[str]
     match common.get("privacy"), plain.get("privacy"):
         case {"epsilon": epsilon}, {"epsilon": now} if is_same_epsilon(epsilon, now):
             plain["privacy"]["epsilon"] = epsilon
-    yield from value_differences(common, {k: plain[k] for k in common})
+    for path, before, now in changed_values(common, {k: plain[k] for k in common}):
+        yield f"{path} is {json.dumps(before)}, recomputed {json.dumps(now)}"
 
 
 def _first_difference(stored: NDArray[Any], computed: NDArray[Any]) -> str | None:

@@ -139,7 +139,7 @@ def verify_run(
         try:
             coordinator.train(last)
             if session.interruption.received is not None:
-                raise Interrupted(session.interruption.received, f"the steps to {coordinator.step:,} are verified")
+                raise Interrupted(session.interruption.received, f"nothing differs up to step {coordinator.step:,}")
             metrics.require_no_more()
             with_test = _verify_end(coordinator, resources, run, record)
         except VerificationFailed as error:
