@@ -20,10 +20,10 @@ from partrain.data.mapped_arrays import release_pages
 from partrain.errors import MissingPackage
 from partrain.system.terminal_text import printable, table
 
-# How many duplicates are listed, how many classes are printed, and how many classes and examples the sheet shows.
+# How many duplicates are listed, how many classes are printed, and how many the sheet shows.
 MAX_LISTED = 5
 MAX_PRINTED_CLASSES = 60
-SHEET_CLASSES, SHEET_EXAMPLES = 20, 10
+SHEET_CLASSES = 100
 # After so many images the memory of a mapped file is released.
 _IMAGES_PER_PIECE = 4096
 
@@ -138,13 +138,14 @@ def write_sheet(dataset: Dataset, path: Path) -> None:
     except ModuleNotFoundError:
         raise MissingPackage("matplotlib", "plots", "drawing examples") from None
     from partrain.analysis.plots.class_labels import ClassLabels
-    from partrain.analysis.plots.image_sheets import draw_examples
+    from partrain.analysis.plots.image_sheets import draw_examples, examples_per_class
     from partrain.store.output_files import write_output_file
 
     train = dataset.train
+    num_classes = min(len(dataset.class_names), SHEET_CLASSES)
     rows = []
-    for label in range(min(len(dataset.class_names), SHEET_CLASSES)):
-        places = np.flatnonzero(train.labels == label)[:SHEET_EXAMPLES]
+    for label in range(num_classes):
+        places = np.flatnonzero(train.labels == label)[: examples_per_class(num_classes)]
         rows.append([np.array(train.images[place]) for place in places])
     num_more = len(dataset.class_names) - len(rows)
     with canvas.house_style():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from partrain.system.terminal_text import num_columns, printable
 BASE_FAMILY = "DejaVu Sans"
 # Longer names are shortened. Wide characters, such as Chinese ones, take two columns.
 MAX_COLUMNS = 24
+_LEFT_TO_RIGHT = "\N{LEFT-TO-RIGHT MARK}"
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,28 @@ class ClassLabels:
         families = [BASE_FAMILY]
         if missing:
             _add_new_fonts()
-            for family in font_families():
-                covered = missing & characters_of(family)
-                if covered:
-                    families.append(family)
-                    missing -= covered
-                if not missing:
+            # The family that has most of them first: a name in several fonts is hard to read.
+            others = {family: characters_of(family) for family in font_families()}
+            while missing and (family := max(others, key=lambda name: len(missing & others[name]), default="")):
+                if not missing & others[family]:
                     break
-        texts = (f"class {k}" if missing & set(name) or not name.strip() else name for k, name in enumerate(names))
+                families.append(family)
+                missing -= others.pop(family)
+        texts = (
+            f"class {k}" if missing & set(name) or not name.strip() else _with_direction(name)
+            for k, name in enumerate(names)
+        )
         return cls(tuple(texts), tuple(families))
+
+
+def _with_direction(name: str) -> str:
+    """Return a name that reorders nothing beside it, as an Arabic name does with a number that follows.
+
+    With marks and not with isolates, which DejaVu Sans lacks: versions of matplotlib that ignore directions draw a box.
+    """
+    if any(unicodedata.bidirectional(character) in ("R", "AL") for character in name):
+        return f"{_LEFT_TO_RIGHT}{name}{_LEFT_TO_RIGHT}"
+    return name
 
 
 def _shorten(names: Sequence[str]) -> list[str]:

@@ -92,9 +92,10 @@ def _draw_matrix(counts_EE: NDArray[np.int64], examples: str, labels: ClassLabel
     axes = new_axes(figure, "", "predicted class", "true class")
     axes.grid(False)
     # On a linear scale the few errors would be invisible beside the correct predictions.
-    norm = LogNorm(vmin=1, vmax=max(10, int(counts_EE.max())))
+    highest = max(10, int(counts_EE.max()))
+    norm = LogNorm(vmin=1, vmax=highest)
     shown = axes.imshow(np.ma.masked_equal(counts_EE, 0), cmap=_visible_blues(), norm=norm, interpolation="nearest")
-    figure.colorbar(shown, ax=axes, shrink=0.8, label="examples", format="{x:,.0f}")
+    figure.colorbar(shown, ax=axes, shrink=0.8, label="examples", ticks=_round_numbers(highest), format="{x:,.0f}")
     if size <= MAX_NUMBERED:
         for i, j in np.argwhere(counts_EE).tolist():
             colour = "white" if norm(counts_EE[i, j]) > 0.5 else "black"
@@ -103,6 +104,13 @@ def _draw_matrix(counts_EE: NDArray[np.int64], examples: str, labels: ClassLabel
     axes.set_xticks(range(size), labels.texts, rotation=90 if rotated else 0, **font)
     axes.set_yticks(range(size), labels.texts, **font)
     return figure
+
+
+def _round_numbers(highest: int) -> list[int]:
+    """Return 1, 2, 5, 10, … up to a number; only powers of ten if there are many."""
+    digits = "125" if highest < 10_000 else "1"
+    numbers = (int(digit + "0" * num_zeros) for num_zeros in range(len(str(highest))) for digit in digits)
+    return [number for number in numbers if number <= highest]
 
 
 def _visible_blues() -> Colormap:

@@ -27,6 +27,8 @@ IMAGES_PER_ROW = 5
 # In inches: of a sheet of classified images, and the cell of an image in a sheet of a data set.
 TITLE_HEIGHT, IMAGE_SIZE, CELL_WIDTH, GAP = 0.45, 1.33, 1.7, 0.1
 EXAMPLE_CELL = 0.9
+# A sheet of a data set has columns of at most so many classes, which share so many images across.
+CLASSES_PER_COLUMN, IMAGES_ACROSS = 25, 12
 # In points.
 LABEL_SIZE, CAPTION_SIZE = 9, 7
 # Of a longer path of a file, the end is shown.
@@ -50,7 +52,8 @@ def draw_misclassified(
     subject : the examples that were evaluated, e.g. "10,000 test examples".
     labels : the labels of the classes.
     """
-    title = f"The most confident of {num_wrong:,} errors on {subject}" if images else f"No errors on {subject}"
+    errors = "The only error" if num_wrong == 1 else f"The most confident of {num_wrong:,} errors"
+    title = f"{errors if images else 'No errors'} on {subject}"
     return _draw_sheet(
         images, examples, title, labels, lambda example: _file_of(example, labels) or f"index {example['index']}"
     )
@@ -139,33 +142,42 @@ def _draw_sheet(
     return figure
 
 
+def examples_per_class(num_classes: int) -> int:
+    """Return how many examples of each class `draw_examples` has room for."""
+    return IMAGES_ACROSS // -(-num_classes // CLASSES_PER_COLUMN)
+
+
 def draw_examples(rows: Sequence[Sequence[NDArray[Any]]], labels: ClassLabels, name: str, num_more: int) -> Figure:
-    """Draw examples of a data set, one row per class.
+    """Draw examples of a data set, one row per class; many classes stand in several columns.
 
     Parameters
     ----------
-    rows : for each class some images (C,H,W).
+    rows : for each class some images (C,H,W), see `examples_per_class`.
     labels : the labels of these classes.
     name : the name of the data set.
     num_more : the number of classes that are not drawn.
     """
-    columns = max(1, *map(len, rows))
     title = f"{name}: training examples of each class" + (f" ({num_more:,} more classes)" if num_more else "")
-    start = 3 * GAP + widest(labels.texts[: len(rows)], LABEL_SIZE, labels.families)
-    width = max(start + columns * EXAMPLE_CELL, 2 * GAP + text_width(title, TITLE_SIZE, (BASE_FAMILY,)))
-    height = TITLE_HEIGHT + len(rows) * EXAMPLE_CELL
+    num_columns = -(-len(rows) // CLASSES_PER_COLUMN)
+    num_rows = -(-len(rows) // num_columns)
+    label_width = 3 * GAP + widest(labels.texts[: len(rows)], LABEL_SIZE, labels.families)
+    column_width = label_width + max(1, *map(len, rows)) * EXAMPLE_CELL
+    width = max(num_columns * column_width, 2 * GAP + text_width(title, TITLE_SIZE, (BASE_FAMILY,)))
+    height = TITLE_HEIGHT + num_rows * EXAMPLE_CELL
     figure = new_figure(width, height)
     figure.set_layout_engine("none")
     figure.text(GAP / width, 1 - GAP / height, title, ha="left", va="top", fontsize=TITLE_SIZE)
     size = EXAMPLE_CELL - GAP
-    for row, images in enumerate(rows):
+    for number, images in enumerate(rows):
+        column, row = divmod(number, num_rows)
+        start = column * column_width + label_width
         bottom = height - TITLE_HEIGHT - row * EXAMPLE_CELL - size
         figure.text(
-            (start - GAP) / width, (bottom + size / 2) / height, labels.texts[row], ha="right", va="center",
+            (start - GAP) / width, (bottom + size / 2) / height, labels.texts[number], ha="right", va="center",
             fontsize=LABEL_SIZE, fontfamily=list(labels.families), parse_math=False,
         )  # fmt: skip
-        for column, image in enumerate(images):
-            left = start + column * EXAMPLE_CELL
+        for place, image in enumerate(images):
+            left = start + place * EXAMPLE_CELL
             axes = figure.add_axes((left / width, bottom / height, size / width, size / height))
             axes.set_axis_off()
             axes.imshow(to_displayable(image), cmap="gray", interpolation="nearest")

@@ -66,6 +66,22 @@ def test_font_that_has_the_characters_is_chosen(monkeypatch: pytest.MonkeyPatch)
     assert labels.families == ("DejaVu Sans", "Two")
 
 
+def test_font_that_has_most_of_the_characters_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    characters = {"DejaVu Sans": set("abc"), "One": set("数"), "Two": set("数字七"), "Three": set("猫")}
+    monkeypatch.setattr(class_labels, "characters_of", lambda family: frozenset(characters[family]))
+    monkeypatch.setattr(class_labels, "font_families", lambda: ["One", "Two", "Three"])
+    labels = ClassLabels.of(["数字七", "猫", "犬"])
+    assert labels.texts == ("数字七", "猫", "class 2")
+    assert labels.families == ("DejaVu Sans", "Two", "Three")
+
+
+def test_names_written_from_right_to_left_do_not_reorder_what_is_beside_them() -> None:
+    """In Unicode's bidirectional algorithm, a left-to-right mark on each side keeps the order of the parts."""
+    mark = "\N{LEFT-TO-RIGHT MARK}"
+    assert ClassLabels.of(["قطة 2", "cat", "חתול"]).texts == (f"{mark}قطة 2{mark}", "cat", f"{mark}חתול{mark}")
+    assert mark in class_labels.characters_of("DejaVu Sans")
+
+
 def test_font_that_was_removed_or_is_damaged_has_no_characters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert class_labels.characters_of("a family that no machine has") == frozenset()
     (tmp_path / "damaged.ttf").write_bytes(b"no font")

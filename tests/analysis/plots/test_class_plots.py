@@ -95,6 +95,16 @@ def test_one_error_among_many_examples_can_be_seen() -> None:
     assert pixels[len(pixels) - row, column].min() < 220
 
 
+@pytest.mark.parametrize(
+    ("highest", "numbers"), [(7, ["1", "2", "5", "10"]), (20_000, ["1", "10", "100", "1,000", "10,000"])]
+)
+def test_colours_of_the_confusion_matrix_are_explained_by_round_numbers(highest: int, numbers: list[str]) -> None:
+    figure = draw_confusion(report_of(np.eye(2, dtype=int) * highest), labels_of(2))
+    pixels_of(figure)
+    assert figure is not None
+    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == numbers
+
+
 def test_confusions_of_very_many_classes_are_listed() -> None:
     counts = np.eye(1000, dtype=int) * 50
     counts[3, 7], counts[999, 0] = 4, 1

@@ -16,6 +16,7 @@ from partrain.analysis.plots.image_sheets import (
     draw_examples,
     draw_hardest,
     draw_misclassified,
+    examples_per_class,
     to_displayable,
 )
 from tests.analysis.plots.rendering import pixels_of, texts_of
@@ -94,10 +95,33 @@ def test_images_have_one_size_whatever_the_names(name: str) -> None:
             )
 
 
-def test_sheet_without_errors_says_so() -> None:
+def test_sheet_says_how_many_errors_there_are() -> None:
     figure = draw_misclassified([], [], 0, "10,000 test examples", LABELS)
     pixels_of(figure)
     assert texts_of(figure) == ["No errors on 10,000 test examples"]
+    figure = draw_misclassified([np.zeros((1, 4, 4), np.uint8)], [example()], 1, "6 test examples", LABELS)
+    assert "The only error on 6 test examples" in texts_of(figure)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "num_columns"),
+    [(2, 1), (26, 2), *(pytest.param(*numbers, marks=pytest.mark.slow) for numbers in ((25, 1), (47, 2), (100, 4)))],
+)
+def test_sheet_of_a_data_set_shows_many_classes_in_columns(num_classes: int, num_columns: int) -> None:
+    labels = ClassLabels.of([f"great crested flycatcher {k}" for k in range(num_classes)])
+    images = [np.zeros((1, 4, 4), np.uint8)] * examples_per_class(num_classes)
+    assert len(images) == 12 // num_columns
+    figure = draw_examples([images[:1]] * (num_classes - 1) + [images], labels, "birds", 0)
+    pixels_of(figure)
+    boxes = [axes.get_window_extent() for axes in figure.axes]
+    assert {round(box.width) for box in boxes} == {96}
+    texts = [text for text in figure.findobj(Text) if text.get_text()][1:]
+    assert [text.get_text() for text in texts] == list(labels.texts)
+    assert len({round(text.get_window_extent().x1) for text in texts}) == num_columns
+    boxes += [text.get_window_extent() for text in texts]
+    assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+    assert figure.bbox.height < 2800
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 for box in boxes)
 
 
 def test_images_of_any_kind_can_be_displayed() -> None:
