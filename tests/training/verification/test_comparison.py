@@ -35,7 +35,7 @@ def test_another_epsilon_is_a_difference(stored: float) -> None:
     with pytest.raises(VerificationFailed, match=rf"privacy/epsilon is {stored}"):
         MetricsComparison("metrics.jsonl", [row(stored)]).append(row(0.1446))
     (difference,) = state_differences(state(stored), state(0.1446))
-    assert difference.startswith(f"privacy.epsilon: {stored}")
+    assert difference.startswith(f"privacy.epsilon is {stored}, recomputed ")
 
 
 @pytest.mark.parametrize("stored", [None, "0.2188", True, float("nan")])
