@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from partrain.config.schema.layer_entries import Residual
 from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.kernels.compiler.loading import load
 from partrain.kernels.update_rules import Rule
@@ -15,7 +16,7 @@ from partrain.parallel.workers.worker import worker_kernels
 EVERYTHING = Network(
     (
         *(Conv(filters=8, kernel=5), Conv(filters=8, kernel=5), Conv(filters=8, kernel=3)),
-        *(MaxPool(window=2), Relu(), Flatten(), Dropout(rate=0.1), Dense(units=2)),
+        *(MaxPool(window=2), Relu(), Residual(body=[Relu()]), Flatten(), Dropout(rate=0.1), Dense(units=2)),
     ),
     (1, 28, 28),
     2,

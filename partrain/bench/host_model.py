@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from partrain.config.schema import layers as layer_schema
+from partrain.config.schema.layer_entries import Residual
 from partrain.config.schema.values import Section
 from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import step_bytes
@@ -86,15 +87,29 @@ class HostCosts:
 
 def widened(layers: Sequence[Section], factor: int) -> list[Section]:
     """Return layers with `factor` times as many filters and units; the last layer stays the same."""
-    wide = [
-        layer.model_copy(update={"filters": layer.filters * factor})
-        if isinstance(layer, layer_schema.Conv)
-        else layer.model_copy(update={"units": layer.units * factor})
-        if isinstance(layer, layer_schema.Dense)
-        else layer
-        for layer in layers
-    ]
-    return [*wide[:-1], layers[-1]]
+    wide: list[Section] = []
+    has_wide_input = False
+    for layer in layers[:-1]:
+        # A shortcut that passes on the image keeps the number of its channels.
+        if isinstance(layer, Residual) and not layer.shortcut and not has_wide_input:
+            wide.append(layer)
+        else:
+            wide.append(_wider(layer, factor))
+            has_wide_input = has_wide_input or wide[-1] != layer
+    return [*wide, layers[-1]]
+
+
+def _wider(layer: Section, factor: int) -> Section:
+    match layer:
+        case layer_schema.Conv():
+            return layer.model_copy(update={"filters": layer.filters * factor})
+        case layer_schema.Dense():
+            return layer.model_copy(update={"units": layer.units * factor})
+        case Residual():
+            branches = {"body": layer.body, "shortcut": layer.shortcut}
+            wide = {name: [_wider(inner, factor) for inner in branch] for name, branch in branches.items()}
+            return layer.model_copy(update=wide)
+    return layer
 
 
 def _update_work(batch_size: int) -> float:

@@ -18,7 +18,7 @@ from partrain.kernels.augmentation import AUGMENT
 from partrain.network.clipping import clipping_scales, gradient_norms
 from partrain.network.execution import Execution, Factors, TrainingExamples
 from partrain.network.fast_execution import FastExecution
-from partrain.network.layers import Conv2d, Layer
+from partrain.network.layers import Conv2d, Layer, Residual
 from partrain.network.loops_execution import LoopsExecution
 from partrain.training.step.composition import make_model_update, make_parameter_update
 
@@ -30,10 +30,23 @@ class _TimedStage:
         self.layers = layers
         self.name = "+".join(layer.name for layer in self.layers)
         self.seconds: Samples = {"forward": [], "backward": []}
+        self.passing = dict.fromkeys(self.seconds, 0.0)  # of the parts of a pass that is not yet complete
         self._needs_dx = needs_dx
 
+    def end_pass(self) -> None:
+        """Keep the seconds of a forward and a backward pass; a stage has none where it computes nothing."""
+        for direction, seconds in self.passing.items():
+            if seconds:
+                self.seconds[direction].append(seconds)
+                self.passing[direction] = 0.0
+
     def multiply_adds(self, direction: str) -> int:
-        """Return the multiply-adds of an example. The coordinator computes the weight gradients of dense layers."""
+        """Return the multiply-adds of an example. The coordinator computes the weight gradients of dense layers.
+
+        Those of a residual layer are its inner layers'.
+        """
+        if isinstance(self.layers[0], Residual):
+            return 0
         if direction == "forward":
             return sum(layer.multiply_adds for layer in self.layers)
         return sum(layer.multiply_adds * (isinstance(layer, Conv2d) + self._needs_dx) for layer in self.layers)
@@ -101,14 +114,13 @@ def _make_execution(trial: Trial, timed: list[_TimedStage]) -> Execution:
     if settings.kernels == "loops":
         return LoopsExecution(network, parameters, plan.normalisation, tile, settings.dtype)
     execution = FastExecution(network, parameters, plan.normalisation, tile)
-    first_trained = next(k for k, stage in enumerate(execution.stages) if stage.layers[0].parameters)
-    timed += [_TimedStage(stage.layers, needs_dx=k > first_trained) for k, stage in enumerate(execution.stages)]
+    timed += [_TimedStage(stage.layers, needs_dx=needs_dx) for stage, needs_dx in execution.stages]
 
     def time_stage(direction: str, number: int, run: Callable[[], None]) -> None:
         begin = monotonic()
         run()
         if number < len(timed):
-            timed[number].seconds[direction].append(monotonic() - begin)
+            timed[number].passing[direction] += monotonic() - begin
 
     execution.time_stage = time_stage
     return execution
@@ -152,6 +164,8 @@ class _ExecutionCall:
         times = {"forward": forward - begin, "softmax": softmax - forward, **self._backward()}
         if self._augmentation is not None:
             times["augmentation"] = begin - before
+        for stage in self._timed:
+            stage.end_pass()
         for direction in ("forward", "backward"):
             inside = sum(stage.seconds[direction][-1] for stage in self._timed if stage.seconds[direction])
             times[f"rest of {direction}"] = times[direction] - inside

@@ -9,7 +9,7 @@ from typing import Any
 
 from partrain.config.identity import LOCATION_KEY, RUNTIME_KEYS
 from partrain.config.schema.config import Config
-from partrain.config.schema.layers import LAYERS
+from partrain.config.schema.layer_entries import LAYERS
 from partrain.config.schema.values import Section, section_in
 from partrain.config.yaml_writer import dump_yaml, number_text
 
@@ -96,7 +96,10 @@ def _wrap(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def _keys_of(section: type[Section], prefix: str) -> Iterator[Key]:
-    properties = section.model_json_schema()["properties"]
+    schema = section.model_json_schema()
+    if "$ref" in schema:  # a section that may contain itself
+        schema = schema["$defs"][section.__name__]
+    properties = schema["properties"]
     for name, field in section.model_fields.items():
         if name == "kind":  # tells layers apart inside the program; a file does not have it
             continue
@@ -161,7 +164,7 @@ def _bounds(schema: dict[str, Any]) -> list[str]:
 
 def _one_number_if_square(default: Any) -> Any:
     """Return [rows, columns] of the same size as one number, and other values as they are."""
-    return default[0] if isinstance(default, list) and default[0] == default[1] else default
+    return default[0] if isinstance(default, list) and len(default) == 2 and default[0] == default[1] else default
 
 
 def _as_yaml(value: Any) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from partrain.config.schema.config import Config
-from partrain.config.schema.layers import LAYERS
+from partrain.config.schema.layer_entries import LAYERS
 from partrain.config.schema.values import Section, section_in
 from partrain.config.yaml_writer import number_text
 from partrain.errors import did_you_mean
@@ -88,8 +88,8 @@ def _is_plain_word(value: object) -> bool:
 
 def _known_keys(location: Sequence[str]) -> list[str]:
     """Return the keys of the section at `location`."""
-    if location[:1] == ["network"]:
-        return [key for key in LAYERS[location[2]].model_fields if key != "kind"]
+    if location[:1] == ["network"]:  # [network, 3, residual, body, 1, conv]
+        return [key for key in LAYERS[location[-1]].model_fields if key != "kind"]
     section: type[Section] = Config
     for part in location:
         inner = section_in(section.model_fields[part].annotation)

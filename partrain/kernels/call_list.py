@@ -35,6 +35,7 @@ from partrain.kernels import (
     loops,
     max_pool,
     patch_vectors,
+    residual,
     toom_cook_convolution,
 )
 from partrain.kernels.compiler.flags import Kernel, kernel, machine_code_of, signatures_of
@@ -53,7 +54,7 @@ _CALLED: tuple[Kernel, ...] = (
     patch_vectors.pack_patch_vectors, convolution_backward.conv2d_backward_winners,
     convolution_weights.conv2d_backward_weights, max_pool.max_pool_forward, max_pool.max_pool_backward_input,
     dense.dense_forward, dense.dense_backward_input, loops.relu_forward, loops.relu_backward_input,
-    dropout.scale_by_factors,
+    dropout.scale_by_factors, residual.add_branches,
 )  # fmt: skip
 _SIGNATURES = tuple(sorted({signature for k in _CALLED for signature in signatures_of(k, "float32")}))
 _ARGUMENT = re.compile(r"UniTuple\(int64, 2\)|\w+\[[^\]]*\]|\w+")

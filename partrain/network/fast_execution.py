@@ -11,9 +11,8 @@ K parameters whose gradients are summed by tile; L layers with parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,9 @@ from partrain.network.network import Network, examples_per_call
 from partrain.network.normalisation import Normalisation
 from partrain.network.stages.dropout import DropoutStage
 from partrain.network.stages.grouping import make_stages, stage_kernels
-from partrain.network.stages.stage import Gradient, Stage, TrainedStage, zeros_with_slack
+from partrain.network.stages.residual import ResidualStage
+from partrain.network.stages.sequence import StageSequence, bordered
+from partrain.network.stages.stage import Gradient, Stage
 
 # Runs the calls of a stage, and takes the time: direction ("forward" or "backward"), number of the stage (that of the
 # stages: the gather of the images), and the function to run.
@@ -75,11 +76,12 @@ class FastExecution:
 
     Attributes
     ----------
-    stages : in order.
-    time_stage : None, or what runs each stage; `bench` sets it.
+    stages : all of them, with whether they compute the gradient at their input: those in the branches of a residual
+        layer before its own, which adds the branches.
+    time_stage : None, or what runs each stage; `bench` sets it. It runs a stage with several parts once for each part.
     """
 
-    KERNELS = (layout.gather_normalised, layout.copy_into_border, *CallList.KERNELS, *NORM_KERNELS)
+    KERNELS = (layout.gather_normalised, *StageSequence.KERNELS, *CallList.KERNELS, *NORM_KERNELS)
 
     def __init__(self, network: Network, parameters: Array, normalisation: Normalisation, tile: int) -> None:
         self.capacity = num = examples_per_call(tile)
@@ -87,16 +89,18 @@ class FastExecution:
         self._example_slots_NK = np.zeros((num, network.tile_sums.size), np.float32)
         self._mean = np.array(normalisation.mean, np.float32)
         self._inverse_std = 1 / np.array(normalisation.std, np.float32)
-        self.stages: list[Stage] = make_stages(network, network.parameters.views(parameters), num)
-        # A buffer with a border for the input of each stage that needs one; the images go into the first one's.
-        self._inputs = [
-            _bordered(stage.layers[0].input_shape, stage.border, num)
-            if stage is self.stages[0] or stage.border != (0, 0)
-            else None
-            for stage in self.stages
-        ]
-        self._first_trained = next(k for k, stage in enumerate(self.stages) if stage.layers[0].parameters)
-        self._dropouts = [stage.factors for stage in self.stages if isinstance(stage, DropoutStage)]
+        self._sequence = make_stages(network.layers, network, network.parameters.views(parameters), num)
+        # The images go into the buffer of the first stage, with its border if it needs one.
+        self._border = self._sequence.stages[0].border
+        self._images = self._sequence.first_input
+        if self._images is None:
+            self._images = bordered(network.input_shape, (0, 0), num)
+        self.stages: list[tuple[Stage, bool]] = list(_every_stage(self._sequence, False))
+        self._number_of = {stage: k for k, (stage, _) in enumerate(self.stages)}
+        self._recorded: _Pass | None = None
+        for sequence in _every_sequence(self._sequence):
+            sequence.on_stage_end = self._end_stage
+        self._dropouts = [stage.factors for stage, _ in self.stages if isinstance(stage, DropoutStage)]
         self._drops = False
         self._passes: dict[Hashable, _Pass] = {}
         self.time_stage: TimeStage | None = None
@@ -127,8 +131,9 @@ class FastExecution:
             variables += rows.inputs_ND, rows.deltas_NE
         key = ("backward", len(dlogits_NE), self._drops)
         if key not in self._passes:
-            recorded = self._passes[key] = _Pass("backward", variables)
-            self._propagate(dlogits_NE, slots_TK, self._tile, factors, recorded.calls.add, recorded.end_stage)
+            recorded = self._passes[key] = self._recorded = _Pass("backward", variables)
+            self._propagate(dlogits_NE, slots_TK, self._tile, factors, recorded.calls.add)
+            self._recorded = None
         self._passes[key].run(variables, self.time_stage)
 
     def measure(self, dlogits_NE: Array, factors: Mapping[str, Factors], squared_norms_NL: Array) -> None:
@@ -139,46 +144,41 @@ class FastExecution:
 
     def sum_tiles(self, scales_N: Array | None, slots_TK: Array, factors: Mapping[str, Factors]) -> None:
         """See `execution.Execution`."""
-        for stage in self.stages:
-            if stage.layers[0].parameters:
-                trained = cast(TrainedStage, stage)
-                trained.sum_tiles(scales_N, slots_TK, self._tile, factors)
+        self._sequence.sum_tiles(scales_N, slots_TK, self._tile, factors)
 
     def _record_forward(self, images_MCHW: Array, indices_N: NDArray[np.int64]) -> _Pass:
-        recorded = _Pass("forward", (images_MCHW, indices_N))
-        call, N = recorded.calls.add, len(indices_N)
-        first = self._inputs[0]
-        assert first is not None
-        y = first[:N]
-        call(layout.gather_normalised, images_MCHW, indices_N, self._mean, self._inverse_std, self.stages[0].border, y)
+        recorded = self._recorded = _Pass("forward", (images_MCHW, indices_N))
+        call = recorded.calls.add
+        assert self._images is not None
+        x = self._images[: len(indices_N)]
+        call(layout.gather_normalised, images_MCHW, indices_N, self._mean, self._inverse_std, self._border, x)
         recorded.end_stage(len(self.stages))
-        for k, (stage, bordered) in enumerate(zip(self.stages, self._inputs, strict=True)):
-            if bordered is not None and k > 0:
-                call(layout.copy_into_border, y, stage.border, bordered[:N])
-                y = bordered[:N]
-            y = stage.forward(y, call)
-            recorded.end_stage(k)
-        recorded.result = y
+        recorded.result = self._sequence.forward(x, call, has_border=True)
+        self._recorded = None
         return recorded
 
+    def _end_stage(self, stage: Stage) -> None:
+        if self._recorded is not None:
+            self._recorded.end_stage(self._number_of[stage])
+
     def _propagate(
-        self,
-        dlogits_NE: Array,
-        slots_TK: Array,
-        tile: int,
-        factors: Mapping[str, Factors],
-        call: Call,
-        end_stage: Callable[[int], None] = lambda number: None,
+        self, dlogits_NE: Array, slots_TK: Array, tile: int, factors: Mapping[str, Factors], call: Call
     ) -> None:
         """Compute the gradient at each stage's output; each stage writes the gradients of its parameters."""
-        dy: Gradient | None = Gradient(dlogits_NE, 1, 1)
-        for k in range(len(self.stages) - 1, self._first_trained - 1, -1):
-            assert dy is not None
-            dy = self.stages[k].backward(dy, slots_TK, tile, factors, needs_dx=k > self._first_trained, call=call)
-            end_stage(k)
+        self._sequence.backward(Gradient(dlogits_NE, 1, 1), slots_TK, tile, factors, False, call)
 
 
-def _bordered(shape: tuple[int, ...], border: tuple[int, int], num: int) -> Array:
-    """Return zeros for `num` inputs of a shape (C, H, W), with channels last and a border."""
-    C, H, W = shape
-    return zeros_with_slack((num, H + 2 * border[0], W + 2 * border[1], C))
+def _every_stage(sequence: StageSequence, needs_dx: bool) -> Iterator[tuple[Stage, bool]]:
+    for stage, stage_needs_dx in sequence.needs_gradients(needs_dx):
+        if isinstance(stage, ResidualStage):
+            for branch in (stage.body, stage.shortcut):
+                yield from _every_stage(branch, stage_needs_dx)
+        yield stage, stage_needs_dx
+
+
+def _every_sequence(sequence: StageSequence) -> Iterator[StageSequence]:
+    yield sequence
+    for stage in sequence.stages:
+        if isinstance(stage, ResidualStage):
+            for branch in (stage.body, stage.shortcut):
+                yield from _every_sequence(branch)

@@ -12,10 +12,12 @@ import math
 from collections.abc import Sequence
 
 from partrain.config.schema import layers as layer_schema
+from partrain.config.schema.layer_entries import Residual as ResidualEntry
 from partrain.config.schema.values import Section
 from partrain.errors import ConfigError
-from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu, Shape
+from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu, Residual, Shape
 from partrain.network.parameters import Parameter
+from partrain.network.shortcut_hints import fitting_shortcut
 
 
 def build_layers(descriptions: Sequence[Section], input_shape: Shape) -> tuple[Layer, ...]:
@@ -24,22 +26,74 @@ def build_layers(descriptions: Sequence[Section], input_shape: Shape) -> tuple[L
     Raises
     ------
     ConfigError
-        A layer does not fit the shape of its input; the message names the layer and its index.
+        A layer does not fit the shape of its input; the message names the layer and its path in the configuration.
     """
-    layers: list[Layer] = []
-    counts: dict[str, int] = {}
-    shape = input_shape
-    for place, description in enumerate(descriptions):
-        kind = type(description).__name__.lower().replace("max", "")
-        counts[kind] = counts.get(kind, 0) + 1
-        name = f"{kind}{counts[kind]}"
-        try:
-            layer = _build_layer(name, description, shape, gain=_gain(descriptions[place + 1 :]))
-        except ValueError as error:
-            raise ConfigError(f"network.{place} ({name}): {error}") from error
-        layers.append(layer)
-        shape = layer.output_shape
-    return tuple(layers)
+    builder = _Builder()
+    try:
+        layers = builder.build("network", descriptions, input_shape)
+    except _Unbuildable:
+        layers = ()
+    if builder.errors:
+        raise ConfigError("\n".join(builder.errors))
+    return layers
+
+
+class _Unbuildable(Exception):
+    """The shape after a wrong layer is not known, so no layer after it can be checked."""
+
+
+class _Builder:
+    """Counts the layers of each kind over the whole network, and collects the errors."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self._counts: dict[str, int] = {}
+
+    def build(
+        self, path: str, descriptions: Sequence[Section], shape: Shape, following: Sequence[Section] = ()
+    ) -> tuple[Layer, ...]:
+        """Build a sequence of layers; `following` are the layers after the sequence."""
+        layers: list[Layer] = []
+        for place, description in enumerate(descriptions):
+            name = self._next_name(description)
+            after = (*descriptions[place + 1 :], *following)
+            layer: Layer
+            if isinstance(description, ResidualEntry):
+                layer = self._build_residual(f"{path}.{place}.residual", name, description, shape, after)
+            else:
+                try:
+                    layer = _build_layer(name, description, shape, gain=_gain(after))
+                except ValueError as error:
+                    self.errors.append(f"{path}.{place} ({name}): {error}")
+                    raise _Unbuildable from error
+            layers.append(layer)
+            shape = layer.output_shape
+        return tuple(layers)
+
+    def _next_name(self, description: Section) -> str:
+        kind: str = description.kind.removeprefix("max_")  # type: ignore[attr-defined]
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        return f"{kind}{self._counts[kind]}"
+
+    def _build_residual(
+        self, path: str, name: str, description: ResidualEntry, shape: Shape, following: Sequence[Section]
+    ) -> Residual:
+        body = self.build(f"{path}.body", description.body, shape, following)
+        shortcut = self.build(f"{path}.shortcut", description.shortcut, shape, following)
+        output = body[-1].output_shape
+        other = shortcut[-1].output_shape if shortcut else shape
+        if output != other:
+            given = "the shortcut" if shortcut else "its input, which the shortcut passes on,"
+            self.errors.append(
+                f"{path} ({name}): the body gives {_words(output)}, but {given} {'gives' if shortcut else 'is'} "
+                f"{_words(other)}{fitting_shortcut(shape, output)}"
+            )
+        multiply_adds = sum(layer.multiply_adds for layer in (*body, *shortcut))
+        return Residual(name, shape, output, multiply_adds=multiply_adds, body=body, shortcut=shortcut)
+
+
+def _words(shape: Shape) -> str:
+    return " x ".join(map(str, shape)) if len(shape) > 1 else f"a vector of {shape[0]} numbers"
 
 
 def _gain(following: Sequence[Section]) -> float:

@@ -8,6 +8,7 @@ columns; P, Q output rows, columns; E dense outputs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from partrain.network.parameters import Parameter
@@ -62,3 +63,33 @@ class Dropout(Layer):
     """In training, sets each number to 0 with probability `rate`, and multiplies the others by 1/(1-rate)."""
 
     rate: float = 0.5
+
+
+@dataclass(frozen=True)
+class Residual(Layer):
+    """body(x) + shortcut(x); without layers, the shortcut is x itself. The inner layers have the parameters."""
+
+    body: tuple[Layer, ...] = ()
+    shortcut: tuple[Layer, ...] = ()
+
+
+def leaf_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """Yield the layers in the order in which they are numbered, with those of residual layers in place of these."""
+    for layer in layers:
+        if isinstance(layer, Residual):
+            yield from leaf_layers((*layer.body, *layer.shortcut))
+        else:
+            yield layer
+
+
+def every_layer(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """Yield all layers: each one, and after a residual layer those of its body and of its shortcut."""
+    for layer in layers:
+        yield layer
+        if isinstance(layer, Residual):
+            yield from every_layer((*layer.body, *layer.shortcut))
+
+
+def is_trained(layer: Layer) -> bool:
+    """Return whether the layer, or a layer in it, has parameters."""
+    return any(leaf.parameters for leaf in leaf_layers((layer,)))

@@ -24,8 +24,8 @@ from partrain.network.execution import (
 )
 from partrain.network.layers import Layer
 from partrain.network.loop_layers.elementwise import DropoutLoops
-from partrain.network.loop_layers.layer import LoopsLayer, TrainedLoopsLayer
-from partrain.network.loop_layers.table import LOOPS_LAYERS
+from partrain.network.loop_layers.layer import TrainedLoopsLayer
+from partrain.network.loop_layers.table import LoopsLayers, loops_kernels
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 
@@ -53,15 +53,12 @@ class LoopsExecution:
         self._mean = np.array(normalisation.mean, dtype)
         self._inverse_std = 1 / np.array(normalisation.std, dtype)
         self._x_NCHW = np.empty((tile, *network.input_shape), dtype)
-        self._layers: list[LoopsLayer] = [
-            LOOPS_LAYERS[type(layer)](layer, views, tile, dtype) for layer in network.layers
-        ]
-        self._dropouts = [layer.factors for layer in self._layers if isinstance(layer, DropoutLoops)]
-        # No gradient is needed at the input of the first layer with parameters, nor before it.
-        self._first_trained = next(k for k, layer in enumerate(network.layers) if layer.parameters)
+        layers = LoopsLayers(network.layers, views, tile, dtype)
+        self._sequence = layers.sequence
+        self._dropouts = [layer.factors for layer in layers.leaves if isinstance(layer, DropoutLoops)]
         self._trained = [
             cast(TrainedLoopsLayer, loops_layer)
-            for loops_layer, layer in zip(self._layers, network.layers, strict=True)
+            for loops_layer, layer in zip(layers.leaves, network.leaf_layers, strict=True)
             if layer.parameters
         ]
         self._example_slots_NK = np.zeros((tile, network.tile_sums.size), dtype)
@@ -69,7 +66,7 @@ class LoopsExecution:
     @classmethod
     def kernels(cls, layers: Iterable[Layer]) -> tuple[Kernel, ...]:
         """Return the kernels that this execution calls for these layers."""
-        return (*cls.KERNELS, *dict.fromkeys(k for layer in layers for k in LOOPS_LAYERS[type(layer)].KERNELS))
+        return (*cls.KERNELS, *dict.fromkeys(loops_kernels(layers)))
 
     def forward(
         self, images_MCHW: Array, indices_N: NDArray[np.int64], training: TrainingExamples | None = None
@@ -79,9 +76,7 @@ class LoopsExecution:
             factors.draw(training)
         y = self._x_NCHW[: len(indices_N)]
         loops.gather_normalised(images_MCHW, indices_N, self._mean, self._inverse_std, y)
-        for layer in self._layers:
-            y = layer.forward(y)
-        return y
+        return self._sequence.forward(y)
 
     def backward(self, dlogits_NE: Array, slots_TK: Array, factors: Mapping[str, Factors]) -> None:
         """See `Execution`."""
@@ -107,10 +102,7 @@ class LoopsExecution:
 
     def _propagate(self, dlogits_NE: Array, factors: Mapping[str, Factors]) -> None:
         """Compute the gradient at each layer's output, and write the factors."""
-        dy: Array | None = dlogits_NE
-        for k in range(len(self._layers) - 1, self._first_trained - 1, -1):
-            assert dy is not None
-            dy = self._layers[k].backward(dy, needs_dx=k > self._first_trained)
+        self._sequence.backward(dlogits_NE, needs_dx=False)
         for layer in self._trained:
             layer.write_factors(factors)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from partrain.config.schema.values import Section
 from partrain.errors import ConfigError
 from partrain.network.layer_building import build_layers
-from partrain.network.layers import Dense, Dropout, Layer, Shape
+from partrain.network.layers import Dense, Dropout, Layer, Residual, Shape, every_layer, is_trained, leaf_layers
 from partrain.network.parameters import ParameterLayout
 from partrain.system.terminal_text import table
 
@@ -27,8 +27,10 @@ class Network:
 
     Attributes
     ----------
-    layers : all layers, in order.
-    trained_layers : the layers that have parameters.
+    layers : the layers, in order. A residual layer contains others.
+    leaf_layers : the layers that compute, in the order in which they are numbered: with those of a residual layer, the
+        body before the shortcut, in its place.
+    trained_layers : the leaf layers that have parameters.
     dense_layers : the dense layers, whose gradients are exchanged as factors (network.execution.Factors).
     tile_sums : the parameters whose gradients are exchanged as one sum per tile: all but those of dense layers, in the
         order of the layers.
@@ -46,22 +48,24 @@ class Network:
         """
         self.layers: tuple[Layer, ...] = build_layers(descriptions, input_shape)
         self.input_shape = input_shape
-        self.trained_layers = tuple(layer for layer in self.layers if layer.parameters)
-        self.dense_layers = tuple(layer for layer in self.layers if isinstance(layer, Dense))
+        self.leaf_layers = tuple(leaf_layers(self.layers))
+        self.trained_layers = tuple(layer for layer in self.leaf_layers if layer.parameters)
+        self.dense_layers = tuple(layer for layer in self.leaf_layers if isinstance(layer, Dense))
         self.tile_sums = ParameterLayout(
-            p for layer in self.layers if not isinstance(layer, Dense) for p in layer.parameters
+            p for layer in self.leaf_layers if not isinstance(layer, Dense) for p in layer.parameters
         )
         of_dense_layers = (p for layer in self.dense_layers for p in layer.parameters)
         self.parameters = ParameterLayout((*self.tile_sums, *of_dense_layers))
         last = self.layers[-1]
         for place in range(len(self.layers) - 1, -1, -1):
-            if self.layers[place].parameters:
+            if is_trained(self.layers[place]):
                 break
-            if isinstance(self.layers[place], Dropout):
-                raise ConfigError(
-                    f"network.{place} ({self.layers[place].name}): dropout after the last dense layer would discard "
-                    "class scores; move it before the last `dense`"
-                )
+            for layer in leaf_layers((self.layers[place],)):
+                if isinstance(layer, Dropout):
+                    raise ConfigError(
+                        f"network.{place} ({layer.name}): dropout after the last dense layer would discard class "
+                        "scores; move it before the last `dense`"
+                    )
         if len(last.output_shape) != 1:
             raise ConfigError(
                 f"network: the last layer ({last.name}) gives {last.output_shape}, not a vector; "
@@ -79,19 +83,25 @@ class Network:
     @property
     def num_activations(self) -> int:
         """The number of values of one example in the inputs and outputs of all layers."""
-        return math.prod(self.input_shape) + sum(math.prod(layer.output_shape) for layer in self.layers)
+        return math.prod(self.input_shape) + sum(math.prod(layer.output_shape) for layer in every_layer(self.layers))
 
     def table(self) -> str:
         """Return the table of layers: output shapes, parameters, and multiply-adds of an example."""
-        rows = [
-            (
-                layer.name,
-                " x ".join(map(str, layer.output_shape)),
-                f"{sum(p.size for p in layer.parameters):,}",
-                f"{layer.multiply_adds:,}",
-            )
-            for layer in self.layers
-        ]
+        rows = list(_rows(self.layers, ""))
         multiply_adds = sum(layer.multiply_adds for layer in self.layers)
         total = ("total", "", f"{self.parameters.size:,}", f"{multiply_adds:,}")
         return "\n".join(table(("layer", "output", "parameters", "multiply-adds"), [*rows, total], num_words=2))
+
+
+def _rows(layers: Sequence[Layer], indent: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the rows of the table for layers; those of a residual layer's body and shortcut are indented."""
+    for layer in layers:
+        shape = " x ".join(map(str, layer.output_shape))
+        if isinstance(layer, Residual):
+            yield f"{indent}{layer.name}", shape, "", ""
+            for branch, inner in (("body", layer.body), ("shortcut", layer.shortcut)):
+                yield f"{indent}  {branch}" + ("" if inner else ": the input"), "", "", ""
+                yield from _rows(inner, f"{indent}    ")
+        else:
+            num_parameters = sum(p.size for p in layer.parameters)
+            yield f"{indent}{layer.name}", shape, f"{num_parameters:,}", f"{layer.multiply_adds:,}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from partrain.config import reference
-from partrain.config.schema.layers import LAYERS
+from partrain.config.schema.layer_entries import LAYERS
 from partrain.config.yaml_loader import load_yaml
 from tests.config.sample_configs import EVERYTHING, SMALLEST
 from tests.config.test_reader import values

@@ -7,6 +7,7 @@ import functools
 import numpy as np
 import pytest
 
+from partrain.config.schema.layer_entries import Residual
 from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.kernels import loops
 from partrain.network.execution import Factors, TrainingExamples
@@ -18,7 +19,10 @@ from partrain.parallel.array_plan import exchange_specs
 from partrain.parallel.update.reduction import GradientReduction
 from partrain.parallel.workers.tiles import Tiling
 from tests.kernels import oracles
+from tests.network.residual_networks import random_residual_network
 
+NUM_PLAIN_NETWORKS = 120
+NUM_RANDOM_NETWORKS = 165
 # The article's network, as in configs/mnist.yaml.
 ARTICLE = [
     Conv(filters=8, kernel=5),
@@ -141,6 +145,39 @@ NETWORKS = {
         Flatten(),
         Dense(units=5),
     ),
+    "residual layers, with ReLU and without": build(
+        Conv(filters=6, kernel=3, padding=1),
+        Relu(),
+        Residual(body=[Conv(filters=6, kernel=3, padding=1), Relu(), Conv(filters=6, kernel=3, padding=1)]),
+        Relu(),
+        Residual(body=[Conv(filters=9, kernel=3, padding=1, stride=2)], shortcut=[Conv(filters=9, kernel=1, stride=2)]),
+        Residual(body=[Residual(body=[Relu(), Conv(filters=9, kernel=1)]), Conv(filters=9, kernel=1)]),
+        Flatten(),
+        Dense(units=6),
+        Residual(body=[Relu(), Dense(units=6)]),
+        Residual(body=[Dense(units=5)], shortcut=[Dense(units=5)]),
+    ),
+    "a residual layer alone": build(
+        Residual(body=[Conv(filters=2, kernel=3, padding=1)]),
+        Flatten(),
+        Residual(body=[Dense(units=5)], shortcut=[Dense(units=7), Dense(units=5)]),
+        Relu(),
+    ),
+    "residual layers whose branches work in place": build(
+        Residual(body=[Relu()]),
+        Residual(body=[Relu()], shortcut=[MaxPool(window=1)]),
+        Conv(filters=3, kernel=2),
+        Relu(),
+        Residual(body=[Relu(), Dropout(rate=0.2)], shortcut=[Dropout(rate=0.3), Relu()]),
+        Residual(body=[Dropout(rate=0.2), Conv(filters=3, kernel=1), Dropout(rate=0.1)]),
+        Relu(),
+        Residual(body=[Conv(filters=3, kernel=1), Dropout(rate=0.1)], shortcut=[Conv(filters=3, kernel=1)]),
+        Residual(body=[Flatten(), Dropout(rate=0.3)], shortcut=[Dropout(rate=0.2), Flatten()]),
+        Dense(units=6),
+        Relu(),
+        Residual(body=[Dropout(rate=0.2), Dense(units=6), Dropout(rate=0.2)]),
+        Dense(units=5),
+    ),
     "ReLU behind flatten": build(Conv(filters=3, kernel=3), Flatten(), Relu(), Dense(units=5)),
 }
 ALL_NETWORKS = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
@@ -240,6 +277,11 @@ def computed(network, kernels, parameters, x, labels, tile=4, **options):
 
 @functools.cache
 def random_network(seed):
+    """Draw a network: the first NUM_PLAIN_NETWORKS seeds give one without branches."""
+    return _random_plain_network(seed) if seed < NUM_PLAIN_NETWORKS else random_residual_network(seed)
+
+
+def _random_plain_network(seed):
     """Draw layers in any order that is legal, and the size of the images."""
     rng = np.random.default_rng(seed)
     shape = tuple(int(size) for size in rng.integers((1, 4, 4), (4, 13, 13)))
@@ -270,6 +312,3 @@ def random_network(seed):
     if not any(isinstance(description, Conv | Dense) for description in descriptions):
         descriptions.append(Dense(units=3))
     return Network(descriptions, shape, 1)
-
-
-NUM_RANDOM_NETWORKS = 120

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.network.networks import (
+    NUM_PLAIN_NETWORKS,
     NUM_RANDOM_NETWORKS,
     Batch,
     assert_same_bits,
@@ -24,7 +25,7 @@ RANDOM_NETWORKS = pytest.mark.parametrize(
 
 def test_random_networks_are_of_every_kind():
     seen = set()
-    for seed in range(NUM_RANDOM_NETWORKS):
+    for seed in range(NUM_PLAIN_NETWORKS):
         names = [layer.name.rstrip("0123456789") for layer in random_network(seed).layers]
         seen |= {"first " + names[0], "last " + names[-1]}
         seen |= {" ".join(names[k : k + 2]) for k in range(len(names) - 1)}

@@ -6,15 +6,14 @@ Shapes: N examples; C, H, W channels, rows, columns; E outputs.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 import partrain
+from partrain.analysis.export.onnx_layers import OnnxLayers
 from partrain.analysis.trained_run import TrainedRun
 from partrain.errors import ConfigError, MissingPackage
-from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
 
 if TYPE_CHECKING:  # a package of the extra `export`
     import onnx
@@ -73,32 +72,17 @@ def encode_onnx(trained: TrainedRun) -> bytes:
 def _graph(trained: TrainedRun) -> onnx.GraphProto:
     """Return the graph: normalisation, layers, softmax."""
     import onnx
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
-    constants: list[onnx.TensorProto] = []
-
-    def constant(name: str, array: NDArray[Any]) -> str:
-        constants.append(numpy_helper.from_array(array.astype(np.float32), name))
-        return name
-
-    parameters = trained.network.parameters.views(trained.parameters)
+    layers = OnnxLayers(trained.network.parameters.views(trained.parameters))
     per_channel = (1, -1, 1, 1)
-    mean = constant("mean", np.array(trained.normalisation.mean).reshape(per_channel))
-    std = constant("std", np.array(trained.normalisation.std).reshape(per_channel))
-    nodes = [
-        helper.make_node("Cast", ["pixels"], ["pixels_as_float"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("Sub", ["pixels_as_float", mean], ["centred"]),
-        helper.make_node("Div", ["centred", std], ["normalised"]),
-    ]
-    x = "normalised"
-    layers = [layer for layer in trained.network.layers if not isinstance(layer, Dropout)]  # only active in training
-    last = layers[-1]
-    for layer in layers:
-        operator, attributes = _operator(layer)
-        inputs = [x, *(constant(p.name, parameters[p.name]) for p in layer.parameters)]
-        x = "logits" if layer is last else f"{layer.name}.output"
-        nodes.append(helper.make_node(operator, inputs, [x], name=layer.name, **attributes))
-    nodes.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
+    mean = layers.constant("mean", np.array(trained.normalisation.mean).reshape(per_channel))
+    std = layers.constant("std", np.array(trained.normalisation.std).reshape(per_channel))
+    pixels_as_float = layers.node("Cast", ["pixels"], "pixels_as_float", to=onnx.TensorProto.FLOAT)
+    centred = layers.node("Sub", [pixels_as_float, mean], "centred")
+    normalised = layers.node("Div", [centred, std], "normalised")
+    logits = layers.node("Identity", [layers.add(trained.network.layers, normalised)], "logits")
+    layers.node("Softmax", [logits], "probabilities", axis=1)
     outputs = [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", trained.network.num_outputs])
         for name in ("logits", "probabilities")
@@ -108,20 +92,4 @@ def _graph(trained: TrainedRun) -> onnx.GraphProto:
         helper.np_dtype_to_tensor_dtype(np.dtype(trained.image_dtype)),
         ["N", *trained.network.input_shape],
     )
-    return helper.make_graph(nodes, trained.config.name, [pixels], outputs, constants)
-
-
-def _operator(layer: Layer) -> tuple[str, dict[str, Any]]:
-    """Return the ONNX operator of a layer, and its attributes."""
-    match layer:
-        case Conv2d(stride=stride, padding=(rows, columns)):
-            return "Conv", {"strides": stride, "pads": (rows, columns, rows, columns)}
-        case MaxPool2d(window=window, stride=stride):
-            return "MaxPool", {"kernel_shape": window, "strides": stride}
-        case Relu():
-            return "Relu", {}
-        case Flatten():
-            return "Flatten", {"axis": 1}
-        case Dense():
-            return "Gemm", {"transB": 1}
-    raise AssertionError(layer)
+    return helper.make_graph(layers.nodes, trained.config.name, [pixels], outputs, layers.constants)

@@ -80,7 +80,7 @@ def _draw(
     yield "accuracy", draw_accuracy(rows)
     yield f"recall-{suffix}", draw_recall(report, labels)
     yield f"confusion-{suffix}", draw_confusion(report, labels)
-    convolution = next((layer for layer in network.layers if isinstance(layer, Conv2d)), None)
+    convolution = next((layer for layer in network.leaf_layers if isinstance(layer, Conv2d)), None)
     if convolution is not None:
         yield "filters", draw_filters(network.parameters.views(parameters)[convolution.parameters[0].name])
     examples = report["most_confidently_wrong"]

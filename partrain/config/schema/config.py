@@ -9,7 +9,7 @@ from pydantic import Field
 
 from partrain.config.identity import identity_digest, identity_of
 from partrain.config.schema.data import Data
-from partrain.config.schema.layers import LayerEntry
+from partrain.config.schema.layer_entries import LayerEntry
 from partrain.config.schema.training import Training
 from partrain.config.schema.values import NonNegativeInt, PositiveInt, Section
 from partrain.config.yaml_writer import dump_yaml

@@ -8,7 +8,7 @@ from typing import Any
 from partrain.kernels.compiler.flags import Kernel
 from partrain.network.convolution_passes import forward_pass
 from partrain.network.execution import Views
-from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
+from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu, Residual, every_layer
 from partrain.network.network import Network
 from partrain.network.stages.convolution import ConvStage
 from partrain.network.stages.dense import DenseStage
@@ -16,6 +16,8 @@ from partrain.network.stages.dropout import DropoutStage
 from partrain.network.stages.flatten import FlattenStage
 from partrain.network.stages.pooling import MaxPoolStage
 from partrain.network.stages.relu import ReluStage
+from partrain.network.stages.residual import ResidualStage
+from partrain.network.stages.sequence import StageSequence
 from partrain.network.stages.stage import Stage
 
 # By the layer that begins the stage. A class has `KERNELS`, the kernels that it calls (besides those of a convolution's
@@ -27,33 +29,39 @@ _STAGES: dict[type[Layer], Any] = {
     Flatten: FlattenStage,
     Dense: DenseStage,
     Dropout: DropoutStage,
+    Residual: ResidualStage,
 }
 
 
 def stage_kernels(layers: Iterable[Layer]) -> Iterator[Kernel]:
     """Yield the kernels that the stages call which begin with these layers."""
-    for layer in layers:
+    for layer in every_layer(layers):
         yield from _STAGES[type(layer)].KERNELS
         if isinstance(layer, Conv2d):
             yield from forward_pass(layer).KERNELS
 
 
-def make_stages(network: Network, views: Views, num: int) -> list[Stage]:
-    """Group the layers of a network into stages.
+def make_stages(layers: Iterable[Layer], network: Network, views: Views, num: int) -> StageSequence:
+    """Group layers of a network into stages.
 
     Parameters
     ----------
+    layers : those of the network, or of a branch.
     network : the network's shapes.
     views : views of the parameters, by name.
     num : the largest number of examples in a call.
     """
-    waiting = list(network.layers)
+    waiting = list(layers)
     stages: list[Stage] = []
     while waiting:
-        layers = [waiting.pop(0)]
-        kind = _STAGES[type(layers[0])]
+        first, together = waiting[0], [waiting.pop(0)]
+        kind = _STAGES[type(first)]
         for follower in kind.followers:
             if waiting and isinstance(waiting[0], follower):
-                layers.append(waiting.pop(0))
-        stages.append(kind(tuple(layers), network, views, num))
-    return stages
+                together.append(waiting.pop(0))
+        if isinstance(first, Residual):
+            body, shortcut = (make_stages(branch, network, views, num) for branch in (first.body, first.shortcut))
+            stages.append(ResidualStage(tuple(together), body, shortcut, num))
+        else:
+            stages.append(kind(tuple(together), network, views, num))
+    return StageSequence(stages, num)

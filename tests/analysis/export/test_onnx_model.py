@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,22 @@ from partrain.analysis.export import onnx_model
 from partrain.analysis.export.onnx_model import encode_onnx
 from partrain.analysis.trained_run import TrainedRun, load_trained_run
 from partrain.errors import ConfigError, MissingPackage
-from partrain.network.layers import Conv2d, Dense, Flatten, MaxPool2d, Relu
+from partrain.network.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, Relu, Residual
 from tests.kernels import oracles
 from tests.program import ROOT
 from tests.saved_runs import CLASS_NAMES, NETWORK, SHAPE, write_saved_run
 
 ARTICLE: list[Any] = yaml.safe_load((ROOT / "configs/mnist.yaml").read_text())["network"]
+
+POINTWISE = {"conv": {"filters": 4, "kernel": 1}}
+BRANCHES: list[Any] = [
+    {"residual": {"body": [{"conv": {"filters": 2, "kernel": 3, "padding": 1}}, "relu"]}},
+    {"residual": {"body": [POINTWISE], "shortcut": [POINTWISE]}},
+    "relu",
+    "flatten",
+    {"residual": {"body": ["relu", {"residual": {"body": [{"dense": {"units": 144}}]}}]}},
+    {"dense": {"units": 3}},
+]
 
 
 def forward(saved: TrainedRun, images_NCHW: NDArray[Any]) -> NDArray[Any]:
@@ -31,7 +41,11 @@ def forward(saved: TrainedRun, images_NCHW: NDArray[Any]) -> NDArray[Any]:
     mean, std = (np.array(values)[:, None, None] for values in (saved.normalisation.mean, saved.normalisation.std))
     parameters = saved.network.parameters.views(saved.parameters)
     x = (images_NCHW.astype(np.float64) - mean) / std
-    for layer in saved.network.layers:
+    return forward_layers(saved.network.layers, parameters, x)
+
+
+def forward_layers(layers: Sequence[Layer], parameters: Mapping[str, NDArray[Any]], x: NDArray[Any]) -> NDArray[Any]:
+    for layer in layers:
         values = [parameters[p.name].astype(np.float64) for p in layer.parameters]
         match layer:
             case Conv2d():
@@ -44,6 +58,8 @@ def forward(saved: TrainedRun, images_NCHW: NDArray[Any]) -> NDArray[Any]:
                 x = x.reshape(len(x), -1)
             case Dense():
                 x = oracles.dense_forward(x, *values)
+            case Residual():
+                x = forward_layers(layer.body, parameters, x) + forward_layers(layer.shortcut, parameters, x)
     return x
 
 
@@ -59,8 +75,9 @@ def pixels(num_images: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         (ARTICLE, (1, 28, 28), "uint8", "float32"),
         (["flatten", {"dropout": {"rate": 0.5}}, {"dense": {"units": 3}}], (1, 2, 3), "uint8", "float32"),
         (["flatten", {"dense": {"units": 3}}], (1, 2, 3), "uint8", "float32"),
+        (BRANCHES, (2, 6, 6), "uint8", "float32"),
     ],
-    ids=["strides-paddings-overlaps", "float-pixels-float64-parameters", "article", "dropout", "one-layer"],
+    ids=["strides-paddings-overlaps", "float-pixels-float64-parameters", "article", "dropout", "one-layer", "branches"],
 )
 def test_onnxruntime_gives_the_logits_and_probabilities_for_raw_pixels(
     tmp_path: Path, network: Sequence[Any], shape: tuple[int, int, int], image_dtype: str, dtype: str

@@ -67,3 +67,32 @@ def test_dropout_reads_back_equal(read):
     config = read(SMALLEST, "network=[flatten, dropout: {rate: 0.5}, dense: {units: 10}]")
     assert config.network[1] == Dropout(rate=0.5)
     assert read(config.to_yaml()) == config
+
+
+RESIDUAL = "residual: {body: [relu, conv: {filters: 1, kernel: 1}], shortcut: [residual: {body: [relu]}]}"
+
+
+def test_residual_layers_read_back_equal(read):
+    config = read(SMALLEST, f"network=[{RESIDUAL}, flatten, dense: {{units: 10}}]")
+    body, shortcut = config.network[0].body, config.network[0].shortcut
+    assert (body[0], shortcut[0].body, shortcut[0].shortcut) == (Relu(), [Relu()], [])
+    assert read(config.to_yaml()) == config
+    changed = read(config.to_yaml(), "network.0.residual.body.1.conv.filters=3")
+    assert changed.network[0].body[1].filters == 3
+
+
+NESTED_ERRORS = {
+    "residual": "network.0.residual.body: this key is needed",
+    "residual: {body: []}": "network.0.residual.body: must have at least 1 entries",
+    "residual: {body: [relu, rel]}": "network.0.residual.body.1: unknown layer 'rel'; did you mean relu?",
+    "residual: {body: [relu], shortcut: [conv: {filters: 1, kernl: 2, kernel: 2}]}": "network.0.residual.shortcut.0"
+    ".conv.kernl: unknown key; did you mean kernel?",
+    "residual: {bdy: [relu], body: [relu]}": "network.0.residual.bdy: unknown key; did you mean body?",
+    "residual: {body: 3}": "network.0.residual.body: must be a list",
+    "residual: {body: [" * 17 + "relu" + "]}" * 17: "network.0: residual layers may be nested 16 deep",
+}
+
+
+@pytest.mark.parametrize(("entry", "expected"), NESTED_ERRORS.items())
+def test_an_error_in_a_residual_layer_is_reported_with_its_path(refusal, entry, expected):
+    assert expected in refusal(f"data: {{name: mnist}}\nnetwork:\n  - {entry}\n  - relu\n")
