@@ -26,5 +26,6 @@ EVERYTHING = Network(
 def load_all_kernels(kernels: str, dtype: str) -> None:
     """Load the kernels of workers and of the coordinator; `kernels` is "fast" or "loops"."""
     of_workers = worker_kernels(kernels, EVERYTHING.layers, augments=True)
-    of_coordinator = (*ParameterUpdate.kernels(kernels, frozenset(Rule)), *StepRing.KERNELS, *Mailboxes.KERNELS)
+    of_update = (kernel for rule in Rule for kernel in ParameterUpdate.kernels(kernels, frozenset([rule])))
+    of_coordinator = (*of_update, *StepRing.KERNELS, *Mailboxes.KERNELS)
     load((*of_workers, *of_coordinator), dtype)

@@ -44,6 +44,7 @@ ADDED_KEYS: Mapping[str, tuple[object, ...]] = {
     "data.label_noise": (0,),
     "data.fold": (None,),
     "training.block": (None,),
+    "training.optimizer.weight_decay_exclude": ([],),
     "training.stop_early": (None,),
     "training.class_weights": (None,),
     "training.per_example.clip": (None, math.inf),

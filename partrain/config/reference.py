@@ -138,6 +138,8 @@ def _choices(schema: dict[str, Any]) -> list[str]:
     match schema["type"]:
         case "array" if "prefixItems" in schema:
             return [*_choices(schema["prefixItems"][0]), "[rows, columns]"]
+        case "array" if "enum" in schema["items"]:
+            return [f"list of {' and '.join(schema['items']['enum'])}"]
         case "array":
             return ["list of layers"]
         case "string":

@@ -5,7 +5,8 @@ Source of the cosine: Loshchilov, Hutter, "SGDR", arXiv 1608.03983.
 
 from __future__ import annotations
 
-from partrain.config.schema.optimizer import Optimizer, Schedule
+from partrain.config.schema.optimizer import Optimizer
+from partrain.config.schema.schedule import Schedule
 from partrain.kernels.elementary import cos_sin_pi, power
 
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema.optimizer import Optimizer, Schedule
+from partrain.config.schema.training import Training
 from partrain.kernels import loops_update
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.elementary import power
 from partrain.kernels.update_rules import NUM_COEFFICIENTS, NUM_OF_RULE, Rule
 from partrain.network.learning_rate import learning_rate
-from partrain.network.parameter_groups import ParameterGroup, ParameterGroups
+from partrain.network.muon import Muon
+from partrain.network.parameter_groups import ParameterGroup, ParameterGroups, Span
 
 Array = NDArray[Any]
 Coefficients = tuple[float, ...]
@@ -38,28 +39,27 @@ class ParameterOptimizer:
     ----------
     parameters : the vector; written in place by `update`.
     groups : the groups of the parameters.
-    optimizer, schedule : their fields of the configuration.
-    tile : the number of examples per tile.
+    training : the section of the configuration; gives optimizer, schedule, tile, and kernels.
 
     Attributes
     ----------
     parameters, groups : the arguments.
     first_moment, second_moment : vectors like `parameters`, initially zero; assign to their elements to restore a
-        saved state.
+        saved state. SGD and Muon keep the momentum in `first_moment`. They are empty if no group has them.
     """
 
-    def __init__(
-        self, parameters: Array, groups: ParameterGroups, optimizer: Optimizer, schedule: Schedule, tile: int
-    ) -> None:
+    def __init__(self, parameters: Array, groups: ParameterGroups, training: Training) -> None:
         self.parameters, self.groups = parameters, groups
-        self._optimizer, self._schedule, self._tile = optimizer, schedule, tile
-        self.first_moment = np.zeros_like(parameters)
-        self.second_moment = np.zeros_like(parameters)
+        self._optimizer, self._schedule, self._tile = training.optimizer, training.schedule, training.tile
+        self._muon = Muon(training.kernels)
+        self.first_moment = np.zeros(parameters.size * groups.have_first_moments, parameters.dtype)
+        self.second_moment = np.zeros(parameters.size * groups.have_second_moments, parameters.dtype)
 
     @staticmethod
-    def kernels(rules: frozenset[Rule]) -> tuple[Kernel, ...]:
-        """Return the kernels that `update` calls for groups with these rules."""
-        return tuple(_LOOPS[rule] for rule in sorted(rules))
+    def kernels(rules: frozenset[Rule], kernels: str) -> tuple[Kernel, ...]:
+        """Return the kernels that `update` calls for groups with these rules; `kernels` is "fast" or "loops"."""
+        of_muon = Muon.kernels(kernels) if Rule.MUON in rules else ()
+        return (*(_LOOPS[rule] for rule in sorted(rules - {Rule.MUON})), *of_muon)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of `step`, counted from 1."""
@@ -71,37 +71,50 @@ class ParameterOptimizer:
         A row has the coefficients of the rule's loops, in their order, and then zeros.
         """
         lr = self.learning_rate(step)
-        return [self._row(group, num_examples, step, lr) for group in self.groups.groups]
+        return [self._row(group, num_examples, step, lr * group.rate) for group in self.groups.groups]
 
     def update(self, gradient_sum: Array, num_examples: int, step: int) -> None:
         """Make step `step` (counted from 1) with the sum of the gradients of `num_examples`."""
         rows = self.coefficients(num_examples, step)
-        for first, last, group in self.groups.spans:
-            part, rule = slice(first, last), self.groups.groups[group].rule
-            coefficients = rows[group][: NUM_OF_RULE[rule]]
-            gradient, parameters = gradient_sum[part], self.parameters[part]
-            if rule == Rule.AVERAGE:
-                loops_update.average_update(gradient, *coefficients, parameters)
-            else:
-                loops_update.adam_update(
-                    gradient, *coefficients, self.first_moment[part], self.second_moment[part], parameters
-                )
+        for span in self.groups.spans:
+            self._update(span, gradient_sum[span.first : span.last], rows[span.group])
+
+    def _update(self, span: Span, gradient: Array, row: Coefficients) -> None:
+        part, rule = slice(span.first, span.last), self.groups.groups[span.group].rule
+        coefficients, parameters = row[: NUM_OF_RULE[rule]], self.parameters[part]
+        first_moment, second_moment = self.first_moment[part], self.second_moment[part]
+        if rule == Rule.MUON:
+            shape = (self.groups.shape_at(span.first)[0], -1)
+            scale, lr, momentum, decay, is_nesterov = coefficients
+            matrices = first_moment.reshape(shape), parameters.reshape(shape)
+            self._muon.update(gradient.reshape(shape), scale, lr, momentum, decay, bool(is_nesterov), *matrices)
+        elif rule == Rule.ADAM:
+            loops_update.adam_update(gradient, *coefficients, first_moment, second_moment, parameters)
+        elif rule == Rule.SGD:
+            loops_update.sgd_update(gradient, *coefficients, first_moment, parameters)
+        else:
+            loops_update.average_update(gradient, *coefficients, parameters)
 
     def _row(self, group: ParameterGroup, num_examples: int, step: int, lr: float) -> Coefficients:
-        if group.rule == Rule.AVERAGE:
-            return _padded(1 / -(-num_examples // self._tile), group.momentum)
         o = self._optimizer
-        return (
-            1 / num_examples,
-            lr / (1 - power(o.beta1, step)),
-            o.beta1,
-            1 - o.beta1,
-            o.beta2,
-            1 - o.beta2,
-            o.eps,
-            1 - lr * group.weight_decay,
-            1 / math.sqrt(1 - power(o.beta2, step)),
-        )
+        if group.rule == Rule.ADAM:
+            return (
+                1 / num_examples,
+                lr / (1 - power(o.beta1, step)),
+                o.beta1,
+                1 - o.beta1,
+                o.beta2,
+                1 - o.beta2,
+                o.eps,
+                1 - lr * group.weight_decay,
+                1 / math.sqrt(1 - power(o.beta2, step)),
+            )
+        if group.rule == Rule.SGD:
+            shares = (1.0, group.momentum) if o.nesterov else (0.0, 1.0)
+            return _padded(1 / num_examples, lr, group.momentum, group.weight_decay, *shares)
+        if group.rule == Rule.MUON:
+            return _padded(1 / num_examples, lr, group.momentum, 1 - lr * group.weight_decay, float(bool(o.nesterov)))
+        return _padded(1 / -(-num_examples // self._tile), group.momentum)
 
 
 def _padded(*coefficients: float) -> Coefficients:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from partrain.kernels.update_rules import NUM_COEFFICIENTS
+from partrain.kernels.update_rules import NUM_COEFFICIENTS, Rule
 from partrain.network.network import Network
 from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.workers.tiles import Tiling
@@ -69,7 +69,7 @@ def planned_specs(network: Network, groups: ParameterGroups, kernels: str, batch
     times. The new parameters, and the moments of even and odd steps, are written by all workers, in pieces.
     """
     U = network.parameters.size
-    if kernels != "fast" or U > MOST_PARAMETERS:
+    if kernels != "fast" or U > MOST_PARAMETERS or Rule.MUON in groups.rules:
         return {}
     R = max(LEAST_STEPS, min(MOST_STEPS, MOST_EXAMPLES // batch_size))
     return {
@@ -80,6 +80,6 @@ def planned_specs(network: Network, groups: ParameterGroups, kernels: str, batch
         "steps.predictions": ArraySpec((R, batch_size), "int64"),
         "steps.times": ArraySpec((R, 5), "float64"),
         "steps.parameters": ArraySpec((U,), "float32"),
-        "steps.first_moments": ArraySpec((2, U), "float32"),
-        "steps.second_moments": ArraySpec((2, U), "float32"),
+        "steps.first_moments": ArraySpec((2, U * groups.have_first_moments), "float32"),
+        "steps.second_moments": ArraySpec((2, U * groups.have_second_moments), "float32"),
     }

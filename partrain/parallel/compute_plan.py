@@ -53,7 +53,7 @@ class ComputePlan:
     @cached_property
     def groups(self) -> ParameterGroups:
         """The groups of the parameters in a training."""
-        return ParameterGroups(self.network.parameters, self.training.optimizer)
+        return ParameterGroups.of(self.network, self.training.optimizer)
 
     def arrays(self) -> tuple[dict[str, ArraySpec], dict[str, MappedFile]]:
         """Return the shared arrays to allocate, and the arrays that are mapped from files."""

@@ -29,9 +29,11 @@ if TYPE_CHECKING:  # `encode` and `decode` import NumPy; a command that only lis
 
 CHECKPOINT_FORMAT = 1
 
-# The names of Adam's moments are these prefixes plus the parameter's name.
+# The names of the optimizer's vectors are these prefixes plus the parameter's name: Adam's moments; and the momentum of
+# SGD and Muon.
 FIRST_MOMENT_PREFIX = "adam.first_moment."
 SECOND_MOMENT_PREFIX = "adam.second_moment."
+MOMENTUM_PREFIX = "momentum."
 
 _PIECE_BYTES = 2**20
 # JSON takes up to twenty times its size in memory. The names of 65,536 classes have room.
@@ -73,7 +75,7 @@ class Checkpoint:
 
 def is_parameter(name: str) -> bool:
     """Return whether a tensor of a checkpoint is a parameter, not a moment of the optimizer."""
-    return not name.startswith((FIRST_MOMENT_PREFIX, SECOND_MOMENT_PREFIX))
+    return not name.startswith((FIRST_MOMENT_PREFIX, SECOND_MOMENT_PREFIX, MOMENTUM_PREFIX))
 
 
 def encode(checkpoint: Checkpoint) -> bytes:

@@ -131,7 +131,7 @@ class _ContinuedOptimizer(ParameterOptimizer):
     """An optimizer that made more steps (or fewer, if negative) before than the numbers of steps say."""
 
     def __init__(self, parameters: NDArray[Any], groups: ParameterGroups, training: Training, more_steps: int) -> None:
-        super().__init__(parameters, groups, training.optimizer, training.schedule, training.tile)
+        super().__init__(parameters, groups, training)
         self._more_steps = more_steps
 
     def coefficients(self, num_examples: int, step: int) -> list[Coefficients]:

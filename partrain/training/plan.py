@@ -81,7 +81,7 @@ class TrainingPlan:
     @cached_property
     def groups(self) -> ParameterGroups:
         """The groups of the network's parameters."""
-        return ParameterGroups(self.network.parameters, self.config.training.optimizer)
+        return ParameterGroups.of(self.network, self.config.training.optimizer)
 
     @cached_property
     def budget_steps(self) -> int | None:
@@ -127,7 +127,8 @@ class TrainingPlan:
             exchange |= planned_specs(network, self.groups, training.kernels, batch_size)
         parameters_bytes = network.parameters.size * np.dtype(training.dtype).itemsize
         # Where workers make steps by themselves, the shared memory has the moments, and nothing has the gradient.
-        num_vectors = 0 if "steps.numbers" in exchange and not training.per_example.statistics else 3
+        num_moments = self.groups.num_moments
+        num_vectors = 0 if "steps.numbers" in exchange and not training.per_example.statistics else 1 + num_moments
         return ComputePlan(
             purpose="the training",
             network=network,
@@ -137,7 +138,9 @@ class TrainingPlan:
             exchange=exchange,
             own_bytes={"gradient and moments": num_vectors * parameters_bytes},
             # A checkpoint holds parameters and moments, and is put together from a second copy.
-            temporary_bytes=max(6 * parameters_bytes, memory_of_plots() if self.config.logging.plots else 0),
+            temporary_bytes=max(
+                2 * (1 + num_moments) * parameters_bytes, memory_of_plots() if self.config.logging.plots else 0
+            ),
             trains=True,
             class_weights=self.class_weights,
             seed=self.config.seed,
@@ -148,7 +151,7 @@ class TrainingPlan:
     def checkpoint_bytes(self) -> int:
         """The approximate size of a checkpoint, in bytes."""
         itemsize = np.dtype(self.config.training.dtype).itemsize
-        return 3 * self.network.parameters.size * itemsize + 2**16
+        return (1 + self.groups.num_moments) * self.network.parameters.size * itemsize + 2**16
 
 
 def num_steps(resolved: Config) -> int:
@@ -215,11 +218,11 @@ def _normalisation(dataset: Dataset, config: Config) -> Normalisation:
 
 
 def describe_plan(plan: TrainingPlan, num_workers: int) -> str:
-    """Return the output of `--dry-run`: configuration, table of layers, version of the bits, memory plan."""
+    """Return the output of `--dry-run`: configuration, table of layers, version of the bits, optimizer, memory."""
     memory = plan.compute_plan().memory(num_workers)
     lines = [f"{size / MIB:>10,.1f} MiB  {name}" for name, size in (memory | {"total": sum(memory.values())}).items()]
-    bits = f"{BITS_FIELD}: {BITS_VERSION}"
-    return "\n".join([plan.config.to_yaml(), plan.network.table(), "", bits, "", "memory plan", *lines])
+    facts = [f"{BITS_FIELD}: {BITS_VERSION}", f"optimizer: {plan.groups.description()}"]
+    return "\n".join([plan.config.to_yaml(), plan.network.table(), "", *facts, "", "memory plan", *lines])
 
 
 def check_disk(folder: Path, checkpoint_bytes: int, num_checkpoints: int) -> None:

@@ -21,7 +21,8 @@ from partrain.kernels.toom_cook_convolution import (
     transform_filters_1d,
     transform_filters_2d,
 )
-from partrain.kernels.update_pieces import adam
+from partrain.kernels.update_pieces import adam, apply_rule
+from partrain.kernels.update_rules import Rule
 from tests.kernels import channels_last
 from tests.kernels.convolutions import Pooled, Pooling, Shapes, backward_by_winners, drawn
 
@@ -31,11 +32,16 @@ def adam_in_place(gradient, coefficients, m, v, w):
     adam(gradient, 0, gradient.size, coefficients, m, v, w, m, v, w)
 
 
+@kernel("void(int64, float32[::1], float32[::1], float32[::1], float32[::1])")
+def apply_in_place(rule, gradient, coefficients, m, w):
+    apply_rule(rule, gradient, 0, gradient.size, coefficients, m, m, w, m, m, w)
+
+
 FAST_KERNELS = (
     conv2d_forward, pack_filters, patch_vectors.pack_patch_vectors, convolution_backward.conv2d_backward_winners,
     convolution_weights.conv2d_backward_weights, max_pool.max_pool_forward, dense.dense_forward,
-    dense.dense_backward_input, dense.dense_backward_weights, adam_in_place, transform_filters_1d, conv2d_forward_1d,
-    transform_filters_2d, conv2d_forward_2d, flatten_forward,
+    dense.dense_backward_input, dense.dense_backward_weights, adam_in_place, apply_in_place, transform_filters_1d,
+    conv2d_forward_1d, transform_filters_2d, conv2d_forward_2d, flatten_forward,
 )  # fmt: skip
 
 
@@ -96,6 +102,13 @@ def adam_results(rng):
     yield f"Adam {size}", (m, v, w)
 
 
+def rule_results(rng):
+    for rule, row in ((Rule.SGD, [1 / 32, 0.1, 0.9, 0.01, 1, 0.9]), (Rule.AVERAGE, [1 / 8, 0.1])):
+        gradient, m, w = rng.standard_normal((3, int(rng.integers(1, 100)))).astype(np.float32)
+        apply_in_place(rule, gradient, np.array(row, np.float32), m, w)
+        yield f"{rule.name} {gradient.size}", (m, w)
+
+
 def main():
     load(FAST_KERNELS, "float32")
     for dtype in ("float32", "float64"):
@@ -106,7 +119,7 @@ def main():
         dtype = ("float32", "float64")[repetition % 2]
         for results in (
             *(dense_results(rng), convolution_results(rng), norm_results(rng, dtype), adam_results(rng)),
-            toom_cook_results(rng),
+            *(toom_cook_results(rng), rule_results(rng)),
         ):
             for name, arrays in results:
                 digest = hashlib.sha256()

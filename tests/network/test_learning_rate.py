@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from partrain.config.schema.optimizer import Optimizer, Schedule
+from partrain.config.schema.optimizer import Optimizer
+from partrain.config.schema.schedule import Schedule
 from partrain.network.learning_rate import learning_rate, schedule_problem
 
 OPTIMIZER = Optimizer(lr=0.004)

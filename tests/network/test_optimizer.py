@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from partrain.config.schema.optimizer import Optimizer, Schedule
+from partrain.config.schema.optimizer import Optimizer
+from partrain.config.schema.schedule import Schedule
 from partrain.kernels import loops_update
 from partrain.kernels.compiler.loading import load
 from partrain.network.learning_rate import learning_rate

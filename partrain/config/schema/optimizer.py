@@ -1,48 +1,73 @@
-"""The sections `training.optimizer` and `training.schedule`: how a gradient changes the parameters."""
+"""The section `training.optimizer`: how a gradient changes the parameters."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Any, ClassVar, Literal
 
+import pydantic
 from pydantic import Field
 
-from partrain.config.schema.values import (
-    FitsFloat32,
-    Fraction,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
-    Section,
-)
+from partrain.config.schema.options_by_name import OptionsByName
+from partrain.config.schema.values import FitsFloat32, Fraction, NonNegativeFloat
+
+_ADAM = ("beta1", "beta2", "eps")
+_DECAY = ("weight_decay", "weight_decay_exclude")
 
 
-class Optimizer(Section):
-    """Adam with decoupled weight decay (AdamW)."""
+class Optimizer(OptionsByName):
+    """Adam, SGD or Muon."""
 
-    name: Literal["adam"] = Field("adam", description="The optimizer: Adam with decoupled weight decay.")
-    lr: FitsFloat32 = Field(0.001, description="The learning rate, before the schedule changes it.")
+    OPTIONS: ClassVar = {
+        "adam": ("lr", *_ADAM, *_DECAY),
+        "adamw": ("lr", *_ADAM, *_DECAY),
+        "sgd": ("lr", *_DECAY, "momentum", "nesterov"),
+        "muon": ("lr", *_ADAM, *_DECAY, "momentum", "nesterov", "adam_lr", "adam_last_layer"),
+    }
+    # What is filled in where a key is missing or null.
+    DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
+        "sgd": {"momentum": 0.0, "nesterov": False},
+        "muon": {"lr": 0.02, "momentum": 0.95, "nesterov": True, "adam_lr": 0.001, "adam_last_layer": True},
+    }
+
+    name: Literal["adam", "adamw", "sgd", "muon"] = Field(
+        "adam",
+        description="`adam` and `adamw` are the same: Adam with decoupled weight decay, PyTorch's AdamW. "
+        "`sgd`: stochastic gradient descent, as PyTorch's SGD. `muon`: momentum, made orthogonal by five Newton-Schulz "
+        "iterations, for the weights of convolutions (one row for each filter) and dense layers; Adam for the others.",
+    )
+    lr: FitsFloat32 = Field(
+        0.001, description="The learning rate, before the schedule changes it. `muon`: 0.02 by default."
+    )
     beta1: Fraction = Field(0.9, description="Adam's decay rate of the first moment.")
     beta2: Fraction = Field(0.999, description="Adam's decay rate of the second moment.")
     eps: FitsFloat32 = Field(1e-8, description="Adam's epsilon, added to the square root of the second moment.")
-    weight_decay: NonNegativeFloat = Field(0.0, description="Decoupled weight decay, as in AdamW.")
-
-
-class Schedule(Section):
-    """The schedule of the learning rate over the steps."""
-
-    name: Literal["constant", "cosine", "step"] = Field(
-        "constant", description="How the learning rate changes after the warmup."
+    weight_decay: NonNegativeFloat = Field(
+        0.0,
+        description="Weight decay. `sgd`: L2 regularisation, added to the gradient, as in PyTorch's SGD. Otherwise "
+        "decoupled, as in AdamW: each step multiplies a parameter by 1 - lr * `weight_decay`.",
     )
-    warmup_steps: NonNegativeInt = Field(
-        0, description="The number of steps over which the learning rate rises linearly at the beginning."
+    weight_decay_exclude: list[Literal["bias", "normalisation"]] = Field(
+        [],
+        description="Parameters without weight decay, e.g. `[bias, normalisation]`: biases of convolutions and dense "
+        "layers; weights and biases of normalisation layers.",
     )
-    decay_steps: PositiveInt | None = Field(
+    momentum: Fraction | None = Field(
+        None, description="`sgd`, `muon`: the momentum. null: 0 for `sgd`, 0.95 for `muon`."
+    )
+    nesterov: bool | None = Field(
+        None, description="`sgd`, `muon`: use Nesterov's momentum. null: false for `sgd`, true for `muon`."
+    )
+    adam_lr: FitsFloat32 | None = Field(
         None,
-        description="`cosine`: the step at which the rate reaches `final_lr`; it stays there. null: all steps of "
-        "`training.epochs`. Neither `max_steps` nor a later `--epochs` changes the resolved number.",
+        description="`muon`: the learning rate of the parameters that Adam updates; the schedule multiplies both rates "
+        "by the same factor. null: 0.001.",
     )
-    final_lr: NonNegativeFloat = Field(0.0, description="`cosine`: the rate at the end.")
-    every_steps: PositiveInt = Field(
-        1000, description="`step`: the interval, in steps, at which the rate is multiplied by `factor`."
+    adam_last_layer: bool | None = Field(
+        None, description="`muon`: whether Adam updates the weights of the last layer, too. null: true."
     )
-    factor: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="`step`: the factor.")
+
+    @pydantic.model_validator(mode="after")
+    def _require_momentum_for_nesterov(self) -> Optimizer:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: true needs a momentum greater than 0")
+        return self

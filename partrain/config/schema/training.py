@@ -9,7 +9,8 @@ import pydantic
 from pydantic import Field
 
 from partrain.config.schema.augmentation import Augment
-from partrain.config.schema.optimizer import Optimizer, Schedule
+from partrain.config.schema.optimizer import Optimizer
+from partrain.config.schema.schedule import Schedule
 from partrain.config.schema.values import (
     NonNegativeFloat,
     PositiveInt,

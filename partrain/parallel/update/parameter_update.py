@@ -86,14 +86,14 @@ class ParameterUpdate:
         self.moments = LentMoments(optimizer, arrays)
         self._reduction = GradientReduction(network, kernels, arrays, tiling, dtype)
         self._threads: _UpdateThreads | None = None
-        if kernels == "fast":
+        if _is_in_pieces(kernels, optimizer.groups.rules):
             self._threads = _UpdateThreads(network, arrays, tiling, optimizer, num_threads)
 
     @staticmethod
     def kernels(kernels: str, rules: frozenset[Rule]) -> tuple[Kernel, ...]:
         """Return the kernels that updates by these rules call."""
-        of_threads = _UpdateThreads.KERNELS if kernels == "fast" else ()
-        of_rules = ParameterOptimizer.kernels(rules)
+        of_threads = _UpdateThreads.KERNELS if _is_in_pieces(kernels, rules) else ()
+        of_rules = ParameterOptimizer.kernels(rules, kernels)
         return (*of_threads, *of_rules, *GradientReduction.kernels(kernels), *ParameterUpdate.KERNELS)
 
     @property
@@ -152,6 +152,11 @@ class ParameterUpdate:
             return NotFinite(bad, is_gradient=False)
         bad = self.first_not_finite(self._optimizer.second_moment)
         return None if bad is None else NotFinite(f"Adam's second moment of {bad}", is_gradient=False)
+
+
+def _is_in_pieces(kernels: str, rules: frozenset[Rule]) -> bool:
+    """Return whether the fast path applies. Muon needs the gradient of a whole matrix."""
+    return kernels == "fast" and Rule.MUON not in rules
 
 
 class _UpdateThreads:

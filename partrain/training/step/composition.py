@@ -36,9 +36,7 @@ def make_model(plan: TrainingPlan, arrays: Mapping[str, Array], num_threads: int
     """
     training, network = plan.config.training, plan.network
     arrays["parameters"][:] = network.parameters.initial_values(plan.config.seed, training.dtype)
-    optimizer = ParameterOptimizer(
-        arrays["parameters"], plan.groups, training.optimizer, training.schedule, training.tile
-    )
+    optimizer = ParameterOptimizer(arrays["parameters"], plan.groups, training)
     return ModelState(network, optimizer, make_parameter_update(plan, arrays, optimizer, num_threads))
 
 

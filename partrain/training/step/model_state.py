@@ -7,11 +7,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from partrain.kernels.update_rules import Rule
 from partrain.network.network import Network
 from partrain.network.optimizer import ParameterOptimizer
+from partrain.network.parameter_groups import ParameterGroup
 from partrain.network.parameters import digest
 from partrain.parallel.update.parameter_update import ParameterUpdate
-from partrain.store.checkpoint import FIRST_MOMENT_PREFIX, SECOND_MOMENT_PREFIX
+from partrain.store.checkpoint import FIRST_MOMENT_PREFIX, MOMENTUM_PREFIX, SECOND_MOMENT_PREFIX
 
 Array = NDArray[Any]
 
@@ -38,11 +40,16 @@ class ModelState:
 
     def tensors(self) -> dict[str, Array]:
         """Return views of the tensors of a checkpoint, by name; valid until the next update."""
-        return {
-            prefix + name: view
-            for prefix, vector in self._vectors().items()
-            for name, view in self._network.parameters.views(vector).items()
-        }
+        views, groups = self._network.parameters.views, self.optimizer.groups
+        first_moment, second_moment = (views(v) if v.size else {} for v in self.update.moments.newest())
+        tensors = views(self.optimizer.parameters)
+        for name, view in first_moment.items():
+            if groups.group_of(name).has_first_moment:
+                tensors[_first_prefix(groups.group_of(name)) + name] = view
+        for name, view in second_moment.items():
+            if groups.group_of(name).has_second_moment:
+                tensors[SECOND_MOMENT_PREFIX + name] = view
+        return tensors
 
     def restore(self, tensors: Mapping[str, Array], step: int) -> None:
         """Copy the tensors of a checkpoint that was saved after `step`."""
@@ -70,11 +77,6 @@ class ModelState:
         """End the threads of the update."""
         self.update.close()
 
-    def _vectors(self) -> dict[str, Array]:
-        """Return each vector, by the prefix of its tensors' names in a checkpoint."""
-        first_moment, second_moment = self.update.moments.newest()
-        return {
-            "": self.optimizer.parameters,
-            FIRST_MOMENT_PREFIX: first_moment,
-            SECOND_MOMENT_PREFIX: second_moment,
-        }
+
+def _first_prefix(group: ParameterGroup) -> str:
+    return FIRST_MOMENT_PREFIX if group.rule == Rule.ADAM else MOMENTUM_PREFIX

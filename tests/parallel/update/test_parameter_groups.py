@@ -17,7 +17,6 @@ from partrain.network.parameter_groups import ParameterGroups
 from partrain.network.parameters import Parameter, ParameterLayout
 from partrain.parallel.array_plan import exchange_specs, planned_specs
 from partrain.parallel.update import piece_plan
-from partrain.parallel.update.lent_moments import LentMoments
 from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
 from partrain.parallel.workers.commands import Operation, StepsCommand
 from partrain.parallel.workers.planned_steps import PlannedStep, StepMember, StepRing
@@ -126,10 +125,25 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(piece_plan, "PIECE", 23)
 
 
+EVERY_OPTIMIZER = pytest.mark.parametrize(
+    "optimizer",
+    [
+        Optimizer(lr=0.01, weight_decay=0.1),
+        Optimizer(lr=0.01, weight_decay=0.1, weight_decay_exclude=["bias"]),
+        Optimizer(name="sgd", lr=0.01, weight_decay=0.1, weight_decay_exclude=["bias"]),
+        Optimizer(name="sgd", lr=0.01, momentum=0.9, weight_decay=0.1),
+        Optimizer(name="sgd", lr=0.01, momentum=0.9, nesterov=True),
+    ],
+)
+
+
+@EVERY_OPTIMIZER
 @pytest.mark.parametrize("num_threads", [1, 3])
 @pytest.mark.usefixtures("small_pieces")
-def test_groups_have_the_same_bits_in_pieces_and_from_the_sum(make: Make, num_threads: int) -> None:
-    in_pieces, plain = make(num_threads), make(1)
+def test_groups_have_the_same_bits_in_pieces_and_from_the_sum(
+    make: Make, num_threads: int, optimizer: Optimizer
+) -> None:
+    in_pieces, plain = make(num_threads, optimizer), make(1, optimizer)
     for step, num_examples in enumerate((20, 20, 7, 1, 20), start=1):
         assert in_pieces.update.apply(num_examples, step) is None
         assert plain.update.apply_sum(plain.update.gradient_sum(num_examples), num_examples, step) is None
@@ -143,13 +157,14 @@ class FinishedTiles:
         pass
 
 
+@EVERY_OPTIMIZER
 @pytest.mark.usefixtures("small_pieces")
-def test_planned_steps_of_groups_have_the_bits_of_the_coordinators(make: Make) -> None:
-    alone, together = make(1), make(1)
+def test_planned_steps_of_groups_have_the_bits_of_the_coordinators(make: Make, optimizer: Optimizer) -> None:
+    alone, together = make(1, optimizer), make(1, optimizer)
     words = np.zeros(64, np.int64)
     ring = StepRing(together.arrays, words)
     ring.open(1, 1)
-    LentMoments(together.optimizer, together.arrays).lend(0)
+    together.update.moments.lend(0)
     steps = []
     for step, num_examples in enumerate((20, 7, 20), start=1):
         rows = together.optimizer.coefficients(num_examples, step)
@@ -160,7 +175,9 @@ def test_planned_steps_of_groups_have_the_bits_of_the_coordinators(make: Make) -
     member = StepMember(together.computation, FinishedTiles(), words)  # type: ignore[arg-type]
     member.carry_out(StepsCommand(1, N, 0, 1), lambda: True)
     assert ring.end() == 3
-    assert together.optimizer.parameters.tobytes() == alone.optimizer.parameters.tobytes()
+    together.update.moments.advance(3)
+    together.update.moments.collect()
+    assert together.state == alone.state
 
 
 def test_statistics_that_are_not_finite_are_named_and_nothing_is_written(make: Make) -> None:

@@ -1,0 +1,130 @@
+"""Muon: momentum, orthogonalised by Newton-Schulz iterations.
+
+The matrix products are kernels with one order of each sum, called one after the other, so the bits do not depend on the
+number of threads. NumPy only adds and multiplies element by element, which is exactly rounded.
+
+Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024),
+https://kellerjordan.github.io/posts/muon/, in the form of `torch.optim.Muon`, but in the network's dtype throughout:
+PyTorch iterates in bfloat16.
+
+Shapes: F, K rows and columns of a matrix: filters or outputs, and all inputs of one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.kernels import dense, loops, norms
+from partrain.kernels.compiler.flags import Kernel
+
+Array = NDArray[Any]
+
+# X = a·X + b·(X·Xᵀ)·X + c·(X·Xᵀ)²·X takes singular values between 0 and 1 close to 1.
+A, B, C = 3.4445, -4.775, 2.0315
+ITERATIONS = 5
+EPS = 1e-7
+
+
+class Muon:
+    """Updates matrices.
+
+    Parameters
+    ----------
+    kernels : "fast" or "loops".
+    """
+
+    def __init__(self, kernels: str) -> None:
+        self._products = _FastProducts() if kernels == "fast" else _LoopProducts()
+
+    @staticmethod
+    def kernels(kernels: str) -> tuple[Kernel, ...]:
+        """Return the kernels that an update calls."""
+        products = _FastProducts if kernels == "fast" else _LoopProducts
+        return (*products.KERNELS, norms.slot_squared_norms)
+
+    def update(
+        self,
+        gradient_sum_FK: Array,
+        scale: float,
+        lr: float,
+        momentum: float,
+        decay: float,
+        is_nesterov: bool,
+        momentum_FK: Array,
+        parameters_FK: Array,
+    ) -> None:
+        """Make one step.
+
+        With g = gradient_sum · scale and u the momentum:
+            u = momentum·u + (1-momentum)·g;   o = orthogonalised u; Nesterov: of momentum·u + (1-momentum)·g
+            w = w·decay - lr · sqrt(max(1, F/K)) · o
+
+        Parameters
+        ----------
+        gradient_sum_FK : sum of the examples' gradients; read.
+        scale : 1 / batch size.
+        decay : 1 - lr · weight_decay.
+        momentum_FK, parameters_FK : u and w; read and written.
+        """
+        number = parameters_FK.dtype.type
+        F, K = parameters_FK.shape
+        g_FK = number(1 - momentum) * (gradient_sum_FK * number(scale))
+        momentum_FK *= number(momentum)
+        momentum_FK += g_FK
+        direction_FK = number(momentum) * momentum_FK + g_FK if is_nesterov else momentum_FK
+        step = number(lr * math.sqrt(max(1.0, F / K)))
+        parameters_FK *= number(decay)
+        parameters_FK -= step * self.orthogonalised(direction_FK)
+
+    def orthogonalised(self, x_FK: Array) -> Array:
+        """Return the matrix that Newton-Schulz iterations make of `x_FK`: singular values of about 1."""
+        F, K = x_FK.shape
+        squared_norm = np.empty((1, 1))
+        norms.slot_squared_norms(np.ascontiguousarray(x_FK).reshape(1, -1), 0, x_FK.size, squared_norm, 0)
+        number = x_FK.dtype.type
+        x = np.ascontiguousarray(x_FK.T if F > K else x_FK) / number(max(math.sqrt(squared_norm[0, 0]), EPS))
+        for _ in range(ITERATIONS):
+            gram = self._products.rows_by_rows(x)
+            polynomial = number(B) * gram + number(C) * self._products.rows_by_rows(gram)
+            x = number(A) * x + self._products.product(polynomial, x)
+        return np.ascontiguousarray(x.T) if F > K else x
+
+
+class _FastProducts:
+    """Products of float32 matrices."""
+
+    KERNELS = (dense.dense_forward, dense.dense_backward_input)
+
+    def rows_by_rows(self, x: Array) -> Array:
+        """Return the products of all rows with all rows: X·Xᵀ."""
+        y = np.empty((len(x), len(x)), x.dtype)
+        dense.dense_forward(x, x, np.zeros(len(x), x.dtype), False, y)
+        return y
+
+    def product(self, x: Array, y: Array) -> Array:
+        """Return X·Y."""
+        z = np.empty((len(x), y.shape[1]), x.dtype)
+        dense.dense_backward_input(x, y, z)
+        return z
+
+
+class _LoopProducts:
+    """Products by the loops, of float32 or float64."""
+
+    KERNELS = (loops.dense_forward, loops.dense_backward_input)
+
+    def rows_by_rows(self, x: Array) -> Array:
+        """See `_FastProducts`."""
+        y = np.empty((len(x), len(x)), x.dtype)
+        loops.dense_forward(x, x, np.zeros(len(x), x.dtype), y)
+        return y
+
+    def product(self, x: Array, y: Array) -> Array:
+        """See `_FastProducts`."""
+        z = np.empty((len(x), y.shape[1]), x.dtype)
+        loops.dense_backward_input(x, y, z)
+        return z
