@@ -66,7 +66,7 @@ BAD_VALUES = {
     "training: {tile: -4}": "training.tile",
     "training: {kernels: quick}": "training.kernels",
     "training: {dtype: float16}": "training.dtype",
-    "training: {optimizer: {name: sgd}}": "training.optimizer.name",
+    "training: {optimizer: {name: lion}}": "training.optimizer.name",
     "training: {optimizer: {lr: 0}}": "training.optimizer.lr",
     "training: {optimizer: {lr: -1e-3}}": "training.optimizer.lr",
     "training: {optimizer: {lr: .inf}}": "training.optimizer.lr",
