@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from partrain.config.schema.augmentation import Augment, Cutmix, Mixup
 from partrain.config.schema.layer_entries import Residual
 from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.kernels.compiler.loading import load
@@ -10,6 +11,7 @@ from partrain.network.network import Network
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.mailboxes import Mailboxes
 from partrain.parallel.workers.planned_steps import StepRing
+from partrain.parallel.workers.step_examples import ExampleChanges
 from partrain.parallel.workers.worker import worker_kernels
 
 # A network with a layer of each kind, and a convolution for each forward pass (network.convolution_passes).
@@ -22,10 +24,12 @@ EVERYTHING = Network(
     2,
 )
 
+ALL_CHANGES = ExampleChanges(Augment(scale=0.1, flip="both"), Mixup(alpha=1.0), Cutmix(alpha=1.0), label_smoothing=0.1)
+
 
 def load_all_kernels(kernels: str, dtype: str) -> None:
     """Load the kernels of workers and of the coordinator; `kernels` is "fast" or "loops"."""
-    of_workers = worker_kernels(kernels, EVERYTHING.layers, augments=True)
+    of_workers = worker_kernels(kernels, EVERYTHING.layers, ALL_CHANGES)
     of_update = (kernel for rule in Rule for kernel in ParameterUpdate.kernels(kernels, frozenset([rule])))
     of_coordinator = (*of_update, *StepRing.KERNELS, *Mailboxes.KERNELS)
     load((*of_workers, *of_coordinator), dtype)

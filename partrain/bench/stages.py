@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 
 from partrain.bench.trial import Samples, Trial, seconds_of
-from partrain.data.augmentation import Augmentation
-from partrain.kernels import loops
-from partrain.kernels.augmentation import AUGMENT
 from partrain.network.clipping import clipping_scales, gradient_norms
 from partrain.network.execution import Execution, Factors, TrainingExamples
 from partrain.network.fast_execution import FastExecution
 from partrain.network.layers import Conv2d, Layer, Residual
 from partrain.network.loops_execution import LoopsExecution
+from partrain.parallel.workers.step_examples import ExampleChanges, StepExamples
 from partrain.training.step.composition import make_model_update, make_parameter_update
 
 
@@ -134,9 +132,18 @@ class _ExecutionCall:
         self._trial, self._execution, self._timed, self._n = trial, execution, timed, n
         self._seed, self._clip = trial.plan.config.seed, settings.per_example.clip
         self._clips, self._dtype = settings.per_example.clips, settings.dtype
-        self._augmentation: Augmentation | None = None
-        if settings.augment is not None:
-            self._augmentation = Augmentation(settings.augment, network.input_shape, n, AUGMENT[settings.kernels])
+        changes, dtype = ExampleChanges.of(settings), arrays["train.images"].dtype
+        self._changes_images = settings.augment is not None or changes.mixes
+        self._examples = StepExamples(
+            changes,
+            settings.kernels,
+            n,
+            arrays["train.labels"],
+            network.input_shape,
+            trial.plan.normalisation.mean,
+            seed=self._seed,
+            is_uint8=dtype == np.uint8,
+        )
         self._dlogits = np.empty((n, network.num_outputs), settings.dtype)
         self._slots = arrays["tile_sums"][: trial.plan.tiling.num_tiles(n)]
         self._factors = {
@@ -145,24 +152,21 @@ class _ExecutionCall:
         }
 
     def __call__(self) -> dict[str, float]:
-        arrays, n, seed = self._trial.arrays, self._n, self._seed
+        arrays, n = self._trial.arrays, self._n
         order = np.roll(arrays["indices"], n)
         arrays["indices"][:] = order
         indices = order[:n]
-        labels = arrays["train.labels"][indices]
-        images, places = arrays["train.images"], indices
+        training = TrainingExamples(self._seed, 0, indices)
+        outputs = (*(arrays[name][:n] for name in ("losses", "predictions", "confidences")), self._dlogits)
         before = monotonic()
-        if self._augmentation is not None:
-            images, places = self._augmentation.apply(images, places, seed=seed, epoch=0, examples_N=indices)
+        images, places = self._examples.images(lambda taken: (arrays["train.images"], taken), training)
         begin = monotonic()
-        logits = self._execution.forward(images, places, TrainingExamples(seed, 0, indices))
+        logits = self._execution.forward(images, places, training)
         forward = monotonic()
-        loops.softmax_cross_entropy(
-            logits, labels, arrays["losses"][:n], arrays["predictions"][:n], arrays["confidences"][:n], self._dlogits
-        )
+        self._examples.compute_loss(logits, indices, outputs)
         softmax = monotonic()
         times = {"forward": forward - begin, "softmax": softmax - forward, **self._backward()}
-        if self._augmentation is not None:
+        if self._changes_images:
             times["augmentation"] = begin - before
         for stage in self._timed:
             stage.end_pass()

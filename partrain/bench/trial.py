@@ -30,7 +30,7 @@ from partrain.training.step.gradient import BatchGradient
 from partrain.training.step.phase_timer import NOISE, PREPARE, UPDATE, PhaseTimer
 from partrain.training.step.step_series import StepSeries
 from partrain.training.step.training_step import StepResult, TrainingStep
-from partrain.training.step_metrics import StepMetrics
+from partrain.training.step_metrics import StepMetrics, make_accuracy
 
 Samples = dict[str, list[float]]
 
@@ -118,7 +118,9 @@ class MeasuredTraining:
         per_example = config.training.per_example
         # Without clipping, only logged steps compute norms; clipping computes them in every step.
         self._with_norms = per_example.statistics and not per_example.clips
-        self._step_metrics = StepMetrics(plan.network, per_example, lambda step: step % self._log_every == 0)
+        self._step_metrics = StepMetrics(
+            plan.network, per_example, lambda step: step % self._log_every == 0, make_accuracy(plan)
+        )
         self._logger = MetricsLogger(RunPaths(folder).metrics_path, plan, Stopwatch("train"), warn)
         self._logger.open()
         self._timer = PhaseTimer()

@@ -48,7 +48,15 @@ ADDED_KEYS: Mapping[str, tuple[object, ...]] = {
     "training.stop_early": (None,),
     "training.class_weights": (None,),
     "training.per_example.clip": (None, math.inf),
+    "training.label_smoothing": (0,),
     "training.augment": (None,),
+    "training.augment.crop": (None,),
+    "training.augment.flip": (None,),
+    "training.augment.brightness": (0,),
+    "training.augment.contrast": (0,),
+    "training.augment.erase": (None,),
+    "training.mixup": (None,),
+    "training.cutmix": (None,),
     "training.privacy": (None,),
 }
 

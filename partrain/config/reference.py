@@ -136,6 +136,8 @@ def _choices(schema: dict[str, Any]) -> list[str]:
     if "enum" in schema:
         return [str(value) for value in schema["enum"]]
     match schema["type"]:
+        case "array" if "entries" in schema:
+            return [f"{schema['entries']}, each a {_choices(schema['prefixItems'][0])[0]}"]
         case "array" if "prefixItems" in schema:
             return [*_choices(schema["prefixItems"][0]), "[rows, columns]"]
         case "array" if "enum" in schema["items"]:
@@ -172,4 +174,6 @@ def _one_number_if_square(default: Any) -> Any:
 def _as_yaml(value: Any) -> str:
     if isinstance(value, float):
         return number_text(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_yaml, value))}]"
     return dump_yaml(value).removesuffix("\n...\n").strip()

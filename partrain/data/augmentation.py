@@ -1,24 +1,52 @@
-"""Augments training images at random, as a pure function of seed, epoch and example (see `kernels.augmentation`)."""
+"""Augments training images at random, as a pure function of seed, epoch and example.
+
+Images are resampled first (`kernels.augmentation`), then changed pixel by pixel (`kernels.pixel_changes`).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema.augmentation import Augment, Elastic
+from partrain.config.schema.augmentation import Augment, Elastic, Erase
 from partrain.errors import ConfigError
+from partrain.kernels.augmentation import AUGMENT
+from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.elementary import log
+from partrain.kernels.pixel_changes import change_pixels
 from partrain.kernels.randomness import philox_key
 
 # The mean square of the cubic B-spline over the positions between two knots.
 _SPLINE_MEAN_SQUARE = 151 / 315
 
 
-class Augmentation:
-    """Computes the augmented images of a step.
+class ImageChange(Protocol):
+    """Changes the images of a step's examples."""
+
+    def apply(
+        self,
+        images_MCHW: NDArray[Any],
+        places_N: NDArray[np.int64],
+        *,
+        seed: int,
+        epoch: int,
+        examples_N: NDArray[np.int64],
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return an array of changed images, and the indices of the examples in it; valid until the next call.
+
+        Parameters
+        ----------
+        images_MCHW, places_N : raw pixels, and the indices of the examples in them; read.
+        seed, epoch, examples_N : determine the random changes; `examples_N` are indices in the training split.
+        """
+
+
+class Resampling:
+    """Shifts, rotates, scales and distorts images.
 
     Parameters
     ----------
@@ -46,17 +74,80 @@ class Augmentation:
         epoch: int,
         examples_N: NDArray[np.int64],
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Return an array of augmented images, and the indices of the examples in it; valid until the next call.
-
-        Parameters
-        ----------
-        images_MCHW, places_N : raw pixels, and the indices of the examples in them; read.
-        seed, epoch, examples_N : determine the random changes; `examples_N` are indices in the training split.
-        """
+        """See `ImageChange`."""
         N = len(examples_N)
         key = philox_key(seed=seed, purpose="augmentation", epoch=epoch)
         self._kernel(images_MCHW, places_N, examples_N, key, self._bounds, self._elastic, self._images_NCHW[:N])
         return self._images_NCHW, self._places[:N]
+
+
+class PixelChanges:
+    """Crops, mirrors and erases images, and changes their brightness and contrast.
+
+    Parameters
+    ----------
+    augment : bounds of the random changes.
+    image_shape : (C, H, W).
+    capacity : the largest number of examples per call.
+    fill : the pixels of erased boxes, one per channel.
+    is_uint8 : whether the images of the data set have pixels from 0 to 255; other pixels have no bounds.
+    """
+
+    def __init__(
+        self, augment: Augment, image_shape: tuple[int, ...], capacity: int, fill: Sequence[float], *, is_uint8: bool
+    ) -> None:
+        flips = (augment.flip in ("vertical", "both"), augment.flip in ("horizontal", "both"))
+        padding = (0, 0) if augment.crop is None else augment.crop.padding
+        limits = (0.0, 255.0) if is_uint8 else (-math.inf, math.inf)
+        erase = Erase() if augment.erase is None else augment.erase
+        probability = 0.0 if augment.erase is None else erase.probability
+        log_aspect = tuple(log(np.array(erase.aspect)).tolist())
+        jitter = (augment.brightness, augment.contrast)
+        self._settings = (flips, padding, jitter, limits, probability, erase.area, log_aspect)
+        self._fill_C = np.array(fill, np.float32)
+        self._images_NCHW = np.empty((capacity, *image_shape), np.float32)
+        self._places = np.arange(capacity)
+
+    def apply(
+        self,
+        images_MCHW: NDArray[Any],
+        places_N: NDArray[np.int64],
+        *,
+        seed: int,
+        epoch: int,
+        examples_N: NDArray[np.int64],
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """See `ImageChange`."""
+        N = len(examples_N)
+        key = philox_key(seed=seed, purpose="pixel changes", epoch=epoch)
+        changed = self._images_NCHW[:N]
+        change_pixels(images_MCHW, places_N, examples_N, key, *self._settings, self._fill_C, changed)
+        return self._images_NCHW, self._places[:N]
+
+
+def make_augmentation(
+    augment: Augment,
+    image_shape: tuple[int, ...],
+    capacity: int,
+    kernels: str,
+    fill: Sequence[float],
+    *,
+    is_uint8: bool,
+) -> list[ImageChange]:
+    """Return the changes of images, in order; `kernels` is "fast" or "loops", and the rest as for `PixelChanges`."""
+    changes: list[ImageChange] = []
+    if augment.resamples:
+        changes.append(Resampling(augment, image_shape, capacity, AUGMENT[kernels]))
+    if augment.changes_pixels:
+        changes.append(PixelChanges(augment, image_shape, capacity, fill, is_uint8=is_uint8))
+    return changes
+
+
+def augmentation_kernels(augment: Augment | None, kernels: str) -> tuple[Kernel, ...]:
+    """Return the kernels that `make_augmentation` needs."""
+    if augment is None:
+        return ()
+    return (AUGMENT[kernels],) * augment.resamples + (change_pixels,) * augment.changes_pixels
 
 
 def spline_of(elastic: Elastic | None) -> tuple[float, float]:
@@ -72,18 +163,24 @@ def spline_of(elastic: Elastic | None) -> tuple[float, float]:
 
 
 def require_in_sight(augment: Augment | None, image_shape: tuple[int, ...]) -> None:
-    """Check that no image is shifted out of view completely.
+    """Check that no image is moved out of view completely.
 
     Raises
     ------
     ConfigError
-        The bounds allow such a shift.
+        The bounds allow such a shift or crop.
     """
     if augment is None:
         return
     _, rows, columns = image_shape
-    if augment.shift[0] >= rows or augment.shift[1] >= columns:
-        raise ConfigError(
-            f"training.augment.shift: {augment.shift[0]:g} rows and {augment.shift[1]:g} columns move an image of "
-            f"{rows} x {columns} pixels out of sight; a tenth of its size is usual"
-        )
+    moves: list[tuple[str, Sequence[float]]] = [("shift", augment.shift)]
+    if augment.crop is not None:
+        moves.append(("crop.padding", augment.crop.padding))
+    problems = [
+        f"training.augment.{key}: {most[0]:g} rows and {most[1]:g} columns move an image of {rows} x {columns} pixels "
+        "out of sight; a tenth of its size is usual"
+        for key, most in moves
+        if most[0] >= rows or most[1] >= columns
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))

@@ -68,3 +68,15 @@ def draw_words(key, example, words_4B):
 def signed_uniform(word):
     """Return a number in (-1, 1), evenly distributed: (word + 1/2) / 2**31 - 1, in float64."""
     return (np.float64(word) + 0.5) * 2.0**-31 - 1.0
+
+
+@inlined
+def uniform(word):
+    """Return a number in (0, 1), evenly distributed: (word + 1/2) / 2**32, in float64."""
+    return (np.float64(word) + 0.5) * 2.0**-32
+
+
+@inlined
+def below(word, count):
+    """Return a whole number of 0 … count-1, evenly distributed up to a fraction of count / 2**32."""
+    return np.int64((np.uint64(word) * np.uint64(count)) >> _HALF)

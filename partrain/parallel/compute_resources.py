@@ -22,6 +22,7 @@ from partrain.parallel.required_kernels import required_kernels
 from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.workers.compute_group import ComputeGroup, start_group
 from partrain.parallel.workers.fork_server import end_fork_server
+from partrain.parallel.workers.step_examples import ExampleChanges
 from partrain.parallel.workers.tile_computer import Computation
 from partrain.parallel.workers.tiles import Tiling
 from partrain.parallel.workers.worker_start import FILES_PER_WORKER
@@ -163,6 +164,6 @@ def _computation_of(plan: ComputePlan, arrays: SharedArrays) -> Computation:
         class_weights=plan.class_weights,
         clip=training.per_example.clip if training.per_example.clips else None,
         seed=plan.seed,
-        augment=training.augment,
+        changes=ExampleChanges.of(training),
         groups=plan.groups,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from partrain.data.mixing import Mixing
 from partrain.kernels.compiler.flags import Kernel, require_compiler
 from partrain.kernels.compiler.loading import are_cached
 from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.mailboxes import Mailboxes
 from partrain.parallel.workers.planned_steps import StepRing
+from partrain.parallel.workers.step_examples import NO_CHANGES, ExampleChanges
 from partrain.parallel.workers.tile_computer import tile_kernels
 from partrain.parallel.workers.worker import worker_kernels
 
@@ -32,13 +34,14 @@ def required_kernels(plan: ComputePlan, num_workers: int, *, computes_here: bool
     if num_workers:
         require_compiler()
     kernels, layers = plan.training.kernels, plan.network.layers
-    augments = plan.trains and plan.training.augment is not None
+    changes = ExampleChanges.of(plan.training) if plan.trains else NO_CHANGES
     updates = ParameterUpdate.kernels(kernels, plan.groups.rules) if plan.trains else ()
     if not num_workers:
-        return (*tile_kernels(kernels, layers, augments=augments), *updates)
+        return (*tile_kernels(kernels, layers, changes), *updates)
     of_series = StepRing.KERNELS if plan.trains and kernels == "fast" else ()
-    of_coordinator = (*updates, *of_series, *Mailboxes.KERNELS)
-    of_workers = worker_kernels(kernels, layers, augments=augments)
+    of_metrics = Mixing.KERNELS if changes.mixes else ()
+    of_coordinator = (*updates, *of_series, *of_metrics, *Mailboxes.KERNELS)
+    of_workers = worker_kernels(kernels, layers, changes)
     if computes_here or not are_cached(of_workers, plan.training.dtype):
         return (*of_workers, *of_coordinator)
     return of_coordinator

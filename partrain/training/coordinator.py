@@ -31,7 +31,7 @@ from partrain.training.run_output import RunOutput
 from partrain.training.session import Session
 from partrain.training.step.composition import compose_series, compose_step, make_model
 from partrain.training.step.training_step import StepResult
-from partrain.training.step_metrics import StepMetrics
+from partrain.training.step_metrics import StepMetrics, make_accuracy
 from partrain.training.validation import Validation
 
 
@@ -68,7 +68,8 @@ class Coordinator:
         # Not `self.evaluate`: objects that refer to each other would keep the shared arrays in memory.
         evaluate = functools.partial(self._evaluator.evaluate, SplitName.VALIDATION) if has_validation else None
         self.validation = Validation(training.stop_early, self._schedule, evaluate)
-        self.step_metrics = StepMetrics(plan.network, training.per_example, self._schedule.is_regular)
+        is_regular, accuracy = self._schedule.is_regular, make_accuracy(plan)
+        self.step_metrics = StepMetrics(plan.network, training.per_example, is_regular, accuracy)
         self.step = 0
 
     @property

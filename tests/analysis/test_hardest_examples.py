@@ -65,6 +65,7 @@ def test_gradient_norms_agree_with_the_loops(noisy_run: Path, call_partrain: Cal
     from partrain.data.loading import load_dataset
     from partrain.kernels.compiler.loading import load
     from partrain.parallel.update.reduction import GradientReduction
+    from partrain.parallel.workers.step_examples import NO_CHANGES
     from partrain.parallel.workers.tile_computer import tile_kernels
     from tests.network.networks import Batch
 
@@ -72,7 +73,7 @@ def test_gradient_norms_agree_with_the_loops(noisy_run: Path, call_partrain: Cal
     trained = load_trained_run(noisy_run, "last", print)
     config = trained.config
     dataset = load_dataset(config.data, config.seed, say=print, warn=print)
-    kernels = tile_kernels("loops", trained.network.layers, augments=False)
+    kernels = tile_kernels("loops", trained.network.layers, NO_CHANGES)
     load((*kernels, *GradientReduction.kernels("loops")), "float64")
     normalisation = trained.normalisation
     for example in facts["largest_gradient"]:

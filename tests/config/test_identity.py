@@ -156,6 +156,16 @@ IDENTITY = {
     "training.class_weights=balanced",
     "training.augment={}",
     "training.augment={shift: 1}",
+    "training.augment={flip: vertical}",
+    "training.augment={crop: {padding: 1}}",
+    "training.augment={erase: {}}",
+    "training.augment={erase: {probability: 1}}",
+    "training.augment={brightness: 0.1}",
+    "training.augment={contrast: 0.1}",
+    "training.label_smoothing=0.1",
+    "training.mixup={alpha: 1}",
+    "training.mixup={alpha: 1, probability: 0.5}",
+    "training.cutmix={alpha: 1}",
     "training.stop_early={}",
 }
 

@@ -48,11 +48,16 @@ def test_required_keys_are_those_that_a_configuration_cannot_do_without(refusal)
         "data.fold.of",
         "data.name",
         "network",
+        "training.augment.crop.padding",
         "training.augment.elastic.alpha",
         "training.augment.elastic.sigma",
+        "training.cutmix.alpha",
+        "training.mixup.alpha",
         "training.privacy.delta",
     }
-    message = refusal("data: {fold: {}}\ntraining: {augment: {elastic: {}}, privacy: {}}")
+    message = refusal(
+        "data: {fold: {}}\ntraining: {augment: {crop: {}, elastic: {}}, cutmix: {}, mixup: {}, privacy: {}}"
+    )
     assert [key for key in required if f"{key}: this key is needed" not in message] == []
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from partrain.config.schema.augmentation import Augment, Elastic
-from partrain.data.augmentation import Augmentation, require_in_sight, spline_of
+from partrain.config.schema.augmentation import Augment, Crop, Elastic
+from partrain.data.augmentation import Resampling, require_in_sight, spline_of
 from partrain.errors import ConfigError
 from partrain.kernels.augmentation import augment
 from partrain.kernels.compiler.loading import load
@@ -15,7 +15,7 @@ def displacements(elastic: Elastic, size: int, num_images: int) -> np.ndarray:
     """Measure by how many columns pixels are taken from elsewhere: from an image whose pixels are their columns."""
     load([augment], "float32")
     ramp = np.tile(np.arange(1, size + 1, dtype=np.float32), (1, 1, size, 1))
-    augmentation = Augmentation(Augment(elastic=elastic), (1, size, size), num_images, augment)
+    augmentation = Resampling(Augment(elastic=elastic), (1, size, size), num_images, augment)
     places = np.zeros(num_images, np.int64)
     images, _ = augmentation.apply(ramp, places, seed=0, epoch=0, examples_N=np.arange(num_images))
     inside = slice(size // 4, -size // 4)
@@ -45,7 +45,7 @@ def test_without_elastic_there_is_no_displacement() -> None:
 def test_images_are_a_function_of_seed_epoch_and_example() -> None:
     load([augment], "float32")
     images = np.random.default_rng(0).integers(0, 256, (8, 1, 9, 9)).astype(np.uint8)
-    augmentation = Augmentation(Augment(shift=(2.0, 2.0), rotation=10.0), (1, 9, 9), 8, augment)
+    augmentation = Resampling(Augment(shift=(2.0, 2.0), rotation=10.0), (1, 9, 9), 8, augment)
 
     def made(seed: int, epoch: int, examples: list[int]) -> np.ndarray:
         indices = np.array(examples)
@@ -64,3 +64,13 @@ def test_shift_that_could_leave_nothing_of_an_image_is_refused(shift: tuple[floa
         require_in_sight(Augment(shift=shift), (1, 28, 14))
     require_in_sight(Augment(shift=(27.5, 13.5)), (1, 28, 14))
     require_in_sight(None, (1, 28, 14))
+
+
+def test_every_move_out_of_sight_is_named():
+    augment = Augment(shift=(28.0, 0.0), crop=Crop(padding=(0, 14)))
+    with pytest.raises(ConfigError) as refusal:
+        require_in_sight(augment, (1, 28, 14))
+    first, second = str(refusal.value).splitlines()
+    assert first.startswith("training.augment.shift: 28 rows and 0 columns move an image of 28 x 14 pixels out")
+    assert second.startswith("training.augment.crop.padding: 0 rows and 14 columns move an image of 28 x 14 pixels")
+    require_in_sight(Augment(crop=Crop(padding=(27, 13))), (1, 28, 14))

@@ -33,6 +33,12 @@ RANDOM = [
     "network=[dropout: {rate: 0.1}, conv: {filters: 4, kernel: 5}, dropout: {rate: 0.2}, relu, max_pool: {window: 2}, "
     "flatten, dropout: {rate: 0.3}, dense: {units: 20}, relu, dropout: {rate: 0.5}, dense: {units: 10}]",
 ]
+MIXED = [
+    "training.label_smoothing=0.1",
+    "training.mixup={alpha: 0.3}",
+    "training.cutmix={alpha: 1, probability: 0.25}",
+    "training.augment={crop: {padding: 3}, flip: both, erase: {}, brightness: 0.3, contrast: 0.2, rotation: 5}",
+]
 
 # name: configuration, changes, numbers of workers
 CASES: dict[str, tuple[Path, list[str], tuple[int, ...]]] = {
@@ -50,6 +56,12 @@ CASES: dict[str, tuple[Path, list[str], tuple[int, ...]]] = {
         (0, 3, 8),
     ),
     "augmentation and dropout": (MNIST, RANDOM, (0, 1, 2, 3, 8)),
+    "mixed and smoothed": (MNIST, MIXED, (0, 1, 2, 3, 8)),
+    "mixed and clipped in float64": (
+        MNIST,
+        [*MIXED, "training.kernels=loops", "training.dtype=float64", "training.per_example.clip=1", "training.tile=7"],
+        (0, 3),
+    ),
     "all of it at once": (
         MNIST,
         [*RANDOM, "training.class_weights=balanced", "training.per_example.clip=1", "training.tile=7"],

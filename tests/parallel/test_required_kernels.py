@@ -22,8 +22,10 @@ LAYERS: list[Any] = SMALL_CONFIG["network"]
 DROPOUT = {"dropout": {"rate": 0.5}}
 
 
-def plan_of(kernels: str, network: list[Any], *, trains: bool = True, augments: bool = False) -> ComputePlan:
-    training = {"kernels": kernels, "augment": {"shift": 2} if augments else None}
+def plan_of(
+    kernels: str, network: list[Any], *, trains: bool = True, augments: bool = False, **settings: Any
+) -> ComputePlan:
+    training = {"kernels": kernels, "augment": {"shift": 2} if augments else None} | settings
     mapping = {"data": {"name": "synthetic-digits"}, "network": network, "training": training}
     config = parse_config(mapping, source="test")
     built = Network(config.network, (1, 28, 28), 10)
@@ -49,6 +51,23 @@ def test_only_trainings_with_augmentation_load_its_kernel(kernels: str) -> None:
     assert "augmentation" not in modules_of(plan_of(kernels, LAYERS))
     assert "augmentation" in modules_of(plan_of(kernels, LAYERS, augments=True))
     assert "augmentation" not in modules_of(plan_of(kernels, LAYERS, augments=True, trains=False))
+
+
+OWN_KERNELS: dict[str, dict[str, Any]] = {
+    "pixel_changes": {"augment": {"flip": "vertical"}},
+    "augmentation": {"augment": {"scale": 0.1}},
+    "loops_loss": {"label_smoothing": 0.1},
+    "mixing": {"cutmix": {"alpha": 1}},
+}
+
+
+@BOTH
+@pytest.mark.parametrize("module", OWN_KERNELS)
+def test_a_training_loads_kernels_that_only_some_need_if_it_needs_them(kernels: str, module: str) -> None:
+    others = set(OWN_KERNELS) - {module} - ({"loops_loss"} if module == "mixing" else set())
+    loaded = modules_of(plan_of(kernels, LAYERS, **OWN_KERNELS[module]))
+    assert module in loaded
+    assert not others & loaded
 
 
 def test_network_without_convolutions_loads_none_of_their_kernels() -> None:
@@ -108,6 +127,9 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "a dense layer alone": {"network": ["flatten", {"dense": {"units": 10}}]},
     "statistics and clipping": {"training.per_example": {"statistics": True, "clip": 1.0}},
     "augmentation": {"training.augment": {"shift": 2, "elastic": {"alpha": 20, "sigma": 4}}},
+    "changes of pixels": {"training.augment": {"crop": {"padding": 2}, "erase": {}}},
+    "smoothed targets": {"training.label_smoothing": 0.1},
+    "mixed examples": {"training.mixup": {"alpha": 1}, "training.augment": {"shift": 1, "flip": "horizontal"}},
     "privacy": {
         "training.per_example": {"clip": 1.0},
         "training.privacy": {"noise_multiplier": 1.0, "delta": 1e-5, "source": "seeded"},

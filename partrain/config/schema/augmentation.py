@@ -1,12 +1,17 @@
-"""The section `training.augment`: the random changes of training images."""
+"""The sections `training.augment`, `mixup` and `cutmix`: the random changes of training images."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from partrain.config.schema.values import Fraction, NonNegativeFloatPair, Section
+from partrain.config.schema.values import RANGE, Fraction, NonNegativeFloatPair, NonNegativePair, Section
+
+_Aspect = Annotated[float, Field(ge=0.01, le=100)]
+_Bound = Annotated[float, Field(ge=0, le=1)]
+_Alpha = Annotated[float, Field(ge=0.001, le=1000)]
+_Probability = Annotated[float, Field(gt=0, le=1)]
 
 
 class Elastic(Section):
@@ -21,6 +26,24 @@ class Elastic(Section):
     )
 
 
+class Crop(Section):
+    """A random crop of the image's own size, after zeros were added around it."""
+
+    padding: NonNegativePair = Field(description="The number of pixels that are added at each side.")
+
+
+class Erase(Section):
+    """Random erasing of a box."""
+
+    probability: _Probability = Field(0.5, description="The probability of a box.")
+    area: Annotated[tuple[_Probability, _Probability], *RANGE] = Field(
+        (0.02, 0.33), description="The box' share of the image."
+    )
+    aspect: Annotated[tuple[_Aspect, _Aspect], *RANGE] = Field(
+        (0.3, 3.3), description="The box' rows divided by its columns; the logarithm is uniform."
+    )
+
+
 class Augment(Section):
     """The random changes of training images."""
 
@@ -32,3 +55,59 @@ class Augment(Section):
         0.0, description="The largest change of size: the factor lies between 1 - `scale` and 1 + `scale`."
     )
     elastic: Elastic | None = Field(None, description="Distort elastically. null: no distortion.")
+    crop: Crop | None = Field(None, description="Add zeros around the image, and crop it at random. null: no crop.")
+    flip: Literal["horizontal", "vertical", "both"] | None = Field(
+        None, description="Mirror left and right (`horizontal`), top and bottom, or both, each with probability 1/2."
+    )
+    brightness: _Bound = Field(
+        0.0,
+        description="The factor of all pixels lies between 1 - `brightness` and 1 + `brightness`; the pixels of 8 bits "
+        "stay between 0 and 255.",
+    )
+    contrast: _Bound = Field(0.0, description="The same for the pixels' differences from the image's mean grey level.")
+    erase: Erase | None = Field(
+        None, description="Replace a box with the mean of the training images (random erasing). null: no box."
+    )
+
+    @property
+    def resamples(self) -> bool:
+        """Whether pixels move by fractions of a pixel."""
+        is_distorted = self.elastic is not None and self.elastic.alpha > 0
+        return is_distorted or any((*self.shift, self.rotation, self.scale))
+
+    @property
+    def changes_pixels(self) -> bool:
+        """Whether images are cropped, mirrored, changed in brightness or contrast, or erased in part."""
+        return any((self.crop, self.flip, self.brightness, self.contrast, self.erase))
+
+
+_PROBABILITY_OF_MIXING = (
+    "The probability that an example is mixed so. null: what the other method leaves, of two without a probability 1/2."
+)
+
+
+class Mixup(Section):
+    """Averages of two images."""
+
+    alpha: _Alpha = Field(description="The share of the example's own image has the distribution Beta(alpha, alpha).")
+    probability: _Probability | None = Field(None, description=_PROBABILITY_OF_MIXING)
+
+
+class Cutmix(Section):
+    """Images with a box of another one."""
+
+    alpha: _Alpha = Field(
+        description="The share of the image outside the box has the distribution Beta(alpha, alpha); then the box is "
+        "cut off at the image's edges."
+    )
+    probability: _Probability | None = Field(None, description=_PROBABILITY_OF_MIXING)
+
+
+def mixing_probabilities(mixup: Mixup | None, cutmix: Cutmix | None) -> tuple[float, float]:
+    """Return the probabilities with which an example is mixed by mixup, and by CutMix."""
+    p, q = (None if method is None else method.probability for method in (mixup, cutmix))
+    if mixup is None or cutmix is None:
+        return (0.0 if mixup is None else p or 1.0), (0.0 if cutmix is None else q or 1.0)
+    if p is None:
+        return (0.5, 0.5) if q is None else (1 - q, q)
+    return p, (1 - p if q is None else q)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import pydantic
 from pydantic import Field
 
-from partrain.config.schema.augmentation import Augment
+from partrain.config.schema.augmentation import Augment, Cutmix, Mixup, mixing_probabilities
 from partrain.config.schema.optimizer import Optimizer
 from partrain.config.schema.schedule import Schedule
-from partrain.config.schema.values import (
-    NonNegativeFloat,
-    PositiveInt,
-    Section,
-)
+from partrain.config.schema.values import Fraction, NonNegativeFloat, PositiveInt, Section, raise_problems
 
 
 class StopEarly(Section):
@@ -121,17 +118,34 @@ class Training(Section):
         "class), as scikit-learn does. `train/loss` is then the mean of the weighted losses; evaluations are not "
         "weighted.",
     )
+    label_smoothing: Fraction = Field(
+        0.0,
+        description="The share of each target that is spread evenly over all classes. `train/loss` is then the loss of "
+        "these targets; evaluations are not smoothed.",
+    )
     per_example: PerExample = PerExample()
     augment: Augment | None = Field(
         None,
         description="Transform training images at random, differently in each epoch, e.g. `{shift: 2, rotation: 10}`. "
         "Each image is resampled once, bilinearly, by a map drawn uniformly within the bounds below; outside the "
-        "image, pixels are 0. Validation and test images never change. null: no augmentation.",
+        "image, pixels are 0. Then it is cropped, mirrored, changed in brightness and contrast, and erased in part. "
+        "Validation and test images never change. null: no augmentation.",
+    )
+    mixup: Mixup | None = Field(
+        None,
+        description="Average each image and its target with those of a partner, e.g. `{alpha: 0.2}`. The partner is "
+        "drawn from all training examples, and augmented as itself. `train/loss` is the loss of the mixed targets, and "
+        "`train/accuracy` the mean share that the predicted class has in its target. null: no mixup.",
+    )
+    cutmix: Cutmix | None = Field(
+        None,
+        description="Replace a box of each image with a partner's, and that share of its target, e.g. `{alpha: 1}`; "
+        "otherwise as `mixup`. null: no CutMix.",
     )
     privacy: Privacy | None = Field(
         None,
         description="Train with differential privacy (DP-SGD), e.g. `{delta: 1.0e-5, target_epsilon: 3}`. Needs "
-        "`per_example.clip`; not allowed with `class_weights`. null: no privacy.",
+        "`per_example.clip`; not allowed with `class_weights`, `mixup` and `cutmix`. null: no privacy.",
     )
     kernels: Literal["fast", "loops"] = Field(
         "fast", description="The optimised kernels, or the plain loops that define what they compute."
@@ -141,30 +155,48 @@ class Training(Section):
     )
 
     @pydantic.model_validator(mode="after")
-    def _require_whole_tiles(self) -> Training:
+    def _require_sections_that_fit(self) -> Training:
+        raise_problems(
+            self, [*self._problems_of_privacy(), *self._problems_of_mixing(), *self._problems_of_computing()]
+        )
+        return self
+
+    def _problems_of_computing(self) -> Iterator[str]:
         if self.block is not None and self.block % self.tile:
-            raise ValueError(
+            yield (
                 f"training.block: {self.block} is no multiple of training.tile, {self.tile}; "
                 f"give {-(-self.block // self.tile) * self.tile}, for example"
             )
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _require_loops_for_float64(self) -> Training:
         if self.dtype == "float64" and self.kernels == "fast":
-            raise ValueError("the fast kernels compute in float32; dtype float64 needs kernels: loops")
-        return self
+            yield "training: the fast kernels compute in float32; dtype float64 needs kernels: loops"
 
-    @pydantic.model_validator(mode="after")
-    def _require_clipping_for_privacy(self) -> Training:
+    def _problems_of_privacy(self) -> Iterator[str]:
         if self.privacy and not self.per_example.clips:
-            raise ValueError(
+            yield (
                 "training.privacy needs clipped gradients; set training.per_example.clip to a finite norm, for "
                 "example 1.0"
             )
         if self.privacy and self.class_weights is not None:
-            raise ValueError(
+            yield (
                 "training.class_weights depends on all labels, which training.privacy does not protect; use only one "
                 "of them"
             )
-        return self
+
+    def _problems_of_mixing(self) -> Iterator[str]:
+        for name, section in (("mixup", self.mixup), ("cutmix", self.cutmix)):
+            if section and self.privacy:
+                yield (
+                    f"training.{name} lets an example change the gradients of others, which training.privacy cannot "
+                    "bound; use only one of them"
+                )
+            if section and self.class_weights is not None:
+                yield (
+                    f"training.{name} makes targets of two classes, but training.class_weights has a weight for one; "
+                    "use only one of them"
+                )
+        probability = sum(mixing_probabilities(self.mixup, self.cutmix))
+        if probability > 1:
+            yield (
+                f"training.mixup.probability and training.cutmix.probability add up to {probability:g}; an example is "
+                "mixed in one way, so they must add up to at most 1"
+            )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
@@ -55,6 +57,28 @@ NonNegativeFloatPair = Annotated[
 ]
 
 
+def _read_range(value: Any) -> Any:
+    """Read [least, greatest]."""
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return tuple(value)
+    raise ValueError("must be [least, greatest]")
+
+
+def _require_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"must be [least, greatest], and {bounds[0]:g} is greater than {bounds[1]:g}")
+    return bounds
+
+
+# Two numbers [least, greatest]: `Annotated[tuple[T, T], *RANGE]`.
+RANGE = (
+    BeforeValidator(_read_range),
+    AfterValidator(_require_order),
+    PlainSerializer(list),
+    Field(json_schema_extra={"entries": "[least, greatest]"}),
+)
+
+
 class Section(BaseModel):
     """A mapping in the configuration.
 
@@ -70,3 +94,20 @@ def section_in(annotation: Any) -> type[Section] | None:
         if isinstance(kind, type) and issubclass(kind, Section):
             return kind
     return None
+
+
+def raise_problems(section: Section, messages: Iterable[str]) -> None:
+    """Report what is wrong with a section as a whole: all of it at once, for a validator of the section.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        There are messages; it has an error for each.
+    """
+    # `value_error` is the type of a ValueError that a validator raises, so messages are shown alike.
+    errors = [
+        InitErrorDetails(type=PydanticCustomError("value_error", "{message}", {"message": message}), input=section)
+        for message in messages
+    ]
+    if errors:
+        raise ValidationError.from_exception_data(type(section).__name__, errors)

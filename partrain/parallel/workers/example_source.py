@@ -102,3 +102,9 @@ def example_source(arrays: SharedArrays, split: SplitName, capacity: int) -> Exa
     if name in arrays.files:
         return StreamedImages(arrays.files[name], capacity)
     return SharedImages(arrays[name])
+
+
+def pixel_type(arrays: SharedArrays, split: SplitName) -> np.dtype[Any]:
+    """Return the type of a split's pixels."""
+    name = f"{split}.images"
+    return np.dtype(arrays.files[name].dtype if name in arrays.files else arrays[name].dtype)

@@ -21,6 +21,7 @@ from partrain.kernels.compiler.loading import load_cached  # noqa: E402
 from partrain.network.layer_building import build_layers  # noqa: E402
 from partrain.parallel.workers import worker  # noqa: E402
 from partrain.parallel.workers.fork_server import MAY_NOT_FORK, PRELOAD_VARIABLE  # noqa: E402
+from partrain.parallel.workers.step_examples import NO_CHANGES  # noqa: E402
 
 
 def _end_with(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -35,8 +36,8 @@ worker.ignore_signals()
 _kernels, _, _dtype = os.environ.get(PRELOAD_VARIABLE, "").partition(":")
 if _dtype:
     # The network is not known yet. This one has a convolution for each forward pass (network.convolution_passes). Few
-    # networks have dropout or augmentation: their workers load those kernels.
+    # networks have dropout, and few trainings change their images: their workers load those kernels.
     _convolutions = [Conv(filters=8, kernel=(size, size)) for size in (5, 5, 3)]
     _layers = build_layers((*_convolutions, MaxPool(window=(2, 2)), Relu(), Flatten(), Dense(units=2)), (1, 28, 28))
     with contextlib.suppress(ConfigError):  # the coordinator reports that kernels cannot be compiled
-        load_cached(worker.worker_kernels(_kernels, _layers, augments=False), _dtype)
+        load_cached(worker.worker_kernels(_kernels, _layers, NO_CHANGES), _dtype)

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema.augmentation import Augment
-from partrain.data.augmentation import Augmentation
 from partrain.data.split_name import SplitName
 from partrain.errors import DataError
 from partrain.kernels import loops
-from partrain.kernels.augmentation import AUGMENT
 from partrain.kernels.compiler.flags import Kernel
 from partrain.network.clipping import clipping_scales, gradient_norms
 from partrain.network.execution import Factors, TrainingExamples
@@ -29,7 +26,8 @@ from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.workers.commands import Command
-from partrain.parallel.workers.example_source import ExampleSource, example_source
+from partrain.parallel.workers.example_source import ExampleSource, example_source, pixel_type
+from partrain.parallel.workers.step_examples import NO_CHANGES, ExampleChanges, StepExamples
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.fault_injection import kill_point
 from partrain.system.shared_arrays import SharedArrays
@@ -45,8 +43,8 @@ class Computation:
     class_weights : one per class; in a step, the loss and the gradient of an example are multiplied by the weight of
         its class. None: 1 for all.
     clip : the maximum norm of an example's gradient in GRADIENTS_WITH_NORMS; None: gradients are not clipped.
-    seed : the seed of dropout and augmentation.
-    augment : the random changes to the images of a step; None: none.
+    seed : the seed of all that is random in a step.
+    changes : what a step changes in its examples.
     groups : the groups of the parameters, where workers make steps by themselves.
     """
 
@@ -59,7 +57,7 @@ class Computation:
     class_weights: tuple[float, ...] | None = None
     clip: float | None = None
     seed: int = 0
-    augment: Augment | None = None
+    changes: ExampleChanges = NO_CHANGES
     groups: ParameterGroups | None = None
 
 
@@ -95,12 +93,7 @@ class TileComputer:
         if computation.class_weights is not None:
             self._class_weights = np.array(computation.class_weights, dtype)
         self._sources: dict[SplitName, ExampleSource] = {}
-        self._seed = computation.seed
-        self._augmentation: Augmentation | None = None
-        if computation.augment is not None:
-            self._augmentation = Augmentation(
-                computation.augment, network.input_shape, self._execution.capacity, AUGMENT[computation.kernels]
-            )
+        self._computation = computation
 
     def carry_out(
         self, command: Command, is_wanted: Callable[[], bool] = lambda: True, results: Results | None = None
@@ -121,8 +114,8 @@ class TileComputer:
             last = min(first + self._execution.capacity, command.last)
             if operation.is_step:
                 indices_N = results.indices[first:last]
-                training = TrainingExamples(self._seed, command.epoch, indices_N)
-                self._forward(split, indices_N, first, last, results, training)
+                training = TrainingExamples(self._computation.seed, command.epoch, indices_N)
+                self._forward_in_step(split, training, first, last, results)
                 if self._class_weights is not None:
                     weights_N = self._class_weights[self._arrays[f"{split}.labels"][indices_N]]
                     self._weigh(weights_N, results.losses[first:last])
@@ -134,30 +127,50 @@ class TileComputer:
                 if operation.has_norms:
                     self._measure(first, last, self._own_factors(last - first))
 
-    def _forward(
-        self,
-        split: SplitName,
-        indices_N: NDArray[np.int64],
-        first: int,
-        last: int,
-        results: Results,
-        training: TrainingExamples | None = None,
+    def _forward(self, split: SplitName, indices_N: NDArray[np.int64], first: int, last: int, results: Results) -> None:
+        images, places_N = self._take(split, indices_N)
+        labels_N = self._arrays[f"{split}.labels"][indices_N]
+        logits_NE = self._execution.forward(images, places_N)
+        loops.softmax_cross_entropy(logits_NE, labels_N, *self._outputs(first, last, results))
+
+    def _forward_in_step(
+        self, split: SplitName, training: TrainingExamples, first: int, last: int, results: Results
     ) -> None:
+        examples = self._step_examples
+        images, places_N = examples.images(partial(self._take, split), training)
+        logits_NE = self._execution.forward(images, places_N, training)
+        examples.compute_loss(logits_NE, training.indices_N, self._outputs(first, last, results))
+
+    def _take(self, split: SplitName, indices_N: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return an array of images, and the indices of the examples in it."""
         if split not in self._sources:  # an evaluation shares one split alone
-            self._sources[split] = example_source(self._arrays, split, self._execution.capacity)
+            num_images = self._execution.capacity * self._computation.changes.images_per_example
+            self._sources[split] = example_source(self._arrays, split, num_images)
         try:
-            images, places_N = self._sources[split].take(indices_N)
+            return self._sources[split].take(indices_N)
         except OSError as error:
             raise DataError(f"{error}. Restore the file.") from error
-        labels = self._arrays[f"{split}.labels"]
-        losses_N, predictions_N = results.losses[first:last], results.predictions[first:last]
-        if training is not None and self._augmentation is not None:
-            images, places_N = self._augmentation.apply(
-                images, places_N, seed=training.seed, epoch=training.epoch, examples_N=indices_N
-            )
-        logits_NE = self._execution.forward(images, places_N, training)
-        confidences_N, dlogits_NE = self._confidences_N[: last - first], self._dlogits_NE[: last - first]
-        loops.softmax_cross_entropy(logits_NE, labels[indices_N], losses_N, predictions_N, confidences_N, dlogits_NE)
+
+    def _outputs(self, first: int, last: int, results: Results) -> tuple[NDArray[Any], ...]:
+        """Return the arrays for losses, predictions, confidences and the gradient at the logits."""
+        N = last - first
+        own = self._confidences_N[:N], self._dlogits_NE[:N]
+        return results.losses[first:last], results.predictions[first:last], *own
+
+    @cached_property
+    def _step_examples(self) -> StepExamples:
+        """The examples of a step; they exist only in training."""
+        computation = self._computation
+        return StepExamples(
+            computation.changes,
+            computation.kernels,
+            self._execution.capacity,
+            self._arrays[f"{SplitName.TRAIN}.labels"],
+            computation.network.input_shape,
+            computation.normalisation.mean,
+            seed=computation.seed,
+            is_uint8=pixel_type(self._arrays, SplitName.TRAIN) == np.uint8,
+        )
 
     def _weigh(self, weights_N: NDArray[Any], losses_N: NDArray[np.float64]) -> None:
         """Multiply the examples' losses and their gradients at the logits by the weights of their classes."""
@@ -199,14 +212,13 @@ class TileComputer:
         }  # fmt: skip
 
 
-def tile_kernels(kernels: str, layers: Iterable[Layer], *, augments: bool) -> tuple[Kernel, ...]:
+def tile_kernels(kernels: str, layers: Iterable[Layer], changes: ExampleChanges) -> tuple[Kernel, ...]:
     """Return the kernels that a `TileComputer` calls.
 
     Parameters
     ----------
     kernels : "fast" or "loops".
     layers : the network's layers.
-    augments : whether the images of a step are augmented.
+    changes : what a step changes in its examples.
     """
-    augment = (AUGMENT[kernels],) if augments else ()
-    return (*execution_kernels(kernels, layers), *augment, *TileComputer.KERNELS)
+    return (*execution_kernels(kernels, layers), *changes.kernels(kernels), *TileComputer.KERNELS)

@@ -18,6 +18,7 @@ from partrain.network.layers import Layer
 from partrain.parallel.workers.commands import Command, StepsCommand, decode
 from partrain.parallel.workers.mailboxes import NUM_YIELDS, WAKE, Mailbox
 from partrain.parallel.workers.planned_steps import StepMember, makes_steps
+from partrain.parallel.workers.step_examples import ExampleChanges
 from partrain.parallel.workers.tile_computer import Computation, TileComputer, tile_kernels
 from partrain.parallel.workers.waiting import SPIN_SECONDS, spin
 from partrain.system.fault_injection import kill_point
@@ -32,10 +33,10 @@ HELLO, ERROR, BAD_DATA = b"H", b"E", b"D"
 REPLY_BYTES = 8192
 
 
-def worker_kernels(kernels: str, layers: Iterable[Layer], *, augments: bool) -> tuple[Kernel, ...]:
+def worker_kernels(kernels: str, layers: Iterable[Layer], changes: ExampleChanges) -> tuple[Kernel, ...]:
     """Return the kernels that a worker process calls; the parameters are those of `tile_kernels`."""
     of_series = StepMember.KERNELS if kernels == "fast" else ()
-    return (*tile_kernels(kernels, layers, augments=augments), *of_series, *Mailbox.KERNELS)
+    return (*tile_kernels(kernels, layers, changes), *of_series, *Mailbox.KERNELS)
 
 
 def work(
@@ -71,8 +72,8 @@ def work(
             ignore_signals()
             continue_after_parent()
             kill_point("worker: start-up")
-            network, augments = computation.network, computation.augment is not None
-            load(worker_kernels(computation.kernels, network.layers, augments=augments), computation.dtype)
+            layers, changes = computation.network.layers, computation.changes
+            load(worker_kernels(computation.kernels, layers, changes), computation.dtype)
             computer = TileComputer(computation)
             member = StepMember(computation, computer, boxes["members"]) if makes_steps(computation) else None
             mailbox = Mailbox(boxes, number)

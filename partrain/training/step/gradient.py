@@ -50,10 +50,15 @@ class BatchGradient:
         """The number of examples."""
         return len(self.indices_N)
 
-    @property
-    def num_correct(self) -> int:
-        """The number of examples that were classified correctly."""
-        return int((self.result("predictions") == self._labels_M[self.indices_N]).sum())
+    def agrees_with(self, labelled_N: Array) -> Array:
+        """Return whether the class that was predicted for each example is the label of another one (N,), bool.
+
+        Parameters
+        ----------
+        labelled_N : the examples with these labels, one for each of the batch.
+        """
+        agrees_N: Array = self.result("predictions") == self._labels_M[labelled_N]
+        return agrees_N
 
     @property
     def losses_N(self) -> Array:

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from partrain.config.schema.augmentation import Augment, Elastic
+from partrain.config.schema.augmentation import Augment, Cutmix, Elastic, Mixup
 from partrain.data.split_name import SplitName
 from partrain.kernels.ipc.mailbox import FIELDS
 from partrain.parallel.workers.commands import Command, Operation, StepsCommand, decode
+from partrain.parallel.workers.step_examples import NO_CHANGES, ExampleChanges
 from partrain.parallel.workers.tile_computer import Computation, TileComputer
 
 TRAIN, TEST = SplitName.TRAIN, SplitName.TEST
@@ -166,7 +167,12 @@ def test_class_weights_multiply_loss_and_gradient_of_a_step_and_leave_evaluation
 
 # ---- what is random in a step
 
-AUGMENT = Augment(shift=(1.0, 2.0), rotation=20.0, scale=0.1, elastic=Elastic(alpha=20.0, sigma=3.0))
+CHANGES = ExampleChanges(
+    Augment(shift=(1.0, 2.0), rotation=20.0, elastic=Elastic(alpha=20.0, sigma=3.0), flip="both", contrast=0.5),
+    Mixup(alpha=0.4),
+    Cutmix(alpha=1.0),
+    label_smoothing=0.1,
+)
 
 
 def gradients_of(computation: Computation, commands: Sequence[Command]) -> dict[str, bytes]:
@@ -179,10 +185,10 @@ def gradients_of(computation: Computation, commands: Sequence[Command]) -> dict[
 
 @pytest.fixture(params=[("fast", "float32"), ("loops", "float32"), ("loops", "float64")], ids=str)
 def random_computation(request: pytest.FixtureRequest, make_computation: Callable[..., Computation]) -> Computation:
-    """A computation with dropout, whose images are augmented."""
+    """A computation with dropout, whose images are augmented and mixed."""
     kernels, dtype = request.param
     drop = {"dropout": {"rate": 0.3}}
-    return replace(make_computation(kernels=kernels, dtype=dtype, more_layers={3: drop, 7: drop}), augment=AUGMENT)
+    return replace(make_computation(kernels=kernels, dtype=dtype, more_layers={3: drop, 7: drop}), changes=CHANGES)
 
 
 def test_random_tile_has_the_same_bits_in_any_order_and_any_grouping(random_computation: Computation) -> None:
@@ -198,7 +204,7 @@ def test_random_tile_is_another_one_in_another_epoch_and_with_another_seed(rando
     for other in (
         gradients_of(random_computation, [whole._replace(epoch=1)]),
         gradients_of(replace(random_computation, seed=1), [whole]),
-        gradients_of(replace(random_computation, augment=None), [whole]),
+        gradients_of(replace(random_computation, changes=NO_CHANGES), [whole]),
     ):
         assert other["losses"] != first["losses"]
     assert gradients_of(random_computation, [whole]) == first
@@ -207,7 +213,7 @@ def test_random_tile_is_another_one_in_another_epoch_and_with_another_seed(rando
 @pytest.mark.parametrize("split", [TRAIN, TEST])
 def test_evaluation_has_nothing_random_in_it(random_computation: Computation, split: SplitName) -> None:
     command = Command(Operation.EVALUATION, split, 0, 17)
-    expected = gradients_of(replace(random_computation, augment=None), [command])
+    expected = gradients_of(replace(random_computation, changes=NO_CHANGES), [command])
     for epoch in (0, 1):
         step = Command(Operation.GRADIENTS, TRAIN, 0, 20, epoch=epoch)
         spoil_results(random_computation)
