@@ -19,6 +19,9 @@ const HIGH_ACCURACY = 0.9;
 // An error rate of 0 is drawn as this: a logarithmic axis does not reach 0.
 const SMALLEST_ERROR = 1e-5;
 
+// Above the curves, in pixels: plotly's menu would cover them and their labels.
+const MENU_HEIGHT = 34;
+
 const CHARTS = [
   { id: "loss", groups: ["train", "validation"], smoothed: true, text: ".4f" },
   { id: "accuracy", groups: ["train", "validation"], smoothed: true, text: ".2%" },
@@ -65,10 +68,11 @@ function curveOf(run, group, chart, weight) {
   return { step: curve.step, x: curve[element("x-axis").value], y: smooth(curve[chart.id], weight) };
 }
 
-/** Return the height of a value in a chart. */
+/** Return the height of a value in a chart; null, which is a gap, for what a logarithmic axis does not reach. */
 function height(chart, value) {
   if (value === null) return null;
-  return showsErrors(chart) ? Math.max(SMALLEST_ERROR, 1 - value) : value;
+  if (showsErrors(chart)) return Math.max(SMALLEST_ERROR, 1 - value);
+  return value <= 0 && isLogarithmic(chart) ? null : value;
 }
 
 /** Return the traces of a chart: first those with a name, then the raw curves and the bands behind them. */
@@ -103,7 +107,7 @@ function lineOf(chart, unit, group, curve, indices, share, isCrowded) {
   const isValidation = group === "validation";
   const x = indices.map((index) => curve.x[index]);
   const y = indices.map((index) => height(chart, curve.y[index]));
-  const isDrawn = (k) => x[k] !== null && y[k] !== null && (y[k] > 0 || !isLogarithmic(chart));
+  const isDrawn = (k) => x[k] !== null && y[k] !== null;
   let labelled = share === null ? -1 : Math.round(share * (y.length - 1));
   while (labelled >= 0 && !isDrawn(labelled)) labelled -= 1;
   const name = plain(unit.name);
@@ -154,8 +158,9 @@ function rawOf(chart, unit, raw, indices) {
   };
 }
 
-/** Return the area between the lowest and the highest curve of a group. */
-function bandOf(chart, unit, curve, indices) {
+/** Return the area between the lowest and the highest curve of a group, where both can be drawn. */
+function bandOf(chart, unit, curve, allIndices) {
+  const indices = allIndices.filter((index) => [curve.low, curve.high].every((values) => height(chart, values[index]) !== null));
   const back = [...indices].reverse();
   return {
     x: [...indices, ...back].map((index) => curve.x[index]),
@@ -198,7 +203,7 @@ function layoutOf(chart, traces, range) {
     plot_bgcolor: variable("--ground"),
     font: { color: variable("--text"), family: "system-ui, sans-serif" },
     hoverlabel: { bgcolor: variable("--raised"), font: { color: variable("--text") }, align: "left", namelength: -1 },
-    margin: { l: 56, r: 12, t: 8, b: 40 },
+    margin: { l: 56, r: 12, t: MENU_HEIGHT, b: 40 },
     showlegend: false,
     hovermode: "closest",
     uirevision: axis,
@@ -206,9 +211,9 @@ function layoutOf(chart, traces, range) {
     xaxis: { ...common, title: { text: axis }, exponentformat: "none", ...(range && { range, autorange: false }) },
     yaxis: {
       ...common,
-      title: { text: title(chart) },
+      title: { text: title(chart), standoff: 8 },
       type: log ? "log" : "linear",
-      nticks: log ? 4 : 8,
+      nticks: log ? 3 : 8, // with more, plotly labels 6%, 7%, 8%, 9% and 10% one on top of the other
       ...(format && { tickformat: format }),
       ...(heights && { range: heights }),
       uirevision: `${axis} ${log}`,

@@ -23,6 +23,7 @@ function prepareControls(runs) {
   const numValues = Math.max(1, ...runs.map((run) => run.train.step.length));
   element("smoothing").value = Math.max(0, 1 - SMOOTHED_VALUES / numValues);
   element("groups-control").hidden = runs.groups.length === 0;
+  element("validation-control").hidden = !runs.some((run) => run.validation.step.length);
   for (const chart of CHARTS) {
     const hasCurves = chart.groups.some((group) => runs.some((run) => run[group][chart.id]));
     element(chart.id).parentElement.hidden = !hasCurves && chart.id !== "loss";

@@ -3,6 +3,8 @@
 // From bad to good, distinguishable on light and dark backgrounds.
 const SCALE = [[0, "#7a5195"], [0.5, "#ef5675"], [1, "#ffa600"]];
 const MAX_CELLS_WITH_TEXT = 150;
+// Above the chart, in pixels: plotly's menu would cover its top.
+const MENU_HEIGHT = 34;
 
 const element = (id) => document.getElementById(id);
 const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -31,7 +33,7 @@ function baseLayout() {
     plot_bgcolor: variable("--ground"),
     font: { color: variable("--text"), family: "system-ui, sans-serif" },
     hoverlabel: { bgcolor: variable("--raised"), font: { color: variable("--text") }, align: "left", namelength: -1 },
-    margin: { l: 56, r: 12, t: 12, b: 48 },
+    margin: { l: 56, r: 12, t: MENU_HEIGHT, b: 48 },
     showlegend: false,
     hovermode: "closest",
   };
@@ -164,7 +166,7 @@ function parallelCoordinates(sweep) {
   }
   const layout = {
     ...baseLayout(),
-    margin: { l: 62, r: 66, t: 12, b: 48 },
+    margin: { l: 62, r: 66, t: MENU_HEIGHT, b: 48 },
     annotations: ticks.map((tick) => ({
       x: tick.place, y: tick.height, text: plain(tick.text), showarrow: false,
       xanchor: tick.place === last ? "left" : "right", xshift: tick.place === last ? 8 : -8,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.analysis.html_report.sample_page import HOSTILE, write_page_of_groups
+from partrain.interface.command_line import main
+from tests.analysis.html_report.sample_page import HOSTILE, write_page_of_groups, write_sample_page
 from tests.browser import BROWSER, running_browser
 from tests.processes import wait_until
+from tests.sample_runs import rows_of_a_training, write_rows, write_run
 
 pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="no browser: install Debian's chromium (apt-get install chromium) to run this"
@@ -63,6 +65,29 @@ def wait_for(page: Any, condition: str) -> None:
 
 def traces(tab: Any, chart: str = "loss") -> list[dict[str, Any]]:
     return json.loads(tab.evaluate(f"JSON.stringify(document.getElementById('{chart}').data)"))  # type: ignore[no-any-return]
+
+
+Box = tuple[float, float, float, float]
+
+
+def boxes(tab: Any, selector: str) -> list[Box]:
+    """Return left, top, right and bottom of the visible elements, in pixels."""
+    found = tab.evaluate(
+        "(selector) => [...document.querySelectorAll(selector)].map((part) => part.getBoundingClientRect())"
+        ".filter((box) => box.width).map(({left, top, right, bottom}) => [left, top, right, bottom])",
+        selector,
+    )
+    return [tuple(box) for box in found]
+
+
+def overlapping(some: list[Box], others: list[Box]) -> list[tuple[Box, Box]]:
+    """Return the pairs of different boxes that overlap."""
+    return [
+        (a, b)
+        for a in some
+        for b in others
+        if a != b and max(a[0], b[0]) < min(a[2], b[2]) and max(a[1], b[1]) < min(a[3], b[3])
+    ]
 
 
 def order_of_runs(tab: Any, table: str) -> list[str]:
@@ -182,6 +207,45 @@ def test_curve_without_numbers_to_draw_has_no_label(browser: Any, tmp_path: Path
         assert tab.evaluate(labels) == ["<b>group 1</b>", "<b>group 2</b>", "<b>E</b>"]
         tab.locator("#x-axis").select_option("epoch")
         wait_for(tab, f"{labels}.join() === '<b>group 1</b>,<b>group 2</b>'")
+
+
+@pytest.mark.slow
+def test_value_that_a_logarithmic_axis_does_not_reach_is_a_gap(browser: Any, tmp_path: Path) -> None:
+    with drawn_page(browser, write_page_of_groups(tmp_path)) as tab:
+        assert traces(tab)[2]["y"] == [None] * 20 + [0.5] * 20
+        tab.locator("#log-loss").uncheck()
+        wait_for(tab, "document.getElementById('loss').layout.yaxis.type === 'linear'")
+        assert traces(tab)[2]["y"] == [0] * 20 + [0.5] * 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write_page", [write_sample_page, write_page_of_groups])
+def test_menu_of_a_chart_covers_neither_curves_nor_labels(
+    browser: Any, tmp_path: Path, write_page: Callable[[Path], Path]
+) -> None:
+    with drawn_page(browser, write_page(tmp_path)) as tab:
+        menus = boxes(tab, ".modebar")
+        assert len(menus) == len(boxes(tab, ".nsewdrag")) >= 3
+        assert not overlapping(menus, boxes(tab, ".nsewdrag") + boxes(tab, ".annotation"))
+
+
+@pytest.mark.slow
+def test_page_of_one_run_has_readable_axes_and_only_controls_for_its_curves(browser: Any, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "one", seed=1, final_accuracy=0.97)
+    page = tmp_path / "page.html"
+    assert main(["compare", str(run), "--html", str(page), "-q"]) == 0
+    with drawn_page(browser, page) as tab:
+        tab.set_viewport_size({"width": 700, "height": 800})
+        wait_for(tab, "document.querySelector('#accuracy .main-svg').clientWidth <= 700")
+        numbers = boxes(tab, "#accuracy .ytick text")
+        assert len(numbers) >= 2
+        assert not overlapping(numbers, numbers)
+        assert not overlapping(numbers, boxes(tab, "#accuracy .ytitle"))
+        assert tab.locator("#validation-control").is_visible()
+    write_rows(run, [row for row in rows_of_a_training(40, 0, 0.01, 0.98) if "train/loss" in row])
+    assert main(["compare", str(run), "--html", str(page), "-q"]) == 0
+    with drawn_page(browser, page) as tab:
+        assert not tab.locator("#validation-control").is_visible()
 
 
 @pytest.mark.slow
