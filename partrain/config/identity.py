@@ -32,7 +32,7 @@ RUNTIME_KEYS = (
 )
 # Where the data lies.
 LOCATION_KEY = "data.path"
-# With `training.stop_early`, these decide when training stops: then they are no runtime keys.
+# With `training.stop_early` or the schedule `plateau`, these decide the results: then they are no runtime keys.
 EVALUATION_KEYS = ("logging.evaluate_every_epochs", "logging.evaluate_every_steps")
 HORIZON_KEYS = ("training.epochs", "training.max_steps")
 # The keys of the third exception, each with its neutral values.
@@ -63,7 +63,9 @@ ADDED_KEYS: Mapping[str, tuple[object, ...]] = {
 
 def identity_of(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Return the identity of a whole configuration, given as plain containers."""
-    runtime_exceptions = EVALUATION_KEYS if mapping["training"]["stop_early"] is not None else ()
+    training = mapping["training"]
+    follows_metric = training["stop_early"] is not None or training["schedule"]["name"] == "plateau"
+    runtime_exceptions = EVALUATION_KEYS if follows_metric else ()
     identity: dict[str, Any] = {}
     for key, value in _flatten(mapping):
         is_runtime = any(key == runtime or key.startswith(f"{runtime}.") for runtime in RUNTIME_KEYS)

@@ -22,8 +22,8 @@ _KIND_OF_LAYER = "layer"
 _RUNTIME_KEYS = ", ".join(f"`{key}`" for key in (*RUNTIME_KEYS, LOCATION_KEY))
 NOTES = (
     "N is the number of a layer, counted from 0. A pair [rows, columns] of equal numbers can be written as one number. "
-    f"`partrain resume --set` changes only {_RUNTIME_KEYS}; with `training.stop_early`, not the intervals between "
-    "evaluations."
+    f"`partrain resume --set` changes only {_RUNTIME_KEYS}; with `training.stop_early` or the schedule `plateau`, "
+    "not the intervals between evaluations."
 )
 
 

@@ -44,6 +44,7 @@ class ParameterOptimizer:
     Attributes
     ----------
     parameters, groups : the arguments.
+    reduced_lr : the learning rate of the configuration, after the reductions of the schedule `plateau`.
     first_moment, second_moment : vectors like `parameters`, initially zero; assign to their elements to restore a
         saved state. SGD and Muon keep the momentum in `first_moment`. They are empty if no group has them.
     """
@@ -52,6 +53,7 @@ class ParameterOptimizer:
         self.parameters, self.groups = parameters, groups
         self._optimizer, self._schedule, self._tile = training.optimizer, training.schedule, training.tile
         self._muon = Muon(training.kernels)
+        self.reduced_lr: float | None = None
         self.first_moment = np.zeros(parameters.size * groups.have_first_moments, parameters.dtype)
         self.second_moment = np.zeros(parameters.size * groups.have_second_moments, parameters.dtype)
 
@@ -63,7 +65,7 @@ class ParameterOptimizer:
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of `step`, counted from 1."""
-        return learning_rate(step, self._optimizer, self._schedule)
+        return learning_rate(step, self._optimizer, self._schedule, self.reduced_lr)
 
     def coefficients(self, num_examples: int, step: int) -> list[Coefficients]:
         """Return the row of coefficients of each group, for a gradient summed over `num_examples`.

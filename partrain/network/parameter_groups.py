@@ -89,7 +89,8 @@ class ParameterGroups:
     @classmethod
     def of(cls, network: Network, optimizer: Optimizer) -> ParameterGroups:
         """Return the groups of a network's parameters."""
-        return cls(network.parameters, optimizer, last_layer=network.trained_layers[-1].name)
+        with_weights = [layer for layer in network.trained_layers if any(p.role == "weight" for p in layer.parameters)]
+        return cls(network.parameters, optimizer, last_layer=with_weights[-1].name)
 
     @property
     def rules(self) -> frozenset[Rule]:

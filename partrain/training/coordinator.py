@@ -26,6 +26,7 @@ from partrain.system.fault_injection import kill_point
 from partrain.system.machine import proportional_memory
 from partrain.system.messages import Progress
 from partrain.system.terminal_text import loss_text
+from partrain.training.plateau import Plateau
 from partrain.training.resources import TrainingResources
 from partrain.training.run_output import RunOutput
 from partrain.training.session import Session
@@ -68,6 +69,9 @@ class Coordinator:
         # Not `self.evaluate`: objects that refer to each other would keep the shared arrays in memory.
         evaluate = functools.partial(self._evaluator.evaluate, SplitName.VALIDATION) if has_validation else None
         self.validation = Validation(training.stop_early, self._schedule, evaluate)
+        self._plateau: Plateau | None = None
+        if training.schedule.name == "plateau":
+            self._plateau = Plateau(training.schedule, training.optimizer.lr)
         is_regular, accuracy = self._schedule.is_regular, make_accuracy(plan)
         self.step_metrics = StepMetrics(plan.network, training.per_example, is_regular, accuracy)
         self.step = 0
@@ -127,6 +131,9 @@ class Coordinator:
         self.model.restore(state.tensors, state.step)
         self.step = self._states.saved_step = state.step
         self.validation.restore(metadata["best"], metadata.get("stop_early"))
+        if self._plateau is not None:
+            self._plateau.restore(metadata["plateau"])
+            self.model.optimizer.reduced_lr = self._plateau.lr
         self.step_metrics.restore(metadata.get("gradient_noise_scale"))
         self.logger.resume(state.step, rows, earlier_seconds)
 
@@ -237,11 +244,20 @@ class Coordinator:
                 f"epoch {step / plan.steps_per_epoch:.4g}, step {step}: validation accuracy "
                 f"{validated['validation/accuracy']:.2%}, loss {loss_text(validated['validation/loss'])}"
             )
+            self._follow_plateau(step, validated)
         self.step = step
         if self.stopped_early:
             messages.say(f"stopped early at step {step}: {self.stopped_early}")
         best = self.validation.best
         return validated is not None and best is not None and best["step"] == step
+
+    def _follow_plateau(self, step: int, validated: dict[str, float]) -> None:
+        """Reduce the learning rate if that is due. As for early stopping, only evaluations that are due count."""
+        if self._plateau is None or not self._schedule.is_evaluation_due(step):
+            return
+        if reason := self._plateau.observe(validated):
+            self.model.optimizer.reduced_lr = self._plateau.lr
+            self._session.messages.say(f"step {step}: the learning rate falls to {self._plateau.lr:g}: {reason}")
 
     def _log_privacy(self, step: int) -> None:
         privacy = self._plan.privacy_after(step)
@@ -315,6 +331,7 @@ class Coordinator:
         }
         optional = {
             "stop_early": self.validation.early_stopping_state,
+            "plateau": None if self._plateau is None else self._plateau.state,
             "privacy": plan.privacy_after(self.step),
             "gradient_noise_scale": None if (scale := self.step_metrics.noise_scale) is None else scale.state,
         }

@@ -161,10 +161,13 @@ def _trained(plan: TrainingPlan, model: ModelState, num_steps: int, num_epochs: 
 def _require_single_epochs(config: Config) -> None:
     """Check that training one epoch at a time, with any number of examples, can keep what the configuration says."""
     training = config.training
-    if training.schedule.name == "cosine" and training.schedule.decay_steps is None:
+    schedule = training.schedule.name
+    if schedule == "plateau":
+        raise ConfigError("partial_fit: training.schedule.name plateau needs validation examples; call fit")
+    if schedule in ("cosine", "linear", "one_cycle") and training.schedule.decay_steps is None:
         raise ConfigError(
-            "partial_fit: training.schedule.name cosine needs decay_steps, because there is no last epoch at which the "
-            "learning rate could reach its end"
+            f"partial_fit: training.schedule.name {schedule} needs decay_steps, because there is no last epoch at "
+            "which the learning rate could reach its end"
         )
     for name in ("privacy", "stop_early", "max_steps"):
         if getattr(training, name) is not None:

@@ -5,6 +5,7 @@ No process is started, no kernel is compiled, and nothing is written.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,6 +163,16 @@ def num_steps(resolved: Config) -> int:
     return steps if training.max_steps is None else min(steps, training.max_steps)
 
 
+def _num_evaluations(resolved: Config) -> int:
+    """Return the number of evaluations that are due during a training run."""
+    logging, training, last_step = resolved.logging, resolved.training, num_steps(resolved)
+    assert resolved.data.train_examples is not None
+    epoch = steps_per_epoch(resolved.data.train_examples, training.batch_size)
+    intervals = {epoch * (logging.evaluate_every_epochs or 0), logging.evaluate_every_steps or 0} - {0}
+    both = last_step // math.lcm(*intervals) if len(intervals) == 2 else 0
+    return sum(last_step // interval for interval in intervals) - both
+
+
 def plan_training(
     config: Config, *, say: Callable[[str], None], warn: Callable[[str], None], dataset: Dataset | None = None
 ) -> TrainingPlan:
@@ -174,10 +185,8 @@ def plan_training(
     """
     dataset = load_dataset(config.data, config.seed, say=say, warn=warn, dataset=dataset)
     train = dataset.train
-    if config.training.stop_early and not dataset.validation.size:
-        raise ConfigError(
-            "training.stop_early needs validation examples, and there are none; set data.validation_examples"
-        )
+    if (needs := config.training.needs_evaluations) and not dataset.validation.size:
+        raise ConfigError(f"{needs} needs validation examples, and there are none; set data.validation_examples")
     for warning in missing_training_examples(dataset, config.data.validation_examples):
         warn(warning)
     if message := unvalidated_classes(dataset, config.data.validation_examples):
@@ -187,7 +196,8 @@ def plan_training(
     config = config.model_copy(update={"training": config.training.model_copy(update={"privacy": privacy})})
     network = Network(config.network, dataset.image_shape, len(dataset.class_names))
     resolved = _resolve(config, dataset)
-    if problem := schedule_problem(resolved.training.optimizer, resolved.training.schedule, num_steps(resolved)):
+    optimizer, schedule = resolved.training.optimizer, resolved.training.schedule
+    if problem := schedule_problem(optimizer, schedule, num_steps(resolved), _num_evaluations(resolved)):
         warn(problem)
     weights = None
     if config.training.class_weights is not None:
@@ -253,8 +263,8 @@ def _resolve(config: Config, dataset: Dataset) -> Config:
         "validation_examples": None if dataset.has_own_validation else dataset.validation.size,
         "when_unavailable": "error",
     }
-    training = mapping["training"]
-    if training["schedule"]["decay_steps"] is None:
+    schedule = mapping["training"]["schedule"]
+    if "decay_steps" in schedule and schedule["decay_steps"] is None:
         steps = steps_per_epoch(dataset.train.size, config.training.batch_size)
-        training["schedule"]["decay_steps"] = config.training.epochs * steps
+        schedule["decay_steps"] = config.training.epochs * steps
     return Config.model_validate(mapping)

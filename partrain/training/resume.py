@@ -39,9 +39,9 @@ class Horizon:
 
 def _free_fields(config: Config) -> str:
     free = "data.path, logging, checkpoints, workers and the statistics of training.per_example"
-    if config.training.stop_early is None:
+    if (key := config.training.needs_evaluations) is None:
         return free
-    return f"{free}, but not logging.evaluate_every_epochs and evaluate_every_steps, which training.stop_early uses"
+    return f"{free}, but not logging.evaluate_every_epochs and evaluate_every_steps, which {key} uses"
 
 
 def require_trained_here(record: dict[str, Any], run_path: Path) -> None:

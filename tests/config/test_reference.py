@@ -71,7 +71,7 @@ def test_the_text_fits_the_terminal(width):
 def test_bounds_and_choices_are_part_of_the_type():
     assert KEYS["training.batch_size"].type == "integer ≥ 1"
     assert KEYS["training.optimizer.beta1"].type == "number ≥ 0 and < 1"
-    assert KEYS["training.schedule.name"].type == "constant, cosine or step"
+    assert KEYS["training.schedule.name"].type == "constant, cosine, step, linear, one_cycle, warm_restarts or plateau"
     assert KEYS["network.N.conv.padding"].type == "integer ≥ 0 or [rows, columns]"
     assert KEYS["training.per_example.statistics"].type == "true or false"
 

@@ -1,4 +1,4 @@
-"""Optimizers with workers, after a kill in the middle of an epoch, and verified: the same bits."""
+"""Optimizers and schedules with workers, after a kill in the middle of an epoch, and verified: the same bits."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ RECIPES: dict[str, dict[str, Any]] = {
     "SGD with momentum": {"training.optimizer": {"name": "sgd", "lr": 0.02, "momentum": 0.9, "nesterov": True}},
     "Muon": {"training.optimizer": {"name": "muon", "weight_decay": 0.1, "weight_decay_exclude": ["bias"]}},
     "AdamW": {"training.optimizer": {"name": "adamw", "weight_decay": 0.1, "weight_decay_exclude": ["bias"]}},
+}
+RECIPES |= {
+    "one cycle": {"training.optimizer": {"lr": 0.02}, "training.schedule": {"name": "one_cycle"}},
+    "linear": {"training.schedule": {"name": "linear", "warmup_steps": 3, "final_lr": 0.001}},
+    "warm restarts": {"training.schedule": {"name": "warm_restarts", "period_steps": 6, "period_factor": 2}},
+    "plateau": {
+        "training.optimizer": {"lr": 0.05},
+        "training.schedule": {"name": "plateau", "patience": 0, "threshold": 0.9, "factor": 0.5, "cooldown": 1},
+        "logging": {"every_steps": 3, "evaluate_every_steps": 4},
+    },
 }
 EACH_RECIPE = pytest.mark.parametrize("changes", RECIPES.values(), ids=RECIPES)
 

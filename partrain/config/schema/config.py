@@ -84,11 +84,12 @@ class Config(Section):
     workers: Workers = Workers()
 
     @pydantic.model_validator(mode="after")
-    def _require_evaluations_for_early_stopping(self) -> Config:
+    def _require_evaluations(self) -> Config:
         logging = self.logging
-        if self.training.stop_early and not (logging.evaluate_every_epochs or logging.evaluate_every_steps):
+        needs = self.training.needs_evaluations
+        if needs and not (logging.evaluate_every_epochs or logging.evaluate_every_steps):
             raise ValueError(
-                "training.stop_early needs evaluations during training; "
+                f"{needs} needs evaluations during training; "
                 "set logging.evaluate_every_epochs or logging.evaluate_every_steps"
             )
         return self

@@ -154,6 +154,13 @@ class Training(Section):
         "float32", description="The type of all numbers. `float64` needs `kernels: loops`."
     )
 
+    @property
+    def needs_evaluations(self) -> str | None:
+        """The key that needs evaluations on the validation examples during the training; None if there is none."""
+        if self.stop_early is not None:
+            return "training.stop_early"
+        return "training.schedule.name plateau" if self.schedule.name == "plateau" else None
+
     @pydantic.model_validator(mode="after")
     def _require_sections_that_fit(self) -> Training:
         raise_problems(
