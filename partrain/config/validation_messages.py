@@ -10,6 +10,7 @@ from typing import Any
 
 from partrain.config.schema.config import Config
 from partrain.config.schema.layer_entries import LAYERS
+from partrain.config.schema.options_by_name import OptionsByName
 from partrain.config.schema.values import Section, section_in
 from partrain.config.yaml_writer import number_text
 from partrain.errors import did_you_mean
@@ -106,8 +107,10 @@ def _did_you_mean_elsewhere(key: str) -> str:
 
 
 def _paths_of_values(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
-    for key, field in section.model_fields.items():
-        inner = section_in(field.annotation)
+    inner_sections = {key: section_in(field.annotation) for key, field in section.model_fields.items()}
+    # Keys that only some names of an optimizer or a schedule take are the least likely.
+    for key in sorted(inner_sections, key=lambda key: issubclass(inner_sections[key] or Section, OptionsByName)):
+        inner = inner_sections[key]
         if inner is not None:
             yield from _paths_of_values(inner, f"{prefix}{key}.")
         else:

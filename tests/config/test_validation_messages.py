@@ -77,7 +77,7 @@ BAD_VALUES = {
     "training: {optimizer: {beta2: .nan}}": "training.optimizer.beta2",
     "training: {optimizer: {eps: 0}}": "training.optimizer.eps",
     "training: {optimizer: {weight_decay: -1}}": "training.optimizer.weight_decay",
-    "training: {schedule: {name: linear}}": "training.schedule.name",
+    "training: {schedule: {name: exponential}}": "training.schedule.name",
     "training: {schedule: {warmup_steps: -1}}": "training.schedule.warmup_steps",
     "training: {schedule: {decay_steps: 0}}": "training.schedule.decay_steps",
     "training: {schedule: {final_lr: -1}}": "training.schedule.final_lr",
