@@ -59,6 +59,13 @@ ADDED_KEYS: Mapping[str, tuple[object, ...]] = {
     "training.cutmix": (None,),
     "training.privacy": (None,),
 }
+# The same for the keys of layers.
+ADDED_LAYER_KEYS: Mapping[str, tuple[object, ...]] = {
+    "conv.dilation": (1,),
+    "conv.groups": (1,),
+    "conv.bias": (True,),
+    "max_pool.padding": (0,),
+}
 
 
 def identity_of(mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,8 +84,24 @@ def identity_of(mapping: Mapping[str, Any]) -> dict[str, Any]:
         section = identity
         for parent in sections:
             section = section.setdefault(parent, {})
-        section[name] = value
+        section[name] = _without_added_keys(value) if key == "network" else value
     return identity
+
+
+def _without_added_keys(layers: Any) -> Any:
+    """Return the entries of `network`, or of a part of it, without keys of the third exception."""
+    if isinstance(layers, list):
+        return [_without_added_keys(layer) for layer in layers]
+    if not isinstance(layers, dict):
+        return layers
+    return {
+        kind: {
+            name: _without_added_keys(value)
+            for name, value in fields.items()
+            if value not in ADDED_LAYER_KEYS.get(f"{kind}.{name}", ())
+        }
+        for kind, fields in layers.items()
+    }
 
 
 def without_location(identity: Mapping[str, Any]) -> dict[str, Any]:

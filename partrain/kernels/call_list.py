@@ -26,6 +26,7 @@ from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
 from partrain.kernels import (
+    avg_pool,
     convolution,
     convolution_backward,
     convolution_weights,
@@ -36,6 +37,7 @@ from partrain.kernels import (
     max_pool,
     patch_vectors,
     residual,
+    tap_convolution,
     toom_cook_convolution,
 )
 from partrain.kernels.compiler.flags import Kernel, kernel, machine_code_of, signatures_of
@@ -54,7 +56,11 @@ _CALLED: tuple[Kernel, ...] = (
     patch_vectors.pack_patch_vectors, convolution_backward.conv2d_backward_winners,
     convolution_weights.conv2d_backward_weights, max_pool.max_pool_forward, max_pool.max_pool_backward_input,
     dense.dense_forward, dense.dense_backward_input, loops.relu_forward, loops.relu_backward_input,
-    dropout.scale_by_factors, residual.add_branches,
+    dropout.scale_by_factors, residual.add_branches, layout.place_gradient, layout.repeat_channels,
+    layout.sum_repeated_channels, tap_convolution.pack_taps, tap_convolution.conv2d_over_taps,
+    tap_convolution.depthwise_over_taps, tap_convolution.conv2d_backward_weights_over_taps,
+    tap_convolution.depthwise_backward_weights_over_taps, tap_convolution.sum_over_places,
+    tap_convolution.flip_filters, avg_pool.avg_pool_forward, avg_pool.avg_pool_backward_input,
 )  # fmt: skip
 _SIGNATURES = tuple(sorted({signature for k in _CALLED for signature in signatures_of(k, "float32")}))
 _ARGUMENT = re.compile(r"UniTuple\(int64, 2\)|\w+\[[^\]]*\]|\w+")

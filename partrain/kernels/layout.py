@@ -80,3 +80,46 @@ def copy_into_border(x_NHWC, border, y_NHWC):
             row = ((n * bordered_H + i + border[0]) * bordered_W + border[1]) * C
             for k in range(W * C):
                 store_number(y_NHWC, row + k, element(x_NHWC, (n * H + i) * W * C + k))
+
+
+@kernel("void(float32[:,::1], int64, int64, UniTuple(int64, 2), float32[:,:,:,::1])")
+def place_gradient(d_ND, place_step, channel_step, border, dy_NPQF):
+    """Copy a gradient into images with a border, which keeps its value, zero.
+
+    That of position (p, q) and channel f is at (p·Q + q)·place_step + f·channel_step of its row, Q without the border.
+    """
+    N, bordered_P, bordered_Q, F = dy_NPQF.shape
+    Q = bordered_Q - 2 * border[1]
+    D = d_ND.shape[1]
+    for n in range(N):
+        for p in range(bordered_P - 2 * border[0]):
+            row = ((n * bordered_P + p + border[0]) * bordered_Q + border[1]) * F
+            source = n * D + p * Q * place_step
+            if channel_step == 1 and place_step == F:
+                for k in range(Q * F):
+                    store_number(dy_NPQF, row + k, element(d_ND, source + k))
+            else:
+                for q in range(Q):
+                    for f in range(F):
+                        number = element(d_ND, source + q * place_step + f * channel_step)
+                        store_number(dy_NPQF, row + q * F + f, number)
+
+
+@kernel("void(float32[:,:,:,::1], int64, float32[:,:,:,::1])")
+def repeat_channels(x_NHWC, times, y_NHWF):
+    """Copy each channel `times` times, one after the other."""
+    N, H, W, C = x_NHWC.shape
+    for k in range(N * H * W * C):
+        for copy in range(times):
+            store_number(y_NHWF, k * times + copy, element(x_NHWC, k))
+
+
+@kernel("void(float32[:,:,:,::1], int64, float32[:,:,:,::1])")
+def sum_repeated_channels(dy_NHWF, times, dx_NHWC):
+    """Add the gradients of the copies of each channel, in their order."""
+    N, H, W, C = dx_NHWC.shape
+    for k in range(N * H * W * C):
+        total = element(dy_NHWF, k * times)
+        for copy in range(1, times):
+            total += element(dy_NHWF, k * times + copy)
+        store_number(dx_NHWC, k, total)

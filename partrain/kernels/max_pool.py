@@ -29,34 +29,39 @@ def maximum_of_four(a, b, c, d, position, Q):
 _PAIR = "UniTuple(int64, 2)"
 
 
-@kernel(f"void(float32[:,:,:,::1], {_PAIR}, {_PAIR}, float32[:,:,:,::1], int32[:,:,:,::1])")
-def max_pool_forward(x_NPQF, window, stride, y_NIJF, winner_NIJF):
+@kernel(f"void(float32[:,:,:,::1], {_PAIR}, {_PAIR}, {_PAIR}, float32[:,:,:,::1], int32[:,:,:,::1])")
+def max_pool_forward(x_NPQF, window, stride, padding, y_NIJF, winner_NIJF):
     """Write each window's maximum and its position p·Q + q: the first of equal numbers; NaN is the maximum.
 
-    `x_NPQF` is followed by LANES numbers that a vector may read.
+    Windows reach over the edge by `padding`; only positions inside the image count. `x_NPQF` is followed by LANES
+    numbers that a vector may read.
     """
     N, P, Q, F = x_NPQF.shape
     _, I, J, _ = y_NIJF.shape
     narrow = F < LANES
     one = np.empty(LANES, np.float32)
     one_winner = np.empty(LANES, np.int32)
+    of_four = window == (2, 2) and padding == (0, 0)
     for n in range(N):
         for i in range(I):
+            top, end_row = i * stride[0] - padding[0], min(P, i * stride[0] - padding[0] + window[0])
             for j in range(J):
-                corner = i * stride[0] * Q + j * stride[1]
+                left, end_column = j * stride[1] - padding[1], min(Q, j * stride[1] - padding[1] + window[1])
+                row, column = max(0, top), max(0, left)
+                corner = row * Q + column
                 at = ((n * I + i) * J + j) * F
                 for part in range(0, F, LANES):
                     f = max(0, min(part, F - LANES))
                     x = (n * P * Q + corner) * F + f
-                    if window == (2, 2):
+                    if of_four:
                         best, winner = maximum_of_four(
                             load(x_NPQF, x), load(x_NPQF, x + F), load(x_NPQF, x + Q * F),
                             load(x_NPQF, x + Q * F + F), corner, Q,
                         )  # fmt: skip
                     else:
                         best, winner = load(x_NPQF, x), broadcast_count(corner)
-                        for r in range(window[0]):
-                            for s in range(window[1]):
+                        for r in range(end_row - row):
+                            for s in range(end_column - column):
                                 new = load(x_NPQF, x + (r * Q + s) * F)
                                 better = replaces_maximum(new, best)
                                 best = select(better, new, best)

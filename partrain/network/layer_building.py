@@ -15,13 +15,27 @@ from partrain.config.schema import layers as layer_schema
 from partrain.config.schema.layer_entries import Residual as ResidualEntry
 from partrain.config.schema.values import Section
 from partrain.errors import ConfigError
-from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu, Residual, Shape
+from partrain.network.layers import (
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    Layer,
+    MaxPool2d,
+    Relu,
+    Residual,
+    Shape,
+)
 from partrain.network.parameters import Parameter
 from partrain.network.shortcut_hints import fitting_shortcut
 
 
 def build_layers(descriptions: Sequence[Section], input_shape: Shape) -> tuple[Layer, ...]:
     """Build the layers for examples of `input_shape` (C, H, W).
+
+    A dense layer that follows an image of one place, as global pooling gives it, gets a `flatten` of its own.
 
     Raises
     ------
@@ -55,6 +69,9 @@ class _Builder:
         """Build a sequence of layers; `following` are the layers after the sequence."""
         layers: list[Layer] = []
         for place, description in enumerate(descriptions):
+            if isinstance(description, layer_schema.Dense) and shape[1:] == (1, 1):
+                layers.append(Flatten(self._next_name(layer_schema.Flatten()), shape, shape[:1]))
+                shape = shape[:1]
             name = self._next_name(description)
             after = (*descriptions[place + 1 :], *following)
             layer: Layer
@@ -113,11 +130,10 @@ def _build_layer(name: str, description: Section, shape: Shape, *, gain: float) 
     match description:
         case layer_schema.Conv():
             return _build_conv(name, description, shape, gain)
-        case layer_schema.MaxPool(window=window):
-            stride = description.stride or window
-            C, H, W = _image(shape)
-            P, Q = _num_positions((H, W), window, stride, (0, 0), "window")
-            return MaxPool2d(name, shape, (C, P, Q), window=window, stride=stride)
+        case layer_schema.MaxPool() | layer_schema.AvgPool():
+            return _build_pool(name, description, shape)
+        case layer_schema.GlobalAvgPool():
+            return GlobalAvgPool2d(name, shape, (_image(shape)[0], 1, 1))
         case layer_schema.Relu():
             return Relu(name, shape, shape)
         case layer_schema.Flatten():
@@ -137,18 +153,48 @@ def _build_layer(name: str, description: Section, shape: Shape, *, gain: float) 
 def _build_conv(name: str, description: layer_schema.Conv, shape: Shape, gain: float) -> Conv2d:
     C, H, W = _image(shape)
     F, (R, S) = description.filters, description.kernel
-    P, Q = _num_positions((H, W), (R, S), description.stride, description.padding, "kernel")
-    weight = Parameter(f"{name}.weight", (F, C, R, S), math.sqrt(gain / (C * R * S)))
+    _check_groups(description.groups, C, F)
+    dilation = description.dilation
+    extent = (R - 1) * dilation[0] + 1, (S - 1) * dilation[1] + 1
+    noun = "kernel" if dilation == (1, 1) else "dilated kernel"
+    P, Q = _num_positions((H, W), extent, description.stride, description.padding, noun)
+    num_terms = C // description.groups * R * S
+    weight = Parameter(f"{name}.weight", (F, C // description.groups, R, S), math.sqrt(gain / num_terms))
     bias = Parameter(f"{name}.bias", (F,), 0.0, role="bias")
     return Conv2d(
         name,
         shape,
         (F, P, Q),
-        (weight, bias),
-        multiply_adds=F * P * Q * C * R * S,
+        (weight, bias) if description.bias else (weight,),
+        multiply_adds=F * P * Q * num_terms,
         stride=description.stride,
         padding=description.padding,
+        dilation=dilation,
+        groups=description.groups,
     )
+
+
+def _check_groups(groups: int, C: int, F: int) -> None:
+    if C % groups or F % groups:
+        both = math.gcd(C, F)
+        fitting = ", ".join(str(k) for k in range(1, both + 1) if both % k == 0)
+        raise ValueError(
+            f"groups: {groups} does not divide its {C} input channels and {F} filters; these do: {fitting}"
+        )
+
+
+def _build_pool(name: str, description: layer_schema.MaxPool | layer_schema.AvgPool, shape: Shape) -> Layer:
+    C, H, W = _image(shape)
+    window, padding = description.window, description.padding
+    if any(2 * padding[d] > window[d] for d in range(2)):
+        raise ValueError(
+            f"padding {padding[0]} x {padding[1]} is more than half the window {window[0]} x {window[1]}; "
+            f"use at most {window[0] // 2} x {window[1] // 2}"
+        )
+    stride = description.stride or window
+    output_shape = C, *_num_positions((H, W), window, stride, padding, "window")
+    layer = MaxPool2d if isinstance(description, layer_schema.MaxPool) else AvgPool2d
+    return layer(name, shape, output_shape, window=window, stride=stride, padding=padding)
 
 
 def _image(shape: Shape) -> tuple[int, int, int]:

@@ -29,10 +29,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Conv2d(Layer):
-    """A convolution; its parameters are `weight` (F, C, R, S) and `bias` (F,)."""
+    """A convolution; its parameters are `weight` (F, C/groups, R, S) and, unless it has none, `bias` (F,)."""
 
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether it has a bias for each filter."""
+        return len(self.parameters) > 1
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,21 @@ class MaxPool2d(Layer):
 
     window: tuple[int, int] = (2, 2)
     stride: tuple[int, int] = (2, 2)
+    padding: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class AvgPool2d(Layer):
+    """The mean of each window, with zeros for the padding; rows and columns that do not fill a window are ignored."""
+
+    window: tuple[int, int] = (2, 2)
+    stride: tuple[int, int] = (2, 2)
+    padding: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool2d(Layer):
+    """The mean of each channel: (C, H, W) to (C, 1, 1)."""
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,11 @@ class Network:
         of_dense_layers = (p for layer in self.dense_layers for p in layer.parameters)
         self.parameters = ParameterLayout((*self.tile_sums, *of_dense_layers))
         last = self.layers[-1]
-        for place in range(len(self.layers) - 1, -1, -1):
-            if is_trained(self.layers[place]):
+        # From the end on, each layer has its description; before a dense layer there may be one more.
+        for place, outer in zip(range(len(descriptions) - 1, -1, -1), reversed(self.layers), strict=False):
+            if is_trained(outer):
                 break
-            for layer in leaf_layers((self.layers[place],)):
+            for layer in leaf_layers((outer,)):
                 if isinstance(layer, Dropout):
                     raise ConfigError(
                         f"network.{place} ({layer.name}): dropout after the last dense layer would discard class "
@@ -74,7 +75,7 @@ class Network:
         self.num_outputs = math.prod(last.output_shape)
         if self.num_outputs < num_classes:
             raise ConfigError(
-                f"network.{len(self.layers) - 1} ({last.name}): {self.num_outputs} outputs are too few for the "
+                f"network.{len(descriptions) - 1} ({last.name}): {self.num_outputs} outputs are too few for the "
                 f"{num_classes} classes of the data; give it at least {num_classes} units"
             )
         if not self.parameters.size:

@@ -20,10 +20,10 @@ data:
   validation_examples: 0
   when_unavailable: error
 network:
-  - conv: {filters: 4, kernel: [5, 3], stride: [2, 1], padding: [0, 2]}
+  - conv: {filters: 4, kernel: [5, 3], stride: [2, 1], padding: [0, 2], dilation: [1, 2], groups: 1, bias: false}
   - relu
-  - max_pool: {window: [2, 3], stride: 1}
-  - conv: {filters: 4, kernel: 1, stride: 1, padding: 0}
+  - max_pool: {window: [2, 3], stride: 1, padding: [1, 0]}
+  - conv: {filters: 4, kernel: 1, stride: 1, padding: 0, dilation: 1, groups: 2, bias: true}
   - relu
   - flatten
   - dense: {units: 10}

@@ -191,3 +191,24 @@ def test_with_early_stopping_the_evaluation_intervals_belong_to_the_identity(rea
     assert read(SMALLEST, *often).identity_digest() != stopping.identity_digest()
     others = ("training.stop_early={}", "logging.every_steps=1", "logging.plots=false", "training.epochs=9")
     assert read(SMALLEST, *others).identity_digest() == stopping.identity_digest()
+
+
+@pytest.mark.parametrize(
+    ("layer", "new_keys"),
+    [
+        ({"conv": {"filters": 4, "kernel": 3, "stride": 1, "padding": 0}}, {"dilation": 1, "groups": 1, "bias": True}),
+        ({"max_pool": {"window": 2, "stride": None}}, {"padding": 0}),
+    ],
+    ids=["conv", "max_pool"],
+)
+def test_a_layer_has_the_identity_of_the_format_before_its_keys_were_added(layer, new_keys):
+    ((kind, fields),) = layer.items()
+
+    def identity(**keys):
+        network = [{kind: fields | keys}, "flatten", {"dense": {"units": 10}}]
+        return parse_config(SMALLEST_MAPPING | {"network": network}, source="test").identity()
+
+    assert identity()["network"][0] == layer
+    assert identity(**new_keys) == identity()
+    for key, value in new_keys.items():
+        assert identity(**{key: 1 + value if not isinstance(value, bool) else not value}) != identity()

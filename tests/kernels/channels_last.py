@@ -21,6 +21,7 @@ from partrain.kernels import (
     toom_cook_convolution,
 )
 from partrain.kernels.simd.vectors import LANES
+from tests.kernels import oracles
 
 # Numbers in front of a slot's parts, between them, and behind them.
 GAP = 3
@@ -172,12 +173,12 @@ def conv2d_backward_weights(x_NCHW, y_NFPQ, dy_NFPQ, kernel_size, stride, paddin
     return slots.gradients()
 
 
-def max_pool_forward(x_NCHW, window, stride, offset=0):
+def max_pool_forward(x_NCHW, window, stride, padding=(0, 0), offset=0):
     """Return the maxima and the winners."""
     N, C, H, W = x_NCHW.shape
-    shape = N, (H - window[0]) // stride[0] + 1, (W - window[1]) // stride[1] + 1, C
+    shape = N, *oracles.num_positions((H, W), window, stride, padding), C
     y_NIJF, winner_NIJF = spoilt(shape, offset), spoilt(shape, offset, np.int32)
-    max_pool.max_pool_forward(channels_last(x_NCHW, offset), window, stride, y_NIJF, winner_NIJF)
+    max_pool.max_pool_forward(channels_last(x_NCHW, offset), window, stride, padding, y_NIJF, winner_NIJF)
     assert_nothing_was_written_around(y_NIJF, winner_NIJF)
     return channels_first(y_NIJF), channels_first(winner_NIJF)
 

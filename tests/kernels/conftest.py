@@ -10,7 +10,7 @@ from partrain.kernels import (
     convolution,
     convolution_backward,
     convolution_weights,
-    loops,
+    loops_convolution,
     max_pool,
     patch_vectors,
     toom_cook_convolution,
@@ -20,7 +20,11 @@ from partrain.kernels.compiler.loading import load
 
 @pytest.fixture(scope="session")
 def convolution_kernels():
-    of_loops = (loops.conv2d_forward, loops.conv2d_backward_input, loops.conv2d_backward_weights)
+    of_loops = (
+        loops_convolution.conv2d_forward,
+        loops_convolution.conv2d_backward_input,
+        loops_convolution.conv2d_backward_weights,
+    )
     load(of_loops, "float32")
     load(of_loops, "float64")
     fast = (

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from partrain.kernels import loops
+from partrain.kernels import loops_convolution
 from tests.kernels import channels_last, oracles
 
 
@@ -106,21 +106,21 @@ class Kernels(NamedTuple):
 def _loops_forward(shapes, x, w, b, offset=0):
     y = oracles.unaligned(np.full(shapes.output, np.nan, x.dtype), offset)
     x, w, b = (oracles.unaligned(a, offset) for a in (x, w, b))
-    loops.conv2d_forward(x, w, b, shapes.stride, shapes.padding, y)
+    loops_convolution.conv2d_forward(x, w, b, shapes.stride, shapes.padding, (1, 1), 1, y)
     return y
 
 
 def _loops_backward_input(shapes, dy, w, offset=0):
     dx = oracles.unaligned(np.full(shapes.input, np.nan, dy.dtype), offset)
     dy, w = oracles.unaligned(dy, offset), oracles.unaligned(w, offset)
-    loops.conv2d_backward_input(dy, w, shapes.stride, shapes.padding, dx)
+    loops_convolution.conv2d_backward_input(dy, w, shapes.stride, shapes.padding, (1, 1), 1, dx)
     return dx
 
 
 def _loops_backward_weights(shapes, x, dy, offset=0):
     dw, db = (oracles.unaligned(np.zeros(size, x.dtype), offset) for size in (shapes.weight, shapes.F))
     x, dy = oracles.unaligned(x, offset), oracles.unaligned(dy, offset)
-    loops.conv2d_backward_weights(x, dy, shapes.stride, shapes.padding, dw, db)
+    loops_convolution.conv2d_backward_weights(x, dy, shapes.stride, shapes.padding, (1, 1), 1, dw, db)
     return dw, db
 
 

@@ -69,14 +69,40 @@ def conv2d_backward_weights(x_NCHW, dy_NFPQ, stride, padding, shape_FCRS):
     return dw, dy_NFPQ.sum(axis=(0, 2, 3))
 
 
-def max_pool_forward(x_NCHW, window, stride):
+def spread_filters(w_FGRS, dilation, groups):
+    """Return the filters (F, C, …) of the same convolution without dilation and groups: zeros stand in between."""
+    F, G, R, S = w_FGRS.shape
+    spread = np.zeros((F, G * groups, (R - 1) * dilation[0] + 1, (S - 1) * dilation[1] + 1), w_FGRS.dtype)
+    for f in range(F):
+        base = f // (F // groups) * G
+        spread[f, base : base + G, :: dilation[0], :: dilation[1]] = w_FGRS[f]
+    return spread
+
+
+def gathered_filters(w_FCRS, dilation, groups):
+    """Return the part of `spread_filters` that is not always 0."""
+    F, C = w_FCRS.shape[:2]
+    G = C // groups
+    bases = [f // (F // groups) * G for f in range(F)]
+    return np.array([w_FCRS[f, b : b + G, :: dilation[0], :: dilation[1]] for f, b in enumerate(bases)])
+
+
+def avg_pool_forward(x_NCHW, window, stride, padding=(0, 0)):
+    """Return each window's mean; the padding counts as zeros."""
+    windows = sliding_window_view(padded(x_NCHW, padding), window, axis=(2, 3))[:, :, :: stride[0], :: stride[1]]
+    return windows.mean((4, 5))
+
+
+def max_pool_forward(x_NCHW, window, stride, padding=(0, 0)):
     """Return each window's maximum, and its place row · W + column (of equal ones the first)."""
     W = x_NCHW.shape[3]
+    around = [(0, 0), (0, 0), *((size, size) for size in padding)]
+    x_NCHW = np.pad(x_NCHW, around, constant_values=-np.inf)
     windows = sliding_window_view(x_NCHW, window, axis=(2, 3))[:, :, :: stride[0], :: stride[1]]
     flat = windows.reshape(*windows.shape[:4], -1)
     r, s = np.divmod(flat.argmax(-1), window[1])
     p, q = np.indices(flat.shape[2:4])
-    return flat.max(-1), (p * stride[0] + r) * W + q * stride[1] + s
+    return flat.max(-1), (p * stride[0] + r - padding[0]) * W + q * stride[1] + s - padding[1]
 
 
 def max_pool_backward_input(dy_NCPQ, winner_NCPQ, shape_NCHW):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partrain.kernels import loops
+from partrain.kernels import loops_convolution
 from tests.kernels import channels_last, oracles
 from tests.kernels.convolutions import (
     CASES,
@@ -85,7 +85,7 @@ def test_weight_gradients_of_the_loops_are_added_to_what_is_there():
     x, _, _, dy = drawn(shapes)
     dw, db = LOOPS.backward_weights(shapes, x, dy)
     twice_dw, twice_db = dw.copy(), db.copy()
-    loops.conv2d_backward_weights(x, dy, shapes.stride, shapes.padding, twice_dw, twice_db)
+    loops_convolution.conv2d_backward_weights(x, dy, shapes.stride, shapes.padding, (1, 1), 1, twice_dw, twice_db)
     agree(twice_dw, 2 * dw)
     agree(twice_db, 2 * db)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partrain.kernels import loops, max_pool
+from partrain.kernels import loops_pooling, max_pool
 from partrain.kernels.compiler.loading import load
 from tests.kernels import channels_last, oracles
 
@@ -18,20 +18,20 @@ from tests.kernels import channels_last, oracles
 class Kernels(NamedTuple):
     """The passes, of arrays (N, C, H, W)."""
 
-    forward: Callable[..., Any]  # of x, window, stride; returns the maxima and the winners
+    forward: Callable[..., Any]  # of x, window, stride, padding; returns the maxima and the winners
     backward_input: Callable[..., Any]  # of the gradient, the winners, the input's shape
 
 
-def _loops_forward(x, window, stride):
-    shape = *x.shape[:2], *oracles.num_positions(x.shape[2:], window, stride)
+def _loops_forward(x, window, stride, padding=(0, 0)):
+    shape = *x.shape[:2], *oracles.num_positions(x.shape[2:], window, stride, padding)
     y, winner = np.full(shape, np.nan, x.dtype), np.full(shape, -1, np.int64)
-    loops.max_pool_forward(x, window, stride, y, winner)
+    loops_pooling.max_pool_forward(x, window, stride, padding, y, winner)
     return y, winner
 
 
 def _loops_backward_input(dy, winner, shape):
     dx = np.full(shape, np.nan, dy.dtype)
-    loops.max_pool_backward_input(dy, winner, dx)
+    loops_pooling.max_pool_backward_input(dy, winner, dx)
     return dx
 
 
@@ -43,8 +43,8 @@ BOTH = pytest.mark.parametrize("kernels", [FAST, LOOPS], ids=["fast", "loops"])
 @pytest.fixture(scope="session", autouse=True)
 def _loaded_kernels():
     load((max_pool.max_pool_forward, max_pool.max_pool_backward_input), "float32")
-    load((loops.max_pool_forward, loops.max_pool_backward_input), "float32")
-    load((loops.max_pool_forward, loops.max_pool_backward_input), "float64")
+    load((loops_pooling.max_pool_forward, loops_pooling.max_pool_backward_input), "float32")
+    load((loops_pooling.max_pool_forward, loops_pooling.max_pool_backward_input), "float64")
 
 
 class Shapes(NamedTuple):

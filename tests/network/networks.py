@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 
 from partrain.config.schema.layer_entries import Residual
-from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
+from partrain.config.schema.layers import AvgPool, Conv, Dense, Dropout, Flatten, GlobalAvgPool, MaxPool, Relu
 from partrain.kernels import loops
 from partrain.network.execution import Factors, TrainingExamples
 from partrain.network.fast_execution import FastExecution
@@ -18,11 +16,7 @@ from partrain.network.normalisation import Normalisation
 from partrain.parallel.array_plan import exchange_specs
 from partrain.parallel.update.reduction import GradientReduction
 from partrain.parallel.workers.tiles import Tiling
-from tests.kernels import oracles
-from tests.network.residual_networks import random_residual_network
 
-NUM_PLAIN_NETWORKS = 120
-NUM_RANDOM_NETWORKS = 165
 # The article's network, as in configs/mnist.yaml.
 ARTICLE = [
     Conv(filters=8, kernel=5),
@@ -178,6 +172,47 @@ NETWORKS = {
         Residual(body=[Dropout(rate=0.2), Dense(units=6), Dropout(rate=0.2)]),
         Dense(units=5),
     ),
+    "groups, dilation, and no bias": build(
+        Conv(filters=6, kernel=[3, 2], groups=2, padding=1),
+        Conv(filters=9, kernel=3, groups=3, dilation=[1, 2], stride=2, padding=[0, 2]),
+        Relu(),
+        Conv(filters=4, kernel=2, bias=False, padding=1),
+        Relu(),
+        Conv(filters=20, kernel=1, bias=False, groups=4),
+        Flatten(),
+        Dense(units=5),
+    ),
+    "depthwise convolutions, also with several filters for a channel": build(
+        Conv(filters=2, kernel=3, groups=2, padding=1),
+        Conv(filters=18, kernel=1),
+        Relu(),
+        Conv(filters=18, kernel=3, groups=18, stride=2, padding=1, bias=False),
+        Conv(filters=36, kernel=[2, 3], groups=18, padding=2, dilation=2),
+        Relu(),
+        GlobalAvgPool(),
+        Dense(units=5),
+    ),
+    "average pooling and padded pooling": build(
+        AvgPool(window=2, stride=1, padding=1),
+        Conv(filters=10, kernel=3, padding=1),
+        MaxPool(window=3, stride=2, padding=1),
+        Conv(filters=3, kernel=2, padding=1, bias=False),
+        MaxPool(window=[3, 2], stride=1, padding=1),
+        AvgPool(window=[1, 2]),
+        GlobalAvgPool(),
+        Flatten(),
+        Dense(units=5),
+    ),
+    "Toom-Cook convolutions without ReLU": build(
+        Conv(filters=16, kernel=3, padding=1),
+        Conv(filters=17, kernel=3, padding=1),
+        Conv(filters=8, kernel=3, padding=1, bias=False),
+        Conv(filters=9, kernel=5, padding=2),
+        MaxPool(window=2),
+        Flatten(),
+        Dense(units=5),
+        shape=(3, 12, 12),
+    ),
     "ReLU behind flatten": build(Conv(filters=3, kernel=3), Flatten(), Relu(), Dense(units=5)),
 }
 ALL_NETWORKS = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
@@ -273,42 +308,3 @@ def drawn(network, num_examples, seed=0, dtype="float64"):
 
 def computed(network, kernels, parameters, x, labels, tile=4, **options):
     return Batch(network, kernels, parameters, tile, len(x)).gradient(x, labels, **options)
-
-
-@functools.cache
-def random_network(seed):
-    """Draw a network: the first NUM_PLAIN_NETWORKS seeds give one without branches."""
-    return _random_plain_network(seed) if seed < NUM_PLAIN_NETWORKS else random_residual_network(seed)
-
-
-def _random_plain_network(seed):
-    """Draw layers in any order that is legal, and the size of the images."""
-    rng = np.random.default_rng(seed)
-    shape = tuple(int(size) for size in rng.integers((1, 4, 4), (4, 13, 13)))
-    descriptions, size = [], shape[1:]
-
-    def pair(low, high):
-        return [int(k) for k in rng.integers(low, high, 2)]
-
-    for _ in range(rng.integers(0, 6)):
-        kind = rng.choice(["conv", "relu", "pool"], p=[0.45, 0.3, 0.25])
-        if kind == "relu":
-            descriptions.append(Relu())
-        elif kind == "conv":
-            padding = pair(0, 4) if rng.random() < 0.5 else [0, 0]
-            kernel = [min(k, size[d] + 2 * padding[d]) for d, k in enumerate(pair(1, 5))]
-            stride = pair(1, 4) if rng.random() < 0.4 else [1, 1]
-            size = oracles.num_positions(size, kernel, stride, padding)
-            filters = int(rng.integers(1, 21))
-            descriptions.append(Conv(filters=filters, kernel=kernel, stride=stride, padding=padding))
-        else:
-            window = [min(k, size[d]) for d, k in enumerate(pair(1, 4))]
-            stride = pair(1, 4)
-            size = oracles.num_positions(size, window, stride)
-            descriptions.append(MaxPool(window=window, stride=stride))
-    descriptions.append(Flatten())
-    for _ in range(rng.integers(0, 4)):
-        descriptions.append(Relu() if rng.random() < 0.4 else Dense(units=int(rng.integers(2, 40))))
-    if not any(isinstance(description, Conv | Dense) for description in descriptions):
-        descriptions.append(Dense(units=3))
-    return Network(descriptions, shape, 1)

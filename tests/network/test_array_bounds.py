@@ -13,10 +13,11 @@ import ctypes, math, mmap, sys
 import numpy as np
 from partrain.network.normalisation import Normalisation
 from partrain.kernels.simd.vectors import LANES
-from partrain.network import convolution_passes, fast_execution
+from partrain.network import fast_execution
 from partrain.network.execution import Factors
 from tests.loaded_kernels import load_all_kernels
-from tests.network.networks import NETWORKS, NUM_RANDOM_NETWORKS, random_network
+from tests.network.networks import NETWORKS
+from tests.network.random_networks import NUM_RANDOM_NETWORKS, random_network
 
 libc = ctypes.CDLL(None, use_errno=True)
 PAGE = mmap.PAGESIZE
@@ -40,7 +41,7 @@ class Guarded:
         return getattr(np, name)
 
 stages = [module for name, module in sys.modules.items() if name.startswith("partrain.network.stages.")]
-for module in (fast_execution, convolution_passes, *stages):
+for module in (fast_execution, *stages):
     if hasattr(module, "np"):
         module.np = Guarded()
     if hasattr(module, "zeros_with_slack"):

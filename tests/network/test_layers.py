@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
+from partrain.config.schema.layers import AvgPool, Conv, Dense, Dropout, Flatten, GlobalAvgPool, MaxPool, Relu
 from partrain.errors import ConfigError
 from partrain.network import layers
 from partrain.network.layer_building import build_layers
@@ -46,6 +46,7 @@ def test_each_layer_takes_what_the_one_before_gives():
         (Conv(filters=1, kernel=[5, 1]), (2, 5, 3), (1, 1, 3)),
         (Conv(filters=1, kernel=2, stride=9), (2, 3, 3), (1, 1, 1)),
         (Conv(filters=1, kernel=1, padding=4), (1, 1, 1), (1, 9, 9)),
+        (Conv(filters=4, kernel=3, dilation=[1, 3], groups=2), (2, 9, 9), (4, 7, 3)),
     ],
 )
 def test_a_convolution_gives_a_plane_of_positions_for_each_filter(conv, shape, expected):
@@ -62,6 +63,9 @@ def test_a_convolution_gives_a_plane_of_positions_for_each_filter(conv, shape, e
         (MaxPool(window=3, stride=2), (2, 9, 8), (2, 4, 3)),
         (MaxPool(window=[1, 4]), (2, 9, 8), (2, 9, 2)),
         (MaxPool(window=[3, 3], stride=[1, 5]), (2, 3, 3), (2, 1, 1)),
+        (MaxPool(window=3, stride=2, padding=1), (2, 8, 7), (2, 4, 4)),
+        (AvgPool(window=[2, 4], padding=[0, 2]), (2, 8, 7), (2, 4, 2)),
+        (GlobalAvgPool(), (5, 8, 7), (5, 1, 1)),
     ],
 )
 def test_a_pool_leaves_out_rows_and_columns_that_fill_no_window(pool, shape, expected):
@@ -81,6 +85,23 @@ def test_multiply_adds_are_those_of_one_example():
     layers = build_layers(ARTICLE, (1, 28, 28))
     expected = [8 * 24 * 24 * 25, 0, 8 * 20 * 20 * 8 * 25, 0, 0, 0, 800 * 128, 0, 128 * 10]
     assert [layer.multiply_adds for layer in layers] == expected
+
+
+def test_multiply_adds_of_groups_are_those_with_the_channels_of_the_group():
+    assert only(Conv(filters=8, kernel=3, groups=4), (4, 5, 5)).multiply_adds == 8 * 9 * 1 * 9
+
+
+def test_filters_of_groups_have_their_channels_alone_and_no_bias_is_no_parameter():
+    layer = only(Conv(filters=6, kernel=[3, 1], groups=2, bias=False), (4, 5, 5))
+    assert [(p.name, p.shape) for p in layer.parameters] == [("conv1.weight", (6, 2, 3, 1))]
+    assert layer.parameters[0].initial_deviation == math.sqrt(1 / 6)
+
+
+def test_a_dense_layer_behind_a_global_pool_needs_no_flatten():
+    layers = [Conv(filters=3, kernel=3), GlobalAvgPool(), Dense(units=4)]
+    without = build_layers(layers, (2, 6, 5))
+    assert without == build_layers([*layers[:2], Flatten(), layers[2]], (2, 6, 5))
+    assert without[-1].input_shape == (3,)
 
 
 def test_parameters_have_the_names_and_shapes_that_pytorch_takes():
@@ -135,6 +156,20 @@ SHAPE_ERRORS = {
         [MaxPool(window=2), MaxPool(window=15)],
         ["network.1 (pool2)", "window 15 x 15", "14 x 14"],
     ),
+    "dilated kernel larger than its input": (
+        [Conv(filters=1, kernel=5, dilation=7)],
+        ["network.0 (conv1)", "dilated kernel 29 x 29", "28 x 28"],
+    ),
+    "groups that do not divide": (
+        [Conv(filters=12, kernel=1), Conv(filters=18, kernel=1, groups=4)],
+        ["network.1 (conv2)", "groups: 4", "12 input channels and 18 filters", "these do: 1, 2, 3, 6"],
+    ),
+    "padding of more than half a window": (
+        [MaxPool(window=[3, 2], padding=[2, 1])],
+        ["network.0 (pool1)", "padding 2 x 1", "half the window 3 x 2", "at most 1 x 1"],
+    ),
+    "padding of more than half a mean's window": ([AvgPool(window=1, padding=1)], ["network.0 (avg_pool1)", "0 x 0"]),
+    "mean of a row": ([Flatten(), GlobalAvgPool()], ["network.1 (global_avg_pool1)", "784 numbers"]),
     "convolution of a row": ([Flatten(), Conv(filters=1, kernel=1)], ["network.1 (conv1)", "784 numbers"]),
     "pool of a row": ([Flatten(), MaxPool(window=1)], ["network.1 (pool1)", "784 numbers"]),
     "flatten twice": ([Flatten(), Relu(), Flatten()], ["network.2 (flatten2)", "784 numbers"]),

@@ -5,15 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.network.networks import (
-    NUM_PLAIN_NETWORKS,
-    NUM_RANDOM_NETWORKS,
-    Batch,
-    assert_same_bits,
-    computed,
-    drawn,
-    random_network,
-)
+from tests.network.networks import Batch, assert_same_bits, computed, drawn
+from tests.network.random_networks import NUM_PLAIN_NETWORKS, NUM_RANDOM_NETWORKS, random_network
 
 pytestmark = pytest.mark.usefixtures("network_kernels")
 

@@ -18,7 +18,7 @@ import sys
 import numpy as np
 from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.config.schema.optimizer import Optimizer
-from partrain.kernels import loops
+from partrain.kernels import loops, loops_convolution
 from partrain.kernels.compiler.flags import is_compiled
 from partrain.network.execution import Factors, TrainingExamples
 from partrain.network.loops_execution import LoopsExecution
@@ -30,7 +30,7 @@ from partrain.parallel.workers.tiles import Tiling
 from tests.loaded_kernels import load_all_kernels
 from tests.optimizers import optimizer_of
 
-assert is_compiled(loops.conv2d_forward) == (sys.argv[1] == "compiled")
+assert is_compiled(loops_convolution.conv2d_forward) == (sys.argv[1] == "compiled")
 load_all_kernels("loops", "float64")
 layers = (
     Conv(filters=2, kernel=(3, 2), stride=(2, 1), padding=(1, 0)), Relu(), MaxPool(window=(2, 2)), Flatten(),

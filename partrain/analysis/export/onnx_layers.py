@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu, Residual
+from partrain.network.layers import (
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    Layer,
+    MaxPool2d,
+    Relu,
+    Residual,
+)
 
 if TYPE_CHECKING:  # a package of the extra `export`
     import onnx
@@ -65,10 +76,16 @@ class OnnxLayers:
 def _operator(layer: Layer) -> tuple[str, dict[str, Any]]:
     """Return the ONNX operator of a layer, and its attributes."""
     match layer:
-        case Conv2d(stride=stride, padding=(rows, columns)):
-            return "Conv", {"strides": stride, "pads": (rows, columns, rows, columns)}
-        case MaxPool2d(window=window, stride=stride):
-            return "MaxPool", {"kernel_shape": window, "strides": stride}
+        case Conv2d(stride=stride, padding=padding):
+            more = {"dilations": layer.dilation, "group": layer.groups}
+            return "Conv", {"strides": stride, "pads": padding * 2, **more}
+        case MaxPool2d(window=window, stride=stride, padding=padding):
+            return "MaxPool", {"kernel_shape": window, "strides": stride, "pads": padding * 2}
+        case AvgPool2d(window=window, stride=stride, padding=padding):
+            more = {"pads": padding * 2, "count_include_pad": 1}
+            return "AveragePool", {"kernel_shape": window, "strides": stride, **more}
+        case GlobalAvgPool2d():
+            return "GlobalAveragePool", {}
         case Relu():
             return "Relu", {}
         case Flatten():

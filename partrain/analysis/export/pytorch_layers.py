@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu
+from partrain.network.layers import (
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    Layer,
+    MaxPool2d,
+    Relu,
+)
 
 # The name of a function, and its arguments.
 Call = tuple[str, list[str]]
@@ -69,9 +79,15 @@ def _named(**values: tuple[Any, Any]) -> list[str]:
 
 
 def _conv(layer: Any) -> Call:
-    F, C, R, S = layer.parameters[0].shape
-    others = _named(stride=(layer.stride, (1, 1)), padding=(layer.padding, (0, 0)))
-    return "nn.Conv2d", [str(C), str(F), f"kernel_size={_written((R, S))}", *others]
+    F, _, R, S = layer.parameters[0].shape
+    others = _named(
+        stride=(layer.stride, (1, 1)),
+        padding=(layer.padding, (0, 0)),
+        dilation=(layer.dilation, (1, 1)),
+        groups=(layer.groups, 1),
+        bias=(layer.has_bias, True),
+    )
+    return "nn.Conv2d", [str(layer.input_shape[0]), str(F), f"kernel_size={_written((R, S))}", *others]
 
 
 def _dense(layer: Any) -> Call:
@@ -80,7 +96,12 @@ def _dense(layer: Any) -> Call:
 
 
 def _max_pool(layer: Any) -> Call:
-    return "F.max_pool2d", [_written(layer.window), *_named(stride=(layer.stride, layer.window))]
+    return "F.max_pool2d", _window(layer)
+
+
+def _window(layer: Any) -> list[str]:
+    others = _named(stride=(layer.stride, layer.window), padding=(layer.padding, (0, 0)))
+    return [_written(layer.window), *others]
 
 
 # An entry for each kind of layer: modules, which are attributes, and functions with the arguments after x.
@@ -92,6 +113,8 @@ _MODULES: dict[type[Layer], Callable[[Any], Call]] = {
 _FUNCTIONS: dict[type[Layer], Callable[[Any], Call]] = {
     Relu: lambda layer: ("F.relu", []),
     MaxPool2d: _max_pool,
+    AvgPool2d: lambda layer: ("F.avg_pool2d", _window(layer)),
+    GlobalAvgPool2d: lambda layer: ("F.adaptive_avg_pool2d", ["1"]),
     Flatten: lambda layer: ("torch.flatten", ["1"]),
 }
 # Layers whose call is written around that of the layer before.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag
 
-from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
+from partrain.config.schema.layers import AvgPool, Conv, Dense, Dropout, Flatten, GlobalAvgPool, MaxPool, Relu
 from partrain.config.schema.values import Section
 from partrain.errors import did_you_mean
 
@@ -31,6 +31,8 @@ LAYERS: dict[str, type[Section]] = {
     "conv": Conv,
     "relu": Relu,
     "max_pool": MaxPool,
+    "avg_pool": AvgPool,
+    "global_avg_pool": GlobalAvgPool,
     "flatten": Flatten,
     "dense": Dense,
     "dropout": Dropout,
@@ -101,6 +103,8 @@ Layer = Annotated[
     Annotated[Conv, Tag("conv")]
     | Annotated[Relu, Tag("relu")]
     | Annotated[MaxPool, Tag("max_pool")]
+    | Annotated[AvgPool, Tag("avg_pool")]
+    | Annotated[GlobalAvgPool, Tag("global_avg_pool")]
     | Annotated[Flatten, Tag("flatten")]
     | Annotated[Dense, Tag("dense")]
     | Annotated[Dropout, Tag("dropout")]

@@ -10,13 +10,19 @@ from partrain.config.schema.values import Fraction, NonNegativePair, PositiveInt
 
 
 class Conv(Section):
-    """Convolution with a bias per filter."""
+    """Convolution. With as many groups as channels it is depthwise: each filter sees one channel."""
 
     kind: Literal["conv"] = "conv"
     filters: PositiveInt = Field(description="The number of filters, that is, of output channels.")
     kernel: PositivePair = Field(description="The size of each filter.")
     stride: PositivePair = Field((1, 1), description="The distance between neighbouring outputs, in input pixels.")
     padding: NonNegativePair = Field((0, 0), description="The number of zeros added on each side of the input.")
+    dilation: PositivePair = Field((1, 1), description="The distance between neighbouring taps of a filter, in pixels.")
+    groups: PositiveInt = Field(
+        1,
+        description="The number of groups; it divides channels and filters. A filter sees the channels of its group.",
+    )
+    bias: bool = Field(True, description="Whether each filter has a bias. A normalisation that follows adds its own.")
 
 
 class Relu(Section):
@@ -35,6 +41,29 @@ class MaxPool(Section):
         description="The distance between neighbouring windows. If it is smaller than the window, windows overlap. "
         "null: the size of the window.",
     )
+    padding: NonNegativePair = Field(
+        (0, 0),
+        description="The rows and columns added on each side, at most half the window; never a maximum.",
+    )
+
+
+class AvgPool(Section):
+    """The mean of each window; padding counts as zeros, as by default in PyTorch (`count_include_pad`)."""
+
+    kind: Literal["avg_pool"] = "avg_pool"
+    window: PositivePair = Field(description="The size of the window.")
+    stride: PositivePair | None = Field(
+        None, description="The distance between neighbouring windows. null: the size of the window."
+    )
+    padding: NonNegativePair = Field(
+        (0, 0), description="The number of zeros added on each side of the input, at most half the window."
+    )
+
+
+class GlobalAvgPool(Section):
+    """The mean of each channel: an image of one pixel. `dense` may follow with or without `flatten`."""
+
+    kind: Literal["global_avg_pool"] = "global_avg_pool"
 
 
 class Flatten(Section):

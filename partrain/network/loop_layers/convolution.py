@@ -6,17 +6,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from partrain.kernels import loops
+from partrain.kernels import loops_convolution
 from partrain.network.execution import Array, Factors, Views
 from partrain.network.layers import Conv2d
 
 
 class Conv2dLoops:
-    KERNELS = (loops.conv2d_forward, loops.conv2d_backward_input, loops.conv2d_backward_weights)
+    KERNELS = (
+        loops_convolution.conv2d_forward,
+        loops_convolution.conv2d_backward_input,
+        loops_convolution.conv2d_backward_weights,
+    )
 
     def __init__(self, layer: Conv2d, parameters: Views, tile: int, dtype: str) -> None:
         self.layer = layer
-        self.weight, self.bias = (parameters[p.name] for p in layer.parameters)
+        self._geometry = layer.stride, layer.padding, layer.dilation, layer.groups
+        self.weight, *bias = (parameters[p.name] for p in layer.parameters)
+        self.bias = bias[0] if bias else np.zeros(layer.output_shape[0], dtype)
+        self._no_bias = np.empty(0, dtype)
         self.x: Array
         self.dy: Array
         self.y = np.empty((tile, *layer.output_shape), dtype)
@@ -24,7 +31,7 @@ class Conv2dLoops:
 
     def forward(self, x: Array) -> Array:
         self.x, y = x, self.y[: len(x)]
-        loops.conv2d_forward(x, self.weight, self.bias, self.layer.stride, self.layer.padding, y)
+        loops_convolution.conv2d_forward(x, self.weight, self.bias, *self._geometry, y)
         return y
 
     def backward(self, dy: Array, needs_dx: bool) -> Array | None:
@@ -32,7 +39,7 @@ class Conv2dLoops:
         if not needs_dx:
             return None
         dx = self.dx[: len(dy)]
-        loops.conv2d_backward_input(dy, self.weight, self.layer.stride, self.layer.padding, dx)
+        loops_convolution.conv2d_backward_input(dy, self.weight, *self._geometry, dx)
         return dx
 
     def write_factors(self, factors: Mapping[str, Factors]) -> None:
@@ -40,5 +47,5 @@ class Conv2dLoops:
 
     def add_sums(self, first: int, last: int, sums: Views) -> None:
         x, dy = self.x[first:last], self.dy[first:last]
-        dw, db = (sums[p.name] for p in self.layer.parameters)
-        loops.conv2d_backward_weights(x, dy, self.layer.stride, self.layer.padding, dw, db)
+        dw, *db = (sums[p.name] for p in self.layer.parameters)
+        loops_convolution.conv2d_backward_weights(x, dy, *self._geometry, dw, db[0] if db else self._no_bias)

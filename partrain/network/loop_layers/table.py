@@ -7,12 +7,24 @@ from typing import Any
 
 from partrain.kernels.compiler.flags import Kernel
 from partrain.network.execution import Views
-from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu, Residual, every_layer
+from partrain.network.layers import (
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    Layer,
+    MaxPool2d,
+    Relu,
+    Residual,
+    every_layer,
+)
 from partrain.network.loop_layers.convolution import Conv2dLoops
 from partrain.network.loop_layers.dense import DenseLoops
 from partrain.network.loop_layers.elementwise import DropoutLoops, FlattenLoops, ReluLoops
 from partrain.network.loop_layers.layer import LoopsLayer
-from partrain.network.loop_layers.pooling import MaxPool2dLoops
+from partrain.network.loop_layers.pooling import AvgPool2dLoops, MaxPool2dLoops
 from partrain.network.loop_layers.residual import ResidualLoops
 from partrain.network.loop_layers.sequence import LoopsSequence
 
@@ -20,6 +32,8 @@ from partrain.network.loop_layers.sequence import LoopsSequence
 LOOPS_LAYERS: dict[type[Layer], Any] = {
     Conv2d: Conv2dLoops,
     MaxPool2d: MaxPool2dLoops,
+    AvgPool2d: AvgPool2dLoops,
+    GlobalAvgPool2d: AvgPool2dLoops,
     Relu: ReluLoops,
     Flatten: FlattenLoops,
     Dense: DenseLoops,

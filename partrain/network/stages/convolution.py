@@ -1,4 +1,4 @@
-"""A convolution, with what its kernels compute along with it."""
+"""A convolution with what follows it, if its backward pass goes over a list of winners."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 
 from partrain.kernels import convolution_backward, convolution_weights, patch_vectors
 from partrain.kernels.call_list import Call, call_now
-from partrain.network.convolution_passes import forward_pass
+from partrain.kernels.compiler.flags import Kernel
 from partrain.network.execution import Array, Factors, Views, scale_rows
 from partrain.network.layers import Conv2d, Layer, MaxPool2d, Relu
 from partrain.network.network import Network
+from partrain.network.stages.convolution_passes import forward_pass
 from partrain.network.stages.stage import Gradient, rows_of, zeros_with_slack
 
 
 class ConvStage:
-    """A convolution, with a ReLU and a max pooling if they follow it."""
+    """A convolution with a bias, and a ReLU and a max pooling if they follow it."""
 
     KERNELS = (
         patch_vectors.pack_patch_vectors,
@@ -49,6 +50,11 @@ class ConvStage:
         self._x: dict[int, Array] = {}
         self._dy: Gradient
         self._is_first: bool
+
+    @staticmethod
+    def kernels_of(conv: Conv2d) -> tuple[Kernel, ...]:
+        """Return the kernels that depend on the layer."""
+        return forward_pass(conv).KERNELS
 
     def forward(self, x: Array, call: Call) -> Array:
         N = len(x)

@@ -6,25 +6,40 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from partrain.kernels.compiler.flags import Kernel
-from partrain.network.convolution_passes import forward_pass
 from partrain.network.execution import Views
-from partrain.network.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Relu, Residual, every_layer
+from partrain.network.layers import (
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    Layer,
+    MaxPool2d,
+    Relu,
+    Residual,
+)
 from partrain.network.network import Network
 from partrain.network.stages.convolution import ConvStage
 from partrain.network.stages.dense import DenseStage
 from partrain.network.stages.dropout import DropoutStage
 from partrain.network.stages.flatten import FlattenStage
-from partrain.network.stages.pooling import MaxPoolStage
+from partrain.network.stages.plain_convolution import PlainConvStage
+from partrain.network.stages.pooling import AvgPoolStage, MaxPoolStage
 from partrain.network.stages.relu import ReluStage
 from partrain.network.stages.residual import ResidualStage
 from partrain.network.stages.sequence import StageSequence
 from partrain.network.stages.stage import Stage
+from partrain.network.stages.tap_lists import is_plain, num_products
 
-# By the layer that begins the stage. A class has `KERNELS`, the kernels that it calls (besides those of a convolution's
-# forward pass), and `followers`, the kinds of layers that become part of the stage if they follow, in this order.
+# By the layer that begins the stage; a convolution may begin another one (`_stage_of`). A class has `KERNELS`, the
+# kernels that it calls (besides those that depend on a convolution), and `followers`, the kinds of layers that become
+# part of the stage if they follow, in this order.
 _STAGES: dict[type[Layer], Any] = {
-    Conv2d: ConvStage,
+    Conv2d: PlainConvStage,
     MaxPool2d: MaxPoolStage,
+    AvgPool2d: AvgPoolStage,
+    GlobalAvgPool2d: AvgPoolStage,
     Relu: ReluStage,
     Flatten: FlattenStage,
     Dense: DenseStage,
@@ -33,12 +48,41 @@ _STAGES: dict[type[Layer], Any] = {
 }
 
 
+def _stage_of(layer: Layer, following: Layer | None) -> Any:
+    """Return the class for a layer: which one computes a convolution depends on what follows it."""
+    if isinstance(layer, Conv2d) and layer.has_bias and is_plain(layer):
+        by_taps, by_formula = num_products(layer)
+        if isinstance(following, ConvStage.followers) or by_taps > _MOST_ZEROS * by_formula:
+            return ConvStage
+    return _STAGES[type(layer)]
+
+
+# The gradient at the input multiplies with the zeros around the gradient at the output: with filters as large as the
+# image, nearly always. A list of winners goes over the outputs.
+_MOST_ZEROS = 2
+
+
+def _groups(layers: Iterable[Layer]) -> Iterator[tuple[Any, tuple[Layer, ...]]]:
+    """Yield the class and the layers of each stage."""
+    waiting = list(layers)
+    while waiting:
+        group = [waiting.pop(0)]
+        kind = _stage_of(group[0], waiting[0] if waiting else None)
+        for follower in kind.followers:
+            if waiting and isinstance(waiting[0], follower):
+                group.append(waiting.pop(0))
+        yield kind, tuple(group)
+
+
 def stage_kernels(layers: Iterable[Layer]) -> Iterator[Kernel]:
-    """Yield the kernels that the stages call which begin with these layers."""
-    for layer in every_layer(layers):
-        yield from _STAGES[type(layer)].KERNELS
-        if isinstance(layer, Conv2d):
-            yield from forward_pass(layer).KERNELS
+    """Yield the kernels that the stages of these layers call."""
+    for kind, group in _groups(layers):
+        yield from kind.KERNELS
+        first = group[0]
+        if isinstance(first, Conv2d):
+            yield from kind.kernels_of(first)
+        elif isinstance(first, Residual):
+            yield from (*stage_kernels(first.body), *stage_kernels(first.shortcut))
 
 
 def make_stages(layers: Iterable[Layer], network: Network, views: Views, num: int) -> StageSequence:
@@ -51,17 +95,12 @@ def make_stages(layers: Iterable[Layer], network: Network, views: Views, num: in
     views : views of the parameters, by name.
     num : the largest number of examples in a call.
     """
-    waiting = list(layers)
     stages: list[Stage] = []
-    while waiting:
-        first, together = waiting[0], [waiting.pop(0)]
-        kind = _STAGES[type(first)]
-        for follower in kind.followers:
-            if waiting and isinstance(waiting[0], follower):
-                together.append(waiting.pop(0))
+    for kind, group in _groups(layers):
+        first = group[0]
         if isinstance(first, Residual):
             body, shortcut = (make_stages(branch, network, views, num) for branch in (first.body, first.shortcut))
-            stages.append(ResidualStage(tuple(together), body, shortcut, num))
+            stages.append(ResidualStage(group, body, shortcut, num))
         else:
-            stages.append(kind(tuple(together), network, views, num))
+            stages.append(kind(group, network, views, num))
     return StageSequence(stages, num)

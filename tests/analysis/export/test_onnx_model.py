@@ -18,11 +18,21 @@ from partrain.analysis.export import onnx_model
 from partrain.analysis.export.onnx_model import encode_onnx
 from partrain.analysis.trained_run import TrainedRun, load_trained_run
 from partrain.errors import ConfigError, MissingPackage
-from partrain.network.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, Relu, Residual
+from partrain.network.layers import AvgPool2d, Conv2d, Dense, Flatten, GlobalAvgPool2d, Layer, MaxPool2d, Relu, Residual
 from tests.kernels import oracles
 from tests.program import ROOT
 from tests.saved_runs import CLASS_NAMES, NETWORK, SHAPE, write_saved_run
 
+# Groups, dilation, no bias, padded pooling, means; a dense layer directly behind the last one.
+GROUPED: list[Any] = [
+    {"conv": {"filters": 6, "kernel": [3, 2], "groups": 3, "dilation": [1, 2], "padding": [2, 1], "bias": False}},
+    {"max_pool": {"window": 3, "stride": 2, "padding": 1}},
+    {"conv": {"filters": 12, "kernel": 3, "groups": 6, "padding": 1}},
+    {"avg_pool": {"window": 2, "stride": 1, "padding": [1, 0]}},
+    "relu",
+    "global_avg_pool",
+    {"dense": {"units": 3}},
+]
 ARTICLE: list[Any] = yaml.safe_load((ROOT / "configs/mnist.yaml").read_text())["network"]
 
 POINTWISE = {"conv": {"filters": 4, "kernel": 1}}
@@ -49,9 +59,15 @@ def forward_layers(layers: Sequence[Layer], parameters: Mapping[str, NDArray[Any
         values = [parameters[p.name].astype(np.float64) for p in layer.parameters]
         match layer:
             case Conv2d():
-                x = oracles.conv2d_forward(x, *values, layer.stride, layer.padding)
+                w, b = (*values, np.zeros(layer.output_shape[0]))[:2]
+                w = oracles.spread_filters(w, layer.dilation, layer.groups)
+                x = oracles.conv2d_forward(x, w, b, layer.stride, layer.padding)
             case MaxPool2d():
-                x, _ = oracles.max_pool_forward(x, layer.window, layer.stride)
+                x, _ = oracles.max_pool_forward(x, layer.window, layer.stride, layer.padding)
+            case AvgPool2d():
+                x = oracles.avg_pool_forward(x, layer.window, layer.stride, layer.padding)
+            case GlobalAvgPool2d():
+                x = x.mean((2, 3), keepdims=True)
             case Relu():
                 x = np.maximum(x, 0)
             case Flatten():
@@ -73,11 +89,12 @@ def pixels(num_images: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         (NETWORK, SHAPE, "uint8", "float32"),
         (NETWORK, SHAPE, "float32", "float64"),
         (ARTICLE, (1, 28, 28), "uint8", "float32"),
+        (GROUPED, (3, 11, 10), "uint8", "float32"),
         (["flatten", {"dropout": {"rate": 0.5}}, {"dense": {"units": 3}}], (1, 2, 3), "uint8", "float32"),
         (["flatten", {"dense": {"units": 3}}], (1, 2, 3), "uint8", "float32"),
         (BRANCHES, (2, 6, 6), "uint8", "float32"),
     ],
-    ids=["strides-paddings-overlaps", "float-pixels-float64-parameters", "article", "dropout", "one-layer", "branches"],
+    ids=["strides-paddings", "float64-parameters", "article", "groups-and-means", "dropout", "one-layer", "branches"],
 )
 def test_onnxruntime_gives_the_logits_and_probabilities_for_raw_pixels(
     tmp_path: Path, network: Sequence[Any], shape: tuple[int, int, int], image_dtype: str, dtype: str

@@ -76,6 +76,29 @@ def test_module_computes_the_layers_in_their_order_under_their_names(export: Cal
     ]
 
 
+def test_groups_dilation_bias_and_pooling_are_those_of_pytorch(export: Callable[..., Path]) -> None:
+    network = [
+        {"conv": {"filters": 4, "kernel": 3, "groups": 2, "dilation": [1, 2], "bias": False, "padding": 2}},
+        {"max_pool": {"window": 3, "stride": 2, "padding": 1}},
+        {"avg_pool": {"window": 2, "padding": [1, 0]}},
+        "global_avg_pool",
+        {"dense": {"units": 3}},
+    ]
+    code = export(network).read_text()
+    assert function(code, "__init__")[3:] == [
+        "self.conv1 = nn.Conv2d(2, 4, kernel_size=3, padding=2, dilation=(1, 2), groups=2, bias=False)",
+        "self.dense1 = nn.Linear(4, 3)",
+    ]
+    assert function(code, "forward")[1:] == [
+        "x = self.conv1(x)",
+        "x = F.max_pool2d(x, 3, stride=2, padding=1)",
+        "x = F.avg_pool2d(x, 2, padding=(1, 0))",
+        "x = F.adaptive_avg_pool2d(x, 1)",
+        "x = torch.flatten(x, 1)",
+        "return self.dense1(x)",
+    ]
+
+
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_parameters_beside_the_module_are_those_of_its_layers(
     export: Callable[..., Path], network: Sequence[Any]

@@ -14,9 +14,11 @@ def test_a_size_is_a_number_or_rows_and_columns(read, text, pair):
 
 def test_equal_rows_and_columns_are_written_as_one_number(read):
     network = read(EVERYTHING).to_mapping()["network"]
-    assert network[0] == {"conv": {"filters": 4, "kernel": [5, 3], "stride": [2, 1], "padding": [0, 2]}}
-    assert network[2] == {"max_pool": {"window": [2, 3], "stride": 1}}
-    assert network[3] == {"conv": {"filters": 4, "kernel": 1, "stride": 1, "padding": 0}}
+    others = {"dilation": [1, 2], "groups": 1, "bias": False}
+    assert network[0] == {"conv": {"filters": 4, "kernel": [5, 3], "stride": [2, 1], "padding": [0, 2]} | others}
+    assert network[2] == {"max_pool": {"window": [2, 3], "stride": 1, "padding": [1, 0]}}
+    others = {"dilation": 1, "groups": 2, "bias": True}
+    assert network[3] == {"conv": {"filters": 4, "kernel": 1, "stride": 1, "padding": 0} | others}
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 
 from partrain.config.schema.layers import Conv
 from partrain.kernels import convolution, toom_cook_convolution
-from partrain.network.convolution_passes import forward_pass
 from partrain.network.layer_building import build_layers
+from partrain.network.stages.convolution_passes import forward_pass
 
 DIRECT = convolution.conv2d_forward
 ONE_DIMENSION, TWO_DIMENSIONS = toom_cook_convolution.conv2d_forward_1d, toom_cook_convolution.conv2d_forward_2d

@@ -1,0 +1,220 @@
+"""A convolution by itself: what follows it needs all its outputs, as a normalisation does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from partrain.kernels import layout, tap_convolution
+from partrain.kernels.call_list import Call, call_now
+from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.tap_convolution import packed_shape
+from partrain.network.execution import Array, Factors, Views, scale_rows
+from partrain.network.layers import Conv2d, Layer
+from partrain.network.network import Network
+from partrain.network.parameters import Parameter
+from partrain.network.stages.convolution_passes import forward_pass
+from partrain.network.stages.stage import Gradient, rows_of, zeros_with_slack
+from partrain.network.stages.tap_lists import (
+    TapList,
+    forward_lists,
+    gradient_border,
+    gradient_lists,
+    is_depthwise,
+    is_plain,
+)
+
+
+class PlainConvStage:
+    """A convolution with any groups and dilation; every output has a gradient.
+
+    The gradient at the input is a convolution itself: of the gradient at the output, with the filters turned around.
+    """
+
+    KERNELS = (layout.place_gradient, tap_convolution.sum_over_places)
+    followers = ()
+
+    def __init__(self, layers: tuple[Layer, ...], network: Network, views: Views, num: int) -> None:
+        (conv,) = self.layers = layers
+        assert isinstance(conv, Conv2d)
+        self._conv, self.border = conv, conv.padding
+        F, P, Q = conv.output_shape
+        C, H, W = conv.input_shape
+        weight = views[conv.parameters[0].name]
+        bias = views[conv.parameters[1].name] if conv.has_bias else np.zeros(F, np.float32)
+        starts = [network.tile_sums.start(p.name) for p in conv.parameters]
+        self._weight_start, self._bias_start = starts[0], starts[1] if conv.has_bias else None
+        # A depthwise convolution with several filters for each channel reads copies of the channels.
+        self._times = F // C if is_depthwise(conv) else 1
+        rows, columns = conv.padding
+        copies = num if self._times > 1 else 0
+        self._repeated = zeros_with_slack((copies, H + 2 * rows, W + 2 * columns, C * self._times))
+        self._dx_of_copies = zeros_with_slack((copies, H, W, C * self._times))
+        self._forward_pass = _forward_pass(conv, weight, bias)
+        self._input_pass = _input_pass(conv, weight)
+        self._y, self._dx = zeros_with_slack((num, P, Q, F)), zeros_with_slack((num, H, W, C))
+        up, left = self._dy_border = self._input_pass.border
+        self._placed_dy = zeros_with_slack((num, P + 2 * up, Q + 2 * left, F))
+        self._sum_lists = list(forward_lists(conv, self._dy_border)), list(forward_lists(conv))
+        self._x: dict[int, Array] = {}
+        self._dy: Gradient
+
+    @staticmethod
+    def kernels_of(conv: Conv2d) -> Iterator[Kernel]:
+        """Yield the kernels that depend on the layer."""
+        yield from _kernels_of_forward_pass(conv)
+        yield from _kernels_of_input_pass(conv)
+        yield _sum_kernel(conv)
+        if is_depthwise(conv):
+            yield from (layout.repeat_channels, layout.sum_repeated_channels)
+
+    def forward(self, x: Array, call: Call) -> Array:
+        N = len(x)
+        if self._times > 1:
+            call(layout.repeat_channels, x, self._times, self._repeated[:N])
+            x = self._repeated[:N]
+        self._x[N], y = x, self._y[:N]
+        self._forward_pass(x, y, call)
+        return y
+
+    def backward(
+        self, dy: Gradient, slots_TK: Array, tile: int, factors: Mapping[str, Factors], needs_dx: bool, call: Call
+    ) -> Gradient | None:
+        self._dy = dy
+        N = len(dy.rows_ND)
+        placed = self._place(dy, needs_dx, call)
+        self._sum(placed, slots_TK, tile, call)
+        if not needs_dx:
+            return None
+        dx = self._dx[:N]
+        if self._times > 1:
+            self._input_pass(placed, self._dx_of_copies[:N], call)
+            call(layout.sum_repeated_channels, self._dx_of_copies[:N], self._times, dx)
+        else:
+            self._input_pass(placed, dx, call)
+        return rows_of(dx)
+
+    def sum_tiles(self, scales_N: Array | None, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:
+        if scales_N is not None:
+            scale_rows(self._dy.rows_ND, scales_N)
+        self._sum(self._place(self._dy, False, call_now), slots_TK, tile, call_now)
+
+    def _place(self, dy: Gradient, needs_border: bool, call: Call) -> Array:
+        """Return the gradient as images, with a border if that is needed, and followed by LANES numbers."""
+        N, (F, P, Q) = len(dy.rows_ND), self._conv.output_shape
+        border = self._dy_border if needs_border else (0, 0)
+        # The gradient of a single position may come from a dense layer, whose rows are not followed by LANES numbers.
+        if border == (0, 0) and dy.channel_step == 1 and P * Q > 1:
+            return dy.rows_ND.reshape(N, P, Q, F)
+        placed = self._placed_dy[:N]
+        call(layout.place_gradient, *dy, self._dy_border, placed)
+        return placed
+
+    def _sum(self, dy: Array, slots_TK: Array, tile: int, call: Call) -> None:
+        """Write the gradients of the parameters; `dy` is from `_place`."""
+        is_placed = dy.shape == self._placed_dy[: len(dy)].shape
+        border = self._dy_border if is_placed else (0, 0)
+        x, kernel = self._x[len(dy)], _sum_kernel(self._conv)
+        for part in self._sum_lists[0 if is_placed else 1]:
+            call(
+                kernel, x, dy, part.taps, part.patches, part.places, part.num_places, part.num_outputs, part.sources,
+                part.step, tile, slots_TK, self._weight_start,
+            )  # fmt: skip
+        if self._bias_start is not None:
+            call(tap_convolution.sum_over_places, dy, border, tile, slots_TK, self._bias_start)
+
+
+def _sum_kernel(conv: Conv2d) -> Kernel:
+    depthwise: Kernel = tap_convolution.depthwise_backward_weights_over_taps
+    any_groups: Kernel = tap_convolution.conv2d_backward_weights_over_taps
+    return depthwise if is_depthwise(conv) else any_groups
+
+
+class _PassOverTaps:
+    """Convolves with lists of taps, one after the other."""
+
+    def __init__(self, kernel: Kernel, lists: Iterable[TapList], border: tuple[int, int], w: Array, b: Array) -> None:
+        self.border = border
+        self._kernel, self._weight, self._bias = kernel, w, b
+        self._lists = []
+        for part in lists:
+            w_BkL = np.zeros(packed_shape(len(part.sources), part.num_outputs), np.float32)
+            self._lists.append((part, w_BkL, np.zeros(w_BkL.shape[::2], np.float32)))
+
+    def __call__(self, x: Array, y: Array, call: Call) -> None:
+        for part, w_BkL, b_BL in self._lists:
+            call(
+                tap_convolution.pack_taps, self._weight, part.sources, part.step, self._bias, part.first,
+                part.num_outputs, w_BkL, b_BL,
+            )  # fmt: skip
+            call(
+                self._kernel, x, w_BkL, b_BL, part.taps, part.patches, part.places, part.num_places, part.num_outputs,
+                y,
+            )  # fmt: skip
+
+
+class _FlippedPass:
+    """Convolves the gradient with the filters turned around, by the passes of a convolution that is not grouped."""
+
+    def __init__(self, conv: Conv2d, flipped: Conv2d, weight: Array) -> None:
+        self.border = flipped.padding
+        self._weight, self._flipped = weight, np.zeros(flipped.parameters[0].shape, np.float32)
+        self._pass = _WholePass(flipped, self._flipped, np.zeros(len(self._flipped), np.float32))
+
+    def __call__(self, x: Array, y: Array, call: Call) -> None:
+        call(tap_convolution.flip_filters, self._weight, self._flipped)
+        self._pass(x, y, call)
+
+
+class _WholePass:
+    """The forward pass of a convolution that is not grouped, without what may follow."""
+
+    def __init__(self, conv: Conv2d, weight: Array, bias: Array) -> None:
+        self._pass = forward_pass(conv)(conv, None, False, weight, bias)
+        self._no_winners = np.empty((0, *conv.output_shape), np.int32)
+
+    def __call__(self, x: Array, y: Array, call: Call) -> None:
+        self._pass(x, y, y, self._no_winners, call)
+
+
+def _forward_pass(conv: Conv2d, weight: Array, bias: Array) -> _WholePass | _PassOverTaps:
+    if is_plain(conv):
+        return _WholePass(conv, weight, bias)
+    return _PassOverTaps(_kernel_over_taps(conv), forward_lists(conv), (0, 0), weight, bias)
+
+
+def _kernels_of_forward_pass(conv: Conv2d) -> tuple[Kernel, ...]:
+    return forward_pass(conv).KERNELS if is_plain(conv) else (tap_convolution.pack_taps, _kernel_over_taps(conv))
+
+
+def _input_pass(conv: Conv2d, weight: Array) -> _FlippedPass | _PassOverTaps:
+    flipped = _flipped(conv)
+    if flipped is not None:
+        return _FlippedPass(conv, flipped, weight)
+    no_bias = np.zeros(conv.output_shape[0] if is_depthwise(conv) else conv.input_shape[0], np.float32)
+    return _PassOverTaps(_kernel_over_taps(conv), gradient_lists(conv), gradient_border(conv), weight, no_bias)
+
+
+def _kernels_of_input_pass(conv: Conv2d) -> tuple[Kernel, ...]:
+    flipped = _flipped(conv)
+    if flipped is None:
+        return tap_convolution.pack_taps, _kernel_over_taps(conv)
+    return (tap_convolution.flip_filters, *forward_pass(flipped).KERNELS)
+
+
+def _kernel_over_taps(conv: Conv2d) -> Kernel:
+    depthwise: Kernel = tap_convolution.depthwise_over_taps
+    any_groups: Kernel = tap_convolution.conv2d_over_taps
+    return depthwise if is_depthwise(conv) else any_groups
+
+
+def _flipped(conv: Conv2d) -> Conv2d | None:
+    """Return the convolution that computes the gradient at the input, if Toom-Cook computes it; else None."""
+    F, C, R, S = conv.parameters[0].shape
+    padding = R - 1 - conv.padding[0], S - 1 - conv.padding[1]
+    if not is_plain(conv) or conv.stride != (1, 1) or min(padding) < 0:
+        return None
+    weight = Parameter("", (C, F, R, S), 0.0)
+    flipped = Conv2d("", conv.output_shape, conv.input_shape, (weight,), padding=padding)
+    return flipped if forward_pass(flipped).is_toom_cook else None
