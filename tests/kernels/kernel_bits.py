@@ -25,6 +25,7 @@ from partrain.kernels.update_pieces import adam, apply_rule
 from partrain.kernels.update_rules import Rule
 from tests.kernels import channels_last
 from tests.kernels.convolutions import Pooled, Pooling, Shapes, backward_by_winners, drawn
+from tests.network.stages import plain_convolutions
 
 
 @kernel("void(float32[::1], float32[::1], float32[::1], float32[::1], float32[::1])")
@@ -84,6 +85,11 @@ def toom_cook_results(rng):
     yield f"flatten {shapes.output}", rows
 
 
+def plain_convolution_results(rng):
+    case = plain_convolutions.drawn_at_random(int(rng.integers(2**31)))
+    yield f"plain convolution {case.conv} {len(case.x), case.tile}", tuple(plain_convolutions.by_stage(case))
+
+
 def norm_results(rng, dtype):
     N, K, D, E = (int(size) for size in rng.integers(1, 300, 4))
     slots, inputs, deltas = (rng.standard_normal(size).astype(dtype) for size in ((N, K), (N, D), (N, E)))
@@ -119,7 +125,7 @@ def main():
         dtype = ("float32", "float64")[repetition % 2]
         for results in (
             *(dense_results(rng), convolution_results(rng), norm_results(rng, dtype), adam_results(rng)),
-            *(toom_cook_results(rng), rule_results(rng)),
+            *(toom_cook_results(rng), rule_results(rng), plain_convolution_results(rng)),
         ):
             for name, arrays in results:
                 digest = hashlib.sha256()

@@ -54,6 +54,7 @@ class Shapes(NamedTuple):
     W: int
     window: tuple[int, int]
     stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
 
     @property
     def input(self):
@@ -61,7 +62,7 @@ class Shapes(NamedTuple):
 
     @property
     def output(self):
-        return self.N, self.C, *oracles.num_positions((self.H, self.W), self.window, self.stride)
+        return self.N, self.C, *oracles.num_positions((self.H, self.W), self.window, self.stride, self.padding)
 
 
 CASES = {
@@ -71,6 +72,7 @@ CASES = {
     "rows and columns left over": Shapes(2, 2, 9, 11, (2, 3), (2, 3)),
     "gaps between windows": Shapes(2, 2, 11, 10, (2, 2), (5, 3)),
     "whole plane": Shapes(2, 2, 5, 6, (5, 6), (1, 1)),
+    "padded": Shapes(2, 2, 8, 7, (3, 2), (2, 1), (1, 1)),
     "one pixel": Shapes(3, 2, 4, 5, (1, 1), (1, 1)),
 }
 ALL_CASES = pytest.mark.parametrize("shapes", CASES.values(), ids=CASES)
@@ -80,10 +82,11 @@ ALL_CASES = pytest.mark.parametrize("shapes", CASES.values(), ids=CASES)
 def random_shapes(draw):
     small = st.integers(1, 5)
     window = draw(st.tuples(small, small))
-    H, W = (draw(st.integers(window[k], 19)) for k in range(2))
+    padding = tuple(draw(st.sampled_from([0, window[k] // 2])) for k in range(2))
+    H, W = (draw(st.integers(max(1, window[k] - 2 * padding[k]), 19)) for k in range(2))
     # On both sides of whole vectors.
     C = draw(st.one_of(small, st.sampled_from([7, 8, 9, 15, 16, 17, 24, 33])))
-    return Shapes(draw(small), C, H, W, window, draw(st.tuples(small, small)))
+    return Shapes(draw(small), C, H, W, window, draw(st.tuples(small, small)), padding)
 
 
 over_random_shapes = settings(deadline=None, derandomize=True, max_examples=100)
@@ -98,7 +101,7 @@ def drawn(shapes, seed=0, dtype="float64", num_levels=None):
 
 def pooled(kernels, shapes, x):
     """Return the maxima and the winners."""
-    return kernels.forward(x, shapes.window, shapes.stride)
+    return kernels.forward(x, shapes.window, shapes.stride, shapes.padding)
 
 
 def forward_and_back(kernels, shapes, x, dy):
@@ -112,7 +115,7 @@ def forward_and_back(kernels, shapes, x, dy):
 def test_loops_take_the_first_of_the_largest_in_each_window(shapes, num_levels):
     x, dy = drawn(shapes, num_levels=num_levels)
     y, winner = pooled(LOOPS, shapes, x)
-    expected_y, expected_winner = oracles.max_pool_forward(x, shapes.window, shapes.stride)
+    expected_y, expected_winner = oracles.max_pool_forward(x, shapes.window, shapes.stride, shapes.padding)
     assert np.array_equal(y, expected_y)
     assert np.array_equal(winner, expected_winner)
     _, dx = forward_and_back(LOOPS, shapes, x, dy)
@@ -125,7 +128,7 @@ def test_both_kernel_sets_agree_with_numpy_over_random_shapes(shapes, seed, num_
     for kernels, dtype in ((LOOPS, "float64"), (LOOPS, "float32"), (FAST, "float32")):
         x, dy = drawn(shapes, seed, dtype, num_levels)
         y, dx = forward_and_back(kernels, shapes, x, dy)
-        expected_y, winner = oracles.max_pool_forward(x, shapes.window, shapes.stride)
+        expected_y, winner = oracles.max_pool_forward(x, shapes.window, shapes.stride, shapes.padding)
         assert np.array_equal(y, expected_y)
         assert np.array_equal(pooled(kernels, shapes, x)[1], winner)
         expected_dx = oracles.max_pool_backward_input(dy.astype(np.float64), winner, x.shape)
@@ -183,7 +186,9 @@ def test_an_example_has_the_same_bits_alone_as_in_any_batch(kernels, shapes, see
         assert np.array_equal(y_alone[0], y[n])
         assert np.array_equal(dx_alone[0], dx[n])
         if kernels is FAST:
-            assert np.array_equal(channels_last.max_pool_forward(x, shapes.window, shapes.stride, offset=3)[0], y)
+            assert np.array_equal(
+                channels_last.max_pool_forward(x, shapes.window, shapes.stride, shapes.padding, offset=3)[0], y
+            )
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)
