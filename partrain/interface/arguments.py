@@ -96,9 +96,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that all commands that train have."""
-    add_workers(parser)
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add `--set`."""
     parser.add_argument(
         "--set",
         action="append",
@@ -107,6 +106,12 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override a configuration value, e.g. logging.every_steps=1; repeatable",
     )
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that all commands that train have."""
+    add_workers(parser)
+    add_overrides(parser)
     add_engine(parser)
     add_quiet(parser)
 

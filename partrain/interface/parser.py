@@ -21,6 +21,7 @@ from partrain.interface.commands import (
     evaluate,
     examples,
     export,
+    find_lr,
     import_article,
     init,
     list_runs,
@@ -39,6 +40,7 @@ from partrain.system.terminal_text import printable_lines
 COMMANDS: tuple[Command, ...] = (
     init.COMMAND,
     train.COMMAND,
+    find_lr.COMMAND,
     sweep.COMMAND,
     cross_validate.COMMAND,
     resume.COMMAND,

@@ -30,6 +30,8 @@ SWEEP = f"[--runs-dir DIR | --sweep-dir DIR] {OBJECTIVE} [--parallel N] [--worke
 USAGE = {
     "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [-q] {NEW_RUN} [--init-from RUN|FILE] [--strict] "
     "[--dry-run]",
+    "find-lr": "--config FILE [--workers N] [--set KEY=VALUE] [--from LR] [--to LR] [--steps N] [--plot FILE.png] "
+    "[--json] [-q]",
     "init": "[--data DIR] [-q] [FILE]",
     "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [-q] RUN",
     "watch": f"{RUNS_DIR} [-q] RUN",

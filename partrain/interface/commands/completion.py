@@ -13,7 +13,7 @@ from partrain.interface.run_completion import FUNCTIONS, RUN_COMPLETION, RUN_OR_
 
 SHELLS = ("bash", "zsh", "fish")
 # What a value is by its name in the help.
-_FILES = ("FILE", "IMAGE", "PATH", "NAME|PATH", "FILE.npz|DIR", "last|best|FILE")
+_FILES = ("FILE", "IMAGE", "PATH", "NAME|PATH", "FILE.npz|DIR", "FILE.png", "last|best|FILE")
 _DIRECTORIES = ("DIR",)
 _RUNS = ("RUN", "SWEEP", "RUN|SWEEP")
 

@@ -37,6 +37,10 @@ class StepResult:
     finished_at: float
 
 
+class NotFiniteInStep(FailedRun):
+    """A loss, a gradient or a parameter is not finite: usually, the learning rate is too large."""
+
+
 class TrainingStep:
     """Makes training steps from three exchangeable parts.
 
@@ -78,8 +82,10 @@ class TrainingStep:
 
         Raises
         ------
+        NotFiniteInStep
+            A value is not finite.
         FailedRun
-            A value is not finite, or the workers failed. `model.step` tells whether the model is unchanged.
+            The workers failed. `model.step` tells whether the model is unchanged.
         """
         indices_N = self.batches.select(step)
         batch = self.gradient.compute(
@@ -100,7 +106,7 @@ class TrainingStep:
         if not_finite.is_gradient:
             self.model.step = step - 1
             self._refuse_gradient(step, not_finite.name, loss)
-        raise FailedRun(
+        raise NotFiniteInStep(
             f"step {step}: after the update, {not_finite.name} is not finite, although the gradient is finite; "
             "training.optimizer.lr is too large or eps too small for this dtype"
         )
@@ -108,7 +114,7 @@ class TrainingStep:
     def _refuse_gradient(self, step: int, parameter: str | None, loss: float) -> NoReturn:
         last_layer = self._network.layers[-1].name
         name = f"the loss of {last_layer}'s outputs" if parameter is None else f"the gradient of {parameter}"
-        raise FailedRun(
+        raise NotFiniteInStep(
             f"step {step}: {name} is not finite (the batch's loss is {loss}); this step did not change the parameters; "
             "a lower training.optimizer.lr or a longer warm-up may help"
         )
