@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import math
 import os
 
 import numpy as np
 
 from partrain.config.schema.training import Training
 from partrain.errors import ResourceError
+from partrain.network.layers import Conv2d, Dense, Relu
 from partrain.network.network import Network, examples_per_call
 from partrain.parallel.workers.fork_server import fork_server_pid
 from partrain.system.machine import MIB, available_memory, private_memory
@@ -28,11 +31,21 @@ PLOT_BYTES = 55 * MIB
 
 def memory_of_processes(training: Training, network: Network, num_workers: int) -> dict[str, int]:
     """Return the bytes of private memory that the computing processes need, by purpose."""
-    buffers = examples_per_call(training.tile) * network.num_activations * max(np.dtype(training.dtype).itemsize, 8)
+    num_numbers = network.num_activations - (_num_in_place(network) if training.kernels == "fast" else 0)
+    buffers = examples_per_call(training.tile) * num_numbers * max(np.dtype(training.dtype).itemsize, 8)
     return {
         f"{num_workers} workers": num_workers * (WORKER_BYTES + buffers) if num_workers else buffers,
         INTERPRETERS: COORDINATOR_BYTES + (FORK_SERVER_BYTES if num_workers else 0),
     }
+
+
+def _num_in_place(network: Network) -> int:
+    """Return how many outputs of one example the fast kernels write in the place of what they are computed from."""
+    return sum(
+        math.prod(layer.output_shape)
+        for before, layer in itertools.pairwise(network.leaf_layers)
+        if isinstance(layer, Relu) and isinstance(before, Conv2d | Dense)
+    )
 
 
 def memory_of_plots() -> int:

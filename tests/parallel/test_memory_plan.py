@@ -11,14 +11,14 @@ from typing import cast
 import numpy as np
 import pytest
 
-from partrain.config.reader import read_config
+from partrain.config.reader import parse_config, read_config
 from partrain.data.dataset import Dataset, Split
 from partrain.data.split_name import SplitName
 from partrain.errors import ResourceError
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.parallel import memory_plan
-from partrain.parallel.memory_plan import INTERPRETERS, TEMPORARY, check_memory
+from partrain.parallel.memory_plan import INTERPRETERS, TEMPORARY, check_memory, memory_of_processes
 from partrain.system.machine import MIB, private_memory
 from partrain.training import plan as plan_module
 from partrain.training.plan import TrainingPlan
@@ -104,3 +104,13 @@ def test_plan_is_within_15_percent_of_what_a_training_took(
     plan = TrainingPlan(resolved, cast(Dataset, dataset), Normalisation((0.0,), (1.0,)), network)
     total = sum(plan.compute_plan().memory(workers).values()) / MIB
     assert measured_mib * 0.85 <= total <= measured_mib * 1.15
+
+
+def test_fast_kernels_need_no_memory_for_the_output_of_a_relu() -> None:
+    def memory(layers: list[object], kernels: str) -> int:
+        config = parse_config({"network": layers, "training": {"kernels": kernels}})
+        return sum(memory_of_processes(config.training, Network(config.network, (3, 64, 64), 10), 2).values())
+
+    conv, last = {"conv": {"filters": 16, "kernel": 3}}, ["flatten", {"dense": {"units": 10}}]
+    assert memory([conv, "relu", *last], "fast") == memory([conv, *last], "fast")
+    assert memory([conv, "relu", *last], "loops") > memory([conv, *last], "loops")
