@@ -18,6 +18,8 @@ from partrain.network.layers import (
     Layer,
     MaxPool2d,
     Relu,
+    Residual,
+    leaf_layers,
 )
 
 # The name of a function, and its arguments.
@@ -29,23 +31,52 @@ _BODY_INDENT = 8
 
 def constructors(layers: Iterable[Layer]) -> Iterator[str]:
     """Yield the statement of `__init__` for each layer that is a module: those with parameters, and dropout."""
-    for layer in layers:
+    for layer in leaf_layers(layers):
         if type(layer) in _MODULES:
             yield _assignment(f"self.{layer.name}", *_MODULES[type(layer)](layer))
 
 
 def statements(layers: Iterable[Layer]) -> list[str]:
     """Return the statements of `forward`, from the variable x on. Activations share the line of their input."""
+    lines = _statements(layers, "x", "x", depth=0)
+    return [*lines[:-1], f"return {lines[-1].removeprefix('x = ')}"]
+
+
+def _statements(layers: Iterable[Layer], source: str, target: str, *, depth: int) -> list[str]:
+    """Return the statements that compute layers.
+
+    Parameters
+    ----------
+    layers : the layers.
+    source, target : the variables that have the input, and get the output.
+    depth : the number of residual layers around them. Blank lines separate those that have none around them.
+    """
     lines: list[str] = []
+    is_after_residual = False
     for layer in layers:
-        call = _call(layer)
+        begun = target if lines else source
         if lines and type(layer) in _JOINED:
-            joined = f"x = {call(lines[-1].removeprefix('x = '))}"
+            joined = f"{target} = {_call(layer, lines[-1].removeprefix(f'{target} = '))}"
             if _BODY_INDENT + len(joined) <= LINE_WIDTH:
                 lines[-1] = joined
                 continue
-        lines.append(f"x = {call('x')}")
-    return [*lines[:-1], f"return {lines[-1].removeprefix('x = ')}"]
+        if lines and depth == 0 and (isinstance(layer, Residual) or is_after_residual):
+            lines.append("")
+        is_after_residual = isinstance(layer, Residual)
+        if isinstance(layer, Residual):
+            lines += _residual(layer, begun, target, depth)
+        else:
+            lines.append(f"{target} = {_call(layer, begun)}")
+    return lines
+
+
+def _residual(layer: Residual, source: str, target: str, depth: int) -> list[str]:
+    shortcut = f"shortcut{depth + 1 if depth else ''}"
+    return [
+        *(_statements(layer.shortcut, source, shortcut, depth=depth + 1) or [f"{shortcut} = {source}"]),
+        *_statements(layer.body, source, target, depth=depth + 1),
+        f"{target} = {target} + {shortcut}",
+    ]
 
 
 def _assignment(target: str, function: str, arguments: Sequence[str]) -> str:
@@ -58,12 +89,12 @@ def _assignment(target: str, function: str, arguments: Sequence[str]) -> str:
     return f"{target} = {function}(\n{inner}\n)"
 
 
-def _call(layer: Layer) -> Callable[[str], str]:
-    """Return a function that writes the call of a layer with an expression."""
+def _call(layer: Layer, x: str) -> str:
+    """Return the call of a layer with the expression x."""
     if type(layer) in _MODULES:
-        return lambda x: f"self.{layer.name}({x})"
+        return f"self.{layer.name}({x})"
     function, arguments = _FUNCTIONS[type(layer)](layer)
-    return lambda x: f"{function}({', '.join([x, *arguments])})"
+    return f"{function}({', '.join([x, *arguments])})"
 
 
 def _written(value: Any) -> str:
@@ -117,5 +148,7 @@ _FUNCTIONS: dict[type[Layer], Callable[[Any], Call]] = {
     GlobalAvgPool2d: lambda layer: ("F.adaptive_avg_pool2d", ["1"]),
     Flatten: lambda layer: ("torch.flatten", ["1"]),
 }
+# The kinds of layers besides residual ones.
+KINDS = {*_MODULES, *_FUNCTIONS}
 # Layers whose call is written around that of the layer before.
 _JOINED = {Relu}

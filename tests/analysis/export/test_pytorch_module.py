@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from partrain.analysis.export import pytorch_layers
 from partrain.analysis.export.formats import export_run
 from partrain.analysis.prediction import Classifier
 from partrain.analysis.trained_run import load_trained_run
+from partrain.network import layers
 from tests.program import Result
 from tests.saved_runs import CLASS_NAMES, NETWORK, NORMALISATION, write_saved_run
 
@@ -25,7 +27,30 @@ WIDE: tuple[Any, ...] = (
     "flatten",
     {"dense": {"units": 3}},
 )
-NETWORKS = {"every-layer": NETWORK, "wide": WIDE}
+SMALL: dict[str, Any] = {"filters": 4, "kernel": 3, "padding": 1}
+RESIDUAL: tuple[Any, ...] = (
+    {"conv": SMALL | {"bias": False}},
+    "relu",
+    {"residual": {"body": [{"conv": SMALL}, "relu", {"conv": SMALL | {"groups": 2}}]}},
+    "relu",
+    {
+        "residual": {
+            "body": [
+                {"conv": SMALL | {"dilation": 2, "padding": 2}},
+                {"residual": {"body": ["relu", {"conv": SMALL}]}},
+            ],
+            "shortcut": [
+                {"conv": SMALL | {"kernel": 1, "padding": 0}},
+                {"avg_pool": {"window": 3, "stride": 1, "padding": 1}},
+            ],
+        }
+    },
+    {"max_pool": {"window": 3, "stride": 2, "padding": 1}},
+    "global_avg_pool",
+    "flatten",
+    {"dense": {"units": 3}},
+)
+NETWORKS = {"plain": NETWORK, "wide": WIDE, "residual": RESIDUAL}
 
 
 @pytest.fixture
@@ -99,18 +124,47 @@ def test_groups_dilation_bias_and_pooling_are_those_of_pytorch(export: Callable[
     ]
 
 
+def test_residual_layers_are_sums_with_a_shortcut(export: Callable[..., Path]) -> None:
+    assert function(export(RESIDUAL).read_text(), "forward")[1:] == [
+        "x = F.relu(self.conv1(x))",
+        "shortcut = x",
+        "x = F.relu(self.conv2(x))",
+        "x = self.conv3(x)",
+        "x = F.relu(x + shortcut)",
+        "shortcut = self.conv6(x)",
+        "shortcut = F.avg_pool2d(shortcut, 3, stride=1, padding=1)",
+        "x = self.conv4(x)",
+        "shortcut2 = x",
+        "x = F.relu(x)",
+        "x = self.conv5(x)",
+        "x = x + shortcut2",
+        "x = x + shortcut",
+        "x = F.max_pool2d(x, 3, stride=2, padding=1)",
+        "x = F.adaptive_avg_pool2d(x, 1)",
+        "x = torch.flatten(x, 1)",
+        "return self.dense1(x)",
+    ]
+
+
+def test_every_kind_of_layer_can_be_exported() -> None:
+    kinds = {kind for kind in vars(layers).values() if isinstance(kind, type) and issubclass(kind, layers.Layer)}
+    assert kinds - {layers.Layer, layers.Residual} == pytorch_layers.KINDS
+
+
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_parameters_beside_the_module_are_those_of_its_layers(
     export: Callable[..., Path], network: Sequence[Any]
 ) -> None:
     path = export(network)
-    layers = {line.partition(" = ")[0].removeprefix("self.") for line in function(path.read_text(), "__init__")[3:]}
+    names = {line.partition(" = ")[0].removeprefix("self.") for line in function(path.read_text(), "__init__")[3:]}
     tensors = safetensors.numpy.load_file(path.with_suffix(".safetensors"))
-    assert {name.rpartition(".")[0] for name in tensors} == layers - {"dropout1"}
+    assert {name.rpartition(".")[0] for name in tensors} == names - {"dropout1"}
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 20, 30), (2, 9, 9)], ids=["grey", "rgb", "two-channels"])
-@pytest.mark.parametrize("network", [WIDE, ["flatten", {"dense": {"units": 60}}]], ids=["wide", "classes"])
+@pytest.mark.parametrize(
+    "network", [WIDE, RESIDUAL, ["flatten", {"dense": {"units": 60}}]], ids=["wide", "residual", "classes"]
+)
 def test_code_is_formatted_and_has_no_lint(
     export: Callable[..., Path], network: Sequence[Any], shape: tuple[int, int, int]
 ) -> None:
