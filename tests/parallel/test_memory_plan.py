@@ -108,7 +108,8 @@ def test_plan_is_within_15_percent_of_what_a_training_took(
 
 def test_fast_kernels_need_no_memory_for_the_output_of_a_relu() -> None:
     def memory(layers: list[object], kernels: str) -> int:
-        config = parse_config({"network": layers, "training": {"kernels": kernels}})
+        mapping = {"data": {"name": "mnist"}, "network": layers, "training": {"epochs": 1, "kernels": kernels}}
+        config = parse_config(mapping, source="test")
         return sum(memory_of_processes(config.training, Network(config.network, (3, 64, 64), 10), 2).values())
 
     conv, last = {"conv": {"filters": 16, "kernel": 3}}, ["flatten", {"dense": {"units": 10}}]
