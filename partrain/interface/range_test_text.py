@@ -35,8 +35,10 @@ def _table(test: RangeTest) -> list[str]:
     if test.smallest is None:
         return []
     notes = {test.smallest: "smallest loss"}
-    if test.suggestion is not None and test.steepest is not None:
-        notes |= {test.steepest: "falls fastest", _nearest(test.rates, test.suggestion): "suggestion"}
+    if test.steepest is not None:
+        notes[test.steepest] = "falls fastest"
+    if test.suggestion is not None:
+        notes[_nearest(test.rates, test.suggestion)] = "suggestion"
     num_rows = min(NUM_ROWS, len(smoothed))
     places = {round(row * (len(smoothed) - 1) / max(1, num_rows - 1)) for row in range(num_rows)}
     for marked in notes:
@@ -54,10 +56,10 @@ def _table(test: RangeTest) -> list[str]:
 
 def _conclusion(test: RangeTest) -> list[str]:
     lines = [] if test.ending is None else [f"the test ended early: {test.ending}"]
+    if test.steepest is None:
+        return [*lines, "no suggestion: the loss hardly falls; try other rates (--from, --to)"]
     if test.suggestion is None:
-        return [*lines, "no suggestion: the loss hardly falls; try other rates (--from, --to) or more --steps"]
-    if test.ending is None and test.smallest == len(test.rates) - 1:
-        lines.append("the loss still falls at the highest rate: try a higher --to")
+        return [*lines, f"no suggestion: at the last rate, {test.rates[-1]:.1e}, the loss still falls"]
     lines.append("suggested: halfway from where the loss falls fastest to where it is smallest")
     return [*lines, f"suggestion: --set training.optimizer.lr={test.suggestion:.1e}"]
 

@@ -38,12 +38,14 @@ class RangeTest:
     rates : the learning rate of each step that was made.
     losses : the loss of each step's batch, before the step changed the parameters; all are finite.
     ending : why the test ended before the highest rate; None: it did not.
+    diverged : whether it ended because the rate was too large.
     """
 
     num_steps: int
     rates: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     ending: str | None = None
+    diverged: bool = False
 
     @property
     def smoothed(self) -> list[float]:
@@ -81,13 +83,18 @@ class RangeTest:
         return max(falls, key=falls.__getitem__, default=None)
 
     @property
+    def still_falls(self) -> bool:
+        """Whether the smoothed loss still falls at the last rate, as far as the test shows."""
+        return not self.diverged and self.smallest is not None and self.smallest + self._radius >= len(self.losses)
+
+    @property
     def suggestion(self) -> float | None:
         """The rate between those of the steepest step and of the smallest loss, on a logarithmic scale, of two digits.
 
         The first is too small for a whole training, and the other about to be too large. Each of the two varies more
-        with the seed and the number of steps than their mean. None if the loss hardly falls.
+        with the seed and the number of steps than their mean. None if the loss hardly falls, or still does.
         """
-        if self.steepest is None or self.smallest is None:
+        if self.steepest is None or self.smallest is None or self.still_falls:
             return None
         mean = math.sqrt(self.rates[self.steepest] * self.rates[self.smallest])
         return float(f"{mean:.1e}")
@@ -148,7 +155,7 @@ def _make_steps(plan: TrainingPlan, num_steps: int, resources: TrainingResources
             try:
                 batch = training_step.make(step).batch
             except NotFiniteInStep:
-                test.ending = f"at the rate {rate:.1e} the loss or a gradient is not finite"
+                test.ending, test.diverged = f"at the rate {rate:.1e} the loss or a gradient is not finite", True
                 break
             progress.step(step, -(-step // plan.steps_per_epoch), batch.loss, batch.num_examples)
             if not batch.num_examples:  # batches that are drawn at random may be empty
@@ -158,7 +165,7 @@ def _make_steps(plan: TrainingPlan, num_steps: int, resources: TrainingResources
             newest = test.smoothed_at(len(test.losses) - 1)
             least = min(least, newest)
             if newest > DIVERGED * least:
-                test.ending = f"at the rate {rate:.1e} the loss is {DIVERGED:g} times its minimum"
+                test.ending, test.diverged = f"at the rate {rate:.1e} the loss is {DIVERGED:g} times its minimum", True
                 break
     return test
 

@@ -40,6 +40,16 @@ def test_suggestion_lies_between_the_fastest_fall_and_the_smallest_loss() -> Non
     assert test.suggestion == pytest.approx(math.sqrt(1e-3 * 1e-2), rel=0.3)
 
 
+def test_loss_that_still_falls_at_the_last_rate_gives_no_suggestion_unless_the_rate_is_too_large() -> None:
+    whole = curve()
+    half = RangeTest(100, whole.rates[:50], whole.losses[:50])
+    assert half.still_falls
+    assert half.steepest is not None
+    assert half.suggestion is None
+    half.diverged = True
+    assert half.suggestion is not None
+
+
 def test_smoothed_loss_is_that_of_steps_on_both_sides() -> None:
     constant = RangeTest(100, [1.0] * 50, [3.0] * 50)
     assert constant.smoothed == pytest.approx([3.0] * 50)
