@@ -5,6 +5,7 @@ from __future__ import annotations
 from partrain.config.schema.augmentation import Augment, Cutmix, Mixup
 from partrain.config.schema.layer_entries import Residual
 from partrain.config.schema.layers import AvgPool, Conv, Dense, Dropout, Flatten, MaxPool, Relu
+from partrain.config.schema.normalisation_layers import BatchNorm, GroupNorm, LayerNorm
 from partrain.kernels.compiler.loading import load
 from partrain.kernels.update_rules import Rule
 from partrain.network.network import Network
@@ -20,7 +21,15 @@ EVERYTHING = Network(
         *(Conv(filters=8, kernel=5), Relu(), Conv(filters=8, kernel=5), Conv(filters=8, kernel=3), Relu()),
         *(Conv(filters=8, kernel=3, padding=1), Conv(filters=8, kernel=3, groups=2)),
         *(Conv(filters=8, kernel=1, groups=8), AvgPool(window=1), MaxPool(window=2), Relu()),
-        *(Residual(body=[Relu()]), Flatten(), Dropout(rate=0.1), Dense(units=2)),
+        *(
+            Residual(body=[Relu()]),
+            GroupNorm(groups=4),
+            LayerNorm(),
+            BatchNorm(),
+            Flatten(),
+            Dropout(rate=0.1),
+            Dense(units=2),
+        ),
     ),
     (1, 28, 28),
     2,

@@ -19,7 +19,9 @@ from partrain.analysis.trained_run import TrainedRun
 from partrain.data.dataset import Split
 from partrain.data.label_noise import flipped_examples
 from partrain.data.split_name import SplitName
+from partrain.errors import RunError
 from partrain.network.clipping import gradient_norms
+from partrain.network.layers import BatchNorm
 from partrain.parallel.split_evaluation import Evaluation
 from partrain.system.messages import Messages
 from partrain.system.signals import Interruption
@@ -72,6 +74,11 @@ def find_hardest_examples(
         path, split, checkpoint, num_workers, messages, data_path=data_path
     )
     examples = dataset.splits[split]
+    if any(isinstance(layer, BatchNorm) for layer in trained.network.trained_layers):
+        raise RunError(
+            f"{path}: the network has batch_norm, with which single examples have no gradients, because it normalises "
+            "by the statistics of a tile; train with group_norm to rank examples by their gradients"
+        )
     messages.say(
         f"{path}: evaluating step {trained.step:,} ({trained.checkpoint.name}) on {examples.size:,} {split} examples"
     )

@@ -27,11 +27,13 @@ from numpy.typing import NDArray
 
 from partrain.kernels import (
     avg_pool,
+    channel_normalisation,
     convolution,
     convolution_backward,
     convolution_weights,
     dense,
     dropout,
+    layer_normalisation,
     layout,
     loops,
     max_pool,
@@ -61,6 +63,10 @@ _CALLED: tuple[Kernel, ...] = (
     tap_convolution.depthwise_over_taps, tap_convolution.conv2d_backward_weights_over_taps,
     tap_convolution.depthwise_backward_weights_over_taps, tap_convolution.sum_over_places,
     tap_convolution.flip_filters, avg_pool.avg_pool_forward, avg_pool.avg_pool_backward_input,
+    channel_normalisation.normalise_forward,
+    channel_normalisation.normalise_by_averages, channel_normalisation.normalise_backward,
+    channel_normalisation.write_statistics, layer_normalisation.layer_norm_forward,
+    layer_normalisation.layer_norm_backward,
 )  # fmt: skip
 _SIGNATURES = tuple(sorted({signature for k in _CALLED for signature in signatures_of(k, "float32")}))
 _ARGUMENT = re.compile(r"UniTuple\(int64, 2\)|\w+\[[^\]]*\]|\w+")

@@ -24,6 +24,7 @@ from partrain.network.execution import NORM_KERNELS, Array, Factors, TrainingExa
 from partrain.network.layers import Layer
 from partrain.network.network import Network, examples_per_call
 from partrain.network.normalisation import Normalisation
+from partrain.network.stages.channel_norm import BatchNormStage
 from partrain.network.stages.dropout import DropoutStage
 from partrain.network.stages.grouping import make_stages, stage_kernels
 from partrain.network.stages.residual import ResidualStage
@@ -101,7 +102,11 @@ class FastExecution:
         for sequence in _every_sequence(self._sequence):
             sequence.on_stage_end = self._end_stage
         self._dropouts = [stage.factors for stage, _ in self.stages if isinstance(stage, DropoutStage)]
-        self._drops = False
+        self._batch_norms = [stage for stage, _ in self.stages if isinstance(stage, BatchNormStage)]
+        for stage in self._batch_norms:
+            stage.tile = tile
+        # Whether a pass of training differs from others: it drops, or normalises by its own statistics.
+        self._trains = False
         self._passes: dict[Hashable, _Pass] = {}
         self.time_stage: TimeStage | None = None
 
@@ -114,11 +119,13 @@ class FastExecution:
         self, images_MCHW: Array, indices_N: NDArray[np.int64], training: TrainingExamples | None = None
     ) -> Array:
         """See `execution.Execution`."""
-        self._drops = bool(self._dropouts) and training is not None
+        self._trains = bool(self._dropouts or self._batch_norms) and training is not None
+        for stage in self._batch_norms:
+            stage.trains = self._trains
         for factors in self._dropouts:
             factors.draw(training)
         variables = images_MCHW, indices_N
-        key = ("forward", len(indices_N), images_MCHW.shape, images_MCHW.dtype, self._drops)
+        key = ("forward", len(indices_N), images_MCHW.shape, images_MCHW.dtype, self._trains)
         if key not in self._passes:
             self._passes[key] = self._record_forward(images_MCHW, indices_N)
         self._passes[key].run(variables, self.time_stage)
@@ -129,7 +136,7 @@ class FastExecution:
         variables = [dlogits_NE, slots_TK]
         for rows in factors.values():
             variables += rows.inputs_ND, rows.deltas_NE
-        key = ("backward", len(dlogits_NE), self._drops)
+        key = ("backward", len(dlogits_NE), self._trains)
         if key not in self._passes:
             recorded = self._passes[key] = self._recorded = _Pass("backward", variables)
             self._propagate(dlogits_NE, slots_TK, self._tile, factors, recorded.calls.add)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 
 from partrain.config.schema import layers as layer_schema
+from partrain.config.schema import normalisation_layers as norm_schema
 from partrain.config.schema.layer_entries import Residual as ResidualEntry
 from partrain.config.schema.values import Section
 from partrain.errors import ConfigError
@@ -28,6 +29,7 @@ from partrain.network.layers import (
     Residual,
     Shape,
 )
+from partrain.network.normalisation_layers import build_normalisation
 from partrain.network.parameters import Parameter
 from partrain.network.shortcut_hints import fitting_shortcut
 
@@ -147,6 +149,8 @@ def _build_layer(name: str, description: Section, shape: Shape, *, gain: float) 
             return Dense(name, shape, (E,), (weight, bias), multiply_adds=E * D)
         case layer_schema.Dropout(rate=rate):
             return Dropout(name, shape, shape, rate=rate)
+        case norm_schema.GroupNorm() | norm_schema.LayerNorm() | norm_schema.BatchNorm():
+            return build_normalisation(name, description, shape)
     raise AssertionError(description)
 
 

@@ -88,6 +88,28 @@ class Dropout(Layer):
 
 
 @dataclass(frozen=True)
+class GroupNorm(Layer):
+    """Normalises the channels of each group; its parameters are `weight` (C,) and `bias` (C,)."""
+
+    groups: int = 1
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class LayerNorm(Layer):
+    """Normalises all numbers of an example; its parameters `weight` and `bias` have the shape of the input."""
+
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """Normalises each channel over a tile; its parameters are `weight`, `bias`, `running_mean`, `running_var` (C,)."""
+
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True)
 class Residual(Layer):
     """body(x) + shortcut(x); without layers, the shortcut is x itself. The inner layers have the parameters."""
 

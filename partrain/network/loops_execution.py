@@ -25,6 +25,7 @@ from partrain.network.execution import (
 from partrain.network.layers import Layer
 from partrain.network.loop_layers.elementwise import DropoutLoops
 from partrain.network.loop_layers.layer import TrainedLoopsLayer
+from partrain.network.loop_layers.normalisation import BatchNormLoops
 from partrain.network.loop_layers.table import LoopsLayers, loops_kernels
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
@@ -56,6 +57,7 @@ class LoopsExecution:
         layers = LoopsLayers(network.layers, views, tile, dtype)
         self._sequence = layers.sequence
         self._dropouts = [layer.factors for layer in layers.leaves if isinstance(layer, DropoutLoops)]
+        self._batch_norms = [layer for layer in layers.leaves if isinstance(layer, BatchNormLoops)]
         self._trained = [
             cast(TrainedLoopsLayer, loops_layer)
             for loops_layer, layer in zip(layers.leaves, network.leaf_layers, strict=True)
@@ -74,6 +76,8 @@ class LoopsExecution:
         """See `Execution`."""
         for factors in self._dropouts:
             factors.draw(training)
+        for layer in self._batch_norms:
+            layer.trains = training is not None
         y = self._x_NCHW[: len(indices_N)]
         loops.gather_normalised(images_MCHW, indices_N, self._mean, self._inverse_std, y)
         return self._sequence.forward(y)

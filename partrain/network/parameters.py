@@ -28,7 +28,7 @@ class Parameter:
     Attributes
     ----------
     name, shape : its name and shape.
-    initial_deviation : the standard deviation of its initial values; 0: all are zero.
+    initial_deviation : the standard deviation of its initial values; 0: all are `initial_value`.
     role : what it is for. "average": no gradient changes it. In the place of a gradient, tiles write statistics. In
         each step, it becomes w + momentum · (mean of the tiles' statistics - w).
     momentum : of an average.
@@ -39,6 +39,7 @@ class Parameter:
     initial_deviation: float
     role: Role = "weight"
     momentum: float = 0.0
+    initial_value: float = 0.0
 
     @property
     def size(self) -> int:
@@ -86,6 +87,7 @@ class ParameterLayout:
         """
         vector = np.zeros(self.size, dtype)
         for p in self.parameters:
+            vector[self._slices[p.name]] = p.initial_value
             if p.initial_deviation:
                 normals = standard_normals(p.size, seed=seed, purpose="initial values", name=p.name)
                 vector[self._slices[p.name]] = normals * p.initial_deviation

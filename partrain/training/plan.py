@@ -33,6 +33,7 @@ from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.memory_plan import memory_of_plots
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.machine import MIB
+from partrain.training.batch_norm_limits import require_statistics
 from partrain.training.logging_schedule import LoggedSession
 from partrain.training.privacy.accounting import Accountant
 from partrain.training.privacy.settings import resolve_privacy
@@ -195,6 +196,7 @@ def plan_training(
     privacy, accountant = resolve_privacy(config.training, train.size, warn)
     config = config.model_copy(update={"training": config.training.model_copy(update={"privacy": privacy})})
     network = Network(config.network, dataset.image_shape, len(dataset.class_names))
+    require_statistics(network, config.training, train.size)
     resolved = _resolve(config, dataset)
     optimizer, schedule = resolved.training.optimizer, resolved.training.schedule
     if problem := schedule_problem(optimizer, schedule, num_steps(resolved), _num_evaluations(resolved)):

@@ -10,7 +10,17 @@ import json
 
 import numpy as np
 
-from partrain.kernels import convolution_backward, convolution_weights, dense, max_pool, norms, patch_vectors
+from partrain.kernels import (
+    channel_normalisation,
+    convolution_backward,
+    convolution_weights,
+    dense,
+    layer_normalisation,
+    max_pool,
+    norms,
+    patch_vectors,
+    residual,
+)
 from partrain.kernels.compiler.flags import kernel
 from partrain.kernels.compiler.loading import load
 from partrain.kernels.convolution import conv2d_forward, pack_filters
@@ -43,6 +53,8 @@ FAST_KERNELS = (
     convolution_weights.conv2d_backward_weights, max_pool.max_pool_forward, dense.dense_forward,
     dense.dense_backward_input, dense.dense_backward_weights, adam_in_place, apply_in_place, transform_filters_1d,
     conv2d_forward_1d, transform_filters_2d, conv2d_forward_2d, flatten_forward,
+    channel_normalisation.normalise_forward, channel_normalisation.normalise_backward,
+    layer_normalisation.layer_norm_forward, layer_normalisation.layer_norm_backward, residual.add_branches,
 )  # fmt: skip
 
 
@@ -115,6 +127,34 @@ def rule_results(rng):
         yield f"{rule.name} {gradient.size}", (m, w)
 
 
+def normalisation_results(rng):
+    """Yield what group, batch and layer normalisation compute, each with a ReLU and without, and gradients."""
+    N, C, P, G = (int(rng.integers(1, last)) for last in (7, 20, 90, 4))
+    C *= G
+    D, rows, rectified = C * P, int(rng.integers(1, 4)), bool(rng.integers(0, 2))
+    with_slack = [np.zeros(N * D + 16, np.float32) for _ in range(4)]
+    x, dy, y, dx = (numbers[: N * D].reshape(N, D) for numbers in with_slack)
+    x[:], dy[:] = rng.standard_normal((2, N, D))
+    w, b = rng.standard_normal((2, C)).astype(np.float32)
+    eps = np.array([1e-5], np.float32)
+    for groups, tile in ((G, 1), (0, rows)):
+        mean, squares, inverse = np.zeros((3, N, channel_normalisation.padded(C)), np.float32)
+        slots = np.zeros((-(-N // rows), 2 * C), np.float32)
+        channel_normalisation.normalise_forward(x, w, b, eps, groups, tile, rectified, mean, squares, inverse, y)
+        channel_normalisation.normalise_backward(
+            x, dy, w, b, groups, tile, rectified, mean, inverse, rows, slots, 0, C, dx
+        )
+        yield f"normalisation {N, C, P, groups, rows, rectified}", (y.copy(), slots, dx.copy())
+    w, b = rng.standard_normal((2, D)).astype(np.float32)
+    mean, inverse = np.zeros((2, N, 1), np.float32)
+    slots = np.zeros((-(-N // rows), 2 * D), np.float32)
+    layer_normalisation.layer_norm_forward(x, w, b, eps, mean, inverse, y)
+    layer_normalisation.layer_norm_backward(x, dy, w, mean, inverse, C, rows, slots, 0, D, dx)
+    yield f"layer normalisation {N, C, P, rows}", (y.copy(), slots, dx.copy())
+    residual.add_branches(x.reshape(-1), dy.reshape(-1), rectified, y.reshape(-1))
+    yield f"residual {N, C, P, rectified}", y.copy()
+
+
 def main():
     load(FAST_KERNELS, "float32")
     for dtype in ("float32", "float64"):
@@ -125,7 +165,7 @@ def main():
         dtype = ("float32", "float64")[repetition % 2]
         for results in (
             *(dense_results(rng), convolution_results(rng), norm_results(rng, dtype), adam_results(rng)),
-            *(toom_cook_results(rng), rule_results(rng), plain_convolution_results(rng)),
+            *(toom_cook_results(rng), rule_results(rng), plain_convolution_results(rng), normalisation_results(rng)),
         ):
             for name, arrays in results:
                 digest = hashlib.sha256()

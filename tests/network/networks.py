@@ -7,6 +7,7 @@ import pytest
 
 from partrain.config.schema.layer_entries import Residual
 from partrain.config.schema.layers import AvgPool, Conv, Dense, Dropout, Flatten, GlobalAvgPool, MaxPool, Relu
+from partrain.config.schema.normalisation_layers import GroupNorm, LayerNorm
 from partrain.kernels import loops
 from partrain.network.execution import Factors, TrainingExamples
 from partrain.network.fast_execution import FastExecution
@@ -213,6 +214,38 @@ NETWORKS = {
         Dense(units=5),
         shape=(3, 12, 12),
     ),
+    "group normalisation, with ReLU and without": build(
+        Conv(filters=6, kernel=3, padding=1),
+        GroupNorm(groups=3),
+        Relu(),
+        Residual(
+            body=[GroupNorm(groups=6), Relu(), Conv(filters=18, kernel=3, padding=1), GroupNorm(groups=6)],
+            shortcut=[Conv(filters=18, kernel=1), GroupNorm(groups=2)],
+        ),
+        Conv(filters=8, kernel=1),
+        GroupNorm(groups=1),
+        Dropout(rate=0.1),
+        Flatten(),
+        Dense(units=12),
+        GroupNorm(groups=2),
+        Relu(),
+        Dense(units=5),
+    ),
+    "layer normalisation": build(
+        LayerNorm(),
+        Conv(filters=6, kernel=3, padding=1),
+        LayerNorm(),
+        Relu(),
+        Conv(filters=9, kernel=1),
+        Residual(body=[LayerNorm(), Relu()]),
+        Flatten(),
+        LayerNorm(),
+        Dense(units=17),
+        LayerNorm(),
+        Relu(),
+        Dense(units=5),
+    ),
+    "normalisation first and last": build(GroupNorm(groups=2), Flatten(), Dense(units=5), LayerNorm()),
     "ReLU behind flatten": build(Conv(filters=3, kernel=3), Flatten(), Relu(), Dense(units=5)),
 }
 ALL_NETWORKS = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)

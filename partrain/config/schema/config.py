@@ -9,7 +9,8 @@ from pydantic import Field
 
 from partrain.config.identity import identity_digest, identity_of
 from partrain.config.schema.data import Data
-from partrain.config.schema.layer_entries import LayerEntry
+from partrain.config.schema.layer_entries import LayerEntry, every_entry
+from partrain.config.schema.normalisation_layers import BatchNorm
 from partrain.config.schema.training import Training
 from partrain.config.schema.values import NonNegativeInt, PositiveInt, Section
 from partrain.config.yaml_writer import dump_yaml
@@ -92,6 +93,32 @@ class Config(Section):
                 f"{needs} needs evaluations during training; "
                 "set logging.evaluate_every_epochs or logging.evaluate_every_steps"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _require_tiles_for_batch_norm(self) -> Config:
+        if not any(isinstance(entry, BatchNorm) for entry in every_entry(self.network)):
+            return self
+        training, per_example = self.training, self.training.per_example
+        refused = {
+            "training.per_example.clip": per_example.clip is not None,
+            "training.per_example.statistics": per_example.statistics,
+            "training.privacy": training.privacy is not None,
+        }
+        problems = []
+        if names := [name for name, is_set in refused.items() if is_set]:
+            verb = "needs" if len(names) == 1 else "need"
+            problems.append(
+                f"{' and '.join(names)} {verb} gradients of single examples, which do not exist with batch_norm, "
+                "because it normalises by the statistics of a tile; use group_norm"
+            )
+        if training.tile == 1:
+            problems.append(
+                "training.tile: batch_norm needs the statistics of more than one example; set it to 2 or more, or use "
+                "group_norm"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     def to_mapping(self) -> dict[str, Any]:

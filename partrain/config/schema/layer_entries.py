@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag
 
 from partrain.config.schema.layers import AvgPool, Conv, Dense, Dropout, Flatten, GlobalAvgPool, MaxPool, Relu
+from partrain.config.schema.normalisation_layers import BatchNorm, GroupNorm, LayerNorm
 from partrain.config.schema.values import Section
 from partrain.errors import did_you_mean
 
@@ -36,6 +37,9 @@ LAYERS: dict[str, type[Section]] = {
     "flatten": Flatten,
     "dense": Dense,
     "dropout": Dropout,
+    "group_norm": GroupNorm,
+    "layer_norm": LayerNorm,
+    "batch_norm": BatchNorm,
     "residual": Residual,
 }
 
@@ -108,6 +112,9 @@ Layer = Annotated[
     | Annotated[Flatten, Tag("flatten")]
     | Annotated[Dense, Tag("dense")]
     | Annotated[Dropout, Tag("dropout")]
+    | Annotated[GroupNorm, Tag("group_norm")]
+    | Annotated[LayerNorm, Tag("layer_norm")]
+    | Annotated[BatchNorm, Tag("batch_norm")]
     | Annotated[Residual, Tag("residual")],
     Discriminator(_kind_of),
 ]

@@ -9,12 +9,15 @@ from partrain.kernels.compiler.flags import Kernel
 from partrain.network.execution import Views
 from partrain.network.layers import (
     AvgPool2d,
+    BatchNorm,
     Conv2d,
     Dense,
     Dropout,
     Flatten,
     GlobalAvgPool2d,
+    GroupNorm,
     Layer,
+    LayerNorm,
     MaxPool2d,
     Relu,
     Residual,
@@ -24,6 +27,7 @@ from partrain.network.loop_layers.convolution import Conv2dLoops
 from partrain.network.loop_layers.dense import DenseLoops
 from partrain.network.loop_layers.elementwise import DropoutLoops, FlattenLoops, ReluLoops
 from partrain.network.loop_layers.layer import LoopsLayer
+from partrain.network.loop_layers.normalisation import BatchNormLoops, GroupNormLoops, LayerNormLoops
 from partrain.network.loop_layers.pooling import AvgPool2dLoops, MaxPool2dLoops
 from partrain.network.loop_layers.residual import ResidualLoops
 from partrain.network.loop_layers.sequence import LoopsSequence
@@ -38,6 +42,9 @@ LOOPS_LAYERS: dict[type[Layer], Any] = {
     Flatten: FlattenLoops,
     Dense: DenseLoops,
     Dropout: DropoutLoops,
+    GroupNorm: GroupNormLoops,
+    LayerNorm: LayerNormLoops,
+    BatchNorm: BatchNormLoops,
     Residual: ResidualLoops,
 }
 

@@ -9,21 +9,26 @@ from partrain.kernels.compiler.flags import Kernel
 from partrain.network.execution import Views
 from partrain.network.layers import (
     AvgPool2d,
+    BatchNorm,
     Conv2d,
     Dense,
     Dropout,
     Flatten,
     GlobalAvgPool2d,
+    GroupNorm,
     Layer,
+    LayerNorm,
     MaxPool2d,
     Relu,
     Residual,
 )
 from partrain.network.network import Network
+from partrain.network.stages.channel_norm import BatchNormStage, GroupNormStage
 from partrain.network.stages.convolution import ConvStage
 from partrain.network.stages.dense import DenseStage
 from partrain.network.stages.dropout import DropoutStage
 from partrain.network.stages.flatten import FlattenStage
+from partrain.network.stages.layer_norm import LayerNormStage
 from partrain.network.stages.plain_convolution import PlainConvStage
 from partrain.network.stages.pooling import AvgPoolStage, MaxPoolStage
 from partrain.network.stages.relu import ReluStage
@@ -44,6 +49,9 @@ _STAGES: dict[type[Layer], Any] = {
     Flatten: FlattenStage,
     Dense: DenseStage,
     Dropout: DropoutStage,
+    GroupNorm: GroupNormStage,
+    BatchNorm: BatchNormStage,
+    LayerNorm: LayerNormStage,
     Residual: ResidualStage,
 }
 
