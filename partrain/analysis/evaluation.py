@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from partrain.analysis.classification_report import classification_report
-from partrain.analysis.trained_run import TrainedRun, load_trained_run
+from partrain.analysis.trained_run import TrainedRun, Weights, load_trained_run
 from partrain.data.dataset import Dataset, Split
 from partrain.data.loading import load_dataset, moved_data
 from partrain.data.split_name import SplitName
@@ -53,6 +53,7 @@ def evaluate_run(
     dataset: Dataset | None = None,
     *,
     data_path: str | None = None,
+    weights: Weights = "raw",
 ) -> EvaluatedRun:
     """Evaluate a run's checkpoint on a split of its data.
 
@@ -65,6 +66,7 @@ def evaluate_run(
     messages, interruption : messages to the user, and the signals that end the evaluation.
     dataset : the run's data, if it is in memory.
     data_path : where the run's data is; None: where it was in training.
+    weights : "ema": the averaged weights.
 
     Raises
     ------
@@ -80,12 +82,11 @@ def evaluate_run(
     Starts processes, and ends them. Writes the report into the run.
     """
     trained, dataset, num_workers = prepare_evaluation(
-        path, split, checkpoint, num_workers, messages, dataset, data_path
+        path, split, checkpoint, num_workers, messages, dataset, data_path, weights
     )
     examples = dataset.splits[split]
-    messages.say(
-        f"{path}: evaluating step {trained.step:,} ({trained.checkpoint.name}) on {examples.size:,} {split} examples"
-    )
+    source = trained.checkpoint.name + ", averaged weights" * (weights == "ema")
+    messages.say(f"{path}: evaluating step {trained.step:,} ({source}) on {examples.size:,} {split} examples")
     evaluation, seconds = compute_evaluation(trained, dataset, split, num_workers, messages, interruption)
     messages.say(f"{examples.size:,} examples in {seconds:.2f} s ({examples.size / seconds:,.0f} examples/s)")
     report = report_of(
@@ -98,6 +99,8 @@ def evaluate_run(
         privacy=trained.privacy,
         examples=examples,
     )
+    if weights != "raw":
+        report["weights"] = weights
     write_report(trained.run, report, messages.warn)
     return EvaluatedRun(trained, examples, report)
 
@@ -110,6 +113,7 @@ def prepare_evaluation(
     messages: Messages,
     dataset: Dataset | None = None,
     data_path: str | None = None,
+    weights: Weights = "raw",
 ) -> tuple[TrainedRun, Dataset, int]:
     """Load the run and its data for an evaluation.
 
@@ -119,7 +123,7 @@ def prepare_evaluation(
     -------
     The run, its data, and the number of workers: `num_workers`, or less if there are not enough examples for them.
     """
-    trained = load_trained_run(path, checkpoint, messages.warn)
+    trained = load_trained_run(path, checkpoint, messages.warn, weights)
     training = trained.config.training
     if num_workers:
         start_fork_server(training.kernels, training.dtype)  # it starts while this process reads the data
@@ -175,10 +179,11 @@ def report_of(
 
 def write_report(run: RunDirectory, report: dict[str, Any], warn: Callable[[str], None]) -> None:
     """Write the report into the run; a failure is only a warning, because the report is printed as well."""
+    name = "-".join([report["split"], *([report["weights"]] if "weights" in report else [])])
     try:
-        run.write_evaluation(report["split"], report)
+        run.write_evaluation(name, report)
     except OSError as error:
-        warn(f"{run.evaluation_path(report['split'])}: cannot be written: {error.strerror}")
+        warn(f"{run.evaluation_path(name)}: cannot be written: {error.strerror}")
 
 
 def require_fitting_data(trained: TrainedRun, dataset: Dataset, warn: Callable[[str], None]) -> None:

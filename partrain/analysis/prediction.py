@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from partrain.analysis.evaluation import load_run_data, require_fitting_data
 from partrain.analysis.prediction_input import image_paths, read_images, warn_if_unlike_training
-from partrain.analysis.trained_run import TrainedRun, load_trained_run
+from partrain.analysis.trained_run import TrainedRun, Weights, load_trained_run
 from partrain.config.schema.config import Config
 from partrain.data.image_files import invert_image
 from partrain.data.split_name import SplitName
@@ -87,7 +87,14 @@ class Classifier:
 
 
 def predict_files(
-    path: Path, checkpoint: str, images: Sequence[Path], *, invert: bool, prepare: str | None, messages: Messages
+    path: Path,
+    checkpoint: str,
+    images: Sequence[Path],
+    *,
+    invert: bool,
+    prepare: str | None,
+    messages: Messages,
+    weights: Weights = "raw",
 ) -> tuple[list[dict[str, Any]], list[UserError]]:
     """Classify image files.
 
@@ -98,6 +105,7 @@ def predict_files(
     invert : invert the images, e.g. dark on light to light on dark.
     prepare : "mnist" to prepare pictures of digits, see `prepare_digit`; None to use them as they are.
     messages : messages to the user. A warning names images that are unlike the training images.
+    weights : "ema": the averaged weights.
 
     Returns
     -------
@@ -110,7 +118,7 @@ def predict_files(
     UserError
         The run cannot be used, or a package is missing.
     """
-    trained = load_trained_run(path, checkpoint, messages.warn)
+    trained = load_trained_run(path, checkpoint, messages.warn, weights)
     paths, errors = image_paths(images, messages.say)
     arrays, broken = read_images(paths, trained, invert=invert, prepare=prepare)
     if prepare is None:
@@ -132,13 +140,14 @@ def predict_example(
     invert: bool,
     messages: Messages,
     data_path: str | None = None,
+    weights: Weights = "raw",
 ) -> dict[str, Any]:
     """Classify an example of the run's data set.
 
     Parameters
     ----------
     split, index : the split, and the index of the example in it.
-    path, checkpoint, invert, messages : as for `predict_files`; nothing warns about the example.
+    path, checkpoint, invert, messages, weights : as for `predict_files`; nothing warns about the example.
     data_path : where the run's data is; None: where it was in training.
 
     Returns
@@ -151,7 +160,7 @@ def predict_example(
     UserError
         The run or its data cannot be used, or the example does not exist.
     """
-    trained = load_trained_run(path, checkpoint, messages.warn)
+    trained = load_trained_run(path, checkpoint, messages.warn, weights)
     dataset = load_run_data(trained, messages, data_path)
     require_fitting_data(trained, dataset, messages.warn)
     examples = dataset.splits[split]

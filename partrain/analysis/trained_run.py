@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import pydantic
@@ -25,7 +25,7 @@ from partrain.errors import ConfigError, RunError
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
 from partrain.store import checkpoint
-from partrain.store.checkpoint import Checkpoint, is_parameter
+from partrain.store.checkpoint import AVERAGE_PREFIX, Checkpoint, is_parameter
 from partrain.store.run_directory import RunDirectory
 
 # Attempts to open the best checkpoint: training in progress may replace it at any moment.
@@ -59,6 +59,10 @@ class _Metadata(BaseModel):
     privacy: Any = None
 
 
+# The parameters of the last step, or their average.
+Weights = Literal["raw", "ema"]
+
+
 @dataclass(frozen=True, eq=False)
 class TrainedRun:
     """A network with the parameters of a checkpoint, and a description of its images and classes.
@@ -74,6 +78,7 @@ class TrainedRun:
     checkpoint : the checkpoint file.
     step : the number of training steps at the checkpoint.
     privacy : the privacy spent up to the checkpoint; None unless the training was private.
+    weights : which weights `parameters` are.
     """
 
     run: RunDirectory
@@ -87,9 +92,12 @@ class TrainedRun:
     checkpoint: Path
     step: int
     privacy: dict[str, Any] | None = None
+    weights: Weights = "raw"
 
 
-def load_trained_run(path: Path, checkpoint_name: str, warn: Callable[[str], None]) -> TrainedRun:
+def load_trained_run(
+    path: Path, checkpoint_name: str, warn: Callable[[str], None], weights: Weights = "raw"
+) -> TrainedRun:
     """Load a run. A training run that is writing into it is not disturbed.
 
     Parameters
@@ -98,12 +106,15 @@ def load_trained_run(path: Path, checkpoint_name: str, warn: Callable[[str], Non
     checkpoint_name : "last" (the newest good checkpoint), "best" (by validation accuracy), the path of a file, or the
         name of a file among the run's checkpoints.
     warn : receives warnings about damaged checkpoints, which are skipped.
+    weights : "ema": the averaged weights (`training.ema`).
 
     Raises
     ------
     UserError
-        There is no such run or checkpoint, or its files do not fit together.
+        There is no such run or checkpoint, it has no averaged weights, or its files do not fit together.
     """
+    if weights not in get_args(Weights):
+        raise ConfigError(f"weights: {weights!r} is none of {', '.join(get_args(Weights))}")
     run = RunDirectory.open(path)
     config = read_run_config(run.config_path)
     _require_unchanged_network(run, config)
@@ -115,6 +126,11 @@ def load_trained_run(path: Path, checkpoint_name: str, warn: Callable[[str], Non
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RunError(f"{file}: its metadata is invalid: {where}: {first['msg']}.") from error
+    tensors = parameters_in(state.tensors)
+    if weights == "ema":
+        tensors = _averages_in(state.tensors)
+        if not tensors:
+            raise RunError(f"{file}: has no averaged weights, because the run was trained without training.ema.")
     channels, rows, columns = metadata.image_shape
     normalisation = Normalisation(tuple(metadata.normalisation.mean), tuple(metadata.normalisation.std))
     if not len(normalisation.mean) == len(normalisation.std) == channels:
@@ -127,7 +143,7 @@ def load_trained_run(path: Path, checkpoint_name: str, warn: Callable[[str], Non
         run=run,
         config=config,
         network=network,
-        parameters=_fill(network, state.tensors, config.training.dtype, file, run),
+        parameters=_fill(network, tensors, config.training.dtype, file, run),
         normalisation=normalisation,
         class_names=padded_names(metadata.class_names, network.num_outputs),
         image_dtype=metadata.image_dtype,
@@ -135,6 +151,7 @@ def load_trained_run(path: Path, checkpoint_name: str, warn: Callable[[str], Non
         privacy=usable_privacy(metadata.privacy),
         checkpoint=file,
         step=state.step,
+        weights=weights,
     )
 
 
@@ -218,21 +235,27 @@ def parameters_in(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]
     return {name: tensor for name, tensor in tensors.items() if is_parameter(name)}
 
 
+def _averages_in(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the averaged weights among a checkpoint's tensors, under the names of the parameters."""
+    prefix = AVERAGE_PREFIX
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def _fill(
     network: Network, tensors: Mapping[str, NDArray[Any]], dtype: str, file: Path, run: RunDirectory
 ) -> NDArray[Any]:
-    """Return the network's vector of parameters, filled from a checkpoint's tensors."""
+    """Return the network's vector of parameters, filled from a checkpoint's tensors of these names."""
     vector = np.empty(network.parameters.size, dtype)
     views = network.parameters.views(vector)
-    found = parameters_in(tensors)
-    problems = [f"{name} is not a parameter of the network" for name in found if name not in views]
+    problems = [f"{name} is not a parameter of the network" for name in tensors if name not in views]
     for name, view in views.items():
-        if name not in found:
+        if name not in tensors:
             problems.append(f"{name} is missing")
-        elif found[name].shape != view.shape or found[name].dtype.kind != "f":
-            problems.append(f"{name} is {found[name].dtype}{list(found[name].shape)}, not {dtype}{list(view.shape)}")
+        elif tensors[name].shape != view.shape or tensors[name].dtype.kind != "f":
+            found = tensors[name]
+            problems.append(f"{name} is {found.dtype}{list(found.shape)}, not {dtype}{list(view.shape)}")
         else:
-            view[:] = found[name]
+            view[:] = tensors[name]
     if problems:
         more = f", and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
         raise RunError(

@@ -46,6 +46,7 @@ ADDED_KEYS: Mapping[str, tuple[object, ...]] = {
     "training.block": (None,),
     "training.optimizer.weight_decay_exclude": ([],),
     "training.stop_early": (None,),
+    "training.ema": (None,),
     "training.class_weights": (None,),
     "training.per_example.clip": (None, math.inf),
     "training.label_smoothing": (0,),

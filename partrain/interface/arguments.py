@@ -51,6 +51,16 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add `--weights`."""
+    parser.add_argument(
+        "--weights",
+        choices=("raw", "ema"),
+        default="raw",
+        help="ema: the averaged weights, if the run has them (training.ema)",
+    )
+
+
 def add_split(parser: argparse.ArgumentParser, default: str) -> None:
     """Add `--split` with a default value."""
     parser.add_argument("--split", choices=SPLITS, default=default, help=f"the split to use (default: {default})")

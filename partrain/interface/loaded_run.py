@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from partrain.analysis.trained_run import TrainedRun, load_trained_run
+from partrain.analysis.trained_run import TrainedRun, Weights, load_trained_run
 from partrain.store.run_directory import RunDirectory
 
 
@@ -28,12 +28,12 @@ class LoadedRun:
     def __reduce__(self) -> Any:
         return LoadedRun, (self._path,)
 
-    def read(self, checkpoint: str, warn: Callable[[str], None]) -> TrainedRun:
+    def read(self, checkpoint: str, warn: Callable[[str], None], weights: Weights = "raw") -> TrainedRun:
         """Return the trained run; parameters and exceptions are those of `load_trained_run`."""
-        state, kept = self._state_of_files(checkpoint), self._kept
+        state, kept = (weights, *self._state_of_files(checkpoint)), self._kept
         if kept is not None and kept[0] == state:
             return kept[1]
-        trained = load_trained_run(self._path, checkpoint, warn)
+        trained = load_trained_run(self._path, checkpoint, warn, weights)
         # The state is that of before: a file that changed meanwhile is read again next time.
         self._kept = (state, trained)
         return trained

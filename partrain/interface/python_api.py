@@ -22,7 +22,7 @@ from partrain.analysis.classification_report import classification_report
 from partrain.analysis.evaluation import compute_evaluation, evaluate_run, require_fitting_images
 from partrain.analysis.export.formats import choose_format, export_run
 from partrain.analysis.prediction import Classifier
-from partrain.analysis.trained_run import TrainedRun
+from partrain.analysis.trained_run import TrainedRun, Weights
 from partrain.data.dataset import Dataset
 from partrain.data.image_arrays import Layout
 from partrain.data.split_name import SplitName
@@ -85,6 +85,7 @@ class Run(StoredRun):
         data: Examples | str | os.PathLike[str] | None = None,
         layout: Layout = None,
         checkpoint: str = "last",
+        weights: Weights = "raw",
         workers: int | None = None,
     ) -> Report:
         """Evaluate the network on a split of the run's data, or on other examples.
@@ -95,6 +96,7 @@ class Run(StoredRun):
         data : evaluate these images and labels instead, as for `train`; or the path of the run's data, if it has moved.
         layout : the order of the axes of `data`, as for `train`; default: as in training.
         checkpoint : "last", "best" (by validation accuracy), or a checkpoint file.
+        weights : "ema" for the averaged weights, if the run has them (`training.ema`).
         workers : number of worker processes; default: the number of usable processors. 0: compute in this process.
 
         Raises
@@ -127,9 +129,10 @@ class Run(StoredRun):
                     interruption,
                     self._dataset if data is None else None,
                     data_path=None if data is None else os.fspath(data),
+                    weights=weights,
                 )
                 return report_from(evaluated.report)
-            trained = self._load(checkpoint)
+            trained = self._load(checkpoint, weights)
             dataset = evaluation_data(data, trained.class_names, layout or layout_of(trained))
             require_fitting_images(trained, dataset)
             evaluation, _ = compute_evaluation(trained, dataset, SplitName.TEST, num_workers, messages, interruption)
@@ -141,6 +144,7 @@ class Run(StoredRun):
         *,
         layout: Layout = None,
         checkpoint: str = "last",
+        weights: Weights = "raw",
         invert: bool = False,
         prepare: str | None = None,
     ) -> NDArray[np.int64]:
@@ -148,7 +152,9 @@ class Run(StoredRun):
 
         Parameters and exceptions are those of `predict_proba`.
         """
-        probabilities = self.predict_proba(images, layout=layout, checkpoint=checkpoint, invert=invert, prepare=prepare)
+        probabilities = self.predict_proba(
+            images, layout=layout, checkpoint=checkpoint, weights=weights, invert=invert, prepare=prepare
+        )
         classes: NDArray[np.int64] = probabilities.argmax(axis=1)
         return classes
 
@@ -158,6 +164,7 @@ class Run(StoredRun):
         *,
         layout: Layout = None,
         checkpoint: str = "last",
+        weights: Weights = "raw",
         invert: bool = False,
         prepare: str | None = None,
     ) -> NDArray[np.float64]:
@@ -170,7 +177,7 @@ class Run(StoredRun):
         images : (N,C,H,W), or (N,H,W) with one channel; with the same range of values as the training images. Or the
             path of an image file, or a list of paths: they are converted and resized like the command `predict` does.
         layout : the order of the axes of an array; "channels_last" for (N,H,W,C). Default: as in training.
-        checkpoint : as in `evaluate`.
+        checkpoint, weights : as in `evaluate`.
         invert : swap dark and light: 255 - x.
         prepare : "mnist" to cut out, scale and centre a digit in each image, as in MNIST's images. Then the images may
             also be a list of pictures of any size, (H,W), (3,H,W) or (H,W,3), with values from 0 to 255.
@@ -180,12 +187,19 @@ class Run(StoredRun):
         partrain.errors.PartrainError
             An argument is invalid, the images do not fit the network, or the run cannot be used.
         """
-        trained = self._load(checkpoint)
+        trained = self._load(checkpoint, weights)
         messages = Messages(quiet=self._quiet)
         array = images_to_classify(images, trained, layout, messages.warn, invert=invert, prepare=prepare)
         return Classifier(trained, messages.say, messages.warn).probabilities(array)
 
-    def export(self, to: str | os.PathLike[str], *, format: str | None = None, checkpoint: str = "last") -> Path:
+    def export(
+        self,
+        to: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        checkpoint: str = "last",
+        weights: Weights = "raw",
+    ) -> Path:
         """Write parameters or metrics in another format, like the command `partrain export`; return the file's path.
 
         Parameters
@@ -193,7 +207,7 @@ class Run(StoredRun):
         to : the file, replaced if it exists; for "tensorboard" a directory.
         format : "safetensors", "npz", "onnx" or "py" (a PyTorch module, with its parameters in a .safetensors file
             beside it), or "csv" or "tensorboard" for metrics; default: the suffix of `to`.
-        checkpoint : as in `evaluate`; for parameters only.
+        checkpoint, weights : as in `evaluate`; for parameters only.
 
         Raises
         ------
@@ -202,7 +216,7 @@ class Run(StoredRun):
         """
         messages = Messages(quiet=self._quiet)
         name = choose_format(os.fspath(to), format)
-        return export_run(self.path, Path(to), name, checkpoint, say=messages.say, warn=messages.warn)
+        return export_run(self.path, Path(to), name, checkpoint, weights, say=messages.say, warn=messages.warn)
 
     def resume(
         self,
@@ -263,8 +277,8 @@ class Run(StoredRun):
         with api_session("Run.verify", workers, Messages(quiet=self._quiet)) as session:
             return verify_run(self.path, StepRange(first, last), session, dataset=self._dataset)
 
-    def _load(self, checkpoint: str) -> TrainedRun:
-        return self._loaded.read(checkpoint, Messages(quiet=self._quiet).warn)
+    def _load(self, checkpoint: str, weights: Weights = "raw") -> TrainedRun:
+        return self._loaded.read(checkpoint, Messages(quiet=self._quiet).warn, weights)
 
 
 def train(

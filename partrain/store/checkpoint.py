@@ -34,6 +34,8 @@ CHECKPOINT_FORMAT = 1
 FIRST_MOMENT_PREFIX = "adam.first_moment."
 SECOND_MOMENT_PREFIX = "adam.second_moment."
 MOMENTUM_PREFIX = "momentum."
+# That of the averaged weights.
+AVERAGE_PREFIX = "ema."
 
 _PIECE_BYTES = 2**20
 # JSON takes up to twenty times its size in memory. The names of 65,536 classes have room.
@@ -74,8 +76,8 @@ class Checkpoint:
 
 
 def is_parameter(name: str) -> bool:
-    """Return whether a tensor of a checkpoint is a parameter, not a moment of the optimizer."""
-    return not name.startswith((FIRST_MOMENT_PREFIX, SECOND_MOMENT_PREFIX, MOMENTUM_PREFIX))
+    """Return whether a tensor of a checkpoint is a parameter, not a moment of the optimizer nor an average."""
+    return not name.startswith((FIRST_MOMENT_PREFIX, SECOND_MOMENT_PREFIX, MOMENTUM_PREFIX, AVERAGE_PREFIX))
 
 
 def encode(checkpoint: Checkpoint) -> bytes:

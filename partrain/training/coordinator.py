@@ -25,15 +25,15 @@ from partrain.store.run_directory import RunDirectory
 from partrain.system.fault_injection import kill_point
 from partrain.system.machine import proportional_memory
 from partrain.system.messages import Progress
-from partrain.system.terminal_text import loss_text
 from partrain.training.plateau import Plateau
 from partrain.training.resources import TrainingResources
 from partrain.training.run_output import RunOutput
 from partrain.training.session import Session
 from partrain.training.step.composition import compose_series, compose_step, make_model
+from partrain.training.step.model_state import ModelState
 from partrain.training.step.training_step import StepResult
 from partrain.training.step_metrics import StepMetrics, make_accuracy
-from partrain.training.validation import Validation
+from partrain.training.validation import Validation, describe_validation
 
 
 class Coordinator:
@@ -65,10 +65,11 @@ class Coordinator:
         self._step = compose_step(plan, resources.arrays, resources.group, self.model)
         self._series = compose_series(plan, resources.arrays, resources.group, self._step)
         has_validation = plan.dataset.validation.size > 0
-        self._evaluator = _Evaluator(resources, session)
+        self._evaluator = _Evaluator(resources, session, self.model)
         # Not `self.evaluate`: objects that refer to each other would keep the shared arrays in memory.
         evaluate = functools.partial(self._evaluator.evaluate, SplitName.VALIDATION) if has_validation else None
-        self.validation = Validation(training.stop_early, self._schedule, evaluate)
+        average = functools.partial(self._evaluator.evaluate_average, SplitName.VALIDATION)
+        self.validation = Validation(training.stop_early, self._schedule, evaluate, average)
         self._plateau: Plateau | None = None
         if training.schedule.name == "plateau":
             self._plateau = Plateau(training.schedule, training.optimizer.lr)
@@ -220,9 +221,10 @@ class Coordinator:
         progress.step(step, -(-step // self._plan.steps_per_epoch), batch.loss, num_examples)
         self._session.callbacks.call()
 
-    def evaluate(self, split: SplitName) -> Evaluation:
-        """Evaluate the model on the validation or the test split."""
-        return self._evaluator.evaluate(split)
+    def test(self) -> tuple[Evaluation, dict[str, float]]:
+        """Evaluate the model on the test split; return the evaluation, and all metrics, also of averaged weights."""
+        evaluation = self._evaluator.evaluate(SplitName.TEST)
+        return evaluation, evaluation.metrics() | self._evaluator.evaluate_average(SplitName.TEST)
 
     def _commit(self, result: StepResult) -> bool:
         """Log and evaluate a step, then commit it. Return whether its validation result is the best so far."""
@@ -240,10 +242,7 @@ class Coordinator:
         validated = self.validation.run(step)
         if validated is not None:
             callbacks.add("on_evaluation", self.logger.log(step, validated))
-            messages.say(
-                f"epoch {step / plan.steps_per_epoch:.4g}, step {step}: validation accuracy "
-                f"{validated['validation/accuracy']:.2%}, loss {loss_text(validated['validation/loss'])}"
-            )
+            messages.say(f"epoch {step / plan.steps_per_epoch:.4g}, step {step}: {describe_validation(validated)}")
             self._follow_plateau(step, validated)
         self.step = step
         if self.stopped_early:
@@ -342,9 +341,16 @@ class Coordinator:
 class _Evaluator:
     """Evaluates the model, and measures the memory of all processes meanwhile."""
 
-    def __init__(self, resources: TrainingResources, session: Session) -> None:
-        self._resources, self._session = resources, session
+    def __init__(self, resources: TrainingResources, session: Session, model: ModelState) -> None:
+        self._resources, self._session, self._model = resources, session, model
         self.peak_memory_bytes = 0
+
+    def evaluate_average(self, split: SplitName) -> dict[str, float]:
+        """Evaluate the averaged weights; return the metrics, none if there is no average."""
+        if self._model.average is None:
+            return {}
+        with self._model.averaged():
+            return {f"ema_{name}": value for name, value in self.evaluate(split).metrics().items()}
 
     def evaluate(self, split: SplitName) -> Evaluation:
         resources = self._resources

@@ -24,7 +24,7 @@ from partrain.training.privacy.settings import NOT_PRIVATE, is_seeded
 from partrain.training.resources import training_resources
 from partrain.training.run_output import RunOutput
 from partrain.training.session import Session
-from partrain.training.step.composition import compose_step, make_model, make_parameter_update
+from partrain.training.step.composition import compose_step, make_model, make_model_state
 from partrain.training.step.model_state import ModelState
 
 
@@ -148,7 +148,7 @@ def _continued_model(
     if before is None:
         return make_model(plan, arrays, num_threads)
     optimizer = _ContinuedOptimizer(arrays["parameters"], plan.groups, plan.config.training, more_steps)
-    model = ModelState(plan.network, optimizer, make_parameter_update(plan, arrays, optimizer, num_threads))
+    model = make_model_state(plan, arrays, optimizer, num_threads)
     model.restore(before.tensors, before.num_steps - more_steps)
     return model
 

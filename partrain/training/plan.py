@@ -125,12 +125,12 @@ class TrainingPlan:
         exchange = exchange_specs(network, batch_size, self.tiling, training.dtype, num_results)
         if training.per_example.statistics or training.per_example.clips:
             exchange |= norm_specs(network, batch_size)
-        if not training.privacy:
+        if not training.privacy and not training.ema:  # the coordinator averages the parameters after each step
             exchange |= planned_specs(network, self.groups, training.kernels, batch_size)
         parameters_bytes = network.parameters.size * np.dtype(training.dtype).itemsize
         # Where workers make steps by themselves, the shared memory has the moments, and nothing has the gradient.
-        num_moments = self.groups.num_moments
-        num_vectors = 0 if "steps.numbers" in exchange and not training.per_example.statistics else 1 + num_moments
+        num_saved, makes_steps = self._num_saved_vectors, "steps.numbers" in exchange
+        num_vectors = 0 if makes_steps and not training.per_example.statistics else num_saved
         return ComputePlan(
             purpose="the training",
             network=network,
@@ -141,7 +141,7 @@ class TrainingPlan:
             own_bytes={"gradient and moments": num_vectors * parameters_bytes},
             # A checkpoint holds parameters and moments, and is put together from a second copy.
             temporary_bytes=max(
-                2 * (1 + num_moments) * parameters_bytes, memory_of_plots() if self.config.logging.plots else 0
+                2 * num_saved * parameters_bytes, memory_of_plots() if self.config.logging.plots else 0
             ),
             trains=True,
             class_weights=self.class_weights,
@@ -153,7 +153,12 @@ class TrainingPlan:
     def checkpoint_bytes(self) -> int:
         """The approximate size of a checkpoint, in bytes."""
         itemsize = np.dtype(self.config.training.dtype).itemsize
-        return (1 + self.groups.num_moments) * self.network.parameters.size * itemsize + 2**16
+        return self._num_saved_vectors * self.network.parameters.size * itemsize + 2**16
+
+    @property
+    def _num_saved_vectors(self) -> int:
+        """The number of vectors in a checkpoint: parameters, moments and average."""
+        return 1 + self.groups.num_moments + (self.config.training.ema is not None)
 
 
 def num_steps(resolved: Config) -> int:

@@ -317,13 +317,16 @@ def _train_to_the_end(
     if is_seeded(plan.config.training):
         session.messages.warn(NOT_PRIVATE)
     with _recorded_ending(run, record, session.messages) as ending:
-        test: Evaluation | None = None
+        test: dict[str, float] | None = None
         try:
             coordinator.train()
             if coordinator.completed and session.with_test:
-                test = coordinator.evaluate(SplitName.TEST)
+                evaluation, test = coordinator.test()
                 coordinator.follow_run()
-                report = _report_test(coordinator, run, test, plan, session.messages)
+                report = _report_test(coordinator, run, evaluation, plan, session.messages)
+                if "ema_accuracy" in test:
+                    said = f"test accuracy {test['ema_accuracy']:.2%}, loss {loss_text(test['ema_loss'])}"
+                    session.messages.say(f"averaged weights: {said}")
             if coordinator.stopped_early:
                 record["stopped_early"] = coordinator.stopped_early
         finally:
@@ -375,7 +378,7 @@ def _write_summary(
     resources: TrainingResources,
     session: Session,
     earlier_seconds: dict[str, float],
-    test: Evaluation | None,
+    test: dict[str, float] | None,
 ) -> OSError | None:
     """Write summary.json, and log the number of tiles of each worker. Return the error if writing fails."""
     if not run.is_locked:  # its directory is gone
@@ -384,7 +387,7 @@ def _write_summary(
         session.messages.note(f"{name} computed {number:,} tiles")
     seconds = {name: value + earlier_seconds.get(name, 0.0) for name, value in session.clock.read().items()}
     try:
-        run.write_summary(summary(coordinator, resources, seconds, None if test is None else test.metrics()))
+        run.write_summary(summary(coordinator, resources, seconds, test))
     except OSError as error:
         session.messages.warn(f"{run.summary_path}: cannot be written: {error.strerror}")
         return error

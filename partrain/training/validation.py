@@ -7,10 +7,19 @@ from typing import Any
 
 from partrain.config.schema.training import StopEarly
 from partrain.parallel.split_evaluation import Evaluation
+from partrain.system.terminal_text import loss_text
 from partrain.training.early_stopping import EarlyStopping
 from partrain.training.logging_schedule import LoggingSchedule
 
 Metrics = dict[str, float]
+
+
+def describe_validation(metrics: Metrics) -> str:
+    """Return an evaluation as a line says it."""
+    line = f"validation accuracy {metrics['validation/accuracy']:.2%}, loss {loss_text(metrics['validation/loss'])}"
+    if "validation/ema_accuracy" not in metrics:
+        return line
+    return f"{line}; averaged weights {metrics['validation/ema_accuracy']:.2%}"
 
 
 class Validation:
@@ -21,6 +30,7 @@ class Validation:
     stop_early : when to stop early; None: never.
     schedule : says after which steps to evaluate.
     evaluate : evaluates the split; None if it has no examples.
+    evaluate_average : returns the metrics of the averaged weights; none if there is no average.
 
     Attributes
     ----------
@@ -29,9 +39,14 @@ class Validation:
     """
 
     def __init__(
-        self, stop_early: StopEarly | None, schedule: LoggingSchedule, evaluate: Callable[[], Evaluation] | None
+        self,
+        stop_early: StopEarly | None,
+        schedule: LoggingSchedule,
+        evaluate: Callable[[], Evaluation] | None,
+        evaluate_average: Callable[[], Metrics] = dict,
     ) -> None:
-        self._stop_early, self._schedule, self._evaluate = stop_early, schedule, evaluate
+        self._stop_early, self._schedule = stop_early, schedule
+        self._evaluate, self._evaluate_average = evaluate, evaluate_average
         self._early_stopping = EarlyStopping(self._stop_early) if self._stop_early else None
         self.best: Metrics | None = None
 
@@ -64,7 +79,8 @@ class Validation:
         is_due = self._schedule.is_evaluation_due(step)
         if self._evaluate is None or not (is_due or self._schedule.is_last(step)):
             return None
-        metrics = {f"validation/{name}": value for name, value in self._evaluate().metrics().items()}
+        evaluated = self._evaluate().metrics() | self._evaluate_average()
+        metrics = {f"validation/{name}": value for name, value in evaluated.items()}
         if self.best is None or metrics["validation/accuracy"] > self.best["validation/accuracy"]:
             self.best = {"step": step, **metrics}
         if self._early_stopping and is_due:

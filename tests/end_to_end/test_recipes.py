@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from partrain.store.checkpoint import load
 from tests.program import Result
-from tests.whole_runs import IN_MID_EPOCH, Runs, outcome, write_config
+from tests.whole_runs import IN_MID_EPOCH, Runs, outcome, read_json, rows_of, write_config
 
 RECIPES: dict[str, dict[str, Any]] = {
     "SGD": {"training.optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 0.01, "weight_decay_exclude": ["bias"]}},
@@ -26,6 +29,8 @@ RECIPES |= {
         "training.schedule": {"name": "plateau", "patience": 0, "threshold": 0.9, "factor": 0.5, "cooldown": 1},
         "logging": {"every_steps": 3, "evaluate_every_steps": 4},
     },
+    "averaged weights": {"training.ema": {"decay": 0.8}, "training.optimizer": {"lr": 0.02, "weight_decay": 0.1}},
+    "averaged weights after a warm-up": {"training.ema": {"decay": 0.9, "warmup": True}},
 }
 EACH_RECIPE = pytest.mark.parametrize("changes", RECIPES.values(), ids=RECIPES)
 
@@ -61,3 +66,39 @@ def test_checkpoint_has_the_moments_that_the_optimizer_needs(runs: Runs, recipe:
     if recipe == "Muon":
         assert {"momentum.conv1.weight", "adam.first_moment.dense1.weight"} <= names.keys()
         assert "adam.first_moment.conv1.weight" not in names
+
+
+def test_averaged_weights_are_evaluated_exported_and_used_for_predictions(
+    call_partrain: Callable[..., Result], runs: Runs
+) -> None:
+    run = runs.train(RECIPES["averaged weights"])
+    tensors = load(max((run / "checkpoints").iterdir())).tensors
+    summary, row = read_json(run / "summary.json"), rows_of(run)[-1]
+    assert {"validation/ema_accuracy", "validation/ema_loss"} <= row.keys()
+    reports = {
+        weights: json.loads(call_partrain("evaluate", run, "--weights", weights, "--json", "--workers", 0).stdout)
+        for weights in ("raw", "ema")
+    }
+    assert reports["ema"]["weights"] == "ema"
+    assert reports["raw"]["loss"] != reports["ema"]["loss"]
+    for prefix, report in (("", reports["raw"]), ("ema_", reports["ema"])):
+        assert {name: summary["test"][prefix + name] for name in ("loss", "accuracy")} == {
+            name: report[name] for name in ("loss", "accuracy")
+        }
+    assert (run / "evaluation-test-ema.json").is_file()
+    file = runs.folder / "averaged.npz"
+    assert call_partrain("export", run, "--to", file, "--weights", "ema").exit_code == 0
+    exported = np.load(file)
+    for name in ("conv1.weight", "dense1.bias"):
+        assert np.array_equal(exported[name], tensors[f"ema.{name}"])
+        assert not np.array_equal(exported[name], tensors[name])
+    probabilities = [
+        json.loads(call_partrain("predict", run, "--index", 0, "--weights", weights, "--json").stdout)[0]["probability"]
+        for weights in ("raw", "ema")
+    ]
+    assert probabilities[0] != probabilities[1]
+
+
+def test_run_without_averaged_weights_says_so(call_partrain: Callable[..., Result], undisturbed: Path) -> None:
+    result = call_partrain("export", undisturbed, "--to", "x.npz", "--weights", "ema")
+    assert "has no averaged weights, because the run was trained without training.ema" in result.refusal

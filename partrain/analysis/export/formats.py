@@ -11,7 +11,7 @@ from partrain.analysis.export.metrics import events_name, metrics_csv, metrics_e
 from partrain.analysis.export.onnx_model import encode_onnx
 from partrain.analysis.export.parameter_files import encode_npz, encode_safetensors
 from partrain.analysis.export.pytorch_module import encode_pytorch
-from partrain.analysis.trained_run import TrainedRun, load_trained_run
+from partrain.analysis.trained_run import TrainedRun, Weights, load_trained_run
 from partrain.errors import ConfigError
 from partrain.store.output_files import require_output_file, write_output_file
 from partrain.store.run_directory import RunDirectory
@@ -53,6 +53,7 @@ def export_run(
     to: Path,
     format_name: str,
     checkpoint: str = "last",
+    weights: Weights = "raw",
     *,
     say: Callable[[str], None],
     warn: Callable[[str], None],
@@ -66,6 +67,7 @@ def export_run(
     format_name : one of `FORMATS`. "py" also writes a file of parameters with the same name and the suffix
         .safetensors.
     checkpoint : the checkpoint whose parameters are exported: "last", "best" or a file, see `load_trained_run`.
+    weights : "ema": the averaged weights.
     say, warn : receive messages about the export, and warnings about damaged checkpoints.
 
     Returns
@@ -79,9 +81,12 @@ def export_run(
     """
     if format_name in _METRICS and checkpoint != "last":
         raise ConfigError(f"--checkpoint {checkpoint}: goes with parameters; {format_name} holds the run's metrics")
+    if format_name in _METRICS and weights != "raw":
+        raise ConfigError(f"--weights {weights}: goes with parameters; {format_name} holds the run's metrics")
     if format_name not in _METRICS:
-        trained = load_trained_run(path, checkpoint, warn)
-        content = f"{trained.network.parameters.size:,} parameters after step {trained.step:,}"
+        trained = load_trained_run(path, checkpoint, warn, weights)
+        averaged = "averaged " * (weights == "ema")
+        content = f"{trained.network.parameters.size:,} {averaged}parameters after step {trained.step:,}"
         if format_name == _MODULE:
             data = _write_weights(trained, to, say, content)
             content = "its network as a PyTorch module"

@@ -29,6 +29,18 @@ class StopEarly(Section):
     )
 
 
+class Ema(Section):
+    """The exponential moving average of the parameters."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="The share of the old average in the new one, e.g. 0.999; PyTorch's `get_ema_multi_avg_fn(decay)`. "
+        "The first step copies the parameters."
+    )
+    warmup: bool = Field(
+        False, description="Use min(`decay`, (1 + t) / (10 + t)) in the step after t steps: for short trainings."
+    )
+
+
 class PerExample(Section):
     """Statistics and clipping of each example's gradient, before gradients are summed."""
 
@@ -111,6 +123,12 @@ class Training(Section):
     schedule: Schedule = Schedule()
     stop_early: StopEarly | None = Field(
         None, description="Stop when validation no longer improves, e.g. `{patience: 3}`. null: never."
+    )
+    ema: Ema | None = Field(
+        None,
+        description="Average the parameters over the steps, e.g. `{decay: 0.999}`. The averaged weights are evaluated "
+        "beside the others (`validation/ema_accuracy`, `validation/ema_loss`), and stored in checkpoints; "
+        "`partrain evaluate`, `predict` and `export` take them with `--weights ema`. null: no average.",
     )
     class_weights: Literal["balanced"] | None = Field(
         None,

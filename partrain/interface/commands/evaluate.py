@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 
 from partrain.data.split_name import SplitName
-from partrain.interface.arguments import add_checkpoint, add_data, add_json, add_quiet, add_run, add_split, add_workers
+from partrain.interface.arguments import (
+    add_checkpoint,
+    add_data,
+    add_json,
+    add_quiet,
+    add_run,
+    add_split,
+    add_weights,
+    add_workers,
+)
 from partrain.interface.command import Command, CommandContext, print_data
 from partrain.system.durable_files import json_text
 
@@ -15,6 +24,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_split(parser, default="test")
     add_data(parser)
     add_checkpoint(parser)
+    add_weights(parser)
     add_workers(parser)
     add_json(parser)
     add_quiet(parser)
@@ -35,17 +45,19 @@ def _run(context: CommandContext) -> None:
         context.messages,
         context.interruption,
         data_path=options.data,
+        weights=options.weights,
     )
     print_data(json_text(evaluated.report) if options.json else describe(evaluated.report))
     trained = evaluated.trained
-    write_plots(
-        trained.run,
-        trained.network,
-        trained.parameters,
-        evaluated.examples.images,
-        evaluated.report,
-        context.messages,
-    )
+    if trained.weights == "raw":  # the run's pictures show its own weights
+        write_plots(
+            trained.run,
+            trained.network,
+            trained.parameters,
+            evaluated.examples.images,
+            evaluated.report,
+            context.messages,
+        )
 
 
 COMMAND = Command(

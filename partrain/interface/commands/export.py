@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from partrain.interface.arguments import add_checkpoint, add_quiet, add_run
+from partrain.interface.arguments import add_checkpoint, add_quiet, add_run, add_weights
 from partrain.interface.command import Command, CommandContext, print_path
 
 
@@ -25,6 +25,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the format, if the suffix does not say it: safetensors, npz, onnx, py, csv or tensorboard",
     )
     add_checkpoint(parser)
+    add_weights(parser)
     add_quiet(parser)
 
 
@@ -34,8 +35,9 @@ def _run(context: CommandContext) -> None:
     options, messages = context.options, context.messages
     format_name = choose_format(options.to, options.format)
     path = context.find_run()
+    checkpoint, weights = options.checkpoint, options.weights
     print_path(
-        export_run(path, Path(options.to), format_name, options.checkpoint, say=messages.say, warn=messages.warn)
+        export_run(path, Path(options.to), format_name, checkpoint, weights, say=messages.say, warn=messages.warn)
     )
 
 

@@ -14,6 +14,7 @@ from partrain.interface.arguments import (
     add_json,
     add_quiet,
     add_run,
+    add_weights,
     non_negative_integer,
 )
 from partrain.interface.command import Command, CommandContext, print_data
@@ -34,6 +35,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=SPLITS, help="the split that --index refers to (default: test)")
     add_data(parser)
     add_checkpoint(parser)
+    add_weights(parser)
     parser.add_argument(
         "--invert",
         action="store_true",
@@ -61,18 +63,25 @@ def _run(context: CommandContext) -> None:
     path = context.find_run()
     from partrain.analysis import prediction
 
-    checkpoint, invert = options.checkpoint, options.invert
+    checkpoint, invert, weights = options.checkpoint, options.invert, options.weights
     errors: list[UserError] = []
     if options.images:
         images = [Path(image) for image in options.images]
         predictions, errors = prediction.predict_files(
-            path, checkpoint, images, invert=invert, prepare=options.prepare, messages=messages
+            path, checkpoint, images, invert=invert, prepare=options.prepare, messages=messages, weights=weights
         )
     else:
         split = SplitName(options.split or "test")
         predictions = [
             prediction.predict_example(
-                path, checkpoint, split, options.index, invert=invert, messages=messages, data_path=options.data
+                path,
+                checkpoint,
+                split,
+                options.index,
+                invert=invert,
+                messages=messages,
+                data_path=options.data,
+                weights=weights,
             )
         ]
     if predictions:

@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError, MissingPackage, PartrainError
 from partrain.parallel.mpi.launcher import promised_ranks, removing_segments_at_end, undo_binding
 from partrain.parallel.workers.fork_server import start_fork_server
@@ -188,6 +187,6 @@ def follow_training(session: Session) -> None:
             coordinator.begin_with(fit.fill(plan.network, state.tensors, plan.config.seed, dtype))
         coordinator.train()
         if coordinator.completed:
-            coordinator.evaluate(SplitName.TEST)
+            coordinator.test()
         elif session.interruption.received is not None:
             raise Interrupted(session.interruption.received)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from partrain.config.schema.training import Privacy
 from partrain.network.optimizer import ParameterOptimizer
+from partrain.network.weight_average import WeightAverage
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.parallel.workers.pool import WorkerPool
@@ -37,7 +38,17 @@ def make_model(plan: TrainingPlan, arrays: Mapping[str, Array], num_threads: int
     training, network = plan.config.training, plan.network
     arrays["parameters"][:] = network.parameters.initial_values(plan.config.seed, training.dtype)
     optimizer = ParameterOptimizer(arrays["parameters"], plan.groups, training)
-    return ModelState(network, optimizer, make_parameter_update(plan, arrays, optimizer, num_threads))
+    return make_model_state(plan, arrays, optimizer, num_threads)
+
+
+def make_model_state(
+    plan: TrainingPlan, arrays: Mapping[str, Array], optimizer: ParameterOptimizer, num_threads: int | None
+) -> ModelState:
+    """Return the state of the optimizer's parameters, with what updates and averages them."""
+    update = make_parameter_update(plan, arrays, optimizer, num_threads)
+    ema = plan.config.training.ema
+    average = None if ema is None else WeightAverage(ema, optimizer.groups, optimizer.parameters)
+    return ModelState(plan.network, optimizer, update, average)
 
 
 def compose_step(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,8 +13,9 @@ from partrain.network.network import Network
 from partrain.network.optimizer import ParameterOptimizer
 from partrain.network.parameter_groups import ParameterGroup
 from partrain.network.parameters import digest
+from partrain.network.weight_average import WeightAverage
 from partrain.parallel.update.parameter_update import ParameterUpdate
-from partrain.store.checkpoint import FIRST_MOMENT_PREFIX, MOMENTUM_PREFIX, SECOND_MOMENT_PREFIX
+from partrain.store.checkpoint import AVERAGE_PREFIX, FIRST_MOMENT_PREFIX, MOMENTUM_PREFIX, SECOND_MOMENT_PREFIX
 
 Array = NDArray[Any]
 
@@ -26,16 +28,23 @@ class ModelState:
     network : gives the shapes of the parameters.
     optimizer : the optimizer of the shared parameters.
     update : updates parameters and moments.
+    average : the average of the parameters; None: there is none.
 
     Attributes
     ----------
-    optimizer, update : the arguments.
+    optimizer, update, average : the arguments.
     step : the number of the last step that changed the vectors; None if an update failed midway and left them
         inconsistent. A state is saved only if this equals the last committed step.
     """
 
-    def __init__(self, network: Network, optimizer: ParameterOptimizer, update: ParameterUpdate) -> None:
-        self._network, self.optimizer, self.update = network, optimizer, update
+    def __init__(
+        self,
+        network: Network,
+        optimizer: ParameterOptimizer,
+        update: ParameterUpdate,
+        average: WeightAverage | None = None,
+    ) -> None:
+        self._network, self.optimizer, self.update, self.average = network, optimizer, update, average
         self.step: int | None = 0
 
     def tensors(self) -> dict[str, Array]:
@@ -49,6 +58,8 @@ class ModelState:
         for name, view in second_moment.items():
             if groups.group_of(name).has_second_moment:
                 tensors[SECOND_MOMENT_PREFIX + name] = view
+        if self.average is not None:
+            tensors |= {AVERAGE_PREFIX + name: view for name, view in views(self.average.vector).items()}
         return tensors
 
     def restore(self, tensors: Mapping[str, Array], step: int) -> None:
@@ -60,6 +71,20 @@ class ModelState:
     def set_parameters(self, vector: Array) -> None:
         """Set the parameters to `vector` (K,)."""
         self.optimizer.parameters[:] = vector
+        if self.average is not None:
+            self.average.copy()
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averaged weights in the place of the parameters within the block."""
+        assert self.average is not None
+        parameters = self.optimizer.parameters
+        own = parameters.copy()
+        parameters[:] = self.average.vector
+        try:
+            yield
+        finally:
+            parameters[:] = own
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of `step`, counted from 1."""

@@ -99,6 +99,8 @@ class TrainingStep:
         kill_point("coordinator: after an update")
         if not_finite is not None:
             self._refuse(step, not_finite, batch.loss)
+        if self.model.average is not None:
+            self.model.average.update(step)
         self.model.step = step
         return StepResult(step, batch, time.monotonic())
 

@@ -13,7 +13,6 @@ from typing import Any
 from partrain.config.identity import identity_digest
 from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
-from partrain.data.split_name import SplitName
 from partrain.errors import ConfigError, RunError, VerificationFailed
 from partrain.store.checkpoint import Checkpoint, CorruptCheckpoint, load
 from partrain.store.metrics_log import read_metrics
@@ -161,7 +160,7 @@ def follow_verification(state: InitialState, resources: TrainingResources, sessi
     if session.interruption.received is not None:
         raise Interrupted(session.interruption.received)
     if coordinator.completed:
-        coordinator.evaluate(SplitName.TEST)
+        coordinator.test()
 
 
 def _require_no_secret(config: Config, path: Path) -> None:
@@ -238,7 +237,7 @@ def _verify_end(
     """
     if not coordinator.completed:
         return False
-    test = coordinator.evaluate(SplitName.TEST).metrics()
+    _, test = coordinator.test()
     if record["status"] != "completed":
         return False
     stored = run.read_summary()
