@@ -52,11 +52,12 @@ def test_required_keys_are_those_that_a_configuration_cannot_do_without(refusal)
         "training.augment.elastic.alpha",
         "training.augment.elastic.sigma",
         "training.cutmix.alpha",
+        "training.ema.decay",
         "training.mixup.alpha",
         "training.privacy.delta",
     }
     message = refusal(
-        "data: {fold: {}}\ntraining: {augment: {crop: {}, elastic: {}}, cutmix: {}, mixup: {}, privacy: {}}"
+        "data: {fold: {}}\ntraining: {augment: {crop: {}, elastic: {}}, cutmix: {}, ema: {}, mixup: {}, privacy: {}}"
     )
     assert [key for key in required if f"{key}: this key is needed" not in message] == []
 

@@ -20,6 +20,7 @@ from tests.program import ROOT, PartrainProcess, Result, call_without_numba
 # The usage of every command, whitespace aside. A change here changes what users and scripts rely on.
 SPLIT = "[--split {test,validation,train}]"
 CHECKPOINT = "[--checkpoint last|best|FILE]"
+WEIGHTS = "[--weights {raw,ema}]"
 RUNS_DIR = "[--runs-dir DIR]"
 NEW_RUN = "[--runs-dir DIR | --run-dir DIR]"
 ENGINE = "[--engine process|mpi]"
@@ -38,16 +39,16 @@ USAGE = {
     "sweep": "[--set KEY=VALUE,VALUE] [--seeds 0..4|0,3,7] [--sampler random|tpe] [--trials N] [--prune] "
     f"--config FILE {SWEEP}",
     "cross-validate": f"[--folds N] [--set KEY=VALUE] --config FILE {SWEEP}",
-    "evaluate": f"{RUNS_DIR} {SPLIT} {DATA} {CHECKPOINT} [--workers N] [--json] [-q] RUN",
+    "evaluate": f"{RUNS_DIR} {SPLIT} {DATA} {CHECKPOINT} {WEIGHTS} [--workers N] [--json] [-q] RUN",
     "verify": f"{RUNS_DIR} [--all | --from STEP | --find] [--to STEP] {DATA} [--workers N] {ENGINE} [--json] [-q] RUN",
-    "predict": f"{RUNS_DIR} [--index I] {SPLIT} {DATA} {CHECKPOINT} [--invert] [--prepare {{mnist}}] [--json] [-q] RUN "
-    "[IMAGE ...]",
+    "predict": f"{RUNS_DIR} [--index I] {SPLIT} {DATA} {CHECKPOINT} {WEIGHTS} [--invert] [--prepare {{mnist}}] [--json] "
+    "[-q] RUN [IMAGE ...]",
     "examples": f"{RUNS_DIR} {SPLIT} {DATA} {CHECKPOINT} [--top N] [--json] [-q] RUN",
     "compare": f"{RUNS_DIR} [--all] [--json] [--html FILE] [-q] RUN [RUN ...]",
     "list": f"{RUNS_DIR} [--sort KEY] [--status S] [--filter CONDITION] [--json] [-q] [SWEEP]",
     "note": f"{RUNS_DIR} [--json] [-q] RUN [TEXT ...]",
     "remove": f"{RUNS_DIR} [--yes] [-q] RUN [RUN ...]",
-    "export": f"{RUNS_DIR} --to FILE [--format FORMAT] {CHECKPOINT} [-q] RUN",
+    "export": f"{RUNS_DIR} --to FILE [--format FORMAT] {CHECKPOINT} {WEIGHTS} [-q] RUN",
     "import-article": f"{NEW_RUN} [--mean MEAN] [--std STD] [-q] FILE",
     "bench": f"[--config FILE] [--workers N,N] {ENGINE} [--json] [-q]",
     "config": "[--json | --markdown] [-q]",
