@@ -76,7 +76,9 @@ def draw_mixing(key, examples_N, num_train, probabilities, alphas, size, partner
     for n in range(examples_N.size):
         draw_words(key, examples_N[n], words_4B)
         method = uniform(words[_METHOD])
-        partners_N[n], shares_N[n], pixels_N[n], boxes_N4[n] = examples_N[n], 1, 1, 0
+        partners_N[n], shares_N[n], pixels_N[n] = examples_N[n], 1, 1
+        for k in range(4):
+            boxes_N4[n, k] = 0
         if method >= probabilities[0] + probabilities[1]:
             continue
         # The upper part of num_train · (a uniform number of 64 bits).
@@ -114,7 +116,7 @@ def mix(images_MCHW, places_N, partners_N, pixels_N, boxes_N4, mixed_NCHW):
     N, C, H, _ = mixed_NCHW.shape
     for n in range(N):
         share = pixels_N[n]
-        first_i, end_i, first_j, end_j = boxes_N4[n]
+        first_i, end_i, first_j, end_j = boxes_N4[n, 0], boxes_N4[n, 1], boxes_N4[n, 2], boxes_N4[n, 3]
         for c in range(C):
             own_HW, other_HW = images_MCHW[places_N[n], c], images_MCHW[partners_N[n], c]
             for i in range(H):
@@ -122,4 +124,5 @@ def mix(images_MCHW, places_N, partners_N, pixels_N, boxes_N4, mixed_NCHW):
                 for j in range(y_W.size):
                     y_W[j] = share * own_W[j] + (1 - share) * other_W[j]
                 if first_i <= i < end_i:
-                    y_W[first_j:end_j] = other_W[first_j:end_j]
+                    for j in range(first_j, end_j):
+                        y_W[j] = other_W[j]

@@ -31,8 +31,10 @@ PLOT_BYTES = 55 * MIB
 
 def memory_of_processes(training: Training, network: Network, num_workers: int) -> dict[str, int]:
     """Return the bytes of private memory that the computing processes need, by purpose."""
+    num_examples, itemsize = examples_per_call(training.tile), max(np.dtype(training.dtype).itemsize, 8)
     num_numbers = network.num_activations - (_num_in_place(network) if training.kernels == "fast" else 0)
-    buffers = examples_per_call(training.tile) * num_numbers * max(np.dtype(training.dtype).itemsize, 8)
+    image_bytes = math.prod(network.input_shape) * np.dtype(np.float32).itemsize
+    buffers = num_examples * (num_numbers * itemsize + _changed_images(training) * image_bytes)
     return {
         f"{num_workers} workers": num_workers * (WORKER_BYTES + buffers) if num_workers else buffers,
         INTERPRETERS: COORDINATOR_BYTES + (FORK_SERVER_BYTES if num_workers else 0),
@@ -46,6 +48,13 @@ def _num_in_place(network: Network) -> int:
         for before, layer in itertools.pairwise(network.leaf_layers)
         if isinstance(layer, Relu) and isinstance(before, Conv2d | Dense)
     )
+
+
+def _changed_images(training: Training) -> int:
+    """Return how many images an example has while it is augmented and mixed."""
+    augment = training.augment
+    num_changes = 0 if augment is None else augment.resamples + augment.changes_pixels
+    return num_changes * (1 + training.mixes) + training.mixes
 
 
 def memory_of_plots() -> int:

@@ -22,7 +22,7 @@ Accuracy = Callable[[int, BatchGradient], float]
 def make_accuracy(plan: TrainingPlan) -> Accuracy:
     """Return what computes the accuracy of a step's batch: the mean share of the predicted class in its target."""
     training = plan.config.training
-    if training.mixup is None and training.cutmix is None:
+    if not training.mixes:
         return lambda step, batch: int(batch.agrees_with(batch.indices_N).sum()) / batch.num_examples
     mixing = Mixing(
         training.mixup,

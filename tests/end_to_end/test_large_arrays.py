@@ -56,11 +56,16 @@ def summary_of(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("workers", "mixup"), [(0, None), (2, None), (2, {"alpha": 1.0})])
 def test_examples_that_are_read_as_needed_train_to_the_bits_of_those_in_memory(
-    call_partrain: Callable[..., Result], tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    call_partrain: Callable[..., Result],
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    mixup: Any,
 ) -> None:
-    config = write_config(tmp_path, folder)
+    config = write_config(tmp_path, folder, **{"training.mixup": mixup})
     runs = []
     for size in (10**9, 1):
         monkeypatch.setattr("partrain.data.mapped_arrays.STREAMED_BYTES", size)

@@ -25,6 +25,9 @@ from partrain.kernels.compiler.flags import kernel
 from partrain.kernels.compiler.loading import load
 from partrain.kernels.convolution import conv2d_forward, pack_filters
 from partrain.kernels.layout import flatten_forward
+from partrain.kernels.loops_loss import softmax_soft_cross_entropy
+from partrain.kernels.mixing import draw_mixing, mix
+from partrain.kernels.pixel_changes import change_pixels
 from partrain.kernels.toom_cook_convolution import (
     conv2d_forward_1d,
     conv2d_forward_2d,
@@ -155,8 +158,31 @@ def normalisation_results(rng):
     yield f"residual {N, C, P, rectified}", y.copy()
 
 
+def example_results(rng):
+    C, H, W, N, E = (
+        int(rng.integers(1, 5)),
+        *(int(size) for size in rng.integers(1, 40, 2)),
+        6,
+        int(rng.integers(1, 30)),
+    )
+    images = rng.integers(0, 256, (N, C, H, W)).astype(np.uint8)
+    examples, key, fill = np.arange(N), np.uint64(rng.integers(2**63)), np.full(C, 7.5, np.float32)
+    changed, mixed = np.empty((2, N, C, H, W), np.float32)
+    settings = (True, True), (H // 3, W // 3), (0.7, 0.9), (0.0, 255.0), 0.5, (0.1, 0.6), (-1.0, 1.0)
+    change_pixels(images, examples, examples, key, *settings, fill, changed)
+    yield f"changes of pixels {C, H, W}", changed
+    draws = np.empty(N, np.int64), np.empty(N), np.empty(N), np.empty((N, 4), np.int64)
+    draw_mixing(key, examples, N, (0.5, 0.5), (0.3, 1.2), (H, W), *draws)
+    mix(changed, examples, draws[0], *draws[2:], mixed)
+    yield f"mixing {C, H, W}", (*draws, mixed)
+    logits, labels = rng.standard_normal((N, E)).astype(np.float32), rng.integers(0, E, (2, N))
+    results = np.empty(N), np.empty(N, np.int64), np.empty(N), np.empty_like(logits)
+    softmax_soft_cross_entropy(logits, *labels, draws[1], 0.1, *results)
+    yield f"soft cross-entropy {N, E}", results
+
+
 def main():
-    load(FAST_KERNELS, "float32")
+    load((*FAST_KERNELS, change_pixels, draw_mixing, mix, softmax_soft_cross_entropy), "float32")
     for dtype in ("float32", "float64"):
         load((norms.slot_squared_norms, norms.factor_squared_norms), dtype)
     rng = np.random.default_rng(0)
@@ -166,6 +192,7 @@ def main():
         for results in (
             *(dense_results(rng), convolution_results(rng), norm_results(rng, dtype), adam_results(rng)),
             *(toom_cook_results(rng), rule_results(rng), plain_convolution_results(rng), normalisation_results(rng)),
+            example_results(rng),
         ):
             for name, arrays in results:
                 digest = hashlib.sha256()

@@ -115,3 +115,21 @@ def test_fast_kernels_need_no_memory_for_the_output_of_a_relu() -> None:
     conv, last = {"conv": {"filters": 16, "kernel": 3}}, ["flatten", {"dense": {"units": 10}}]
     assert memory([conv, "relu", *last], "fast") == memory([conv, *last], "fast")
     assert memory([conv, "relu", *last], "loops") > memory([conv, *last], "loops")
+
+
+def test_images_that_are_augmented_and_mixed_are_counted() -> None:
+    num_images_of = {
+        "training.augment={shift: 1, flip: vertical}": 2,
+        "training.mixup={alpha: 1}": 1,
+        "training={augment: {flip: vertical}, cutmix: {alpha: 1}}": 3,
+    }
+
+    def private_bytes(*overrides: str) -> int:
+        config = read_config(ROOT / "configs" / "cifar10.yaml", overrides)
+        network = Network(config.network, (3, 32, 32), 10)
+        return memory_plan.memory_of_processes(config.training, network, 0)["0 workers"]
+
+    for override, num_images in num_images_of.items():
+        none = "training.augment=null"
+        num_examples = memory_plan.examples_per_call(read_config(ROOT / "configs" / "cifar10.yaml").training.tile)
+        assert private_bytes(none, override) - private_bytes(none) == num_images * num_examples * 3 * 32 * 32 * 4

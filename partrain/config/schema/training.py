@@ -186,6 +186,11 @@ class Training(Section):
         )
         return self
 
+    @property
+    def mixes(self) -> bool:
+        """Whether examples are mixed with partners."""
+        return self.mixup is not None or self.cutmix is not None
+
     def _problems_of_computing(self) -> Iterator[str]:
         if self.block is not None and self.block % self.tile:
             yield (
