@@ -64,6 +64,9 @@ def write_saved_run(
     layout = Network(config.network, shape, len(CLASS_NAMES)).parameters
     rng = np.random.Generator(np.random.Philox(key=5))
     parameters = {p.name: (rng.standard_normal(p.shape) * 0.3).astype(dtype) for p in layout}
+    for name, variances in parameters.items():
+        if name.endswith(".running_var"):
+            np.abs(variances, out=variances)
     moments = {f"adam.{kind}_moment.{name}": 0 * p for kind in ("first", "second") for name, p in parameters.items()}
     metadata: dict[str, Any] = {
         "step": step,

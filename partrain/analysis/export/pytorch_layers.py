@@ -10,12 +10,15 @@ from typing import Any
 
 from partrain.network.layers import (
     AvgPool2d,
+    BatchNorm,
     Conv2d,
     Dense,
     Dropout,
     Flatten,
     GlobalAvgPool2d,
+    GroupNorm,
     Layer,
+    LayerNorm,
     MaxPool2d,
     Relu,
     Residual,
@@ -37,7 +40,10 @@ def constructors(layers: Iterable[Layer]) -> Iterator[str]:
 
 
 def statements(layers: Iterable[Layer]) -> list[str]:
-    """Return the statements of `forward`, from the variable x on. Activations share the line of their input."""
+    """Return the statements of `forward`, from the variable x on.
+
+    Activations and normalisations share the line of their input.
+    """
     lines = _statements(layers, "x", "x", depth=0)
     return [*lines[:-1], f"return {lines[-1].removeprefix('x = ')}"]
 
@@ -126,6 +132,21 @@ def _dense(layer: Any) -> Call:
     return "nn.Linear", [str(D), str(E)]
 
 
+def _group_norm(layer: Any) -> Call:
+    return "nn.GroupNorm", [str(layer.groups), str(layer.input_shape[0]), *_named(eps=(layer.eps, 1e-5))]
+
+
+def _layer_norm(layer: Any) -> Call:
+    shape = layer.input_shape
+    return "nn.LayerNorm", [repr(shape if len(shape) > 1 else shape[0]), *_named(eps=(layer.eps, 1e-5))]
+
+
+def _batch_norm(layer: Any) -> Call:
+    momentum = next(p.momentum for p in layer.parameters if p.role == "average")
+    others = _named(eps=(layer.eps, 1e-5), momentum=(momentum, 0.1))
+    return f"nn.BatchNorm{'2d' if len(layer.input_shape) > 1 else '1d'}", [str(layer.input_shape[0]), *others]
+
+
 def _max_pool(layer: Any) -> Call:
     return "F.max_pool2d", _window(layer)
 
@@ -140,6 +161,9 @@ _MODULES: dict[type[Layer], Callable[[Any], Call]] = {
     Conv2d: _conv,
     Dense: _dense,
     Dropout: lambda layer: ("nn.Dropout", [_written(layer.rate)]),
+    GroupNorm: _group_norm,
+    LayerNorm: _layer_norm,
+    BatchNorm: _batch_norm,
 }
 _FUNCTIONS: dict[type[Layer], Callable[[Any], Call]] = {
     Relu: lambda layer: ("F.relu", []),
@@ -151,4 +175,4 @@ _FUNCTIONS: dict[type[Layer], Callable[[Any], Call]] = {
 # The kinds of layers besides residual ones.
 KINDS = {*_MODULES, *_FUNCTIONS}
 # Layers whose call is written around that of the layer before.
-_JOINED = {Relu}
+_JOINED = {Relu, GroupNorm, LayerNorm, BatchNorm}

@@ -50,7 +50,26 @@ RESIDUAL: tuple[Any, ...] = (
     "flatten",
     {"dense": {"units": 3}},
 )
-NETWORKS = {"plain": NETWORK, "wide": WIDE, "residual": RESIDUAL}
+NORMALISED: tuple[Any, ...] = (
+    {"conv": SMALL | {"bias": False}},
+    {"batch_norm": {"momentum": 0.2, "eps": 1e-3}},
+    "relu",
+    {
+        "residual": {
+            "body": [{"conv": SMALL}, "batch_norm", "relu", {"conv": SMALL}, {"group_norm": {"groups": 2}}],
+            "shortcut": [{"conv": SMALL}, "layer_norm"],
+        }
+    },
+    "relu",
+    "flatten",
+    {"dense": {"units": 7}},
+    "batch_norm",
+    "relu",
+    {"dense": {"units": 6}},
+    "layer_norm",
+    {"dense": {"units": 3}},
+)
+NETWORKS = {"plain": NETWORK, "wide": WIDE, "residual": RESIDUAL, "normalised": NORMALISED}
 
 
 @pytest.fixture
@@ -143,6 +162,30 @@ def test_residual_layers_are_sums_with_a_shortcut(export: Callable[..., Path]) -
         "x = F.adaptive_avg_pool2d(x, 1)",
         "x = torch.flatten(x, 1)",
         "return self.dense1(x)",
+    ]
+
+
+def test_normalisations_share_the_line_of_their_input(export: Callable[..., Path]) -> None:
+    code = export(NORMALISED).read_text()
+    norms = [line.removeprefix("self.") for line in function(code, "__init__") if "_norm" in line]
+    assert sorted(norms) == [
+        "batch_norm1 = nn.BatchNorm2d(4, eps=0.001, momentum=0.2)",
+        "batch_norm2 = nn.BatchNorm2d(4)",
+        "batch_norm3 = nn.BatchNorm1d(7)",
+        "group_norm1 = nn.GroupNorm(2, 4)",
+        "layer_norm1 = nn.LayerNorm((4, 13, 11))",
+        "layer_norm2 = nn.LayerNorm(6)",
+    ]
+    assert function(code, "forward")[1:] == [
+        "x = F.relu(self.batch_norm1(self.conv1(x)))",
+        "shortcut = self.layer_norm1(self.conv4(x))",
+        "x = F.relu(self.batch_norm2(self.conv2(x)))",
+        "x = self.group_norm1(self.conv3(x))",
+        "x = F.relu(x + shortcut)",
+        "x = torch.flatten(x, 1)",
+        "x = F.relu(self.batch_norm3(self.dense1(x)))",
+        "x = self.layer_norm2(self.dense2(x))",
+        "return self.dense3(x)",
     ]
 
 
