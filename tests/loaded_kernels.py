@@ -19,17 +19,10 @@ from partrain.parallel.workers.worker import worker_kernels
 EVERYTHING = Network(
     (
         *(Conv(filters=8, kernel=5), Relu(), Conv(filters=8, kernel=5), Conv(filters=8, kernel=3), Relu()),
-        *(Conv(filters=8, kernel=3, padding=1), Conv(filters=8, kernel=3, groups=2)),
-        *(Conv(filters=8, kernel=1, groups=8), AvgPool(window=1), MaxPool(window=2), Relu()),
-        *(
-            Residual(body=[Relu()]),
-            GroupNorm(groups=4),
-            LayerNorm(),
-            BatchNorm(),
-            Flatten(),
-            Dropout(rate=0.1),
-            Dense(units=2),
-        ),
+        *(Conv(filters=16, kernel=3, padding=1), Conv(filters=16, kernel=3, padding=1)),
+        *(Conv(filters=8, kernel=3, groups=2), Conv(filters=8, kernel=1, groups=8)),
+        *(AvgPool(window=1), MaxPool(window=2), Relu(), Residual(body=[Relu()])),
+        *(GroupNorm(groups=4), LayerNorm(), BatchNorm(), Flatten(), Dropout(rate=0.1), Dense(units=2)),
     ),
     (1, 28, 28),
     2,

@@ -41,6 +41,7 @@ from partrain.kernels import (
     residual,
     tap_convolution,
     toom_cook_convolution,
+    toom_cook_weights,
 )
 from partrain.kernels.compiler.flags import Kernel, kernel, machine_code_of, signatures_of
 from partrain.kernels.simd.vectors import _INT64, _address
@@ -67,6 +68,7 @@ _CALLED: tuple[Kernel, ...] = (
     channel_normalisation.normalise_by_averages, channel_normalisation.normalise_backward,
     channel_normalisation.write_statistics, layer_normalisation.layer_norm_forward,
     layer_normalisation.layer_norm_backward,
+    toom_cook_weights.conv2d_backward_weights_2d,
 )  # fmt: skip
 _SIGNATURES = tuple(sorted({signature for k in _CALLED for signature in signatures_of(k, "float32")}))
 _ARGUMENT = re.compile(r"UniTuple\(int64, 2\)|\w+\[[^\]]*\]|\w+")

@@ -74,12 +74,12 @@ def transformed_shape(filter_shape: tuple[int, ...]) -> tuple[int, int, int, int
 
 
 @always_inlined
-def _num_parts(size):
+def num_parts(size):
     return (size + LANES - 1) // LANES
 
 
 @always_inlined
-def _first_of(part, size):
+def first_of(part, size):
     """Return the first channel of a part; the last part may overlap the one before."""
     return max(0, min(part * LANES, size - LANES))
 
@@ -109,7 +109,7 @@ def transform_filters_1d(w_FCRS, b_F, u_KBTL, b_L):
         for r in range(R):
             for b in range(B):
                 u = points_in_steps(u_KBTL, (b * T + r * C + c) * LANES, B * T * LANES, 8)
-                store_block(_filter_to_8(taps, (c * R + r) * S * width + _first_of(b, F), width), u, 0)
+                store_block(_filter_to_8(taps, (c * R + r) * S * width + first_of(b, F), width), u, 0)
 
 
 @kernel(_FILTERS)
@@ -124,7 +124,7 @@ def transform_filters_2d(w_FCRS, b_F, u_KBTL, b_L):
     for c in range(C):
         for b in range(B):
             for s in range(S):
-                column = _filter_to_6(taps, (c * R * S + s) * width + _first_of(b, F), S * width)
+                column = _filter_to_6(taps, (c * R * S + s) * width + first_of(b, F), S * width)
                 store_block(column, points_in_steps(columns, s * LANES, S * LANES, 6), 0)
             for k in range(6):
                 u = points_in_steps(u_KBTL, ((6 * k * B + b) * C + c) * LANES, B * C * LANES, 6)
@@ -145,9 +145,9 @@ def _multiply(v, v_step, v_part, v_row, R, C, u_KBTL, m, m_step, m_part, num_til
                 pairs = block_of_pairs(broadcast(np.float32(0)), broadcast(np.float32(0)), PAIRS)
                 u = (k * B + b) * u_part
                 for r in range(R):
-                    for a in range(_num_parts(C)):
+                    for a in range(num_parts(C)):
                         tiles = points_in_steps(v, k * v_step + a * v_part + r * v_row + t, LANES, PAIRS)
-                        first = _first_of(a, C)
+                        first = first_of(a, C)
                         for c in range(a * LANES - first, min(C, (a + 1) * LANES) - first):
                             pairs = add_outer(pairs, u_KBTL, u, u + u_part, tiles, c)
                             u += LANES
@@ -159,9 +159,9 @@ def _multiply(v, v_step, v_part, v_row, R, C, u_KBTL, m, m_step, m_part, num_til
                 block = zeros(SUMS)
                 u = (k * B + B - 1) * u_part
                 for r in range(R):
-                    for a in range(_num_parts(C)):
+                    for a in range(num_parts(C)):
                         more_tiles = points_in_steps(v, k * v_step + a * v_part + r * v_row + t, LANES, SUMS)
-                        first = _first_of(a, C)
+                        first = first_of(a, C)
                         for c in range(a * LANES - first, min(C, (a + 1) * LANES) - first):
                             block = add_products(block, load(u_KBTL, u), more_tiles, c)
                             u += LANES
@@ -276,7 +276,7 @@ def conv2d_forward_1d(x_NHWC, u_KBTL, b_L, rectified, y_NPQF, pooled_NIJF, winne
     pools = y_NPQF.size == 0
     _, I, J, F = pooled_NIJF.shape
     P, Q = (2 * I, 2 * J) if pools else y_NPQF.shape[1:3]
-    tiles, A = (Q + TILE - 1) // TILE, _num_parts(C)
+    tiles, A = (Q + TILE - 1) // TILE, num_parts(C)
     num_bands = max(1, P * tiles // BAND_1D)
     band = (P + 2 * num_bands - 1) // (2 * num_bands) * 2  # whole windows of the pooling
     v_part, m_part = (band + R - 1) * tiles * LANES, (band * tiles + SUMS) * LANES
@@ -293,14 +293,29 @@ def conv2d_forward_1d(x_NHWC, u_KBTL, b_L, rectified, y_NPQF, pooled_NIJF, winne
                     at = ((n * H + p + h) * W + min(TILE * t, Q - TILE)) * C
                     for a in range(A):
                         points = points_in_steps(v, a * v_part + (h * tiles + t) * LANES, v_step, 8)
-                        store_block(_input_to_8(x_NHWC, at + _first_of(a, C), C), points, 0)
+                        store_block(_input_to_8(x_NHWC, at + first_of(a, C), C), points, 0)
             _multiply(v, v_step, v_part, tiles * LANES, R, C, u_KBTL, m, m_step, m_part, rows * tiles)
             for row in range(0, rows, 2 if pools else 1):
                 for b in range(B):
-                    f = _first_of(b, F)
+                    f = first_of(b, F)
                     _write_outputs(_output_from_8, m, b * m_part + row * tiles * LANES, tiles * LANES, LANES, m_step,
                                    load(b_L, f), rectified, n, p + row, f, y_NPQF, pooled_NIJF,
                                    winner_NIJF, y, winner)  # fmt: skip
+
+
+@always_inlined
+def transform_inputs_2d(x_NHWC, n, i, P, Q, row, tiles, half, v, v_step, v_part):
+    """Transform the inputs of row `i` of an example's tiles, which is row `row` in `v`. Overwrites `half` (6, W, L)."""
+    _, H, W, C = x_NHWC.shape
+    for a in range(num_parts(C)):
+        at = (n * H + min(TILE * i, P - TILE)) * W * C + first_of(a, C)
+        for w in range(W):
+            store_block(_input_to_6(x_NHWC, at + w * C, W * C), points_in_steps(half, w * LANES, W * LANES, 6), 0)
+        for k in range(6):
+            for t in range(tiles):
+                points = points_in_steps(v, 6 * k * v_step + a * v_part + (row * tiles + t) * LANES, v_step, 6)
+                q = min(TILE * t, Q - TILE)
+                store_block(_input_to_6(half, (k * W + q) * LANES, LANES), points, 0)
 
 
 @kernel(_FORWARD)
@@ -309,12 +324,12 @@ def conv2d_forward_2d(x_NHWC, u_KBTL, b_L, rectified, y_NPQF, pooled_NIJF, winne
 
     The parameters are those of `conv2d_forward_1d`, with filters from `transform_filters_2d`.
     """
-    N, H, W, C = x_NHWC.shape
+    N, _, W, C = x_NHWC.shape
     K, B, _, _ = u_KBTL.shape
     pools = y_NPQF.size == 0
     _, I, J, F = pooled_NIJF.shape
     P, Q = (2 * I, 2 * J) if pools else y_NPQF.shape[1:3]
-    tile_rows, tiles, A = (P + TILE - 1) // TILE, (Q + TILE - 1) // TILE, _num_parts(C)
+    tile_rows, tiles, A = (P + TILE - 1) // TILE, (Q + TILE - 1) // TILE, num_parts(C)
     num_bands = max(1, N * tile_rows * tiles // BAND_2D)
     band = (N * tile_rows + num_bands - 1) // num_bands
     v_part, m_part = band * tiles * LANES, (band * tiles + SUMS) * LANES
@@ -328,22 +343,13 @@ def conv2d_forward_2d(x_NHWC, u_KBTL, b_L, rectified, y_NPQF, pooled_NIJF, winne
         rows = min(band, N * tile_rows - first)
         for row in range(rows):
             n, i = divmod(first + row, tile_rows)
-            for a in range(A):
-                at = (n * H + min(TILE * i, P - TILE)) * W * C + _first_of(a, C)
-                for w in range(W):
-                    store_block(_input_to_6(x_NHWC, at + w * C, W * C),
-                                points_in_steps(half, w * LANES, W * LANES, 6), 0)  # fmt: skip
-                for k in range(6):
-                    for t in range(tiles):
-                        points = points_in_steps(v, 6 * k * v_step + a * v_part + (row * tiles + t) * LANES, v_step, 6)
-                        q = min(TILE * t, Q - TILE)
-                        store_block(_input_to_6(half, (k * W + q) * LANES, LANES), points, 0)
+            transform_inputs_2d(x_NHWC, n, i, P, Q, row, tiles, half, v, v_step, v_part)
         _multiply(v, v_step, v_part, 0, 1, C, u_KBTL, m, m_step, m_part, rows * tiles)
         for row in range(rows):
             n, i = divmod(first + row, tile_rows)
             p = min(TILE * i, P - TILE)
             for b in range(B):
-                f = _first_of(b, F)
+                f = first_of(b, F)
                 for t in range(tiles):
                     for k in range(6):
                         column = _output_from_6(m, k * m_step + b * m_part + (row * tiles + t) * LANES, 6 * m_step)

@@ -127,6 +127,28 @@ def forward_pass(conv: Conv2d) -> type[ForwardPass]:
     return _DirectPass
 
 
+def sums_by_toom_cook(conv: Conv2d) -> bool:
+    """Choose how filter gradients are summed where every output has a gradient, from shapes alone: see forward_pass."""
+    (F, P, Q), (_, C, R, S) = conv.output_shape, conv.parameters[0].shape
+    rows, columns = (-(-size // toom_cook_convolution.TILE) for size in (P, Q))
+    return (
+        conv.groups == 1
+        and conv.stride == conv.dilation == (1, 1)
+        and (R, S) == (3, 3)
+        and max(conv.padding) <= 1
+        and min(P, Q) >= toom_cook_convolution.TILE
+        and P * Q >= _LEAST_PLACES
+        and min(C, F) >= _LEAST_CHANNELS
+        and 16 * rows * columns <= 1.5 * P * Q
+    )
+
+
+# An example's sums have as many terms; with fewer, their rounding errors may be too large.
+_LEAST_PLACES = 64
+# With fewer, the transforms take too much of the time.
+_LEAST_CHANNELS = 16
+
+
 # With fewer terms in a sum, or a border wider than half a filter, an output may be much smaller than its neighbours in
 # the tile, whose rounding errors it shares. With as many, the largest error in 10⁶ outputs, also of inputs behind a
 # ReLU, was a quarter of the bound 1e-6 · sqrt(K) · sum|x||w|; in the layers of configs/ it is a twentieth.

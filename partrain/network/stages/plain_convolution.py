@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from partrain.kernels import layout, tap_convolution
+from partrain.kernels import layout, tap_convolution, toom_cook_weights
 from partrain.kernels.call_list import Call, call_now
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.tap_convolution import packed_shape
@@ -14,7 +14,7 @@ from partrain.network.execution import Array, Factors, Views, scale_rows
 from partrain.network.layers import Conv2d, Layer
 from partrain.network.network import Network
 from partrain.network.parameters import Parameter
-from partrain.network.stages.convolution_passes import forward_pass
+from partrain.network.stages.convolution_passes import forward_pass, sums_by_toom_cook
 from partrain.network.stages.stage import Gradient, rows_of, zeros_with_slack
 from partrain.network.stages.tap_lists import (
     TapList,
@@ -116,18 +116,29 @@ class PlainConvStage:
         is_placed = dy.shape == self._placed_dy[: len(dy)].shape
         border = self._dy_border if is_placed else (0, 0)
         x, kernel = self._x[len(dy)], _sum_kernel(self._conv)
+        if kernel is toom_cook_weights.conv2d_backward_weights_2d:
+            call(kernel, x, dy, border, tile, slots_TK, self._weight_start)
+        else:
+            self._sum_over_taps(kernel, x, dy, is_placed, slots_TK, tile, call)
+        if self._bias_start is not None:
+            call(tap_convolution.sum_over_places, dy, border, tile, slots_TK, self._bias_start)
+
+    def _sum_over_taps(
+        self, kernel: Kernel, x: Array, dy: Array, is_placed: bool, slots_TK: Array, tile: int, call: Call
+    ) -> None:
         for part in self._sum_lists[0 if is_placed else 1]:
             call(
                 kernel, x, dy, part.taps, part.patches, part.places, part.num_places, part.num_outputs, part.sources,
                 part.step, tile, slots_TK, self._weight_start,
             )  # fmt: skip
-        if self._bias_start is not None:
-            call(tap_convolution.sum_over_places, dy, border, tile, slots_TK, self._bias_start)
 
 
 def _sum_kernel(conv: Conv2d) -> Kernel:
     depthwise: Kernel = tap_convolution.depthwise_backward_weights_over_taps
     any_groups: Kernel = tap_convolution.conv2d_backward_weights_over_taps
+    by_toom_cook: Kernel = toom_cook_weights.conv2d_backward_weights_2d
+    if sums_by_toom_cook(conv):
+        return by_toom_cook
     return depthwise if is_depthwise(conv) else any_groups
 
 

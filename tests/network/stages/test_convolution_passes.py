@@ -7,7 +7,7 @@ import pytest
 from partrain.config.schema.layers import Conv
 from partrain.kernels import convolution, toom_cook_convolution
 from partrain.network.layer_building import build_layers
-from partrain.network.stages.convolution_passes import forward_pass
+from partrain.network.stages.convolution_passes import forward_pass, sums_by_toom_cook
 
 DIRECT = convolution.conv2d_forward
 ONE_DIMENSION, TWO_DIMENSIONS = toom_cook_convolution.conv2d_forward_1d, toom_cook_convolution.conv2d_forward_2d
@@ -34,3 +34,24 @@ CHOICES = {
 def test_forward_pass_is_chosen_from_the_shapes(shape, description, kernel):
     (conv,) = build_layers([description], shape)
     assert kernel in forward_pass(conv).KERNELS
+
+
+@pytest.mark.parametrize(
+    ("shape", "conv", "expected"),
+    [
+        ((16, 32, 32), Conv(filters=16, kernel=3, padding=1), True),
+        ((64, 8, 8), Conv(filters=64, kernel=3, padding=1, bias=False), True),
+        ((16, 10, 10), Conv(filters=16, kernel=3), True),
+        ((16, 32, 32), Conv(filters=8, kernel=3, padding=1), False),
+        ((3, 32, 32), Conv(filters=16, kernel=3, padding=1), False),
+        ((16, 7, 8), Conv(filters=16, kernel=3, padding=1), False),
+        ((16, 32, 32), Conv(filters=32, kernel=3, padding=1, stride=2), False),
+        ((16, 32, 32), Conv(filters=16, kernel=3, padding=2, dilation=2), False),
+        ((16, 32, 32), Conv(filters=16, kernel=3, padding=1, groups=2), False),
+        ((16, 32, 32), Conv(filters=16, kernel=3, padding=2), False),
+        ((16, 32, 32), Conv(filters=16, kernel=5, padding=2), False),
+    ],
+)
+def test_sums_of_filter_gradients_are_chosen_by_shapes(shape, conv, expected):
+    (layer,) = build_layers([conv], shape)
+    assert sums_by_toom_cook(layer) is expected

@@ -17,6 +17,7 @@ CASES = {
     "dilation": (Conv(filters=3, kernel=3, dilation=[2, 3], padding=[0, 2]), (2, 9, 8)),
     "depthwise": (Conv(filters=5, kernel=3, groups=5, stride=2, padding=1, bias=False), (5, 8, 9)),
     "several filters for a channel": (Conv(filters=6, kernel=2, groups=3, dilation=2, stride=[1, 2]), (3, 6, 7)),
+    "Toom-Cook": (Conv(filters=17, kernel=3, padding=[0, 1]), (16, 11, 8)),
     "all of it": (Conv(filters=12, kernel=[2, 3], groups=3, dilation=[2, 1], stride=2, padding=2), (6, 5, 7)),
 }
 ALL_CASES = pytest.mark.parametrize(("description", "shape"), CASES.values(), ids=CASES)
