@@ -32,11 +32,13 @@ class TensorFile:
     dtypes : the types of all tensors by name, such as "bfloat16"; other than floating-point ones as the format names
         them, such as "I64".
     sha256 : the SHA-256 of the file.
+    is_checkpoint : whether it is a checkpoint of partrain, which also has the optimizer's state.
     """
 
     arrays: dict[str, NDArray[Any]]
     dtypes: dict[str, str]
     sha256: str
+    is_checkpoint: bool
 
 
 def read_tensors(path: Path) -> TensorFile:
@@ -56,7 +58,8 @@ def read_tensors(path: Path) -> TensorFile:
         raise RunError(f"{path}: cannot be read: {error.strerror}.") from error
     if int.from_bytes(content[:8], "little") > MAX_HEADER_BYTES:
         raise _no_tensors(path, "its header would be too large")
-    if checkpoint.has_digest(content):
+    is_checkpoint = checkpoint.has_digest(content)
+    if is_checkpoint:
         checkpoint.decode(content, str(path))
     try:
         entries = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
@@ -64,7 +67,7 @@ def read_tensors(path: Path) -> TensorFile:
         raise _no_tensors(path, str(error)) from error
     dtypes = {name: _FLOATS.get(entry["dtype"], str(entry["dtype"])) for name, entry in entries}
     arrays = {name: _array(entry) for name, entry in entries if entry["dtype"] in _FLOATS}
-    return TensorFile(arrays, dtypes, hashlib.sha256(content).hexdigest())
+    return TensorFile(arrays, dtypes, hashlib.sha256(content).hexdigest(), is_checkpoint)
 
 
 def _array(entry: dict[str, Any]) -> NDArray[Any]:

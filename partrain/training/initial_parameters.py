@@ -223,7 +223,9 @@ def read_initial_parameters(
 
 def _from_file(path: Path, strict: bool) -> InitialParameters:
     content = read_tensors(path)
-    names = [name for name in content.dtypes if is_parameter(name) and split_name(name)[1] != _COUNTER]
+    names = [name for name in content.dtypes if split_name(name)[1] != _COUNTER]
+    if content.is_checkpoint:
+        names = [name for name in names if is_parameter(name)]
     arrays = {name: content.arrays[name] for name in names if name in content.arrays}
     others = {name: content.dtypes[name] for name in names if name not in content.arrays}
     facts = {"file": str(path.absolute()), "file_sha256": content.sha256}

@@ -82,6 +82,7 @@ def test_altered_checkpoint_is_refused(tmp_path: Path) -> None:
     content = bytearray(encode(Checkpoint({"conv1.weight": np.ones(4, np.float32)}, {"step": 3})))
     (tmp_path / "f").write_bytes(content)
     assert read_tensors(tmp_path / "f").arrays.keys() == {"conv1.weight"}
+    assert read_tensors(tmp_path / "f").is_checkpoint
     content[-1] ^= 1
     (tmp_path / "f").write_bytes(content)
     with pytest.raises(RunError, match="does not match its digest"):

@@ -143,24 +143,24 @@ def test_partial_fit_takes_what_fits_lists_the_rest_and_resumes_to_the_same_bits
 
 def test_file_of_another_program_is_matched_in_the_order_of_its_layers_and_recorded(runs: Runs, source: Path) -> None:
     tensors = checkpoint.load(source / "checkpoints" / "step-00000020.safetensors").tensors
-    names = dict(zip(PARAMETERS, OF_PYTORCH, strict=True))
-    halves = {f"module.{names[name]}": tensors[name].astype(np.float16) for name in PARAMETERS}
-    counter = {"module.features.1.num_batches_tracked": np.array(7)}
+    names = dict(zip(PARAMETERS, OF_PYTORCH, strict=True))  # `ema.` is a prefix of tensors in our checkpoints only
+    halves = {f"ema.{names[name]}": tensors[name].astype(np.float16) for name in PARAMETERS}
+    counter = {"ema.features.1.num_batches_tracked": np.array(7)}
     safetensors.numpy.save_file(halves | counter, runs.folder / "model.safetensors")
     said = start(runs, "new", KEEP_ALL, source="model.safetensors").stderr
     assert "starts from the parameters of model.safetensors\n" in said
-    assert "taken: conv1 from module.features.0, dense1 from module.classifier.1" in said
+    assert "taken: conv1 from ema.features.0, dense1 from ema.classifier.1" in said
     assert "matched in their order" in said
     assert "converted from float16 to float32" in said
     assert "num_batches_tracked" not in said
     new = runs.folder / "runs" / "new"
     begun = checkpoint.load(new / "checkpoints" / "step-00000000.safetensors").tensors
     for name in PARAMETERS:
-        np.testing.assert_array_equal(begun[name], halves[f"module.{names[name]}"].astype(np.float32))
+        np.testing.assert_array_equal(begun[name], halves[f"ema.{names[name]}"].astype(np.float32))
     origin = read_json(new / "run.json")["initialised_from"]
     assert origin["file"] == str(runs.folder / "model.safetensors")
     assert origin["file_sha256"] == hashlib.sha256((runs.folder / "model.safetensors").read_bytes()).hexdigest()
-    assert origin["taken"]["conv1.weight"] == "module.features.0.weight"
+    assert origin["taken"]["conv1.weight"] == "ema.features.0.weight"
 
 
 @pytest.mark.parametrize(
