@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.config.schema.augmentation import Augment, Elastic, Erase
-from partrain.errors import ConfigError
 from partrain.kernels.augmentation import AUGMENT
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.elementary import log
@@ -160,27 +159,3 @@ def spline_of(elastic: Elastic | None) -> tuple[float, float]:
         return 0.0, 1.0
     amplitude = elastic.alpha / (2 * math.sqrt(math.pi) * elastic.sigma * _SPLINE_MEAN_SQUARE)
     return amplitude, math.sqrt(3) * elastic.sigma
-
-
-def require_in_sight(augment: Augment | None, image_shape: tuple[int, ...]) -> None:
-    """Check that no image is moved out of view completely.
-
-    Raises
-    ------
-    ConfigError
-        The bounds allow such a shift or crop.
-    """
-    if augment is None:
-        return
-    _, rows, columns = image_shape
-    moves: list[tuple[str, Sequence[float]]] = [("shift", augment.shift)]
-    if augment.crop is not None:
-        moves.append(("crop.padding", augment.crop.padding))
-    problems = [
-        f"training.augment.{key}: {most[0]:g} rows and {most[1]:g} columns move an image of {rows} x {columns} pixels "
-        "out of sight; a tenth of its size is usual"
-        for key, most in moves
-        if most[0] >= rows or most[1] >= columns
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from partrain.config.schema.config import Config
-from partrain.data.augmentation import require_in_sight
+from partrain.data.augmentation_bounds import require_in_sight
 from partrain.data.batches import steps_per_epoch
 from partrain.data.class_coverage import missing_training_examples, unvalidated_classes
 from partrain.data.dataset import Dataset

@@ -5,7 +5,8 @@ import pytest
 from scipy import ndimage
 
 from partrain.config.schema.augmentation import Augment, Crop, Elastic
-from partrain.data.augmentation import Resampling, require_in_sight, spline_of
+from partrain.data.augmentation import Resampling, spline_of
+from partrain.data.augmentation_bounds import require_in_sight
 from partrain.errors import ConfigError
 from partrain.kernels.augmentation import augment
 from partrain.kernels.compiler.loading import load
