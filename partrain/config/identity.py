@@ -47,6 +47,7 @@ ADDED_KEYS: Mapping[str, tuple[object, ...]] = {
     "training.optimizer.weight_decay_exclude": ([],),
     "training.stop_early": (None,),
     "training.ema": (None,),
+    "training.freeze": ([],),
     "training.class_weights": (None,),
     "training.per_example.clip": (None, math.inf),
     "training.label_smoothing": (0,),

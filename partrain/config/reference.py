@@ -140,6 +140,8 @@ def _choices(schema: dict[str, Any]) -> list[str]:
             return [f"{schema['entries']}, each a {_choices(schema['prefixItems'][0])[0]}"]
         case "array" if "prefixItems" in schema:
             return [*_choices(schema["prefixItems"][0]), "[rows, columns]"]
+        case "array" if schema["items"].get("type") == "string" and "enum" not in schema["items"]:
+            return ["list of names"]
         case "array" if "enum" in schema["items"]:
             return [f"list of {' and '.join(schema['items']['enum'])}"]
         case "array":

@@ -18,13 +18,20 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layer:
-    """The attributes of all layers; `multiply_adds` are those of one example's forward pass."""
+    """The attributes of all layers.
+
+    Attributes
+    ----------
+    multiply_adds : those of one example's forward pass.
+    is_frozen : whether its parameters stay as they are in a training.
+    """
 
     name: str
     input_shape: Shape
     output_shape: Shape
     parameters: tuple[Parameter, ...] = ()
     multiply_adds: int = 0
+    is_frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,11 @@ def every_layer(layers: Iterable[Layer]) -> Iterator[Layer]:
             yield from every_layer((*layer.body, *layer.shortcut))
 
 
-def is_trained(layer: Layer) -> bool:
+def has_parameters(layer: Layer) -> bool:
     """Return whether the layer, or a layer in it, has parameters."""
     return any(leaf.parameters for leaf in leaf_layers((layer,)))
+
+
+def is_trained(layer: Layer) -> bool:
+    """Return whether the layer, or a layer in it, has parameters that are not frozen."""
+    return any(leaf.parameters and not leaf.is_frozen for leaf in leaf_layers((layer,)))

@@ -22,7 +22,7 @@ from partrain.network.execution import (
     scale_rows,
     write_squared_norms,
 )
-from partrain.network.layers import Layer
+from partrain.network.layers import Layer, is_trained
 from partrain.network.loop_layers.elementwise import DropoutLoops
 from partrain.network.loop_layers.layer import TrainedLoopsLayer
 from partrain.network.loop_layers.normalisation import BatchNormLoops
@@ -61,7 +61,7 @@ class LoopsExecution:
         self._trained = [
             cast(TrainedLoopsLayer, loops_layer)
             for loops_layer, layer in zip(layers.leaves, network.leaf_layers, strict=True)
-            if layer.parameters
+            if is_trained(layer)
         ]
         self._example_slots_NK = np.zeros((tile, network.tile_sums.size), dtype)
 

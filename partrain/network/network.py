@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from partrain.config.schema.values import Section
 from partrain.errors import ConfigError
+from partrain.network.freezing import with_frozen
 from partrain.network.layer_building import build_layers
-from partrain.network.layers import Dense, Dropout, Layer, Residual, Shape, every_layer, is_trained, leaf_layers
+from partrain.network.layers import (
+    Dense,
+    Dropout,
+    Layer,
+    Residual,
+    Shape,
+    every_layer,
+    has_parameters,
+    is_trained,
+    leaf_layers,
+)
 from partrain.network.parameters import ParameterLayout
 from partrain.system.terminal_text import table
 
@@ -30,7 +41,7 @@ class Network:
     layers : the layers, in order. A residual layer contains others.
     leaf_layers : the layers that compute, in the order in which they are numbered: with those of a residual layer, the
         body before the shortcut, in its place.
-    trained_layers : the leaf layers that have parameters.
+    trained_layers : the leaf layers that have parameters that are not frozen.
     dense_layers : the dense layers, whose gradients are exchanged as factors (network.execution.Factors).
     tile_sums : the parameters whose gradients are exchanged as one sum per tile: all but those of dense layers, in the
         order of the layers.
@@ -38,18 +49,25 @@ class Network:
         front of the gradient.
     """
 
-    def __init__(self, descriptions: Sequence[Section], input_shape: Shape, num_classes: int) -> None:
+    def __init__(
+        self, descriptions: Sequence[Section], input_shape: Shape, num_classes: int, freeze: Collection[str] = ()
+    ) -> None:
         """Build the layers, and check that they fit.
+
+        Parameters
+        ----------
+        freeze : the names of the layers whose parameters stay as they are.
 
         Raises
         ------
         ConfigError
-            A layer does not fit its input, or the last one does not fit the number of classes.
+            A layer does not fit its input, or the last one does not fit the number of classes; or a
+            name is that of no layer that can be frozen.
         """
-        self.layers: tuple[Layer, ...] = build_layers(descriptions, input_shape)
+        self.layers: tuple[Layer, ...] = with_frozen(build_layers(descriptions, input_shape), freeze)
         self.input_shape = input_shape
         self.leaf_layers = tuple(leaf_layers(self.layers))
-        self.trained_layers = tuple(layer for layer in self.leaf_layers if layer.parameters)
+        self.trained_layers = tuple(layer for layer in self.leaf_layers if is_trained(layer))
         self.dense_layers = tuple(layer for layer in self.leaf_layers if isinstance(layer, Dense))
         self.tile_sums = ParameterLayout(
             p for layer in self.leaf_layers if not isinstance(layer, Dense) for p in layer.parameters
@@ -59,7 +77,7 @@ class Network:
         last = self.layers[-1]
         # From the end on, each layer has its description; before a dense layer there may be one more.
         for place, outer in zip(range(len(descriptions) - 1, -1, -1), reversed(self.layers), strict=False):
-            if is_trained(outer):
+            if has_parameters(outer):
                 break
             for layer in leaf_layers((outer,)):
                 if isinstance(layer, Dropout):
@@ -105,4 +123,5 @@ def _rows(layers: Sequence[Layer], indent: str) -> Iterator[tuple[str, str, str,
                 yield from _rows(inner, f"{indent}    ")
         else:
             num_parameters = sum(p.size for p in layer.parameters)
-            yield f"{indent}{layer.name}", shape, f"{num_parameters:,}", f"{layer.multiply_adds:,}"
+            name = f"{layer.name}, frozen" if layer.is_frozen else layer.name
+            yield f"{indent}{name}", shape, f"{num_parameters:,}", f"{layer.multiply_adds:,}"

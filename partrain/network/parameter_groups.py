@@ -5,7 +5,7 @@ They correspond to the parameter groups of PyTorch's optimizers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -59,12 +59,13 @@ class Span(NamedTuple):
 
 
 class ParameterGroups:
-    """The groups of a network's parameters.
+    """The groups of a network's parameters. A frozen parameter belongs to none, and nothing changes it.
 
     Parameters
     ----------
     parameters : all parameters.
     optimizer : its field of the configuration.
+    frozen : the names of parameters that stay as they are.
     last_layer : the name of the last layer that has parameters.
 
     Attributes
@@ -72,14 +73,18 @@ class ParameterGroups:
     groups : the groups; each has a parameter.
     spans : the elements of the flat vector, in order. Neighbouring parameters of a group are one span, except for MUON,
         which updates each parameter as a matrix.
-    learned : the parts of the flat vector with parameters that gradients change: all but running averages.
+    learned : the parts of the flat vector that gradients change: all but frozen parameters and running averages.
     """
 
-    def __init__(self, parameters: ParameterLayout, optimizer: Optimizer, last_layer: str = "") -> None:
+    def __init__(
+        self, parameters: ParameterLayout, optimizer: Optimizer, last_layer: str = "", frozen: Collection[str] = ()
+    ) -> None:
         numbers: dict[ParameterGroup, int] = {}
         self._of_parameters: dict[str, int] = {}
         self._parameters = parameters
         for p in parameters:
+            if p.name in frozen:
+                continue
             group = _group_of(p, optimizer, is_last=p.name.rpartition(".")[0] == last_layer)
             self._of_parameters[p.name] = numbers.setdefault(group, len(numbers))
         self.groups = tuple(numbers)
@@ -90,7 +95,9 @@ class ParameterGroups:
     def of(cls, network: Network, optimizer: Optimizer) -> ParameterGroups:
         """Return the groups of a network's parameters."""
         with_weights = [layer for layer in network.trained_layers if any(p.role == "weight" for p in layer.parameters)]
-        return cls(network.parameters, optimizer, last_layer=with_weights[-1].name)
+        last_layer = with_weights[-1].name if with_weights else ""
+        frozen = {p.name for layer in network.leaf_layers if layer.is_frozen for p in layer.parameters}
+        return cls(network.parameters, optimizer, last_layer, frozen)
 
     @property
     def rules(self) -> frozenset[Rule]:
@@ -116,9 +123,9 @@ class ParameterGroups:
         """Return the number of a parameter's group."""
         return self._of_parameters[name]
 
-    def group_of(self, name: str) -> ParameterGroup:
-        """Return a parameter's group."""
-        return self.groups[self._of_parameters[name]]
+    def group_of(self, name: str) -> ParameterGroup | None:
+        """Return a parameter's group; None if it is frozen."""
+        return self.groups[self._of_parameters[name]] if name in self._of_parameters else None
 
     def shape_at(self, first: int) -> tuple[int, ...]:
         """Return the shape of the parameter that begins at element `first` of the vector."""
@@ -135,7 +142,9 @@ class ParameterGroups:
         sizes = [0] * len(self.groups)
         for first, last, group in self.spans:
             sizes[group] += last - first
-        return "; ".join(f"{group} for {size:,} parameters" for group, size in zip(self.groups, sizes, strict=True))
+        parts = [f"{group} for {size:,} parameters" for group, size in zip(self.groups, sizes, strict=True)]
+        num_frozen = self._parameters.size - sum(sizes)
+        return "; ".join([*parts, *([f"{num_frozen:,} are frozen"] if num_frozen else [])])
 
     def _learned(self) -> list[tuple[int, int]]:
         parts: list[tuple[int, int]] = []
@@ -149,8 +158,11 @@ class ParameterGroups:
     def _joined(self) -> Iterator[Span]:
         span: Span | None = None
         for p in self._parameters:
+            if p.name not in self._of_parameters:
+                continue
             first, group = self._parameters.start(p.name), self._of_parameters[p.name]
-            if span is not None and span.group == group and self.groups[group].rule != Rule.MUON:
+            is_next = span is not None and (span.last, span.group) == (first, group)
+            if span is not None and is_next and self.groups[group].rule != Rule.MUON:
                 span = span._replace(last=first + p.size)
                 continue
             if span is not None:

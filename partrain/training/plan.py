@@ -200,7 +200,7 @@ def plan_training(
     require_in_sight(config.training.augment, dataset.image_shape)
     privacy, accountant = resolve_privacy(config.training, train.size, warn)
     config = config.model_copy(update={"training": config.training.model_copy(update={"privacy": privacy})})
-    network = Network(config.network, dataset.image_shape, len(dataset.class_names))
+    network = Network(config.network, dataset.image_shape, len(dataset.class_names), config.training.freeze)
     require_statistics(network, config.training, train.size)
     resolved = _resolve(config, dataset)
     optimizer, schedule = resolved.training.optimizer, resolved.training.schedule

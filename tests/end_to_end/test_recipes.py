@@ -30,6 +30,8 @@ RECIPES |= {
         "logging": {"every_steps": 3, "evaluate_every_steps": 4},
     },
     "averaged weights": {"training.ema": {"decay": 0.8}, "training.optimizer": {"lr": 0.02, "weight_decay": 0.1}},
+    "a frozen convolution": {"training.freeze": ["conv1"], "training.optimizer": {"lr": 0.01, "weight_decay": 0.1}},
+    "a frozen dense layer": {"training.freeze": ["dense1"], "training.optimizer": {"name": "sgd", "momentum": 0.9}},
     "averaged weights after a warm-up": {"training.ema": {"decay": 0.9, "warmup": True}},
 }
 EACH_RECIPE = pytest.mark.parametrize("changes", RECIPES.values(), ids=RECIPES)
@@ -102,3 +104,27 @@ def test_averaged_weights_are_evaluated_exported_and_used_for_predictions(
 def test_run_without_averaged_weights_says_so(call_partrain: Callable[..., Result], undisturbed: Path) -> None:
     result = call_partrain("export", undisturbed, "--to", "x.npz", "--weights", "ema")
     assert "has no averaged weights, because the run was trained without training.ema" in result.refusal
+
+
+@pytest.mark.parametrize("layer", ["conv1", "dense1"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_nothing_of_a_frozen_layer_changes(
+    call_partrain: Callable[..., Result], small_config: Callable[..., Path], tmp_path: Path, layer: str, workers: int
+) -> None:
+    run = tmp_path / "run"
+    changes = {"training.freeze": [layer], "training.optimizer": {"lr": 0.01, "weight_decay": 0.1}}
+    config = small_config(changes | {"checkpoints": {"every_steps": 1, "keep_last": 100}})
+    assert call_partrain("--config", config, "--workers", workers, "--run-dir", run).exit_code == 0
+    first, *_, last = (load(path).tensors for path in sorted((run / "checkpoints").iterdir()))
+    for name in ("conv1.weight", "conv1.bias", "dense1.weight", "dense1.bias"):
+        assert np.array_equal(first[name], last[name]) == name.startswith(layer), name
+    assert not any(name.startswith("adam") and layer in name for name in last)
+
+
+def test_layer_to_freeze_that_does_not_exist_is_refused(
+    call_partrain: Callable[..., Result], small_config: Callable[..., Path]
+) -> None:
+    result = call_partrain("--config", small_config({"training.freeze": ["conv2", "relu1"]}), "--dry-run")
+    assert result.exit_code == 2
+    assert "training.freeze: there is no layer conv2; did you mean conv1?" in result.stderr
+    assert "training.freeze: relu1 has no parameters" in result.stderr

@@ -130,6 +130,12 @@ class Training(Section):
         "beside the others (`validation/ema_accuracy`, `validation/ema_loss`), and stored in checkpoints; "
         "`partrain evaluate`, `predict` and `export` take them with `--weights ema`. null: no average.",
     )
+    freeze: list[str] = Field(
+        [],
+        description="The layers whose parameters stay as they are, e.g. `[conv1, conv2]`: names as `--dry-run` prints "
+        "them. Below the lowest layer that is trained, no gradients are computed. Batch normalisation still uses the "
+        "statistics of the tile in training.",
+    )
     class_weights: Literal["balanced"] | None = Field(
         None,
         description="`balanced`: multiply the loss and the gradient of each example by N / (classes * examples of its "

@@ -33,6 +33,8 @@ class LentMoments:
         if self._lent_after is None:
             for vector, lent_BU in self._vectors():
                 lent_BU[moments_row(step)] = vector
+            # Frozen parameters belong to no piece, so no step writes them.
+            self._arrays["steps.parameters"][:] = self._optimizer.parameters
         else:
             assert self._lent_after == step
         self._lent_after = step

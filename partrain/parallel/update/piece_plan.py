@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from partrain.kernels.update_rules import Rule
-from partrain.network.layers import Dense
+from partrain.network.layers import Dense, is_trained
 from partrain.network.network import Network
 from partrain.network.parameter_groups import ParameterGroups
 
@@ -57,7 +57,7 @@ def cut_update(network: Network, groups: ParameterGroups) -> Iterator[Piece]:
     for begin, end, group in groups.within(network.tile_sums.size):
         for first, last in ranges(end - begin, PIECE):
             yield Piece(None, begin + first, begin + last, groups.groups[group].rule, group, group)
-    for layer in network.dense_layers:
+    for layer in filter(is_trained, network.dense_layers):
         (D,), (E,) = layer.input_shape, layer.output_shape
         group, bias_group = (groups.number_of(p.name) for p in layer.parameters)
         rule = groups.groups[group].rule

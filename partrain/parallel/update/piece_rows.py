@@ -40,6 +40,8 @@ def _checks(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]
     for first, last in ranges(network.tile_sums.size, piece_plan.PIECE):
         yield _row(update_claims.SLOTS, first, last)
     for k, layer in enumerate(network.dense_layers):
+        if layer.is_frozen:
+            continue
         for kind, index in (("inputs", 2 * k), ("deltas", 2 * k + 1)):
             factor = arrays[f"{layer.name}.{kind}"]
             length = factor.shape[1]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from partrain.kernels import dense, loops
 from partrain.kernels.compiler.flags import Kernel
+from partrain.network.layers import is_trained
 from partrain.network.network import Network
 from partrain.parallel.workers.tiles import Tiling
 
@@ -74,7 +75,7 @@ class GradientReduction:
         slots = self._arrays["tile_sums"][self._tiling.tile_range(first, last)]
         loops.sum_slots(slots, self._sum[: self._network.tile_sums.size])
         views = self._network.parameters.views(self._sum)
-        for layer in self._network.dense_layers:
+        for layer in filter(is_trained, self._network.dense_layers):
             dw_ED, db_E = (views[p.name] for p in layer.parameters)
             inputs_BD = self._arrays[f"{layer.name}.inputs"][first:last]
             deltas_BE = self._arrays[f"{layer.name}.deltas"][first:last]

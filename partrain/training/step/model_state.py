@@ -53,10 +53,10 @@ class ModelState:
         first_moment, second_moment = (views(v) if v.size else {} for v in self.update.moments.newest())
         tensors = views(self.optimizer.parameters)
         for name, view in first_moment.items():
-            if groups.group_of(name).has_first_moment:
-                tensors[_first_prefix(groups.group_of(name)) + name] = view
+            if (group := groups.group_of(name)) is not None and group.has_first_moment:
+                tensors[_first_prefix(group) + name] = view
         for name, view in second_moment.items():
-            if groups.group_of(name).has_second_moment:
+            if (group := groups.group_of(name)) is not None and group.has_second_moment:
                 tensors[SECOND_MOMENT_PREFIX + name] = view
         if self.average is not None:
             tensors |= {AVERAGE_PREFIX + name: view for name, view in views(self.average.vector).items()}
