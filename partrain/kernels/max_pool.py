@@ -8,7 +8,17 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import always_inlined, kernel
-from partrain.kernels.simd.vectors import LANES, broadcast_count, load, replaces_maximum, select, store, store_counts
+from partrain.kernels.simd.vectors import (
+    LANES,
+    broadcast_count,
+    element,
+    load,
+    replaces_maximum,
+    select,
+    store,
+    store_counts,
+    store_number,
+)
 
 
 @always_inlined
@@ -84,11 +94,12 @@ def max_pool_backward_input(d_ND, place_step, channel_step, winner_NIJF, dx_NPQF
     The gradient of position (i, j) and channel f is at (i·J + j)·place_step + f·channel_step of its row of `d_ND`.
     """
     N, I, J, F = winner_NIJF.shape
-    Q = dx_NPQF.shape[2]
+    _, P, Q, _ = dx_NPQF.shape
+    D = d_ND.shape[1]
     dx_NPQF[:] = 0
     for n in range(N):
-        for i in range(I):
-            for j in range(J):
-                for f in range(F):
-                    p, q = divmod(winner_NIJF[n, i, j, f], Q)
-                    dx_NPQF[n, p, q, f] += d_ND[n, (i * J + j) * place_step + f * channel_step]
+        for place in range(I * J):
+            source, windows = n * D + place * place_step, (n * I * J + place) * F
+            for f in range(F):
+                at = (n * P * Q + element(winner_NIJF, windows + f)) * F + f
+                store_number(dx_NPQF, at, element(dx_NPQF, at) + element(d_ND, source + f * channel_step))
