@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from partrain.config.schema.activations import Gelu, LeakyRelu, Sigmoid, Silu, Tanh
 from partrain.config.schema.augmentation import Augment, Cutmix, Mixup
 from partrain.config.schema.layer_entries import Residual
 from partrain.config.schema.layers import AvgPool, Conv, Dense, Dropout, Flatten, MaxPool, Relu
@@ -15,6 +16,7 @@ from partrain.parallel.workers.planned_steps import StepRing
 from partrain.parallel.workers.step_examples import ExampleChanges
 from partrain.parallel.workers.worker import worker_kernels
 
+ACTIVATIONS = (LeakyRelu(), Gelu(), Gelu(approximate="tanh"), Silu(), Tanh(), Sigmoid())
 # A network with a layer of each kind, and a convolution for each forward pass (network.convolution_passes).
 EVERYTHING = Network(
     (
@@ -22,7 +24,8 @@ EVERYTHING = Network(
         *(Conv(filters=16, kernel=3, padding=1), Conv(filters=16, kernel=3, padding=1)),
         *(Conv(filters=8, kernel=3, groups=2), Conv(filters=8, kernel=1, groups=8)),
         *(AvgPool(window=1), MaxPool(window=2), Relu(), Residual(body=[Relu()])),
-        *(GroupNorm(groups=4), LayerNorm(), BatchNorm(), Flatten(), Dropout(rate=0.1), Dense(units=2)),
+        *(GroupNorm(groups=4), LayerNorm(), BatchNorm(), *ACTIVATIONS),
+        *(Flatten(), Dropout(rate=0.1), Dense(units=2)),
     ),
     (1, 28, 28),
     2,

@@ -26,6 +26,7 @@ from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
 from partrain.kernels import (
+    activations,
     avg_pool,
     channel_normalisation,
     convolution,
@@ -67,8 +68,10 @@ _CALLED: tuple[Kernel, ...] = (
     channel_normalisation.normalise_forward,
     channel_normalisation.normalise_by_averages, channel_normalisation.normalise_backward,
     channel_normalisation.write_statistics, layer_normalisation.layer_norm_forward,
-    layer_normalisation.layer_norm_backward,
     toom_cook_weights.conv2d_backward_weights_2d,
+    layer_normalisation.layer_norm_backward, activations.leaky_relu_forward, activations.gelu_forward,
+    activations.gelu_by_tanh_forward, activations.silu_forward, activations.tanh_forward, activations.sigmoid_forward,
+    activations.multiply_derivatives,
 )  # fmt: skip
 _SIGNATURES = tuple(sorted({signature for k in _CALLED for signature in signatures_of(k, "float32")}))
 _ARGUMENT = re.compile(r"UniTuple\(int64, 2\)|\w+\[[^\]]*\]|\w+")

@@ -1,11 +1,11 @@
-"""The functions of `kernels.elementary` for kernels, into which they are compiled; for float64 numbers."""
+"""The functions of `kernels.elementary` and `kernels.elementary_activations` for kernels; for float64 numbers."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba.extending import overload
 
-from partrain.kernels import elementary
+from partrain.kernels import elementary, elementary_activations
 from partrain.kernels.compiler.flags import inlined
 
 
@@ -25,3 +25,15 @@ def _from_bits(bits):
 
 
 exp, log, cos_sin_pi = inlined(elementary.exp), inlined(elementary.log), inlined(elementary.cos_sin_pi)
+
+
+@overload(elementary.exp)
+def _exp(x):
+    return lambda x: exp(x)
+
+
+tanh, erf, logistic = (
+    inlined(elementary_activations.tanh),
+    inlined(elementary_activations.erf),
+    inlined(elementary_activations.logistic),
+)

@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from partrain.config.schema import activations as act_schema
 from partrain.config.schema import layers as layer_schema
 from partrain.config.schema import normalisation_layers as norm_schema
 from partrain.config.schema.layer_entries import Residual as ResidualEntry
 from partrain.config.schema.values import Section
 from partrain.errors import ConfigError
+from partrain.network.activation_layers import build_activation
+from partrain.network.initial_rules import InitialRule, rule_before
 from partrain.network.layers import (
     AvgPool2d,
     Conv2d,
@@ -81,10 +84,12 @@ class _Builder:
                 layer = self._build_residual(f"{path}.{place}.residual", name, description, shape, after)
             else:
                 try:
-                    layer = _build_layer(name, description, shape, gain=_gain(after))
+                    layer = _build_layer(name, description, shape, rule=rule_before(after))
                 except ValueError as error:
                     self.errors.append(f"{path}.{place} ({name}): {error}")
-                    raise _Unbuildable from error
+                    if not isinstance(description, norm_schema.GroupNorm):
+                        raise _Unbuildable from error
+                    layer = Layer(name, shape, shape)  # no number of groups changes the shape
             layers.append(layer)
             shape = layer.output_shape
         return tuple(layers)
@@ -115,23 +120,10 @@ def _words(shape: Shape) -> str:
     return " x ".join(map(str, shape)) if len(shape) > 1 else f"a vector of {shape[0]} numbers"
 
 
-def _gain(following: Sequence[Section]) -> float:
-    """Return 2 for a layer that a ReLU follows, which halves the variance, else 1.
-
-    Sources: He et al., arXiv 1502.01852, section 2.2; without a ReLU, LeCun et al., "Efficient BackProp".
-    """
-    for description in following:
-        if isinstance(description, layer_schema.Relu):
-            return 2.0
-        if isinstance(description, layer_schema.Conv | layer_schema.Dense):
-            return 1.0
-    return 1.0
-
-
-def _build_layer(name: str, description: Section, shape: Shape, *, gain: float) -> Layer:
+def _build_layer(name: str, description: Section, shape: Shape, *, rule: InitialRule) -> Layer:
     match description:
         case layer_schema.Conv():
-            return _build_conv(name, description, shape, gain)
+            return _build_conv(name, description, shape, rule)
         case layer_schema.MaxPool() | layer_schema.AvgPool():
             return _build_pool(name, description, shape)
         case layer_schema.GlobalAvgPool():
@@ -144,17 +136,19 @@ def _build_layer(name: str, description: Section, shape: Shape, *, gain: float) 
             if len(shape) != 1:
                 raise ValueError(f"needs a vector, but its input has the shape {shape}; put `flatten` before it")
             D = shape[0]
-            weight = Parameter(f"{name}.weight", (E, D), math.sqrt(gain / D))
+            weight = Parameter(f"{name}.weight", (E, D), rule.deviation(D, E))
             bias = Parameter(f"{name}.bias", (E,), 0.0, role="bias")
             return Dense(name, shape, (E,), (weight, bias), multiply_adds=E * D)
         case layer_schema.Dropout(rate=rate):
             return Dropout(name, shape, shape, rate=rate)
+        case act_schema.LeakyRelu() | act_schema.Gelu() | act_schema.Silu() | act_schema.Tanh() | act_schema.Sigmoid():
+            return build_activation(name, description, shape)
         case norm_schema.GroupNorm() | norm_schema.LayerNorm() | norm_schema.BatchNorm():
             return build_normalisation(name, description, shape)
     raise AssertionError(description)
 
 
-def _build_conv(name: str, description: layer_schema.Conv, shape: Shape, gain: float) -> Conv2d:
+def _build_conv(name: str, description: layer_schema.Conv, shape: Shape, rule: InitialRule) -> Conv2d:
     C, H, W = _image(shape)
     F, (R, S) = description.filters, description.kernel
     _check_groups(description.groups, C, F)
@@ -163,7 +157,8 @@ def _build_conv(name: str, description: layer_schema.Conv, shape: Shape, gain: f
     noun = "kernel" if dilation == (1, 1) else "dilated kernel"
     P, Q = _num_positions((H, W), extent, description.stride, description.padding, noun)
     num_terms = C // description.groups * R * S
-    weight = Parameter(f"{name}.weight", (F, C // description.groups, R, S), math.sqrt(gain / num_terms))
+    num_outputs = F // description.groups * R * S  # that an input reaches
+    weight = Parameter(f"{name}.weight", (F, C // description.groups, R, S), rule.deviation(num_terms, num_outputs))
     bias = Parameter(f"{name}.bias", (F,), 0.0, role="bias")
     return Conv2d(
         name,

@@ -117,6 +117,40 @@ class BatchNorm(Layer):
 
 
 @dataclass(frozen=True)
+class Activation(Layer):
+    """Computes each number by itself; ReLU is no such layer, because others compute it along with their own."""
+
+
+@dataclass(frozen=True)
+class LeakyRelu(Activation):
+    """x if x > 0, else slope · x."""
+
+    slope: float = 0.01
+
+
+@dataclass(frozen=True)
+class Gelu(Activation):
+    """x · P(x), with P the normal distribution function; `approximate`: "none" or "tanh"."""
+
+    approximate: str = "none"
+
+
+@dataclass(frozen=True)
+class Silu(Activation):
+    """x / (1 + exp(-x))."""
+
+
+@dataclass(frozen=True)
+class Tanh(Activation):
+    """The hyperbolic tangent."""
+
+
+@dataclass(frozen=True)
+class Sigmoid(Activation):
+    """1 / (1 + exp(-x))."""
+
+
+@dataclass(frozen=True)
 class Residual(Layer):
     """body(x) + shortcut(x); without layers, the shortcut is x itself. The inner layers have the parameters."""
 

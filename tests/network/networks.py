@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from partrain.config.schema.activations import Gelu, LeakyRelu, Sigmoid, Silu, Tanh
 from partrain.config.schema.layer_entries import Residual
 from partrain.config.schema.layers import AvgPool, Conv, Dense, Dropout, Flatten, GlobalAvgPool, MaxPool, Relu
 from partrain.config.schema.normalisation_layers import GroupNorm, LayerNorm
@@ -243,6 +244,20 @@ NETWORKS = {
         Dense(units=17),
         LayerNorm(),
         Relu(),
+        Dense(units=5),
+    ),
+    "activations": build(
+        Conv(filters=5, kernel=3, padding=1),
+        LeakyRelu(slope=0.2),
+        Residual(body=[Gelu(), Conv(filters=5, kernel=1), Silu()]),
+        GroupNorm(groups=5),
+        Gelu(approximate="tanh"),
+        Flatten(),
+        Dense(units=9),
+        Tanh(),
+        Dropout(rate=0.1),
+        Dense(units=5),
+        Sigmoid(),
         Dense(units=5),
     ),
     "normalisation first and last": build(GroupNorm(groups=2), Flatten(), Dense(units=5), LayerNorm()),

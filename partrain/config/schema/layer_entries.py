@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag
 
+from partrain.config.schema.activations import Gelu, LeakyRelu, Sigmoid, Silu, Tanh
 from partrain.config.schema.layers import AvgPool, Conv, Dense, Dropout, Flatten, GlobalAvgPool, MaxPool, Relu
 from partrain.config.schema.normalisation_layers import BatchNorm, GroupNorm, LayerNorm
 from partrain.config.schema.values import Section
@@ -37,6 +38,11 @@ LAYERS: dict[str, type[Section]] = {
     "flatten": Flatten,
     "dense": Dense,
     "dropout": Dropout,
+    "leaky_relu": LeakyRelu,
+    "gelu": Gelu,
+    "silu": Silu,
+    "tanh": Tanh,
+    "sigmoid": Sigmoid,
     "group_norm": GroupNorm,
     "layer_norm": LayerNorm,
     "batch_norm": BatchNorm,
@@ -112,6 +118,11 @@ Layer = Annotated[
     | Annotated[Flatten, Tag("flatten")]
     | Annotated[Dense, Tag("dense")]
     | Annotated[Dropout, Tag("dropout")]
+    | Annotated[LeakyRelu, Tag("leaky_relu")]
+    | Annotated[Gelu, Tag("gelu")]
+    | Annotated[Silu, Tag("silu")]
+    | Annotated[Tanh, Tag("tanh")]
+    | Annotated[Sigmoid, Tag("sigmoid")]
     | Annotated[GroupNorm, Tag("group_norm")]
     | Annotated[LayerNorm, Tag("layer_norm")]
     | Annotated[BatchNorm, Tag("batch_norm")]

@@ -14,15 +14,21 @@ from partrain.network.layers import (
     Dense,
     Dropout,
     Flatten,
+    Gelu,
     GlobalAvgPool2d,
     GroupNorm,
     Layer,
     LayerNorm,
+    LeakyRelu,
     MaxPool2d,
     Relu,
     Residual,
+    Sigmoid,
+    Silu,
+    Tanh,
     every_layer,
 )
+from partrain.network.loop_layers.activation import ActivationLoops
 from partrain.network.loop_layers.convolution import Conv2dLoops
 from partrain.network.loop_layers.dense import DenseLoops
 from partrain.network.loop_layers.elementwise import DropoutLoops, FlattenLoops, ReluLoops
@@ -45,6 +51,7 @@ LOOPS_LAYERS: dict[type[Layer], Any] = {
     GroupNorm: GroupNormLoops,
     LayerNorm: LayerNormLoops,
     BatchNorm: BatchNormLoops,
+    **dict.fromkeys((LeakyRelu, Gelu, Silu, Tanh, Sigmoid), ActivationLoops),
     Residual: ResidualLoops,
 }
 

@@ -8,21 +8,28 @@ from typing import Any
 from partrain.kernels.compiler.flags import Kernel
 from partrain.network.execution import Views
 from partrain.network.layers import (
+    Activation,
     AvgPool2d,
     BatchNorm,
     Conv2d,
     Dense,
     Dropout,
     Flatten,
+    Gelu,
     GlobalAvgPool2d,
     GroupNorm,
     Layer,
     LayerNorm,
+    LeakyRelu,
     MaxPool2d,
     Relu,
     Residual,
+    Sigmoid,
+    Silu,
+    Tanh,
 )
 from partrain.network.network import Network
+from partrain.network.stages.activation import ActivationStage
 from partrain.network.stages.channel_norm import BatchNormStage, GroupNormStage
 from partrain.network.stages.convolution import ConvStage
 from partrain.network.stages.dense import DenseStage
@@ -38,8 +45,8 @@ from partrain.network.stages.stage import Stage
 from partrain.network.stages.tap_lists import is_plain, num_products
 
 # By the layer that begins the stage; a convolution may begin another one (`_stage_of`). A class has `KERNELS`, the
-# kernels that it calls (besides those that depend on a convolution), and `followers`, the kinds of layers that become
-# part of the stage if they follow, in this order.
+# kernels that it calls (besides those that depend on a convolution or an activation), and `followers`, the kinds of
+# layers that become part of the stage if they follow, in this order.
 _STAGES: dict[type[Layer], Any] = {
     Conv2d: PlainConvStage,
     MaxPool2d: MaxPoolStage,
@@ -52,6 +59,7 @@ _STAGES: dict[type[Layer], Any] = {
     GroupNorm: GroupNormStage,
     BatchNorm: BatchNormStage,
     LayerNorm: LayerNormStage,
+    **dict.fromkeys((LeakyRelu, Gelu, Silu, Tanh, Sigmoid), ActivationStage),
     Residual: ResidualStage,
 }
 
@@ -87,7 +95,7 @@ def stage_kernels(layers: Iterable[Layer]) -> Iterator[Kernel]:
     for kind, group in _groups(layers):
         yield from kind.KERNELS
         first = group[0]
-        if isinstance(first, Conv2d):
+        if isinstance(first, Conv2d | Activation):
             yield from kind.kernels_of(first)
         elif isinstance(first, Residual):
             yield from (*stage_kernels(first.body), *stage_kernels(first.shortcut))
