@@ -15,13 +15,18 @@ from partrain.network.layers import (
     Dense,
     Dropout,
     Flatten,
+    Gelu,
     GlobalAvgPool2d,
     GroupNorm,
     Layer,
     LayerNorm,
+    LeakyRelu,
     MaxPool2d,
     Relu,
     Residual,
+    Sigmoid,
+    Silu,
+    Tanh,
     leaf_layers,
 )
 
@@ -167,6 +172,11 @@ _MODULES: dict[type[Layer], Callable[[Any], Call]] = {
 }
 _FUNCTIONS: dict[type[Layer], Callable[[Any], Call]] = {
     Relu: lambda layer: ("F.relu", []),
+    LeakyRelu: lambda layer: ("F.leaky_relu", _named(negative_slope=(layer.slope, 0.01))),
+    Gelu: lambda layer: ("F.gelu", [] if layer.approximate == "none" else [f'approximate="{layer.approximate}"']),
+    Silu: lambda layer: ("F.silu", []),
+    Tanh: lambda layer: ("torch.tanh", []),
+    Sigmoid: lambda layer: ("torch.sigmoid", []),
     MaxPool2d: _max_pool,
     AvgPool2d: lambda layer: ("F.avg_pool2d", _window(layer)),
     GlobalAvgPool2d: lambda layer: ("F.adaptive_avg_pool2d", ["1"]),
@@ -175,4 +185,4 @@ _FUNCTIONS: dict[type[Layer], Callable[[Any], Call]] = {
 # The kinds of layers besides residual ones.
 KINDS = {*_MODULES, *_FUNCTIONS}
 # Layers whose call is written around that of the layer before.
-_JOINED = {Relu, GroupNorm, LayerNorm, BatchNorm}
+_JOINED = {Relu, LeakyRelu, Gelu, Silu, Tanh, Sigmoid, GroupNorm, LayerNorm, BatchNorm}

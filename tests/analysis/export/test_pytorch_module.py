@@ -69,7 +69,24 @@ NORMALISED: tuple[Any, ...] = (
     "layer_norm",
     {"dense": {"units": 3}},
 )
-NETWORKS = {"plain": NETWORK, "wide": WIDE, "residual": RESIDUAL, "normalised": NORMALISED}
+ACTIVATIONS: tuple[Any, ...] = (
+    {"conv": SMALL},
+    "leaky_relu",
+    {"conv": SMALL},
+    {"leaky_relu": {"slope": 0.2}},
+    {"conv": SMALL},
+    "gelu",
+    {"conv": SMALL},
+    {"gelu": {"approximate": "tanh"}},
+    {"conv": SMALL},
+    "silu",
+    "flatten",
+    {"dense": {"units": 5}},
+    "tanh",
+    {"dense": {"units": 3}},
+    "sigmoid",
+)
+NETWORKS = {"plain": NETWORK, "wide": WIDE, "residual": RESIDUAL, "normalised": NORMALISED, "activations": ACTIVATIONS}
 
 
 @pytest.fixture
@@ -189,9 +206,22 @@ def test_normalisations_share_the_line_of_their_input(export: Callable[..., Path
     ]
 
 
+def test_activations_are_written_around_their_input(export: Callable[..., Path]) -> None:
+    assert function(export(ACTIVATIONS).read_text(), "forward")[1:] == [
+        "x = F.leaky_relu(self.conv1(x))",
+        "x = F.leaky_relu(self.conv2(x), negative_slope=0.2)",
+        "x = F.gelu(self.conv3(x))",
+        "x = F.gelu(self.conv4(x), approximate='tanh')",
+        "x = F.silu(self.conv5(x))",
+        "x = torch.flatten(x, 1)",
+        "x = torch.tanh(self.dense1(x))",
+        "return torch.sigmoid(self.dense2(x))",
+    ]
+
+
 def test_every_kind_of_layer_can_be_exported() -> None:
     kinds = {kind for kind in vars(layers).values() if isinstance(kind, type) and issubclass(kind, layers.Layer)}
-    assert kinds - {layers.Layer, layers.Residual} == pytorch_layers.KINDS
+    assert {kind for kind in kinds if not kind.__subclasses__()} - {layers.Residual} == pytorch_layers.KINDS
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
@@ -206,7 +236,9 @@ def test_parameters_beside_the_module_are_those_of_its_layers(
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 20, 30), (2, 9, 9)], ids=["grey", "rgb", "two-channels"])
 @pytest.mark.parametrize(
-    "network", [WIDE, RESIDUAL, ["flatten", {"dense": {"units": 60}}]], ids=["wide", "residual", "classes"]
+    "network",
+    [WIDE, RESIDUAL, ACTIVATIONS, ["flatten", {"dense": {"units": 60}}]],
+    ids=["wide", "residual", "activations", "classes"],
 )
 def test_code_is_formatted_and_has_no_lint(
     export: Callable[..., Path], network: Sequence[Any], shape: tuple[int, int, int]
