@@ -197,8 +197,9 @@ class PartrainClassifier(ClassifierMixin, BaseEstimator):
 
         Raises
         ------
-        As `fit`. The configuration may not have `training.privacy`, `stop_early`, `max_steps`, or a cosine schedule
-        without `decay_steps`: these need a training as a whole. After an error, the state is that before the call.
+        As `fit`. The configuration may not have `training.privacy`, `stop_early`, `max_steps`, the
+        schedule `plateau`, or a cosine, linear or one-cycle schedule without `decay_steps`: these need a training as a
+        whole. After an error, the state is that before the call.
         """
         before = self._trained if hasattr(self, "_trained") else None
         if before is None and classes is None:
