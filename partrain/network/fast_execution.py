@@ -85,7 +85,7 @@ class FastExecution:
     KERNELS = (layout.gather_normalised, *StageSequence.KERNELS, *CallList.KERNELS, *NORM_KERNELS)
 
     def __init__(self, network: Network, parameters: Array, normalisation: Normalisation, tile: int) -> None:
-        self.capacity = num = examples_per_call(tile)
+        self.capacity = num = examples_per_call(tile, network)
         self._network, self._tile = network, tile
         self._example_slots_NK = np.zeros((num, network.tile_sums.size), np.float32)
         self._mean = np.array(normalisation.mean, np.float32)

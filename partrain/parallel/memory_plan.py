@@ -31,7 +31,7 @@ PLOT_BYTES = 55 * MIB
 
 def memory_of_processes(training: Training, network: Network, num_workers: int) -> dict[str, int]:
     """Return the bytes of private memory that the computing processes need, by purpose."""
-    num_examples, itemsize = examples_per_call(training.tile), max(np.dtype(training.dtype).itemsize, 8)
+    num_examples, itemsize = examples_per_call(training.tile, network), max(np.dtype(training.dtype).itemsize, 8)
     num_numbers = network.num_activations - (_num_in_place(network) if training.kernels == "fast" else 0)
     image_bytes = math.prod(network.input_shape) * np.dtype(np.float32).itemsize
     buffers = num_examples * (num_numbers * itemsize + _changed_images(training) * image_bytes)

@@ -7,7 +7,7 @@ import pytest
 from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.errors import ConfigError
 from partrain.network import layers, network
-from partrain.network.network import Network
+from partrain.network.network import Network, examples_per_call
 from partrain.network.parameters import Parameter
 from tests.network.networks import ARTICLE
 
@@ -107,3 +107,9 @@ def test_parameters_that_are_summed_by_tile_come_before_those_of_dense_layers(mo
 def test_the_table_has_dropout_without_parameters_and_multiply_adds():
     lines = Network([Flatten(), Dropout(rate=0.2), Dense(units=3)], (1, 4, 4), num_classes=3).table().splitlines()
     assert lines[2].split() == ["dropout1", "16", "0", "0"]
+
+
+def test_a_network_of_many_activations_is_computed_a_tile_at_a_time():
+    layers = [Conv(filters=64, kernel=1), Flatten(), Dense(units=2)]
+    assert examples_per_call(3, Network(layers, (1, 20, 20), 2)) == 18
+    assert examples_per_call(3, Network(layers, (1, 100, 100), 2)) == 3

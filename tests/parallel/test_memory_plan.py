@@ -131,5 +131,6 @@ def test_images_that_are_augmented_and_mixed_are_counted() -> None:
 
     for override, num_images in num_images_of.items():
         none = "training.augment=null"
-        num_examples = memory_plan.examples_per_call(read_config(ROOT / "configs" / "cifar10.yaml").training.tile)
+        config = read_config(ROOT / "configs" / "cifar10.yaml")
+        num_examples = memory_plan.examples_per_call(config.training.tile, Network(config.network, (3, 32, 32), 10))
         assert private_bytes(none, override) - private_bytes(none) == num_images * num_examples * 3 * 32 * 32 * 4
