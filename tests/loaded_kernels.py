@@ -17,7 +17,7 @@ from partrain.parallel.workers.step_examples import ExampleChanges
 from partrain.parallel.workers.worker import worker_kernels
 
 ACTIVATIONS = (LeakyRelu(), Gelu(), Gelu(approximate="tanh"), Silu(), Tanh(), Sigmoid())
-# A network with a layer of each kind, and a convolution for each forward pass (network.convolution_passes).
+# A network with a layer of each kind, and a convolution for each forward pass (network.stages.convolution_passes).
 EVERYTHING = Network(
     (
         *(Conv(filters=8, kernel=5), Relu(), Conv(filters=8, kernel=5), Conv(filters=8, kernel=3), Relu()),

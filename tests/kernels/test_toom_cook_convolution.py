@@ -37,7 +37,7 @@ ALL_SHAPES = pytest.mark.parametrize("shapes", REAL_SHAPES.values(), ids=REAL_SH
 
 @st.composite
 def random_shapes(draw):
-    """Draw shapes that network.convolution_passes may compute by Toom-Cook."""
+    """Draw shapes that network.stages.convolution_passes may compute by Toom-Cook."""
     kernel = draw(st.sampled_from([(1, 5), (2, 5), (3, 5), (5, 5), (7, 5), (3, 3), (3, 3), (3, 3)]))
     padding = tuple(draw(st.integers(0, size // 2)) for size in kernel)
     H, W = (draw(st.integers(4, 27)) + kernel[k] - 1 - 2 * padding[k] for k in range(2))

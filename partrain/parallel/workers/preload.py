@@ -35,9 +35,9 @@ sys.excepthook = _end_with
 worker.ignore_signals()
 _kernels, _, _dtype = os.environ.get(PRELOAD_VARIABLE, "").partition(":")
 if _dtype:
-    # The network is not known yet. This one has a convolution for each forward pass (network.convolution_passes). Few
-    # networks have dropout, and few trainings change their images: their workers load those kernels.
-    _convolutions = [Conv(filters=8, kernel=(size, size)) for size in (5, 5, 3)]
-    _layers = build_layers((*_convolutions, MaxPool(window=(2, 2)), Relu(), Flatten(), Dense(units=2)), (1, 28, 28))
+    # The network is not known yet. This one has a convolution for each forward pass of network.stages, and
+    # a ReLU after each. Few networks have other layers, and few trainings change images: their workers load those.
+    _convolutions = [layer for size in (5, 5, 3) for layer in (Conv(filters=8, kernel=(size, size)), Relu())]
+    _layers = build_layers((*_convolutions, MaxPool(window=(2, 2)), Flatten(), Dense(units=2)), (1, 28, 28))
     with contextlib.suppress(ConfigError):  # the coordinator reports that kernels cannot be compiled
         load_cached(worker.worker_kernels(_kernels, _layers, NO_CHANGES), _dtype)
