@@ -40,6 +40,16 @@ MIXED = [
     "training.augment={crop: {padding: 3}, flip: both, erase: {}, brightness: 0.3, contrast: 0.2, rotation: 5}",
 ]
 
+# Branches, every activation, and a normalisation of each kind; NORM stands for one that single examples may have.
+_BRANCHES = (
+    "network=[conv: {filters: 6, kernel: 3, stride: 2}, NORM, relu, residual: {body: [conv: {filters: 6, kernel: 3, "
+    "padding: 1}, NORM, gelu, residual: {body: [silu, conv: {filters: 6, kernel: 1}]}]}, relu, residual: {body: "
+    "[conv: {filters: 9, kernel: 3, stride: 2, padding: 1}, NORM], shortcut: [conv: {filters: 9, kernel: 1, "
+    "stride: 2}]}, leaky_relu, dropout: {rate: 0.1}, layer_norm, flatten, dense: {units: 12}, NORM, tanh, "
+    "dense: {units: 10}, sigmoid, dense: {units: 10}]"
+)
+BATCH_NORM, GROUP_NORM = (_BRANCHES.replace("NORM", norm) for norm in ("batch_norm", "group_norm: {groups: 3}"))
+
 # name: configuration, changes, numbers of workers
 CASES: dict[str, tuple[Path, list[str], tuple[int, ...]]] = {
     "mnist": (MNIST, [], (0, 1, 2, 3, 5, 8)),
@@ -76,6 +86,14 @@ CASES: dict[str, tuple[Path, list[str], tuple[int, ...]]] = {
         ],
         (0, 3, 8),
     ),
+    "batch normalisation, branches, activations": (MNIST, [BATCH_NORM], (0, 1, 2, 3, 8)),
+    "batch normalisation in tiles that cut no batch evenly": (MNIST, [BATCH_NORM, "training.tile=7"], (0, 3)),
+    "group normalisation, clipped, with statistics": (
+        MNIST,
+        [GROUP_NORM, "training.per_example={clip: 1, statistics: true}"],
+        (0, 3),
+    ),
+    "batch normalisation in loops": (MNIST, [BATCH_NORM, "training.kernels=loops"], (0, 3)),
     "augmentation and dropout in loops": (MNIST, [*RANDOM, "training.kernels=loops", "training.tile=7"], (0, 3)),
     "loops": (MNIST, ["training.kernels=loops"], (0, 2, 5)),
     "float64": (MNIST, ["training.kernels=loops", "training.dtype=float64"], (0, 2, 5)),
