@@ -98,3 +98,19 @@ NESTED_ERRORS = {
 @pytest.mark.parametrize(("entry", "expected"), NESTED_ERRORS.items())
 def test_an_error_in_a_residual_layer_is_reported_with_its_path(refusal, entry, expected):
     assert expected in refusal(f"data: {{name: mnist}}\nnetwork:\n  - {entry}\n  - relu\n")
+
+
+BATCH_NORM = "network=[residual: {body: [flatten, batch_norm], shortcut: [flatten]}, dense: {units: 10}]"
+REFUSED_WITH_BATCH_NORM = {
+    "training.per_example.clip=1": "training.per_example.clip needs gradients of single examples",
+    "training.per_example.statistics=true": "training.per_example.statistics needs gradients of single examples",
+    "training.tile=1": "training.tile: batch_norm needs the statistics of more than one example",
+}
+
+
+@pytest.mark.parametrize(("setting", "expected"), REFUSED_WITH_BATCH_NORM.items())
+def test_what_needs_single_examples_is_refused_with_batch_norm(read, refusal, setting, expected):
+    message = refusal(SMALLEST, BATCH_NORM, setting)
+    assert expected in message
+    assert "use group_norm" in message
+    read(SMALLEST, BATCH_NORM.replace("batch_norm", "group_norm: {groups: 1}"), setting)
