@@ -94,6 +94,24 @@ _ALL_LAYERS: Layers = [
     *(_conv(7, 2, padding=1), _pool([2, 3], stride=[1, 2]), "relu", _conv(3, 2), "relu"),
     *("flatten", _DROPOUT, _dense(11), "relu", _dense(6)),
 ]
+_GROUPED: Layers = [
+    *(_conv(12, 3, padding=1, bias=False), "relu", _conv(12, 3, groups=12, dilation=2), "relu", _conv(20, 1, groups=4)),
+    *("relu", _pool(3, stride=2, padding=1), {"avg_pool": {"window": 2, "padding": 1}}, "global_avg_pool", _dense(6)),
+]
+
+
+def _residual_blocks(normalisation: str | dict[str, Any], activation: str | dict[str, Any]) -> Layers:
+    body = [
+        _conv(8, 3, padding=1, stride=2, bias=False), normalisation, activation,
+        _conv(8, 3, padding=1, bias=False), normalisation,
+    ]  # fmt: skip
+    shortcut = [_conv(8, 1, stride=2, bias=False), normalisation]
+    return [
+        *(_conv(8, 3, padding=1, bias=False), normalisation, activation),
+        *({"residual": {"body": body, "shortcut": shortcut}}, activation),
+        *({"residual": {"body": [_conv(8, 3, padding=1), "relu"]}}, "global_avg_pool", _dense(6)),
+    ]
+
 
 TRAININGS: Mapping[str, Training] = {
     "as mnist.yaml": Training(_MNIST, settings={"schedule": {"name": "cosine", "warmup_steps": 3}}, num_steps=10),
@@ -155,4 +173,39 @@ TRAININGS: Mapping[str, Training] = {
     ),
     # In float64 no rounding hides a difference in the last bit of a normal number.
     "seeded privacy, loops in float64": Training(_SMALL, settings=_PRIVATE | _FLOAT64),
+    "groups, dilation, average pooling": Training(_GROUPED, _patterns((3, 19, 14), 6, "uint8")),
+    "residual layers, batch normalisation, SGD": Training(
+        _residual_blocks("batch_norm", "relu"),
+        _patterns((3, 16, 13), 6, "uint8"),
+        {
+            **{"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}},
+            **{"schedule": {"name": "one_cycle"}, "tile": 8, "batch_size": 40},
+        },
+    ),
+    "residual layers, group normalisation, clipping": Training(
+        _residual_blocks({"group_norm": {"groups": 2}}, "silu"),
+        _patterns((3, 16, 13), 6, "uint8"),
+        {"per_example": {"clip": 1.5, "statistics": True}, "schedule": {"name": "linear"}},
+    ),
+    "activations, layer normalisation, Muon": Training(
+        [
+            *(_conv(6, 5), "gelu", "layer_norm", _pool(2), _conv(6, 3), {"leaky_relu": {"slope": 0.1}}, "flatten"),
+            *(_dense(20), "tanh", "layer_norm", _dense(12), {"gelu": {"approximate": "tanh"}}, _dense(9), "sigmoid"),
+            _dense(10),
+        ],
+        settings={"optimizer": {"name": "muon"}, "ema": {"decay": 0.9}, "label_smoothing": 0.1},
+    ),
+    "mixed images, every change": Training(
+        _SMALL,
+        settings={
+            **{"mixup": {"alpha": 0.3}, "cutmix": {"alpha": 1.0}, "freeze": ["conv1"]},
+            "augment": {
+                **{"crop": {"padding": 2}, "flip": "horizontal", "brightness": 0.3, "contrast": 0.3},
+                **{"erase": {"probability": 0.5}, "rotation": 5},
+            },
+        },
+    ),
+    "normalisation and activations, loops in float64": Training(
+        _residual_blocks("batch_norm", "gelu"), _patterns((1, 9, 8), 6, "uint8"), {**_FLOAT64, "tile": 8}
+    ),
 }
