@@ -308,16 +308,14 @@ def train(
         for validation, chosen by a hash of an example's index. With it, the last sixth of `data` is for validation,
         unless the configuration's `data: {name: memory, train_examples: …, validation_examples: …}` says otherwise.
     class_names : the name of each class; default: "0", "1" …
-    layout : "channels_first" (N,C,H,W) or "channels_last" (N,H,W,C); default: the configuration's `data.layout`, or
-        (N,C,H,W). Images that look like the other one are an error.
+    layout : "channels_first" (N,C,H,W) or "channels_last" (N,H,W,C); default: `data.layout`, or (N,C,H,W).
     workers : number of worker processes; default: that of usable processors. 0: compute here. Any gives the same bits.
     run_dir : the run's directory, which must not exist.
     runs_dir : without `run_dir`, the directory in which the run's directory is created; default: as for `open_run`.
     init_from : a run, or a safetensors file (also PyTorch's): start from its parameters that fit by name and shape.
     strict : refuse parameters of `init_from` that do not fit completely.
-    on_step, on_evaluation : called with the metrics of each logged step, or each evaluation of the validation examples:
-        a dictionary like the line in metrics.jsonl. If one returns True or raises, training ends and the run is saved.
-        They are called between two steps; their time counts as training time.
+    on_step, on_evaluation : called after a step with its logged metrics, or with those of an evaluation: a dictionary
+        like the line in metrics.jsonl. If one returns True or raises, training ends and the run is saved.
     quiet : print only warnings and errors.
 
     Returns

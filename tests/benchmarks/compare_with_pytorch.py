@@ -49,11 +49,16 @@ class Row:
     batch_size: int = 32
     steps: int = 1000
     torch_steps: int = 300
+    variants: tuple[str, ...] = ("eager",)  # of PyTorch; the fastest counts
+    group_norm: bool = False  # in place of batch_norm, on both sides
 
 
 CONFIGS = ROOT / "configs"
 OWN = HERE / "configs"
 DIGIT = (1, 28, 28)
+MODERN: dict[str, Any] = {"steps": 60, "torch_steps": 30, "variants": ("eager", "channels_last", "compile")}
+# The configurations that train on random images.
+WITH_RANDOM_IMAGES = ("three-channels.yaml", "cifar10-resnet.yaml", "batch-norm.yaml", "depthwise-separable.yaml")
 ROWS = (
     Row("mnist.yaml, against one process with 2 threads", CONFIGS / "mnist.yaml", DIGIT, 3.5, steps=3126),
     Row("mnist.yaml, against DDP with 2 processes", CONFIGS / "mnist.yaml", DIGIT, 6, processes=2, steps=3126),
@@ -72,6 +77,10 @@ ROWS = (
     Row("conv 32@3x3, conv 64@3x3, pool, dense 128", OWN / "two-large-convolutions.yaml", DIGIT, 1.2, torch_steps=60),
     Row("3x32x32, three convolutions", OWN / "three-channels.yaml", (3, 32, 32), 1.0, torch_steps=60),
     Row("784-512-512-10, dense only", OWN / "dense-only.yaml", DIGIT, 1.0),
+    Row("3x32x32, ResNet-20, batch norm", CONFIGS / "cifar10-resnet.yaml", (3, 32, 32), 1.5, **MODERN),
+    Row("3x32x32, ResNet-20, group norm", CONFIGS / "cifar10-resnet.yaml", (3, 32, 32), 2, group_norm=True, **MODERN),
+    Row("3x64x64, conv 32-64-128, batch norm", OWN / "batch-norm.yaml", (3, 64, 64), 1.5, **MODERN),
+    Row("3x64x64, depthwise separable blocks", OWN / "depthwise-separable.yaml", (3, 64, 64), 2, **MODERN),
 )
 # The rows that need no PyTorch.
 ALONE = "partrain alone"
@@ -89,11 +98,12 @@ def run_partrain(config: Path, workers: int, folder: Path, *settings: str) -> tu
     return json.loads((Path(done.stdout.strip()) / "summary.json").read_text()), seconds
 
 
-def run_torch(python: str, row: Row, folder: Path) -> float:
+def run_torch(python: str, row: Row, variant: str, folder: Path) -> float:
     """Train with PyTorch; return the seconds an example."""
     job = {
-        "network": yaml.safe_load(row.config.read_text())["network"],
+        "network": yaml.safe_load(config_of(row, folder).read_text())["network"],
         "shape": row.shape,
+        "variant": variant,
         "processes": row.processes,
         "threads": 2 if row.processes == 1 else 1,
         "batch_size": row.batch_size,
@@ -116,14 +126,26 @@ def environment(folder: Path) -> dict[str, str]:
 def settings_of(row: Row, folder: Path) -> list[str]:
     """Return the values to set for a row: its batch and length, and no evaluation in between."""
     settings = [f"training.batch_size={row.batch_size}", "training.epochs=1000", f"training.max_steps={row.steps}"]
-    if row.config.name == "three-channels.yaml":
-        settings.append(f"data.path={make_images(folder, row.shape)}")
+    if row.config.name in WITH_RANDOM_IMAGES:
+        path = make_images(folder, row.shape)
+        data = f"data={{name: arrays, path: {path}, train_examples: 5000, validation_examples: 0}}"
+        recipe = ("optimizer={name: adam, lr: 0.001}", "schedule={name: constant}", "augment=null")
+        settings += [data, *(f"training.{setting}" for setting in recipe)]
     return settings
+
+
+def config_of(row: Row, folder: Path) -> Path:
+    """Return the configuration of both sides."""
+    if not row.group_norm:
+        return row.config
+    path = folder / row.config.name
+    path.write_text(row.config.read_text().replace("- batch_norm", "- group_norm: {groups: 8}"))
+    return path
 
 
 def make_images(folder: Path, shape: tuple[int, int, int]) -> Path:
     """Write random images of ten classes, each class with a mean of its own, so that there is something to learn."""
-    path = folder / "images.npz"
+    path = folder / f"images-{'-'.join(map(str, shape))}.npz"
     if not path.exists():
         rng = np.random.default_rng(0)
         arrays = {}
@@ -139,8 +161,9 @@ def make_images(folder: Path, shape: tuple[int, int, int]) -> Path:
 
 def measure_pair(row: Row, python: str, folder: Path) -> tuple[float, float]:
     """Measure both sides, one right after the other; return the seconds an example of partrain and of PyTorch."""
-    summary, _ = run_partrain(row.config, row.workers, folder, *settings_of(row, folder))
-    return summary["train_seconds"] / summary["examples"], run_torch(python, row, folder)
+    summary, _ = run_partrain(config_of(row, folder), row.workers, folder, *settings_of(row, folder))
+    theirs = min(run_torch(python, row, variant, folder) for variant in row.variants)
+    return summary["train_seconds"] / summary["examples"], theirs
 
 
 def undisturbed(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

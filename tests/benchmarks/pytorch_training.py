@@ -1,7 +1,8 @@
 """Train a network with PyTorch and print how long the steps took: the other side of compare_with_pytorch.py.
 
 Runs in an environment of its own that has torch; knows nothing of partrain. One process with fused Adam, or
-DistributedDataParallel with gloo over several. Images are random: PyTorch's speed does not depend on them.
+DistributedDataParallel with gloo over several. Images are random: PyTorch's speed does not depend on them. A variant is
+"eager", "channels_last", or "compile" (torch.compile, which needs a C++ compiler).
 """
 
 import argparse
@@ -15,22 +16,34 @@ import torch.multiprocessing
 from torch import nn
 
 
+class Residual(nn.Module):
+    """The sum of two branches."""
+
+    def __init__(self, body, shortcut):
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x):
+        return self.body(x) + self.shortcut(x)
+
+
 def build(layers, shape):
     """Make the network that partrain's `network` list describes, for images of `shape` (C, H, W)."""
     modules = []
-    x = torch.zeros(1, *shape)
+    x = torch.zeros(2, *shape)
     for layer in layers:
         kind, fields = (layer, {}) if isinstance(layer, str) else next(iter(layer.items()))
         if kind == "conv":
-            modules.append(
-                nn.Conv2d(
-                    x.shape[1],
-                    fields["filters"],
-                    fields["kernel"],
-                    stride=fields.get("stride", 1),
-                    padding=fields.get("padding", 0),
-                )
-            )
+            options = {name: fields[name] for name in ("stride", "padding", "groups", "bias") if name in fields}
+            modules.append(nn.Conv2d(x.shape[1], fields["filters"], fields["kernel"], **options))
+        elif kind == "batch_norm":
+            modules.append(nn.BatchNorm2d(x.shape[1]))
+        elif kind == "group_norm":
+            modules.append(nn.GroupNorm(fields["groups"], x.shape[1]))
+        elif kind == "global_avg_pool":
+            modules.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+        elif kind == "residual":
+            modules.append(Residual(*(build(fields.get(name, []), x.shape[1:]) for name in ("body", "shortcut"))))
         elif kind == "relu":
             modules.append(nn.ReLU())
         elif kind == "max_pool":
@@ -48,6 +61,11 @@ def train(rank, job, results):
     torch.manual_seed(0)
     torch.set_num_threads(job["threads"])
     model = build(job["network"], job["shape"])
+    images, labels = torch.randn(4096, *job["shape"]), torch.randint(10, (4096,))
+    if job["variant"] == "channels_last":
+        model, images = (each.to(memory_format=torch.channels_last) for each in (model, images))
+    if job["variant"] == "compile":
+        model = torch.compile(model)
     if job["processes"] > 1:
         torch.distributed.init_process_group(
             "gloo", init_method=f"file://{job['rendezvous']}", rank=rank, world_size=job["processes"]
@@ -56,7 +74,6 @@ def train(rank, job, results):
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001, fused=True)
     loss_function = nn.CrossEntropyLoss()
     share = max(1, job["batch_size"] // job["processes"])
-    images, labels = torch.randn(4096, *job["shape"]), torch.randint(10, (4096,))
     order = torch.randperm(4096)
     started = 0.0
     for step in range(job["warm_up"] + job["steps"]):

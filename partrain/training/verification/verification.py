@@ -123,12 +123,10 @@ def verify_run(
         require_same_data(plan, record, run.path)
 
     with training_resources(config, None, session, check, dataset) as resources:
-        plan, rows = resources.plan, read_metrics(run.metrics_path)
+        rows = read_metrics(run.metrics_path)
         metrics = MetricsComparison(str(run.metrics_path), [row for row in rows if first < row["step"] <= last])
         checkpoints = StateComparison(run.checkpoints, [step for step in states if first < step <= last])
-        logger = MetricsLogger(run.metrics_path, plan, session.clock, messages.warn, open_log=lambda path: metrics)
-        schedule = LoggingSchedule(plan.steps_per_epoch, replay.sessions)
-        output = RunOutput(None, schedule, logger, checkpoints, identity_digest(record["identity"]))
+        output = _compared_output(run, record, resources.plan, session, replay, metrics, checkpoints)
         coordinator = Coordinator(resources, session, output)
         if state is not None:
             coordinator.restore(state, [row for row in rows if row["step"] <= first], 0.0)
@@ -146,6 +144,22 @@ def verify_run(
             reached = max(coordinator.step, metrics.reached_step, checkpoints.reached_step)
             raise VerificationFailed(str(error), (right, reached)) from error
     return Verification(run.path, first, last, checkpoints.num_equal, metrics.num_equal, with_test)
+
+
+def _compared_output(
+    run: RunDirectory,
+    record: dict[str, Any],
+    plan: TrainingPlan,
+    session: Session,
+    replay: Replay,
+    metrics: MetricsComparison,
+    checkpoints: StateComparison,
+) -> RunOutput:
+    """Return an output that writes nothing: metrics and states are compared with those of the run."""
+    warn = session.messages.warn
+    logger = MetricsLogger(run.metrics_path, plan, session.clock, warn, open_log=lambda path: metrics)
+    schedule = LoggingSchedule(plan.steps_per_epoch, replay.sessions)
+    return RunOutput(None, schedule, logger, checkpoints, identity_digest(record["identity"]))
 
 
 def follow_verification(state: InitialState, resources: TrainingResources, session: Session) -> None:
