@@ -19,7 +19,7 @@ def digests_with(width, num_registers):
         cwd=ROOT,
         stdout=subprocess.PIPE,
         check=True,
-        timeout=300,
+        timeout=600,
     )
     return json.loads(ended.stdout)
 
