@@ -65,6 +65,26 @@ class _Pass:
             first = last
 
 
+class _Recording:
+    """Tells the pass that is being recorded where the calls of each stage end.
+
+    It refers to no stage: an execution in a cycle of references would keep the shared arrays in memory.
+
+    Attributes
+    ----------
+    recorded : the pass; None while nothing is recorded.
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.recorded: _Pass | None = None
+        self._number_of = {id(stage): number for number, stage in enumerate(stages)}
+
+    def end_stage(self, stage: Stage) -> None:
+        """Note that the calls since the last end are those of a stage."""
+        if self.recorded is not None:
+            self.recorded.end_stage(self._number_of[id(stage)])
+
+
 class FastExecution:
     """Computes several tiles in a call.
 
@@ -97,10 +117,9 @@ class FastExecution:
         if self._images is None:
             self._images = bordered(network.input_shape, (0, 0), num)
         self.stages: list[tuple[Stage, bool]] = list(_every_stage(self._sequence, False))
-        self._number_of = {stage: k for k, (stage, _) in enumerate(self.stages)}
-        self._recorded: _Pass | None = None
+        self._recording = _Recording([stage for stage, _ in self.stages])
         for sequence in _every_sequence(self._sequence):
-            sequence.on_stage_end = self._end_stage
+            sequence.on_stage_end = self._recording.end_stage
         self._dropouts = [stage.factors for stage, _ in self.stages if isinstance(stage, DropoutStage)]
         self._batch_norms = [stage for stage, _ in self.stages if isinstance(stage, BatchNormStage)]
         for stage in self._batch_norms:
@@ -138,9 +157,9 @@ class FastExecution:
             variables += rows.inputs_ND, rows.deltas_NE
         key = ("backward", len(dlogits_NE), self._trains)
         if key not in self._passes:
-            recorded = self._passes[key] = self._recorded = _Pass("backward", variables)
+            recorded = self._passes[key] = self._recording.recorded = _Pass("backward", variables)
             self._propagate(dlogits_NE, slots_TK, self._tile, factors, recorded.calls.add)
-            self._recorded = None
+            self._recording.recorded = None
         self._passes[key].run(variables, self.time_stage)
 
     def measure(self, dlogits_NE: Array, factors: Mapping[str, Factors], squared_norms_NL: Array) -> None:
@@ -154,19 +173,15 @@ class FastExecution:
         self._sequence.sum_tiles(scales_N, slots_TK, self._tile, factors)
 
     def _record_forward(self, images_MCHW: Array, indices_N: NDArray[np.int64]) -> _Pass:
-        recorded = self._recorded = _Pass("forward", (images_MCHW, indices_N))
+        recorded = self._recording.recorded = _Pass("forward", (images_MCHW, indices_N))
         call = recorded.calls.add
         assert self._images is not None
         x = self._images[: len(indices_N)]
         call(layout.gather_normalised, images_MCHW, indices_N, self._mean, self._inverse_std, self._border, x)
         recorded.end_stage(len(self.stages))
         recorded.result = self._sequence.forward(x, call, has_border=True)
-        self._recorded = None
+        self._recording.recorded = None
         return recorded
-
-    def _end_stage(self, stage: Stage) -> None:
-        if self._recorded is not None:
-            self._recorded.end_stage(self._number_of[stage])
 
     def _propagate(
         self, dlogits_NE: Array, slots_TK: Array, tile: int, factors: Mapping[str, Factors], call: Call

@@ -25,8 +25,8 @@ def test_config_as_json_holds_types_defaults_and_meanings(call_partrain: Callabl
     assert keys["data.name"]["required"]
 
 
-def test_config_as_markdown_is_the_table_in_readme(call_partrain: Callable[..., Result]) -> None:
-    assert call_partrain("config", "--markdown").stdout in (ROOT / "README.md").read_text()
+def test_config_as_markdown_is_the_table_beside_the_examples(call_partrain: Callable[..., Result]) -> None:
+    assert call_partrain("config", "--markdown").stdout in (ROOT / "configs" / "README.md").read_text()
 
 
 def test_config_imports_neither_numpy_nor_numba() -> None:
