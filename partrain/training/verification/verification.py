@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,18 +111,13 @@ def verify_run(
     _require_no_secret(config, path)
     states = _load_states(run)
     first, last = _range(path, steps, sorted(states))
-    is_drawn = first == 0 and "initialised_from" not in record
-    if first == 0 and not is_drawn and 0 not in states:
-        raise _lost_start(record, path, min(states))
-    state = None if is_drawn else states[first]
+    state = _start(record, path, states, first)
     replay = Replay(last, tuple(_sessions(record, config)))
     tensors, metadata = ({}, None) if state is None else (state.tensors, state.metadata)
     session.broadcast_state(InitialState(config, tensors, metadata, replay))
-
-    def check(plan: TrainingPlan) -> None:
-        require_same_data(plan, record, run.path)
-
-    with training_resources(config, None, session, check, dataset) as resources:
+    with training_resources(
+        config, None, session, lambda plan: require_same_data(plan, record, run.path), dataset
+    ) as resources:
         rows = read_metrics(run.metrics_path)
         metrics = MetricsComparison(str(run.metrics_path), [row for row in rows if first < row["step"] <= last])
         checkpoints = StateComparison(run.checkpoints, [step for step in states if first < step <= last])
@@ -185,6 +180,15 @@ def _require_no_secret(config: Config, path: Path) -> None:
             f"{path}: drew its batches and noise from a secret random source, which nobody can draw again; only runs "
             "with training.privacy.source: seeded, or without privacy, can be verified"
         )
+
+
+def _start(record: dict[str, Any], path: Path, states: Mapping[int, Checkpoint], first: int) -> Checkpoint | None:
+    """Return the state from which to compute; None if it is that of step 0, which is drawn from the seed."""
+    if first == 0 and "initialised_from" not in record:
+        return None
+    if first not in states:
+        raise _lost_start(record, path, min(states))
+    return states[first]
 
 
 def _lost_start(record: dict[str, Any], path: Path, saved_step: int) -> RunError:
