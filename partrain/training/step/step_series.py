@@ -28,8 +28,9 @@ Array = NDArray[Any]
 LEAD_SECONDS = 0.05
 # The least number of steps that are planned ahead: one that is made, and the next.
 LEAST_LEAD = 2
-# The number of steps that are planned ahead until the duration of a step is known.
+# Until the duration of a step is known: the number of steps that are planned ahead, and the time between two looks.
 FIRST_LEAD = 8
+FIRST_SLEEP_SECONDS = 0.002
 # The longest series. Where there are more workers than processors, other workers take the next one.
 MOST_STEPS = 512
 
@@ -158,7 +159,7 @@ class _Series:
             self._plan_more(completed)
         # The last step is reported when the workers have left the series: then the model is its state.
         self.report(min(completed, self.planned - self._is_closed))
-        return LEAD_SECONDS / 2 if self.step_seconds is None else self._lead * self.step_seconds / 2
+        return FIRST_SLEEP_SECONDS if self.step_seconds is None else self._lead * self.step_seconds / 2
 
     def report(self, last_step: int) -> None:
         """Report this step, and those before it that must be and have not been reported yet."""
