@@ -1,4 +1,4 @@
-"""Optimizers and schedules with workers, after a kill in the middle of an epoch, and verified: the same bits."""
+"""Optimizers, schedules and networks, with workers, after a kill in mid-epoch, and verified: the same bits."""
 
 from __future__ import annotations
 
@@ -14,25 +14,61 @@ from partrain.store.checkpoint import load
 from tests.program import Result
 from tests.whole_runs import IN_MID_EPOCH, Runs, outcome, read_json, rows_of, write_config
 
+
+def branches(norm: Any) -> dict[str, Any]:
+    """Return changes to a network with branches and normalisations."""
+    inner = {"residual": {"body": ["gelu", {"residual": {"body": ["silu", {"dropout": {"rate": 0.1}}]}}]}}
+    return {
+        "network": [
+            {"conv": {"filters": 4, "kernel": 5, "stride": 3}},
+            norm,
+            "relu",
+            {"residual": {"body": [{"conv": {"filters": 4, "kernel": 3, "padding": 1}}, norm, inner]}},
+            {"residual": {"body": [{"avg_pool": {"window": 2}}], "shortcut": [{"max_pool": {"window": 2}}]}},
+            "flatten",
+            {"dense": {"units": 10}},
+        ]
+    }
+
+
+GROUP_NORM, BATCH_NORM = branches({"group_norm": {"groups": 2}}), branches("batch_norm")
+# A tile of batch_norm has at least two examples, and such a network has no gradients of single ones.
+BATCH_NORM |= {"training.per_example": {"statistics": False}}
+
 RECIPES: dict[str, dict[str, Any]] = {
-    "SGD": {"training.optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 0.01, "weight_decay_exclude": ["bias"]}},
-    "SGD with momentum": {"training.optimizer": {"name": "sgd", "lr": 0.02, "momentum": 0.9, "nesterov": True}},
-    "Muon": {"training.optimizer": {"name": "muon", "weight_decay": 0.1, "weight_decay_exclude": ["bias"]}},
-    "AdamW": {"training.optimizer": {"name": "adamw", "weight_decay": 0.1, "weight_decay_exclude": ["bias"]}},
-}
-RECIPES |= {
+    "SGD": {
+        "training.optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 0.01, "weight_decay_exclude": ["bias"]},
+        "training.schedule": {"name": "linear", "warmup_steps": 3, "final_lr": 0.001},
+    },
+    "SGD with momentum": {
+        "training.optimizer": {"name": "sgd", "lr": 0.02, "momentum": 0.9, "nesterov": True},
+        "training.schedule": {"name": "warm_restarts", "period_steps": 6, "period_factor": 2},
+        "training.freeze": ["dense1"],
+    },
+    "Muon": {
+        "training.optimizer": {"name": "muon", "weight_decay": 0.1, "weight_decay_exclude": ["bias"]},
+        "training.mixup": {"alpha": 0.3},
+    }
+    | BATCH_NORM,
+    "AdamW": {"training.optimizer": {"name": "adamw", "weight_decay": 0.1, "weight_decay_exclude": ["bias"]}}
+    | GROUP_NORM,
     "one cycle": {"training.optimizer": {"lr": 0.02}, "training.schedule": {"name": "one_cycle"}},
-    "linear": {"training.schedule": {"name": "linear", "warmup_steps": 3, "final_lr": 0.001}},
-    "warm restarts": {"training.schedule": {"name": "warm_restarts", "period_steps": 6, "period_factor": 2}},
     "plateau": {
         "training.optimizer": {"lr": 0.05},
         "training.schedule": {"name": "plateau", "patience": 0, "threshold": 0.9, "factor": 0.5, "cooldown": 1},
         "logging": {"every_steps": 3, "evaluate_every_steps": 4},
     },
     "averaged weights": {"training.ema": {"decay": 0.8}, "training.optimizer": {"lr": 0.02, "weight_decay": 0.1}},
-    "a frozen convolution": {"training.freeze": ["conv1"], "training.optimizer": {"lr": 0.01, "weight_decay": 0.1}},
-    "a frozen dense layer": {"training.freeze": ["dense1"], "training.optimizer": {"name": "sgd", "momentum": 0.9}},
-    "averaged weights after a warm-up": {"training.ema": {"decay": 0.9, "warmup": True}},
+    "averaged weights after a warm-up, a frozen convolution": {
+        "training.ema": {"decay": 0.9, "warmup": True},
+        "training.freeze": ["conv1"],
+        "training.optimizer": {"lr": 0.01, "weight_decay": 0.1},
+    },
+    "frozen normalisations": {
+        "training.freeze": ["conv1", "batch_norm1", "batch_norm2"],
+        "training.optimizer": {"lr": 0.01, "weight_decay": 0.1},
+    }
+    | BATCH_NORM,
 }
 EACH_RECIPE = pytest.mark.parametrize("changes", RECIPES.values(), ids=RECIPES)
 

@@ -21,11 +21,25 @@ from tests.noise_data import noise_examples
 NETWORK = ["flatten", {"dense": {"units": 10}}]
 PLAIN: dict[str, Any] = {"epochs": 1, "batch_size": 20}
 PRIVATE = PLAIN | {"per_example": {"clip": 1.0}, "privacy": {"noise_multiplier": 1.0, "delta": 1e-4}}
+BRANCHES: list[Any] = [
+    {"conv": {"filters": 4, "kernel": 3, "stride": 2}},
+    {"residual": {"body": [{"group_norm": {"groups": 2}}, {"conv": {"filters": 4, "kernel": 3, "padding": 1}}]}},
+    {
+        "residual": {
+            "body": ["relu", {"residual": {"body": ["gelu"]}}],
+            "shortcut": [{"conv": {"filters": 4, "kernel": 1}}],
+        }
+    },
+    "global_avg_pool",
+    {"dense": {"units": 10}},
+]
 IMAGES, LABELS = noise_examples(60)
 
 
-def train(path: Path, workers: int = 0, training: dict[str, Any] = PLAIN, seed: int = 0) -> partrain.Run:
-    config = {"network": NETWORK, "training": training, "seed": seed, "logging": {"plots": False}}
+def train(
+    path: Path, workers: int = 0, training: dict[str, Any] = PLAIN, seed: int = 0, network: list[Any] = NETWORK
+) -> partrain.Run:
+    config = {"network": network, "training": training, "seed": seed, "logging": {"plots": False}}
     return partrain.train(config, data=(IMAGES, LABELS), workers=workers, run_dir=path, quiet=True)
 
 
@@ -92,10 +106,16 @@ def num_shared_mappings() -> int:
 
 
 @pytest.mark.usefixtures("_without_garbage_collection")
-@pytest.mark.parametrize("training", [PLAIN, PRIVATE], ids=["plain", "private"])
+@pytest.mark.parametrize(
+    ("training", "network"),
+    [(PLAIN, NETWORK), (PRIVATE, NETWORK), (PLAIN, BRANCHES)],
+    ids=["plain", "private", "with branches"],
+)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_frees_the_data_when_it_ends(tmp_path: Path, workers: int, training: dict[str, Any]) -> None:
+def test_training_frees_the_data_when_it_ends(
+    tmp_path: Path, workers: int, training: dict[str, Any], network: list[Any]
+) -> None:
     before = num_shared_mappings()
     for number in range(2):
-        train(tmp_path / str(number), workers, training)
+        train(tmp_path / str(number), workers, training, network=network)
         assert num_shared_mappings() == before
