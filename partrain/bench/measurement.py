@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from partrain.bench.phases import SERIAL_PHASES, measure_phases, scaling, signal_seconds
-from partrain.bench.stages import measure_coordinator, measure_execution, stage_facts
+from partrain.bench.stages import measure_coordinator, measure_execution, measure_kernels, stage_facts
 from partrain.bench.step_model import StepCosts
 from partrain.bench.trial import Trial, seconds_of
 from partrain.config.reader import parse_config
@@ -69,7 +69,7 @@ def measure(
 
     Returns
     -------
-    The results, for JSON: "machine", "training", "stages", "phases", "scaling", "model".
+    The results, for JSON: "machine", "training", "stages", "kernels", "phases", "scaling", "model".
 
     Raises
     ------
@@ -103,12 +103,14 @@ def measure(
         trial.warm_up()
         machine = _describe_machine(trial)
         stages = measure_execution(trial) + measure_coordinator(trial)
+        kernels = measure_kernels(trial)
         shard_seconds = trial.shard_seconds(workers)
         phases = [measure_phases(trial, number, shard_seconds) for number in workers]
         return {
             "machine": machine,
             "training": _describe_training(trial),
             "stages": [stage_facts(stage, machine["peak_gflops"]) for stage in stages],
+            "kernels": kernels,
             "phases": phases,
             "scaling": scaling(phases, trial),
             "model": _model(phases, shard_seconds, trial),

@@ -189,6 +189,47 @@ class _ExecutionCall:
         return {"backward": measured - begin, "clipping": monotonic() - measured}
 
 
+def measure_kernels(trial: Trial) -> list[dict[str, Any]]:
+    """Measure the calls of kernels in a worker's computation; return results for JSON, the longest first.
+
+    They have the microseconds of an example in all calls of a kernel, and the share of these in the whole computation.
+    """
+    if trial.settings.kernels == "loops":
+        return []
+    execution = FastExecution(
+        trial.plan.network, trial.arrays["parameters"], trial.plan.normalisation, trial.plan.tiling.tile_size
+    )
+    passing: dict[str, list[float]] = {}  # by kernel and direction
+
+    def time_kernel(direction: str, name: str, run: Callable[[], None]) -> None:
+        begin = monotonic()
+        run()
+        passing.setdefault(f"{name} {direction}", []).append(monotonic() - begin)
+
+    execution.time_kernel = time_kernel
+    n = min(execution.capacity, trial.training.round_size)
+    compute = _ExecutionCall(trial, execution, (), n)
+    calls: dict[str, int] = {}
+
+    def call() -> dict[str, float]:
+        passing.clear()
+        compute()
+        calls.update({key: len(seconds) for key, seconds in passing.items()})
+        return {key: sum(seconds) for key, seconds in passing.items()}
+
+    medians = {key: statistics.median(seconds) for key, seconds in trial.repeat(call).items()}
+    return [
+        {
+            "kernel": key.partition(" ")[0],
+            "pass": key.partition(" ")[2],
+            "calls": calls[key],
+            "median_us": median / n * 1e6,
+            "share": median / sum(medians.values()),
+        }
+        for key, median in sorted(medians.items(), key=lambda item: -item[1])
+    ]
+
+
 def measure_coordinator(trial: Trial) -> list[StageTimes]:
     """Measure the update of the parameters after real steps, with one thread and with the number used in training."""
     training, network, plan = trial.training, trial.plan.network, trial.plan

@@ -11,6 +11,10 @@ A multiply-add counts as two operations. Skipped multiply-adds count too: the ba
 gradients that are zero, and Toom-Cook convolutions need fewer, so their share of the peak can exceed 100 %. The update
 computes the gradients of dense layers, adds up the tile sums, checks for values that are not finite, and applies
 Adam."""
+# The table of kernels has those that take at least this share of the time.
+LEAST_SHARE = 0.005
+NOTE_ON_KERNELS = f"""\
+A kernel is a function in partrain/kernels. Those below {LEAST_SHARE:.1%} are left out."""
 NOTE_ON_PHASES = """\
 compute is the time of the longest shard in this process. wait is the additional time with workers: to wake them, to
 collect their answers, and to fetch data that other processors wrote. More workers than processors take turns."""
@@ -49,6 +53,7 @@ def describe(facts: dict[str, Any]) -> str:
             ),
             NOTE_ON_STAGES,
             "",
+            *_describe_kernels(facts["kernels"]),
             *_describe_phases(facts, by_workers=False, title="phases of a step, median µs", note=NOTE_ON_PHASES),
             *_describe_phases(
                 facts, by_workers=True, title="phases of a step by workers alone, median µs", note=NOTE_ON_SERIES
@@ -72,6 +77,19 @@ def describe(facts: dict[str, Any]) -> str:
             NOTE_ON_MODEL,
         ]
     )
+
+
+def _describe_kernels(kernels: list[dict[str, Any]]) -> list[str]:
+    """Return the table of the kernels that take longest; nothing for the plain loops."""
+    rows = [
+        (row["kernel"], row["pass"], str(row["calls"]), _number(row["median_us"]), f"{row['share']:.1%}")
+        for row in kernels
+        if row["share"] >= LEAST_SHARE
+    ]
+    if not rows:
+        return []
+    columns = ("kernel", "pass", "calls", "µs per example", "share")
+    return ["kernels of these stages, all calls together", *table(columns, rows, num_words=2), NOTE_ON_KERNELS, ""]
 
 
 def _describe_phases(facts: dict[str, Any], *, by_workers: bool, title: str, note: str) -> list[str]:

@@ -44,7 +44,7 @@ from partrain.kernels import (
     toom_cook_convolution,
     toom_cook_weights,
 )
-from partrain.kernels.compiler.flags import Kernel, kernel, machine_code_of, signatures_of
+from partrain.kernels.compiler.flags import Kernel, kernel, machine_code_of, name_of, signatures_of
 from partrain.kernels.simd.vectors import _INT64, _address
 
 Array = NDArray[Any]
@@ -111,11 +111,16 @@ class CallList:
     ----------
     variables : arrays that other ones, of the same shapes, take the place of in a later run. All other arrays stay
         where they are; the caller keeps them.
+
+    Attributes
+    ----------
+    calls : the name of each kernel, and the number of words up to the end of its call.
     """
 
     KERNELS: tuple[Kernel, ...]
 
     def __init__(self, variables: Sequence[Array]) -> None:
+        self.calls: list[tuple[str, int]] = []
         self._shapes = [array.shape for array in variables]
         self._words: list[int] = []
         self._of_variable: dict[int, list[int]] = {address_of(array): [] for array in variables if array.size}
@@ -149,6 +154,7 @@ class CallList:
                 self._of_variable[part[0]].append(len(self._words))
             self._words += part
         self._words[first] = len(self._words) - first
+        self.calls.append((name_of(called), len(self._words)))
 
     def point_to(self, variables: Sequence[Array]) -> None:
         """Put arrays in the places of the variables."""

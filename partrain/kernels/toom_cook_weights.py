@@ -42,7 +42,7 @@ _POINTS = 36
 SINGLES = 12
 _MOST = max(SINGLES, PAIRS)
 # Numbers at all points of the inputs and gradients of a band, at least those of a row of tiles.
-BAND_NUMBERS = 2**19
+BAND_NUMBERS = 2**17
 
 
 @always_inlined

@@ -34,6 +34,8 @@ from partrain.network.stages.stage import Gradient, Stage
 # Runs the calls of a stage, and takes the time: direction ("forward" or "backward"), number of the stage (that of the
 # stages: the gather of the images), and the function to run.
 TimeStage = Callable[[str, int, Callable[[], None]], None]
+# Runs a call of a kernel, and takes the time: direction, name of the kernel, and the function to run.
+TimeKernel = Callable[[str, str, Callable[[], None]], None]
 
 
 class _Pass:
@@ -53,16 +55,20 @@ class _Pass:
         """Say that the calls since the last end are those of a stage."""
         self._ends.append((number, len(self.calls)))
 
-    def run(self, variables: Sequence[Array], time_stage: TimeStage | None) -> None:
-        """Make the calls with these arrays; by stage, if they are timed."""
+    def run(self, variables: Sequence[Array], time_stage: TimeStage | None, time_kernel: TimeKernel | None) -> None:
+        """Make the calls with these arrays; one stage or one kernel after the other, if they are timed."""
         self.calls.point_to(variables)
-        if time_stage is None:
-            self.calls.run()
-            return
         first = 0
-        for number, last in self._ends:
-            time_stage(self._direction, number, partial(self.calls.run, first, last))
-            first = last
+        if time_stage is not None:
+            for number, last in self._ends:
+                time_stage(self._direction, number, partial(self.calls.run, first, last))
+                first = last
+        elif time_kernel is not None:
+            for name, last in self.calls.calls:
+                time_kernel(self._direction, name, partial(self.calls.run, first, last))
+                first = last
+        else:
+            self.calls.run()
 
 
 class _Recording:
@@ -100,6 +106,7 @@ class FastExecution:
     stages : all of them, with whether they compute the gradient at their input: those in the branches of a residual
         layer before its own, which adds the branches.
     time_stage : None, or what runs each stage; `bench` sets it. It runs a stage with several parts once for each part.
+    time_kernel : None, or what runs each call of a kernel.
     """
 
     KERNELS = (layout.gather_normalised, *StageSequence.KERNELS, *CallList.KERNELS, *NORM_KERNELS)
@@ -128,6 +135,7 @@ class FastExecution:
         self._trains = False
         self._passes: dict[Hashable, _Pass] = {}
         self.time_stage: TimeStage | None = None
+        self.time_kernel: TimeKernel | None = None
 
     @classmethod
     def kernels(cls, layers: Iterable[Layer]) -> tuple[Kernel, ...]:
@@ -147,7 +155,7 @@ class FastExecution:
         key = ("forward", len(indices_N), images_MCHW.shape, images_MCHW.dtype, self._trains)
         if key not in self._passes:
             self._passes[key] = self._record_forward(images_MCHW, indices_N)
-        self._passes[key].run(variables, self.time_stage)
+        self._passes[key].run(variables, self.time_stage, self.time_kernel)
         return self._passes[key].result
 
     def backward(self, dlogits_NE: Array, slots_TK: Array, factors: Mapping[str, Factors]) -> None:
@@ -160,7 +168,7 @@ class FastExecution:
             recorded = self._passes[key] = self._recording.recorded = _Pass("backward", variables)
             self._propagate(dlogits_NE, slots_TK, self._tile, factors, recorded.calls.add)
             self._recording.recorded = None
-        self._passes[key].run(variables, self.time_stage)
+        self._passes[key].run(variables, self.time_stage, self.time_kernel)
 
     def measure(self, dlogits_NE: Array, factors: Mapping[str, Factors], squared_norms_NL: Array) -> None:
         """See `execution.Execution`."""

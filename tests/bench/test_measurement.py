@@ -99,7 +99,7 @@ def test_json_holds_the_facts(
     assert {name for name in os.listdir(tmp_path) if not name.startswith("said-")} == before
 
     facts = json.loads(result.stdout)
-    assert list(facts) == ["machine", "training", "stages", "phases", "scaling", "model"]
+    assert list(facts) == ["machine", "training", "stages", "kernels", "phases", "scaling", "model"]
     assert all(math.isfinite(number) for number in numbers_in(facts))
     assert facts["machine"]["peak_gflops"] > 0
     assert facts["machine"]["lanes"] in (4, 8, 16)
@@ -119,6 +119,14 @@ def test_json_holds_the_facts(
     }
     for stage in facts["stages"]:
         assert 0 < stage["minimum_us"] <= stage["median_us"]
+    kernels = {(row["kernel"], row["pass"]): row for row in facts["kernels"]}
+    assert len(kernels) == len(facts["kernels"])
+    assert kernels["dense.dense_forward", "forward"]["calls"] == 1
+    assert ("layout.gather_normalised", "forward") in kernels
+    assert sum(row["share"] for row in facts["kernels"]) == pytest.approx(1)
+    assert [row["median_us"] for row in facts["kernels"]] == sorted(
+        (row["median_us"] for row in facts["kernels"]), reverse=True
+    )
     dense = stages["dense1", "forward"]
     assert dense["gflops"] == pytest.approx(2 * 72 * 10 / dense["median_us"] / 1e3)
     assert dense["share_of_peak"] == pytest.approx(dense["gflops"] / facts["machine"]["peak_gflops"])

@@ -71,6 +71,11 @@ def signatures_of(kernel: Kernel, float_type: str) -> list[str]:
     return [signature.format(float=float_type) for signature in _signatures[kernel]]
 
 
+def name_of(kernel: Kernel) -> str:
+    """Return the module and the name of a kernel, such as "convolution.conv2d_forward"."""
+    return f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
+
+
 def machine_code_of(kernel: Kernel, signature: str) -> int:
     """Return the address of a loaded kernel's machine code, with Numba's calling convention."""
     dispatcher: Any = kernel

@@ -22,6 +22,7 @@ from partrain.parallel.workers.step_examples import ExampleChanges
 from partrain.parallel.workers.tile_computer import Computation, TileComputer, tile_kernels
 from partrain.parallel.workers.waiting import SPIN_SECONDS, spin
 from partrain.system.fault_injection import kill_point
+from partrain.system.freed_memory import keep_freed_memory
 from partrain.system.parent_death import continue_after_parent
 from partrain.system.shared_arrays import SharedArrays
 from partrain.system.signals import SIGNALS_OF_RANKS
@@ -71,6 +72,7 @@ def work(
             was_preloaded = preload_module in sys.modules
             ignore_signals()
             continue_after_parent()
+            keep_freed_memory()
             kill_point("worker: start-up")
             layers, changes = computation.network.layers, computation.changes
             load(worker_kernels(computation.kernels, layers, changes), computation.dtype)
