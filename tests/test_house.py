@@ -198,7 +198,7 @@ def test_only_kernels_import_numba():
 def test_only_one_file_imports_mpi4py():
     """The import of mpi4py starts MPI."""
     found = [module for module in SOURCES if "mpi4py" in {name.split(".")[0] for name in imported_names(module)}]
-    assert found == ["partrain.parallel.mpi.communicator"]
+    assert found == ["partrain.parallel.mpi.communicators"]
 
 
 def test_only_one_file_sets_numba_flags():

@@ -123,6 +123,11 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     add_workers(parser)
     add_overrides(parser)
     add_engine(parser)
+    parser.add_argument(
+        "--elastic",
+        action="store_true",
+        help="with --engine mpi: go on with the other ranks when a rank dies (needs mpiexec --with-ft ulfm)",
+    )
     add_quiet(parser)
 
 

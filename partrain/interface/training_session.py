@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from partrain.errors import ConfigError
 from partrain.interface.command import CommandContext, print_path
 
 if TYPE_CHECKING:  # imports Numba
@@ -23,6 +24,7 @@ def run_session(work: Callable[[Session], Result], context: CommandContext) -> R
     context : the command's.
     """
     options = context.options
+    elastic = getattr(options, "elastic", False)  # only commands that train have it
     if options.engine == "mpi":
         from partrain.training.mpi.job import follow_training, run_on_ranks
 
@@ -34,7 +36,10 @@ def run_session(work: Callable[[Session], Result], context: CommandContext) -> R
             context.command_line,
             context.messages,
             context.interruption,
+            elastic=elastic,
         )
+    if elastic:
+        raise ConfigError("--elastic goes with --engine mpi: it lets a job of several ranks go on when one dies")
     from partrain.training.session import Session
 
     return work(Session(context.num_workers, context.command_line, context.messages, context.interruption))

@@ -29,10 +29,16 @@ class Messages:
     Parameters
     ----------
     quiet : print only warnings and errors.
+
+    Attributes
+    ----------
+    begins_again : whether the program repeats its beginning, after a failure that it survives. As long as this is true,
+        messages other than errors go to the log only.
     """
 
     def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+        self.begins_again = False
+        self._quiet = self._asked_quiet = quiet
         self._prefix = ""
         self._log: Callable[[str], None] | None = None
         self._before_log: list[str] = []
@@ -41,7 +47,7 @@ class Messages:
     def set_rank(self, name: str, *, only_warnings: bool) -> None:
         """Begin warnings and errors with the name of this rank; with `only_warnings`, print nothing else."""
         self._prefix = f"{name}: "
-        self._quiet = self._quiet or only_warnings
+        self._quiet = self._asked_quiet or only_warnings
 
     def attach_log(self, log: Callable[[str], None]) -> None:
         """Write all messages to `log` as well, including those so far."""
@@ -58,14 +64,15 @@ class Messages:
         """Print an informative message, unless `quiet`, and log it."""
         text = printable_lines(text)
         self.note(text)
-        if not self._quiet:
+        if not self._quiet and not self.begins_again:
             _print(text)
 
     def warn(self, text: str) -> None:
         """Print and log a warning."""
         text = self._prefix + printable_lines(text)
         self.note(f"warning: {text}")
-        _print(f"\033[1;33mwarning: {text}\033[0m" if self._has_colours else f"warning: {text}")
+        if not self.begins_again:
+            _print(f"\033[1;33mwarning: {text}\033[0m" if self._has_colours else f"warning: {text}")
 
     def error(self, text: str) -> None:
         """Print and log the reason for which the program ends."""

@@ -169,6 +169,7 @@ class Coordinator:
             at_end.callback(self.model.close)
             at_end.enter_context(session.clock.timing("train"))
             at_end.callback(self._save, is_last=True)
+            session.report_recovery(self.step)
             while self.step < last_step and not self.completed and not session.is_asked_to_stop:
                 kill_point("coordinator: before a step")
                 self._make_steps(last_step, progress)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from partrain.system.detached_work import run_detached
@@ -22,7 +25,7 @@ if TYPE_CHECKING:  # its import starts MPI
 KILLED_AFTER = (signal.SIGTERM, signal.SIGINT)
 
 
-@dataclass(frozen=True)
+@dataclass
 class RankSession:
     """The additional state of a rank of an MPI job.
 
@@ -30,10 +33,36 @@ class RankSession:
     ----------
     group : the communicator of all ranks.
     received : signals that this rank received itself.
+    run : the directory of the run that the job trains; None as long as it does not exist.
     """
 
     group: Communicator
     received: Interruption
+    run: Path | None = None
+    _dead: list[str] = field(default_factory=list)
+    _died_at: float = 0.0
+
+    def recover(self, messages: Messages) -> None:
+        """Go on with the surviving ranks; print nothing but errors until `report_recovery`."""
+        if not self._dead:
+            self._died_at = time.monotonic()
+        messages.begins_again = True
+        self._dead += self.group.recover()
+
+    def report_recovery(self, messages: Messages, step: int | None = None) -> None:
+        """Say which ranks have died since the last report, and how long the recovery took.
+
+        Parameters
+        ----------
+        step : the step from which the training goes on; None: it was complete.
+        """
+        messages.begins_again = False
+        if self._dead and self.group.rank == 0:
+            seconds, size = time.monotonic() - self._died_at, self.group.size
+            living = "1 rank goes" if size == 1 else f"{size} ranks go"
+            place = "" if step is None else f" from step {step}"
+            messages.warn(f"{' and '.join(self._dead)} died; {living} on{place}, after {seconds:.2f} s")
+        self._dead.clear()
 
 
 @dataclass(frozen=True)
@@ -72,6 +101,24 @@ class Session:
     def leads(self) -> bool:
         """Whether this process writes the run's files and prints messages."""
         return self.ranks is None or self.ranks.group.rank == 0
+
+    @property
+    def run_in_progress(self) -> Path | None:
+        """The run that this job has begun, if it lost a rank and now begins again."""
+        run = None if self.ranks is None else self.ranks.run
+        return run if run is not None and run.exists() else None
+
+    def announce_run(self, run: Path | None) -> None:
+        """Let all ranks know the run's directory, so that each can continue the run; only rank 0 knows it before."""
+        if self.ranks is not None:
+            group = self.ranks.group
+            self.ranks.run = Path(os.fsdecode(group.broadcast(None if run is None else os.fsencode(run))))
+            group.barrier()  # rank 0 may leave the broadcast earlier than the others, and die after the next write
+
+    def report_recovery(self, step: int) -> None:
+        """Say which ranks have died and how long the recovery took, if the training goes on after a death."""
+        if self.ranks is not None:
+            self.ranks.report_recovery(self.messages, step)
 
     def run_write(self, write: Callable[[], object]) -> None:
         """Write files; if mpiexec is about to kill this process, write them in a child process that survives.

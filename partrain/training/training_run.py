@@ -17,6 +17,7 @@ from partrain.config.schema.config import Config
 from partrain.data.dataset import Dataset
 from partrain.data.split_name import SplitName
 from partrain.errors import FailedRun, RunError, UserError
+from partrain.parallel.mpi.rank_death import RankDied
 from partrain.parallel.split_evaluation import Evaluation
 from partrain.store.checkpoint import Checkpoint
 from partrain.store.metrics_log import cut_back, read_metrics
@@ -102,6 +103,7 @@ def train_new_run(
         kill_point("coordinator: after the run's directory was made")
         with contextlib.ExitStack() as at_end:
             try:
+                session.announce_run(run.path)
                 at_end.enter_context(run.lock())
                 at_end.enter_context(_log_of(run, session.messages))
                 record = first_record(plan, session.command_line, resources.total_workers, resources.ranks)
@@ -234,6 +236,7 @@ def _continue_run(
             kill_point("coordinator: after the metrics were cut back")
             run.write_run_json(record)  # before config.yaml: run.json alone determines the horizon
             run.write_config(plan.config.to_yaml())
+            session.announce_run(run.path)  # after run.json, which has the new horizon
             rows = read_metrics(run.metrics_path)
         # The identity that the run began with, also if its data has moved.
         output = RunOutput.of_run(run, plan, session, identity_digest(before["identity"]))
@@ -264,6 +267,8 @@ def _recorded_ending(run: RunDirectory, record: dict[str, Any], messages: Messag
     ending = {"status": "completed"}
     try:
         yield ending
+    except RankDied:  # the run goes on
+        raise
     except BaseException as error:
         was_stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         cause = str(error) or type(error).__name__

@@ -29,12 +29,12 @@ DATA = "[--data PATH]"
 OBJECTIVE = "[--objective validation/accuracy|validation/loss]"
 SWEEP = f"[--runs-dir DIR | --sweep-dir DIR] {OBJECTIVE} [--parallel N] [--workers N] [--html FILE] [-q]"
 USAGE = {
-    "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [-q] {NEW_RUN} [--init-from RUN|FILE] [--strict] "
-    "[--dry-run]",
+    "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [--elastic] [-q] {NEW_RUN} "
+    "[--init-from RUN|FILE] [--strict] [--dry-run]",
     "find-lr": "--config FILE [--workers N] [--set KEY=VALUE] [--from LR] [--to LR] [--steps N] [--plot FILE.png] "
     "[--json] [-q]",
     "init": "[--data DIR] [-q] [FILE]",
-    "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [-q] RUN",
+    "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [--elastic] [-q] RUN",
     "watch": f"{RUNS_DIR} [-q] RUN",
     "sweep": "[--set KEY=VALUE,VALUE] [--seeds 0..4|0,3,7] [--sampler random|tpe] [--trials N] [--prune] "
     f"--config FILE {SWEEP}",

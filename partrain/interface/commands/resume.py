@@ -26,12 +26,14 @@ def _run(context: CommandContext) -> None:
 
 
 def _resume(context: CommandContext, session: Session) -> Path:
-    path = context.find_run()  # before Numba is imported: a wrong name is reported at once
+    path = session.run_in_progress or context.find_run()  # before Numba is imported: a wrong name is reported at once
     from partrain.training.resume import Horizon
     from partrain.training.training_run import resume_run
 
-    options = context.options
-    return resume_run(path, options.overrides, Horizon(options.epochs, options.max_steps), session).path
+    options, horizon = context.options, Horizon()
+    if session.run_in_progress is None:  # otherwise the run has it already
+        horizon = Horizon(options.epochs, options.max_steps)
+    return resume_run(path, options.overrides, horizon, session).path
 
 
 COMMAND = Command(

@@ -11,6 +11,8 @@ from partrain.errors import ConfigError
 from partrain.interface.arguments import RUN_HELP, add_new_run_location, add_training_options
 from partrain.interface.command import Command, CommandContext, print_data
 from partrain.interface.training_session import run_training
+from partrain.store.run_location import RunLocation
+from partrain.store.unfinished_run import is_unfinished
 
 if TYPE_CHECKING:  # imports Numba
     from partrain.config.schema.config import Config
@@ -48,8 +50,14 @@ def _run(context: CommandContext) -> None:
 
 
 def _train(context: CommandContext, session: Session) -> Path:
+    run = session.run_in_progress
+    if run is not None and not is_unfinished(run):
+        from partrain.training.resume import Horizon
+        from partrain.training.training_run import resume_run
+
+        return resume_run(run, [], Horizon(), session).path
     config, initial = _read_inputs(context)
-    location = context.new_run_location()
+    location = context.new_run_location() if run is None else RunLocation(run.parent, run)
     location.require_creatable()
     if session.num_workers and session.ranks is None:
         from partrain.parallel.workers.fork_server import start_fork_server

@@ -1,4 +1,4 @@
-"""Communication between the ranks of an MPI job. No other module imports mpi4py.
+"""Communication between the ranks of an MPI job. Its import starts MPI.
 
 MPI only moves bytes; it never sums. All calls are non-blocking, and this module waits for their completion itself:
 
@@ -15,29 +15,29 @@ while the main thread does other work; a lock makes sure that only one of the tw
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
 import json
 import os
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-import mpi4py
 import numpy as np
 from numpy.typing import NDArray
 
-# Several threads of a rank call MPI, one at a time.
-mpi4py.rc.thread_level = "serialized"
-
-from mpi4py import MPI  # noqa: E402 (its import starts MPI, with the thread level set above)
-
-from partrain.errors import ConfigError, FailedRun, PartrainError  # noqa: E402
-from partrain.parallel.mpi import liveness  # noqa: E402
-from partrain.parallel.mpi.launcher import end_launcher, remove_segments  # noqa: E402
-from partrain.system.machine import available_processors  # noqa: E402
-from partrain.system.process_limits import reporting_process_limit  # noqa: E402
+from partrain.errors import ConfigError, FailedRun, PartrainError
+from partrain.parallel.mpi import liveness
+from partrain.parallel.mpi.communicators import MPI, Communicators, raising_deaths, require_survival
+from partrain.parallel.mpi.launcher import end_launcher, remove_segments
+from partrain.parallel.mpi.rank_death import RankDied
+from partrain.system.machine import available_processors
+from partrain.system.process_limits import reporting_process_limit
 
 # How long a wait spins, yielding the core, before it sleeps; and how long it then sleeps at a time.
 SPIN_SECONDS = 0.0002
@@ -71,45 +71,59 @@ class Communicator:
     Parameters
     ----------
     warn : called with a warning when this rank waits long for others.
+    elastic : whether the job goes on after a rank's death. Then all methods that communicate raise RankDied after one,
+        and `recover` makes them work again.
 
     Attributes
     ----------
-    rank, size : this rank's number, counted from 0, and the number of ranks.
+    rank, size : this rank's number, counted from 0, and the number of ranks. A death changes them.
     num_processors : this rank's share of the processors of its host.
-    name : this rank's number and host, for messages.
+    name : this rank's number and host, for messages; a death does not change it.
+    has_lost_ranks : whether a rank has died.
 
     Side effects
     ------------
     Starts a thread; `close` ends it.
     """
 
-    def __init__(self, warn: Callable[[str], None]) -> None:
+    def __init__(self, warn: Callable[[str], None], *, elastic: bool = False) -> None:
         if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
             raise ConfigError(
                 "--engine mpi: this MPI allows calls from only one thread of a process, and partrain makes "
                 "calls from two, one at a time; use an MPI that supports threads (MPI_THREAD_SERIALIZED)"
             )
-        self._warn = warn
-        self._data, self._notices = MPI.COMM_WORLD.Dup(), MPI.COMM_WORLD.Dup()
-        self.rank, self.size = self._data.Get_rank(), self._data.Get_size()
-        host = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED)
-        self.num_processors = max(1, available_processors() // host.Get_size())
-        host.Free()
-        self.name = f"rank {self.rank} on {socket.gethostname()}"
-        self._names = [f"rank {rank}" for rank in range(self.size)]
+        if elastic:
+            require_survival()
+        self._warn, self._elastic = warn, elastic
+        self._number = MPI.COMM_WORLD.Get_rank()  # in messages; `rank` may change
+        self.name = f"rank {self._number} on {socket.gethostname()}"
+        self._names = [f"rank {rank}" for rank in range(MPI.COMM_WORLD.Get_size())]
+        self.has_lost_ranks = False
+        self._communicators = Communicators(elastic=elastic)
+        # Of operations that a death interrupted: MPI may still write into the buffers of their requests.
+        self._abandoned: list[MPI.Request] = []
+        self._begin()
         self._parent = os.getppid()
-        self._sent: list[MPI.Request] = []
-        self._failures: dict[int, tuple[int, str]] = {}
-        self._final_barrier: MPI.Request | None = None
-        # The request of the current wait, or of one that was given up: MPI may still write into its buffer.
-        self._pending: MPI.Request | None = None
-        self._liveness: liveness.LivenessCheck | None = None
         # Held by the thread that calls MPI. The main thread holds it for as long as it waits.
         self._mpi_lock = threading.Lock()
         self._closed = threading.Event()
         self._answering = threading.Thread(target=self._answer, name="partrain answers other ranks", daemon=True)
         with reporting_process_limit():
             self._answering.start()
+
+    def _begin(self) -> None:
+        """Begin to communicate with the ranks of the communicators."""
+        self._data, self._notices = self._communicators.data, self._communicators.notices
+        self.rank, self.size = self._data.Get_rank(), self._data.Get_size()
+        self.num_processors = max(1, available_processors() // self._communicators.num_on_host)
+        self._sent: list[MPI.Request] = []
+        self._failures: dict[int, tuple[int, str]] = {}
+        self._final_barrier: MPI.Request | None = None
+        # The request of the current wait, or of one that was given up: MPI may still write into its buffer.
+        self._pending: MPI.Request | None = None
+        self._liveness: liveness.LivenessCheck | None = None
+        # Whether all ranks know already that one has died.
+        self._must_renew = False
 
     @property
     def launcher_has_ended(self) -> bool:
@@ -124,8 +138,7 @@ class Communicator:
         buffer : uint8; everything except this rank's piece is written.
         counts, offsets : the number of bytes of each rank, and where they begin.
         """
-        with self._mpi_lock:
-            self._wait(self._data.Iallgatherv(MPI.IN_PLACE, [buffer, counts, offsets, MPI.BYTE]))
+        self._complete(lambda: self._data.Iallgatherv(MPI.IN_PLACE, [buffer, counts, offsets, MPI.BYTE]))
 
     def allgather(self, value: Any) -> list[Any]:
         """Return the value that each rank passed, in the order of the ranks; values must be representable as JSON."""
@@ -144,21 +157,19 @@ class Communicator:
         size = np.zeros(1, np.int64)
         if content is not None:
             size[0] = len(content)
-        with self._mpi_lock:
-            self._wait(self._data.Ibcast([size, MPI.INT64_T], root=0))
+        self._complete(lambda: self._data.Ibcast([size, MPI.INT64_T], root=0))
         buffer = np.empty(int(size[0]), np.uint8)
         if content is not None:
             buffer[:] = np.frombuffer(content, np.uint8)
         # In parts, because MPI counts in 32 bits.
         for first in range(0, len(buffer), 2**30):
-            with self._mpi_lock:
-                self._wait(self._data.Ibcast([buffer[first : first + 2**30], MPI.BYTE], root=0))
+            part = buffer[first : first + 2**30]
+            self._complete(functools.partial(self._data.Ibcast, [part, MPI.BYTE], root=0))
         return buffer.tobytes()
 
     def barrier(self) -> None:
         """Wait until all ranks have called this."""
-        with self._mpi_lock:
-            self._wait(self._data.Ibarrier())
+        self._complete(self._data.Ibarrier)
 
     def exchange_names(self) -> None:
         """Exchange the names of all ranks, for messages."""
@@ -171,10 +182,37 @@ class Communicator:
         ------
         RankFailed
             Another rank failed meanwhile.
+        RankDied
+            Another rank died meanwhile. All ranks raise this, or none does.
+        """
+        died = False
+        try:
+            self._complete(self._begin_final_barrier)
+        except RankDied:
+            died = True
+        if self._elastic:
+            with self._mpi_lock:
+                self._must_renew = not self._communicators.agree(succeeded=not died)
+            if self._must_renew:
+                raise RankDied
+
+    def recover(self) -> list[str]:
+        """Go on without the ranks that have died. Each survivor must call this when it gets RankDied.
+
+        Returns
+        -------
+        The names of the dead ranks. `rank`, `size` and `num_processors` are those of the smaller job.
         """
         with self._mpi_lock:
-            self._final_barrier = self._notices.Ibarrier()
-            self._wait(self._final_barrier)
+            if not self._must_renew:
+                self._communicators.agree(succeeded=False)
+            dead = self._communicators.renew()
+            names = self._names
+            self._names = [name for rank, name in enumerate(names) if rank not in dead]
+            self._abandoned += [*self._sent, *filter(None, (self._pending, self._final_barrier))]
+            self._begin()
+            self.has_lost_ranks = True
+        return [names[rank] for rank in dead]
 
     def report_failure(self, error: BaseException, exit_code: int) -> bool:
         """Tell the other ranks that this rank fails.
@@ -188,7 +226,7 @@ class Communicator:
             return False
         text = str(error).encode()[: NOTICE_BYTES - _NUMBER.size]
         notice = (exit_code, text.decode(errors="replace"))
-        with self._mpi_lock:
+        with self._mpi_lock, self._suppressing_deaths():
             for other in self._others():
                 self._send(_NUMBER.pack(exit_code) + text, other, _NOTICE_TAG)
             deadline = time.monotonic() + ECHO_SECONDS
@@ -199,22 +237,28 @@ class Communicator:
                 time.sleep(NAP_SECONDS)
         return True
 
+    @contextlib.contextmanager
+    def _suppressing_deaths(self) -> Iterator[None]:
+        with contextlib.suppress(RankDied), raising_deaths(elastic=self._elastic):
+            yield
+
     def await_others(self) -> None:
         """Wait for at most FINISH_SECONDS until all ranks have finished: rank 0 may still be saving."""
-        with self._mpi_lock:
-            if self._final_barrier is None:
-                self._final_barrier = self._notices.Ibarrier()
+        with self._mpi_lock, self._suppressing_deaths():
+            barrier = self._final_barrier or self._begin_final_barrier()
             deadline = time.monotonic() + FINISH_SECONDS
-            while not self._final_barrier.Test() and time.monotonic() < deadline:
+            while not barrier.Test() and time.monotonic() < deadline:
                 self._receive_notices()
                 time.sleep(NAP_SECONDS)
 
     def abort_if_stuck(self, exit_code: int) -> None:
-        """Abort the whole job if MPI cannot be finalised; otherwise return."""
+        """Abort the whole job if MPI cannot be finalised; otherwise return, or end this process if a rank has died."""
         if self.launcher_has_ended:
             remove_segments()
             os._exit(exit_code)
-        with self._mpi_lock:
+        if self.has_lost_ranks:
+            self._exit_without_mpi(exit_code)
+        with self._mpi_lock, self._suppressing_deaths():
             a_rank_hangs = self._final_barrier is not None and not self._final_barrier.Test()
             if a_rank_hangs:
                 end_launcher(self._parent)
@@ -225,6 +269,40 @@ class Communicator:
         """Stop answering the other ranks."""
         self._closed.set()
         self._answering.join()
+
+    def leave_at_exit(self) -> None:
+        """If a rank has died, let this process end without finalising MPI, which may wait for the dead; exit code 0."""
+        if self.has_lost_ranks:
+            atexit.register(self._exit_without_mpi, 0)
+
+    def _exit_without_mpi(self, exit_code: int) -> NoReturn:
+        end_launcher(self._parent)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed
+                stream.flush()
+        os._exit(exit_code)
+
+    def _begin_final_barrier(self) -> MPI.Request:
+        self._final_barrier = self._notices.Ibarrier()
+        return self._final_barrier
+
+    def _complete(self, start: Callable[[], MPI.Request]) -> None:
+        """Start an operation of all ranks, and wait until it is complete.
+
+        Raises
+        ------
+        RankFailed, FailedRun
+            Another rank has failed, or hangs.
+        RankDied
+            Another rank has died, in an elastic job; the operations of all ranks then fail.
+        """
+        with self._mpi_lock:
+            try:
+                with raising_deaths(elastic=self._elastic):
+                    self._wait(start())
+            except RankDied:
+                self._communicators.revoke()
+                raise
 
     def _wait(self, request: MPI.Request) -> None:
         self._pending = request
@@ -250,7 +328,7 @@ class Communicator:
         if self._failures:
             rank = min(self._failures)
             exit_code, text = self._failures[rank]
-            raise RankFailed(f"rank {rank} failed: {text}", exit_code)
+            raise RankFailed(f"{self._names[rank].partition(' on ')[0]} failed: {text}", exit_code)
         if waited_s > ORPHAN_SECONDS and self.launcher_has_ended:
             raise FailedRun(f"waited {waited_s:.0f} s for the other ranks: mpiexec is gone, and they do not answer")
         if waited_s < liveness.ASK_SECONDS:
@@ -269,8 +347,9 @@ class Communicator:
             if self._mpi_lock.acquire(blocking=False):
                 try:
                     self._receive_notices()
-                except MPI.Exception:
-                    return  # the main thread gets the same error and reports it
+                except MPI.Exception:  # the main thread gets the same error, and handles it
+                    if not self._elastic:
+                        return
                 finally:
                     self._mpi_lock.release()
 

@@ -25,6 +25,8 @@ SEGMENT_PREFIX = "/dev/shm/sm_segment."
 # then waits for answers that never come.
 LOOK_SECONDS = 0.02
 STUCK_SECONDS = 30.0
+# How long the launcher may take to start all ranks.
+FORKED_SECONDS = 2.0
 
 # The process name of Open MPI 5's mpiexec, and how to end it when it hangs. mpiexec ignores the first SIGTERM when it
 # is already shutting down, and only warns on the second. Pairs of delay in seconds and signal.
@@ -87,7 +89,7 @@ def _mapped_segments(maps: Path) -> dict[Path, int]:
 
 
 @contextlib.contextmanager
-def removing_segments_at_end(environment: Mapping[str, str]) -> Iterator[None]:
+def removing_segments_at_end(environment: Mapping[str, str], *, elastic: bool = False) -> Iterator[None]:
     """Start MPI in the block; a detached process removes its files in shared memory if mpiexec does not.
 
     If mpiexec is killed while MPI starts, MPI ends the ranks at once and leaves the files. The process looks which
@@ -97,6 +99,8 @@ def removing_segments_at_end(environment: Mapping[str, str]) -> Iterator[None]:
     Parameters
     ----------
     environment : the variables of this process; they tell whether it is a rank of Open MPI.
+    elastic : whether mpiexec does not end the other ranks when one ends. MPI would then never start, so the detached
+        process ends this rank.
     """
     try:
         if "OMPI_COMM_WORLD_RANK" not in environment:
@@ -108,11 +112,12 @@ def removing_segments_at_end(environment: Mapping[str, str]) -> Iterator[None]:
         yield
         return
     started, starting = os.pipe()
+    siblings = _Siblings(os.getppid(), environment) if elastic else None
     maps, began, own = Path(f"/proc/{os.getpid()}/maps"), time.time(), own_segment(environment)
 
     def watch() -> None:
         os.close(starting)
-        segments = _await_end(maps, started, rank, launcher)
+        segments = _await_end(maps, started, rank, launcher, siblings)
         for path in glob.glob(own) if own else ():
             with contextlib.suppress(OSError):  # mpiexec was quicker
                 if (status := os.stat(path)).st_ctime >= began:
@@ -151,13 +156,38 @@ def own_segment(environment: Mapping[str, str]) -> str | None:
     return f"{SEGMENT_PREFIX}*.{os.geteuid()}.{job_id:x}.{local_rank}"
 
 
-def _await_end(maps: Path, started: int, rank: int, launcher: int) -> dict[Path, int]:
+class _Siblings:
+    """The ranks that a launcher has started on this host.
+
+    Parameters
+    ----------
+    launcher : its process id.
+    environment : the variables of a rank; they tell how many there are.
+    """
+
+    def __init__(self, launcher: int, environment: Mapping[str, str]) -> None:
+        self._path = Path(f"/proc/{launcher}/task/{launcher}/children")
+        number = environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", "")
+        self._number = int(number) if number.isdecimal() else 0
+        self._began = time.monotonic()
+
+    def have_ended(self) -> bool:
+        """Return whether one has ended."""
+        try:
+            number = len(self._path.read_text().split())
+        except OSError:  # the launcher has ended
+            return False
+        return number < self._number and time.monotonic() > self._began + FORKED_SECONDS
+
+
+def _await_end(maps: Path, started: int, rank: int, launcher: int, siblings: _Siblings | None) -> dict[Path, int]:
     """Wait for the end of a rank, given like its launcher as a process descriptor; return its mapped segments.
 
     Parameters
     ----------
     maps : the kernel's list of the rank's mapped files.
     started : the end of a pipe through which the rank sends its segments when MPI has started.
+    siblings : if one of them ends while MPI starts, this rank is ended, too.
     """
     segments: dict[Path, int] = {}
     orphaned_at = None
@@ -165,6 +195,11 @@ def _await_end(maps: Path, started: int, rank: int, launcher: int) -> dict[Path,
         segments |= _mapped_segments(maps)
         if orphaned_at is None and wait([launcher], 0):
             orphaned_at = time.monotonic()
+        if siblings is not None and siblings.have_ended():
+            with contextlib.suppress(OSError), open(maps.parent / "fd" / "2", "a") as stderr:
+                stderr.write("error: a rank ended while MPI started, so MPI cannot start; start the job again\n")
+            signal.pidfd_send_signal(rank, signal.SIGKILL)
+            break
         if orphaned_at is not None and time.monotonic() > orphaned_at + STUCK_SECONDS:
             signal.pidfd_send_signal(rank, signal.SIGKILL)
             break
@@ -204,6 +239,9 @@ def end_launcher(pid: int) -> int | None:
         return None
 
     def end_gradually() -> None:
+        # mpiexec waits until this rank's output is closed. Helpers that inherited it live as long as their pipes.
+        os.closerange(3, launcher)
+        os.closerange(launcher + 1, os.sysconf("SC_OPEN_MAX"))
         for seconds, number in KILL_SEQUENCE:
             if wait([launcher], seconds):
                 return

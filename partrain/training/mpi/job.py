@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from partrain.errors import ConfigError, MissingPackage, PartrainError
 from partrain.parallel.mpi.launcher import promised_ranks, removing_segments_at_end, undo_binding
+from partrain.parallel.mpi.rank_death import RankDied
 from partrain.parallel.workers.fork_server import start_fork_server
 from partrain.store.checkpoint import Checkpoint
 from partrain.system.messages import Messages
@@ -33,18 +34,20 @@ Result = TypeVar("Result")
 LIKELY_KERNELS = ("fast", "float32")
 
 
-def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> Communicator:
+def join_ranks(num_workers: int | None, warn: Callable[[str], None], *, elastic: bool = False) -> Communicator:
     """Start MPI.
 
     Parameters
     ----------
     num_workers : the number of workers; 0: no process will be started.
     warn : receives a warning when this rank waits long for others.
+    elastic : as for `Communicator`.
 
     Raises
     ------
     UserError
-        MPI is not installed, or sees only this process although the launcher started several.
+        MPI is not installed, or sees only this process although the launcher started several. Or the job shall be
+        elastic, and this MPI cannot do that.
 
     Side effects
     ------------
@@ -53,10 +56,10 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> Communic
     """
     undo_binding(os.environ)
     kernels, dtype = LIKELY_KERNELS
-    with removing_segments_at_end(os.environ):
+    with removing_segments_at_end(os.environ, elastic=elastic):
         if num_workers != 0:
             start_fork_server(kernels, dtype)
-        group = _start_mpi(warn)
+        group = _start_mpi(warn, elastic)
     promised = promised_ranks(os.environ)
     if group.size == 1 and promised is not None:
         name, number = promised
@@ -69,7 +72,7 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None]) -> Communic
     return group
 
 
-def _start_mpi(warn: Callable[[str], None]) -> Communicator:
+def _start_mpi(warn: Callable[[str], None], elastic: bool) -> Communicator:
     try:
         from partrain.parallel.mpi.communicator import Communicator
     except ModuleNotFoundError as error:
@@ -81,7 +84,7 @@ def _start_mpi(warn: Callable[[str], None]) -> Communicator:
             f"--engine mpi: mpi4py finds no MPI library ({error}); pip install 'partrain[mpi]', or load the "
             "cluster's MPI"
         ) from error
-    return Communicator(warn)
+    return Communicator(warn, elastic=elastic)
 
 
 def run_on_ranks(
@@ -92,6 +95,8 @@ def run_on_ranks(
     command_line: Sequence[str],
     messages: Messages,
     interruption: Interruption,
+    *,
+    elastic: bool = False,
 ) -> Result | None:
     """Run a job on this rank and the other ranks that mpiexec started.
 
@@ -99,6 +104,7 @@ def run_on_ranks(
     ----------
     lead : called on rank 0; it reads all input and broadcasts the initial state.
     follow : called on the other ranks.
+    elastic : whether the job goes on after a rank's death: the survivors then call `lead` or `follow` again.
     asked : the command-line options that must be the same on all ranks.
     num_workers : the number of workers of this rank; None: the host's processors, divided among its ranks.
     command_line, messages, interruption : as for a training run without MPI.
@@ -112,29 +118,26 @@ def run_on_ranks(
     SystemExit
         The job failed or was interrupted. One rank has printed the cause.
     """
-    with contextlib.closing(join_ranks(num_workers, messages.warn)) as ranks:
-        if num_workers is None:
-            num_workers = ranks.num_processors
-        if ranks.size > 1:
-            messages.set_rank(ranks.name, only_warnings=ranks.rank > 0)
-        session = Session(
-            num_workers, command_line, messages, Interruption(), ranks=RankSession(ranks, received=interruption)
-        )
-        result, interrupted = None, None
+    with contextlib.closing(join_ranks(num_workers, messages.warn, elastic=elastic)) as ranks:
+        in_job = RankSession(ranks, received=interruption)
+
+        def attempt() -> tuple[Result | None, Interrupted | None]:
+            if ranks.size > 1 or ranks.has_lost_ranks:
+                messages.set_rank(ranks.name, only_warnings=ranks.rank > 0)
+            own_workers = ranks.num_processors if num_workers is None else num_workers
+            session = Session(own_workers, command_line, messages, Interruption(), ranks=in_job)
+            return _work(lead, follow, asked, session, ranks)
+
         # Deferred until the end: mpiexec signals all ranks when one fails, and the failure must still be reported.
         with interruption.deferred():
             try:
-                try:
-                    ranks.exchange_names()
-                    require_same_partrain(ranks, socket.gethostname())
-                    require_same_command(ranks, asked, socket.gethostname())
-                    if ranks.rank == 0:
-                        result = lead(session)
-                    else:
-                        follow(session)
-                except Interrupted as ending:
-                    interrupted = ending
-                ranks.finish()
+                while True:
+                    try:
+                        result, interrupted = attempt()
+                        in_job.report_recovery(messages)  # if there was nothing left to train
+                        break
+                    except RankDied:
+                        in_job.recover(messages)
             except BaseException as error:
                 _end_failed(ranks, error, messages)
         if interrupted is not None:
@@ -142,7 +145,31 @@ def run_on_ranks(
                 messages.error(f"ended by {interrupted}")
             ranks.abort_if_stuck(interrupted.exit_code)
             raise SystemExit(interrupted.exit_code)
+        ranks.leave_at_exit()
         return result
+
+
+def _work(
+    lead: Callable[[Session], Result],
+    follow: Callable[[Session], object],
+    asked: dict[str, Any],
+    session: Session,
+    ranks: Communicator,
+) -> tuple[Result | None, Interrupted | None]:
+    """Lead or follow until all ranks have ended; return the result of `lead`, and the interruption that ended it."""
+    result, interrupted = None, None
+    try:
+        ranks.exchange_names()
+        require_same_partrain(ranks, socket.gethostname())
+        require_same_command(ranks, asked, socket.gethostname())
+        if ranks.rank == 0:
+            result = lead(session)
+        else:
+            follow(session)
+    except Interrupted as ending:
+        interrupted = ending
+    ranks.finish()
+    return result, interrupted
 
 
 def _end_failed(ranks: Communicator, error: BaseException, messages: Messages) -> NoReturn:
@@ -179,6 +206,7 @@ def follow_training(session: Session) -> None:
         if state.replay is not None:
             follow_verification(state, resources, session)
             return
+        session.announce_run(None)
         coordinator = Coordinator(resources, session, RunOutput.of_run(None, plan, session))
         if state.metadata is not None:
             coordinator.restore(Checkpoint(state.tensors, state.metadata), [], 0.0)

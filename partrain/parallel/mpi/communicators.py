@@ -1,0 +1,142 @@
+"""The MPI communicators of a job, which survivors make again after a rank's death. No other module imports mpi4py.
+
+An elastic job uses User-Level Failure Mitigation (ULFM; Bland et al., doi:10.1177/1094342013488238). After a death:
+
+- An operation with the dead rank fails. The rank that sees it revokes the communicators, so that the operations of all
+  other ranks fail as well, wherever they wait.
+- All survivors then agree that this happened, and shrink the base communicator to themselves.
+
+Each rank either ends the job or renews the communicators; which, all ranks decide together in `agree`. That is the only
+operation on the base communicator apart from those that make communicators, so it never waits for a rank that does
+something else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mpi4py
+
+# Several threads of a rank call MPI, one at a time.
+mpi4py.rc.thread_level = "serialized"
+
+from mpi4py import MPI as MPI  # noqa: E402 (its import starts MPI, with the thread level set above)
+
+from partrain.errors import ConfigError  # noqa: E402
+from partrain.parallel.mpi.rank_death import RankDied  # noqa: E402
+
+# What Open MPI's `mpiexec --with-ft ulfm` sets for its ranks.
+ENABLED = "OMPI_MCA_mpi_ft_enable"
+_TRUE = ("1", "true", "yes", "enabled")
+
+
+@contextmanager
+def raising_deaths(*, elastic: bool) -> Iterator[None]:
+    """Let an error of MPI that tells of a rank's death be RankDied, in an elastic job."""
+    try:
+        yield
+    except MPI.Exception as error:
+        if elastic and error.Get_error_class() in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED):
+            raise RankDied from None
+        raise
+
+
+def require_survival() -> None:
+    """Check that ranks can outlive another one.
+
+    Raises
+    ------
+    ConfigError
+        MPI cannot do that, or was started without.
+    """
+    try:
+        MPI.COMM_WORLD.Is_revoked()
+    except NotImplementedError:
+        library = MPI.Get_library_version().partition(",")[0].partition("\n")[0].strip("\0 ")
+        raise ConfigError(
+            f"--elastic: this MPI ({library}) ends the job when a rank dies, because it has no ULFM; use Open MPI 5 or "
+            "newer: pip install 'partrain[mpi]' brings it, with its mpiexec"
+        ) from None
+    if os.environ.get(ENABLED, "").lower() not in _TRUE:
+        raise ConfigError(
+            "--elastic: the job was started so that it ends when a rank dies; start it with Open MPI's "
+            "mpiexec --with-ft ulfm"
+        )
+
+
+class Communicators:
+    """The communicators of all living ranks.
+
+    Parameters
+    ----------
+    elastic : whether the job goes on after a rank's death; else an error of MPI is raised as it is.
+
+    Attributes
+    ----------
+    data : for collective operations.
+    notices : for messages from one rank to another.
+    num_on_host : the number of ranks on this host.
+    """
+
+    data: MPI.Intracomm
+    notices: MPI.Intracomm
+    num_on_host: int
+
+    def __init__(self, *, elastic: bool) -> None:
+        self._elastic = elastic
+        self._base: MPI.Comm = MPI.COMM_WORLD
+        # MPI may still write into the buffers of their requests.
+        self._revoked: list[MPI.Comm] = []
+        if not elastic:
+            self._make()
+        elif not self._make_together():
+            self.renew()
+
+    def agree(self, *, succeeded: bool) -> bool:
+        """Return whether all ranks have succeeded: on all of them the same. All ranks must call this, or `renew`."""
+        try:
+            with raising_deaths(elastic=True):
+                return bool(self._base.Agree(int(succeeded)))
+        except RankDied:
+            return False
+
+    def revoke(self) -> None:
+        """Let the operations of all ranks fail, except `agree`."""
+        for communicator in (self._base, self.data, self.notices):
+            communicator.Revoke()
+
+    def renew(self) -> list[int]:
+        """Make the communicators again, for the ranks that live; all of them must have called `agree` in vain.
+
+        Returns
+        -------
+        The numbers, in the communicators so far, of the ranks that have died since those were made.
+        """
+        before = self._base.Get_group()
+        while True:
+            self._revoked.append(self._base)
+            self._base = self._base.Shrink()
+            if self._make_together():
+                break
+        living = self._base.Get_group()
+        places = before.Translate_ranks(None, living)
+        return [rank for rank, place in enumerate(places) if place == MPI.UNDEFINED]
+
+    def _make_together(self) -> bool:
+        """Make the communicators; return whether all ranks could."""
+        try:
+            with raising_deaths(elastic=True):
+                self._make()
+        except RankDied:
+            self._base.Revoke()  # another rank may be waiting for this one
+            return self.agree(succeeded=False)
+        return self.agree(succeeded=True)
+
+    def _make(self) -> None:
+        base = MPI.Intracomm(self._base)
+        self.data, self.notices = base.Dup(), base.Dup()
+        host = base.Split_type(MPI.COMM_TYPE_SHARED)
+        self.num_on_host = host.Get_size()
+        host.Free()

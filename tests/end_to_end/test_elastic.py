@@ -1,0 +1,102 @@
+"""Jobs that go on after the death of ranks: `--elastic`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mpi_processes import MPIEXEC, MpiJobs, isolated_jobs, mpiexec, needs_mpi, ranks_of
+from tests.program import PartrainProcess
+from tests.whole_runs import Runs, outcome, read_json, write_config
+
+needs_ulfm = pytest.mark.skipif(
+    sys.platform != "linux" or MPIEXEC is None or not Path(MPIEXEC).with_name("prterun").exists(),
+    reason="mpiexec is not that of Open MPI 5, which has ULFM",
+)
+SURVIVING = ("--with-ft", "ulfm")
+
+
+@pytest.fixture
+def mpi_jobs(start_partrain: Callable[..., PartrainProcess]) -> Iterator[MpiJobs]:
+    with isolated_jobs() as environment:
+        yield MpiJobs(start_partrain, environment)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return outcome(Runs(tmp_path_factory.mktemp("undisturbed")).train())
+
+
+def start_elastic(jobs: MpiJobs, folder: Path, num_ranks: int, *words: object, **options: Any) -> PartrainProcess:
+    words = words or ("--config", write_config(folder), "--run-dir", "run", "--workers", 1)
+    return jobs.start(num_ranks, *words, "--elastic", wrapper=mpiexec(num_ranks, *SURVIVING), **options)
+
+
+def test_elastic_without_ranks_is_refused(run_partrain: Callable[..., Any], tmp_path: Path) -> None:
+    refusal = run_partrain("--config", write_config(tmp_path), "--run-dir", tmp_path / "run", "--elastic").refusal
+    assert "--elastic goes with --engine mpi" in refusal
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@needs_mpi
+@needs_ulfm
+def test_job_that_mpiexec_would_end_is_refused(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
+    words = ("--config", write_config(tmp_path), "--run-dir", "run", "--workers", 0, "--elastic")
+    result = mpi_jobs.start(2, *words).wait()
+    assert result.exit_code == 2
+    assert "mpiexec --with-ft ulfm" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+# Of the ranks, the first that passes the point dies; only rank 0 saves.
+@pytest.mark.slow
+@needs_mpi
+@needs_ulfm
+@pytest.mark.parametrize(
+    "place",
+    [
+        "coordinator: after the run's directory was made|1",
+        "coordinator: after an update|15",
+        "coordinator: before an evaluation|2",
+        "coordinator: between a save and the deletion of older ones|2",
+        "coordinator: at the end|1",
+    ],
+)
+def test_survivors_of_a_death_go_on_with_the_same_bits(
+    place: str, mpi_jobs: MpiJobs, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    token = tmp_path / "one death"
+    token.touch()
+    result = start_elastic(mpi_jobs, tmp_path, 3, env={"PARTRAIN_KILL_AT": f"{place}|{token}"}).wait()
+    assert not token.exists()
+    assert (result.exit_code, result.stdout) == (0, "run\n"), result.stderr
+    assert outcome(tmp_path / "run") == undisturbed
+    assert len(re.findall(r"rank \d on \S+ died; 2 ranks go on.*, after \d+\.\d\d s$", result.stderr, re.M)) == 1
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+@needs_mpi
+@needs_ulfm
+def test_two_deaths_in_a_resumed_job_leave_a_rank_that_completes_it(
+    mpi_jobs: MpiJobs, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    Runs(tmp_path).train(kill_at="coordinator: after an update|9")
+    process = start_elastic(mpi_jobs, tmp_path, 3, "resume", "runs/run", "--workers", 1)
+    process.wait_for("resumed from step")
+    for rank in ranks_of(process)[:2]:
+        os.kill(rank.pid, signal.SIGKILL)
+    result = process.wait()
+    assert (result.exit_code, result.stdout) == (0, "runs/run\n"), result.stderr
+    assert outcome(tmp_path / "runs" / "run") == undisturbed
+    assert "died; 1 rank goes on from step" in result.stderr
+    assert read_json(tmp_path / "runs" / "run" / "run.json")["ranks"][0]["workers"] == 1
