@@ -70,7 +70,7 @@ class PartrainClassifier(ClassifierMixin, BaseEstimator):
     batch_size : int, default=None
         The number of examples per step. None: as in `config`, or else 32.
     lr : float, default=None
-        Adam's learning rate. None: as in `config`, or else 0.001.
+        The optimizer's learning rate. None: as in `config`, or else 0.001.
     layout : {"channels_first", "channels_last"}, default=None
         The order of the axes of images with channels: (channels, rows, columns) or (rows, columns, channels). None:
         as in `config`, or else channels first.
@@ -177,7 +177,7 @@ class PartrainClassifier(ClassifierMixin, BaseEstimator):
     def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> PartrainClassifier:
         """Train for one more epoch, on examples that may be others in each call, and any number of them.
 
-        Everything continues: parameters, Adam's moments and bias correction, the schedule, and the numbers of the
+        Everything continues: parameters, the optimizer's moments, the schedule, and the numbers of the
         epochs, which decide the order of the examples and their augmentation. The mean and the standard deviation of
         the images stay those of the first call. So n calls with the same examples give the bits of `fit` with
         `epochs=n`, and n calls after `fit` those of n more epochs.

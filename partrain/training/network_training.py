@@ -37,7 +37,7 @@ class TrainedNetwork:
     config : the resolved configuration.
     network : the network.
     normalisation : the normalisation of the images.
-    tensors : parameters and Adam's moments, under their names in checkpoints.
+    tensors : parameters and the optimizer's moments, under their names in checkpoints.
     num_steps : the number of steps that were made.
     num_epochs : the number of epochs that were begun.
     """
@@ -90,7 +90,7 @@ def train_network(config: Config, dataset: Dataset, session: Session) -> Trained
 def train_epoch(config: Config, dataset: Dataset, session: Session, before: TrainedNetwork | None) -> TrainedNetwork:
     """Train for one epoch on examples, which may be others in each call, and continue from an earlier state.
 
-    Adam's moments and its bias correction, the schedule and the numbers of the epochs continue; the normalisation stays
+    The optimizer's moments, the schedule and the numbers of the epochs continue; the normalisation stays
     that of the first call. So with the same examples in each call, the bits are those of `train_network`.
 
     Parameters
