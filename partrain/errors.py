@@ -8,6 +8,7 @@
     │   ├── ResourceError      not enough memory or disk, or a missing permission
     │   └── MissingPackage     a command needs an optional package that is not installed
     ├── FailedRun            exit code 1: the run began and could not continue
+    │   └── MomentsLost        another rank has a part of the optimizer's state, and does not answer
     └── VerificationFailed   exit code 1: a run's steps, computed again, give other results
 
 `str(error)` is the whole message: what is wrong, where (file, key, layer), and what to do. The command line prints it
@@ -78,6 +79,10 @@ class VerificationFailed(PartrainError):
 
 class FailedRun(PartrainError):
     """A run began and could not continue: a worker failed, a value was not finite, or a save failed."""
+
+
+class MomentsLost(FailedRun):
+    """A rank does not answer, and only that rank has the moments of the parameters that it owns."""
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:

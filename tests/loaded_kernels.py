@@ -10,6 +10,7 @@ from partrain.config.schema.normalisation_layers import BatchNorm, GroupNorm, La
 from partrain.kernels.compiler.loading import load
 from partrain.kernels.update_rules import Rule
 from partrain.network.network import Network
+from partrain.parallel.update.node_sums import NodeSums
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.mailboxes import Mailboxes
 from partrain.parallel.workers.planned_steps import StepRing
@@ -38,5 +39,5 @@ def load_all_kernels(kernels: str, dtype: str) -> None:
     """Load the kernels of workers and of the coordinator; `kernels` is "fast" or "loops"."""
     of_workers = worker_kernels(kernels, EVERYTHING.layers, ALL_CHANGES)
     of_update = (kernel for rule in Rule for kernel in ParameterUpdate.kernels(kernels, frozenset([rule])))
-    of_coordinator = (*of_update, *StepRing.KERNELS, *Mailboxes.KERNELS)
+    of_coordinator = (*of_update, *NodeSums.kernels(kernels), *StepRing.KERNELS, *Mailboxes.KERNELS)
     load((*of_workers, *of_coordinator), dtype)

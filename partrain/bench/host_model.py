@@ -10,7 +10,7 @@ from partrain.config.schema import layers as layer_schema
 from partrain.config.schema.layer_entries import Residual
 from partrain.config.schema.values import Section
 from partrain.network.network import Network
-from partrain.parallel.mpi.exchange import step_bytes
+from partrain.parallel.mpi.step_bytes import step_bytes
 from partrain.parallel.update.piece_plan import NANOSECONDS_PER_EXAMPLE, NANOSECONDS_PER_STEP
 from partrain.parallel.workers.tiles import Tiling
 
@@ -67,7 +67,8 @@ class HostCosts:
         """Return the number of bytes that all hosts together contribute to a step; 0 for one host."""
         if hosts == 1:
             return 0
-        return sum(step_bytes(self.network, batch_size, self.tiling, self.dtype, hosts))
+        sent = step_bytes(self.network, batch_size, self.tiling, self.dtype, hosts, None)
+        return sum(of_rank.total for of_rank in sent) // (hosts - 1)
 
     def step(self, batch_size: int, hosts: int, link: Link) -> float:
         """Return T(batch_size, hosts)."""

@@ -8,6 +8,7 @@ Sources: Kingma, Ba, "Adam", arXiv 1412.6980; Loshchilov, Hutter, "Decoupled wei
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -75,16 +76,38 @@ class ParameterOptimizer:
         lr = self.learning_rate(step)
         return [self._row(group, num_examples, step, lr * group.rate) for group in self.groups.groups]
 
-    def update(self, gradient_sum: Array, num_examples: int, step: int) -> None:
-        """Make step `step` (counted from 1) with the sum of the gradients of `num_examples`."""
-        rows = self.coefficients(num_examples, step)
-        for span in self.groups.spans:
-            self._update(span, gradient_sum[span.first : span.last], rows[span.group])
+    def update(self, gradient_sum: Array, num_examples: int, step: int, spans: Sequence[Span] | None = None) -> None:
+        """Make step `step` (counted from 1) with the sum of the gradients of `num_examples`.
 
-    def _update(self, span: Span, gradient: Array, row: Coefficients) -> None:
-        part, rule = slice(span.first, span.last), self.groups.groups[span.group].rule
-        coefficients, parameters = row[: NUM_OF_RULE[rule]], self.parameters[part]
-        first_moment, second_moment = self.first_moment[part], self.second_moment[part]
+        Parameters
+        ----------
+        spans : the elements to update; None: all. With Muon, whole matrices.
+        """
+        rows = self.coefficients(num_examples, step)
+        for span in self.groups.spans if spans is None else spans:
+            part = slice(span.first, span.last)
+            vectors = self.first_moment[part], self.second_moment[part], self.parameters[part]
+            self.change(span, gradient_sum[part], rows[span.group], *vectors)
+
+    def change(
+        self,
+        span: Span,
+        gradient: Array,
+        row: Coefficients,
+        first_moment: Array,
+        second_moment: Array,
+        parameters: Array,
+    ) -> None:
+        """Change vectors of a span's elements by the rule of its group.
+
+        Parameters
+        ----------
+        gradient : the sum of the gradients; read.
+        row : the coefficients of the group in this step.
+        first_moment, second_moment, parameters : read and written. Moments that no group has are empty.
+        """
+        rule = self.groups.groups[span.group].rule
+        coefficients = row[: NUM_OF_RULE[rule]]
         if rule == Rule.MUON:
             shape = (self.groups.shape_at(span.first)[0], -1)
             scale, lr, momentum, decay, is_nesterov = coefficients

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from partrain.data.dataset import Split
 from partrain.data.split_name import SplitName
@@ -17,7 +18,6 @@ from partrain.kernels.compiler.loading import load
 from partrain.kernels.compiler.target import fuses_multiply_add
 from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.memory_plan import check_memory
-from partrain.parallel.mpi.compute_group import MpiComputeGroup, Ranks
 from partrain.parallel.required_kernels import required_kernels
 from partrain.parallel.shared_splits import share_splits
 from partrain.parallel.workers.compute_group import ComputeGroup, start_group
@@ -31,6 +31,11 @@ from partrain.system.process_limits import require_open_files
 from partrain.system.shared_arrays import SharedArrays
 from partrain.system.signals import Interruption
 
+if TYPE_CHECKING:  # imported when there are other ranks
+    from partrain.parallel.mpi.compute_group import MpiComputeGroup, Ranks
+    from partrain.parallel.mpi.owner_exchange import OwnerExchange
+    from partrain.parallel.mpi.ownership import Ownership
+
 
 @dataclass(frozen=True)
 class RankConnection:
@@ -42,12 +47,20 @@ class RankConnection:
     num_processors : the number of processors of this rank.
     received : signals that this rank received.
     agreed : signals that all ranks have agreed on.
+    ownership : the owners of the parameters in a training; None: there are none.
     """
 
     ranks: Ranks
     num_processors: int
     received: Interruption
     agreed: Interruption
+    ownership: Ownership | None = None
+
+    def kernels(self, kernels: str) -> tuple[Kernel, ...]:
+        """Return the kernels of an exchange; `kernels` is "fast" or "loops"."""
+        from partrain.parallel.update.node_sums import NodeSums
+
+        return () if self.ownership is None else NodeSums.kernels(kernels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,18 +104,35 @@ class ComputeResources:
             num_processors=None if connection is None else connection.num_processors,
         )
         with contextlib.closing(local):
-            if connection is None:
-                yield local
-            else:
-                yield MpiComputeGroup(
-                    local,
-                    connection.ranks,
-                    self.computation.network,
-                    self.arrays,
-                    self.computation.tiling,
-                    received=connection.received,
-                    agreed=connection.agreed,
-                )
+            yield local if connection is None else self._with_ranks(local, connection)
+
+    def _with_ranks(self, local: ComputeGroup, connection: RankConnection) -> MpiComputeGroup:
+        from partrain.parallel.mpi.compute_group import MpiComputeGroup
+
+        c = self.computation
+        return MpiComputeGroup(
+            local,
+            connection.ranks,
+            c.network,
+            self.arrays,
+            c.tiling,
+            received=connection.received,
+            agreed=connection.agreed,
+            owners=self._owners(connection),
+        )
+
+    def _owners(self, connection: RankConnection) -> OwnerExchange | None:
+        """Return what exchanges steps with owners; its kernels are loaded."""
+        from partrain.parallel.mpi.owner_exchange import OwnerExchange
+        from partrain.parallel.update.node_sums import NodeSums
+
+        if connection.ownership is None:
+            return None
+        c, ownership = self.computation, connection.ownership
+        assert c.groups is not None
+        most = len(self.arrays["indices"]) // ownership.num_ranks
+        sums = NodeSums(c.network, c.kernels, self.arrays, c.tiling, c.dtype, c.groups, ownership.owned, most)
+        return OwnerExchange(ownership, connection.ranks, c.network, self.arrays, c.dtype, sums)
 
 
 @contextlib.contextmanager

@@ -123,6 +123,8 @@ class Checkpointer:
         ------
         FailedRun
             The data has changed, or the last save failed. A failure of an earlier save is a warning.
+        MomentsLost
+            Another rank has a part of the state, and does not answer.
         """
         checkpoints = self.checkpoints
         if checkpoints is None or self.saved_step == step:
@@ -130,8 +132,9 @@ class Checkpointer:
         self._check_data()
         kill_point("coordinator: before a save")
         with self._clock.timing("checkpoint"):
+            state = make_state()  # here: with MPI it may need the other ranks, and a child process may write
             try:
-                self._run_write(lambda: self._write(checkpoints, make_state))
+                self._run_write(lambda: self._write(checkpoints, state))
             except OSError as error:
                 message = f"step {step} could not be saved in {checkpoints.path}: {error.strerror}"
                 files = checkpoints.files()
@@ -145,9 +148,9 @@ class Checkpointer:
             self._prune(checkpoints, step, best_step)
         kill_point("coordinator: after a save")
 
-    def _write(self, checkpoints: CheckpointDirectory, make_state: Callable[[], Checkpoint]) -> None:
+    def _write(self, checkpoints: CheckpointDirectory, state: Checkpoint) -> None:
         self._flush_metrics()
-        checkpoints.save(make_state())
+        checkpoints.save(state)
 
     def _prune(self, checkpoints: CheckpointDirectory, step: int, best_step: int | None) -> None:
         settings = self._settings

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from partrain.analysis.privacy_record import describe_privacy
 from partrain.data.split_name import SplitName
-from partrain.errors import FailedRun
+from partrain.errors import FailedRun, MomentsLost
 from partrain.kernels.bits_version import BITS_FIELD, BITS_VERSION
 from partrain.parallel.split_evaluation import Evaluation, evaluate_split
 from partrain.store.checkpoint import Checkpoint
@@ -61,7 +61,7 @@ class Coordinator:
         self._run, self._schedule, self._states = output.run, output.schedule, output.states
         self._config_digest = output.config_digest
         self.logger = output.logger
-        self.model = make_model(plan, resources.arrays, session.update_threads)
+        self.model = make_model(plan, resources.arrays, session.update_threads, resources.owners)
         self._step = compose_step(plan, resources.arrays, resources.group, self.model)
         self._series = compose_series(plan, resources.arrays, resources.group, self._step)
         has_validation = plan.dataset.validation.size > 0
@@ -311,7 +311,13 @@ class Coordinator:
     def _save_checkpoint(self, *, is_last: bool) -> None:
         best = self.validation.best
         best_step = None if best is None else int(best["step"])
-        self._states.save(self.step, self._state, best_step=best_step, is_last=is_last)
+        try:
+            self._states.save(self.step, self._state, best_step=best_step, is_last=is_last)
+        except MomentsLost as error:
+            if not is_last:
+                raise
+            # Not an error: the one that ended the training is reported.
+            self._session.messages.warn(f"step {self.step} is not saved: {error}; the last checkpoint is kept")
 
     def _state(self) -> Checkpoint:
         """Return the state after the last committed step."""

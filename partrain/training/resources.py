@@ -20,8 +20,10 @@ from partrain.training.mpi.agreement import describe_ranks, require_agreement
 from partrain.training.plan import TrainingPlan, check_disk, plan_training
 from partrain.training.session import Session
 
-if TYPE_CHECKING:  # its import starts MPI
+if TYPE_CHECKING:  # imported when there are other ranks
     from partrain.parallel.mpi.communicator import Communicator
+    from partrain.parallel.mpi.owner_exchange import OwnerExchange
+    from partrain.parallel.mpi.ownership import Ownership
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,16 @@ class TrainingResources:
     group: ComputeGroup
 
     @property
+    def owners(self) -> OwnerExchange | None:
+        """What exchanges steps in which parameters have owners; None: there are none."""
+        if self.ranks is None:
+            return None
+        from partrain.parallel.mpi.compute_group import MpiComputeGroup
+
+        assert isinstance(self.group, MpiComputeGroup)
+        return self.group.owners
+
+    @property
     def total_workers(self) -> int:
         """The number of workers of all ranks together."""
         return self.num_workers if self.ranks is None else sum(rank["workers"] for rank in self.ranks)
@@ -58,12 +70,13 @@ def _plan_training(config: Config, session: Session, dataset: Dataset | None) ->
     return plan_training(config, say=session.messages.say, warn=warn, dataset=dataset)
 
 
-def _useful_workers(session: Session, plan: TrainingPlan) -> int:
+def _useful_workers(session: Session, plan: TrainingPlan, connection: RankConnection | None) -> int:
     training, num_workers = plan.config.training, session.num_workers
     batch_size = min(training.batch_size, plan.dataset.train.size)
     tiles = plan.tiling.num_tiles(batch_size)
     if session.ranks is not None:
-        return _useful_workers_of_rank(session, session.ranks.group, batch_size, plan.tiling)
+        ownership = None if connection is None else connection.ownership
+        return _useful_workers_of_rank(session, session.ranks.group, batch_size, plan.tiling, ownership)
     if num_workers <= tiles:
         return num_workers
     session.messages.warn(
@@ -73,13 +86,24 @@ def _useful_workers(session: Session, plan: TrainingPlan) -> int:
     return tiles
 
 
-def _useful_workers_of_rank(session: Session, ranks: Communicator, batch_size: int, tiling: Tiling) -> int:
-    first, last = tiling.rank_share(0, batch_size, ranks.rank, ranks.size)
-    tiles = tiling.num_tiles(batch_size)
-    if session.leads and tiles < ranks.size:
+def _useful_workers_of_rank(
+    session: Session, ranks: Communicator, batch_size: int, tiling: Tiling, ownership: Ownership | None
+) -> int:
+    from partrain.parallel.mpi.owner_messages import StepShares
+
+    if ownership is None:
+        shares = [tiling.rank_share(0, batch_size, rank, ranks.size) for rank in range(ranks.size)]
+    else:
+        shares = list(StepShares.of(ownership, batch_size).examples)
+    num_idle = sum(first == last for first, last in shares)
+    first, last = shares[ranks.rank]
+    if session.leads and num_idle:
+        parts = (
+            f"{tiling.num_tiles(batch_size)} tiles" if ownership is None else f"{len(tiling.blocks(batch_size))} blocks"
+        )
         session.messages.warn(
-            f"a batch has {tiles} tiles (training.batch_size, training.tile), and there are {ranks.size} ranks: "
-            f"{ranks.size - tiles} of them have nothing to compute"
+            f"a batch has {parts} (training.batch_size, training.tile), and there are {ranks.size} ranks: "
+            f"{num_idle} of them have nothing to compute"
         )
     return min(session.num_workers, max(1, tiling.num_tiles(last - first)))
 
@@ -120,24 +144,32 @@ def training_resources(
     if session.ranks is not None:
         require_agreement(session.ranks.group, plan)
     config = plan.config
-    num_workers = _useful_workers(session, plan)
+    connection = _connection(session, plan)
+    num_workers = _useful_workers(session, plan, connection)
     ranks = None if session.ranks is None else describe_ranks(session.ranks.group, num_workers)
     if folder is not None:
         check_disk(folder, plan.checkpoint_bytes, config.checkpoints.keep_last + 2)
     log = messages.say if session.leads else messages.warn  # rank 0 does not report the workers of other ranks
     with (
-        compute_resources(plan.compute_plan(), num_workers, messages, session.interruption) as compute,
-        compute.group(
-            num_workers, max_restarts=config.workers.max_restarts, log=log, connection=_connection(session)
-        ) as group,
+        compute_resources(
+            plan.compute_plan(),
+            num_workers,
+            messages,
+            session.interruption,
+            more_kernels=() if connection is None else connection.kernels(config.training.kernels),
+        ) as compute,
+        compute.group(num_workers, max_restarts=config.workers.max_restarts, log=log, connection=connection) as group,
     ):
         plan = replace(plan, dataset=replace(plan.dataset, splits=compute.splits))
         session.interruption.check()
         yield TrainingResources(plan, num_workers, ranks, compute.arrays, group)
 
 
-def _connection(session: Session) -> RankConnection | None:
+def _connection(session: Session, plan: TrainingPlan) -> RankConnection | None:
     ranks = session.ranks
     if ranks is None:
         return None
-    return RankConnection(ranks.group, ranks.group.num_processors, ranks.received, session.interruption)
+    from partrain.training.mpi.owners import choose_owners
+
+    ownership = choose_owners(plan, ranks.group.size)
+    return RankConnection(ranks.group, ranks.group.num_processors, ranks.received, session.interruption, ownership)

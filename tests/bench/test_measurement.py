@@ -20,7 +20,7 @@ from partrain.bench.ranks import MODEL_HOSTS
 from partrain.bench.step_model import StepCosts
 from partrain.config.reader import read_config
 from partrain.network.network import Network
-from partrain.parallel.mpi.exchange import step_bytes
+from partrain.parallel.mpi.step_bytes import step_bytes
 from partrain.parallel.workers.tiles import Tiling
 from tests.mpi_processes import isolated_jobs, mpiexec, needs_mpi
 from tests.program import ROOT, PartrainProcess, Result
@@ -278,7 +278,7 @@ def test_model_of_hosts_is_its_formula() -> None:
     link = Link("a link", latency_s=0.5, bytes_per_second=1e5)
     assert costs.num_bytes(32, 1) == 0
     assert costs.step(32, 1, link) == 1 + 20 + 2
-    sent = sum(step_bytes(network, 32, Tiling(4), "float32", 8))
+    sent = sum(of_rank.total for of_rank in step_bytes(network, 32, Tiling(4), "float32", 8, None)) // 7
     assert costs.step(32, 8, link) == pytest.approx(1 + 3 + sent * 1e-6 + 3 * 0.5 + sent * 7 / 8 / 1e5 + 2)
     assert costs.step(64, 1, link) == pytest.approx(1 + 40 + 2 * (0.43 + 0.0135 * 64) / (0.43 + 0.0135 * 32))
     assert costs.speed_up(32, 2, link) == costs.step(32, 1, link) / costs.step(32, 2, link)

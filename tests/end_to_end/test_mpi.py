@@ -296,5 +296,8 @@ def test_dry_run_prints_what_the_ranks_exchange(
     assert [line.split()[0] for line in planned.splitlines()[3:]] == ["2", "4", "8"]
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "3")
     for_three = call_partrain(*words, "--engine", "mpi").stdout.splitlines()[-1].split()
-    assert for_three[0] == "3"
-    assert int(for_three[3].replace(",", "")) < 200_000
+    assert (for_three[0], for_three[-1]) == ("3", "none")
+    assert int(for_three[5].replace(",", "")) < 200_000
+    words = ("--set", "training.batch_size=2048", *words)
+    with_owners = call_partrain(*words, "--engine", "mpi").stdout.splitlines()[-1].split()
+    assert (with_owners[0], with_owners[2], with_owners[-1]) == ("3", "0", "all")

@@ -19,9 +19,9 @@ import atexit
 import contextlib
 import functools
 import json
+import math
 import os
 import socket
-import struct
 import sys
 import threading
 import time
@@ -34,7 +34,9 @@ from numpy.typing import NDArray
 from partrain.errors import ConfigError, FailedRun, PartrainError
 from partrain.parallel.mpi import liveness
 from partrain.parallel.mpi.communicators import MPI, Communicators, raising_deaths, require_survival
+from partrain.parallel.mpi.exchange import Pieces
 from partrain.parallel.mpi.launcher import end_launcher, remove_segments
+from partrain.parallel.mpi.notices import Notices
 from partrain.parallel.mpi.rank_death import RankDied
 from partrain.system.machine import available_processors
 from partrain.system.process_limits import reporting_process_limit
@@ -50,11 +52,8 @@ ORPHAN_SECONDS = 3.0
 # others to save and to finish.
 ECHO_SECONDS = 0.3
 FINISH_SECONDS = 3.0
-# The maximum length of a failure notice: the exit code, then text. An answer is one number: whether the rank waits too.
-NOTICE_BYTES = 8192
-_NUMBER = struct.Struct("<q")
-
-_NOTICE_TAG, _QUESTION_TAG, _ANSWER_TAG = 1, 2, 3
+# How long rank 0 waits for the states of the others after a failure: a rank that fails still answers meanwhile.
+COLLECT_SECONDS = 2.0
 
 
 class RankFailed(PartrainError):
@@ -113,15 +112,14 @@ class Communicator:
 
     def _begin(self) -> None:
         """Begin to communicate with the ranks of the communicators."""
-        self._data, self._notices = self._communicators.data, self._communicators.notices
+        self._data = self._communicators.data
+        self._notices = Notices(self._communicators.notices, lambda: self._pending is not None)
         self.rank, self.size = self._data.Get_rank(), self._data.Get_size()
         self.num_processors = max(1, available_processors() // self._communicators.num_on_host)
-        self._sent: list[MPI.Request] = []
-        self._failures: dict[int, tuple[int, str]] = {}
         self._final_barrier: MPI.Request | None = None
         # The request of the current wait, or of one that was given up: MPI may still write into its buffer.
         self._pending: MPI.Request | None = None
-        self._liveness: liveness.LivenessCheck | None = None
+        self._has_given_up = False
         # Whether all ranks know already that one has died.
         self._must_renew = False
 
@@ -139,6 +137,42 @@ class Communicator:
         counts, offsets : the number of bytes of each rank, and where they begin.
         """
         self._complete(lambda: self._data.Iallgatherv(MPI.IN_PLACE, [buffer, counts, offsets, MPI.BYTE]))
+
+    def alltoallv(self, sent: Pieces, received: Pieces) -> None:
+        """Send each rank its piece of `sent`, and fill `received` with the pieces from all ranks."""
+        self._complete(lambda: self._data.Ialltoallv([*sent, MPI.BYTE], [*received, MPI.BYTE]))
+
+    def offer(self, state: Callable[[int], bytes]) -> None:
+        """Let rank 0 collect a state of this rank.
+
+        Parameters
+        ----------
+        state : called with a step, while this rank waits or fails; returns the state after that step, if it has it.
+        """
+        self._notices.states.offered = state
+
+    def collect(self, step: int) -> dict[int, bytes]:
+        """Return what the other ranks offer of the state after `step`, by rank; only rank 0 calls this.
+
+        After a failure, this waits for COLLECT_SECONDS at most, and returns what has come.
+
+        Raises
+        ------
+        FailedRun, RankDied
+            A rank hangs, or has died.
+        """
+        with self._failing_together():
+            self._notices.states.begin(step, self._notices.others())
+            begin, deadline = time.monotonic(), math.inf
+            while len(states := self._notices.states.received()) < self.size - 1 and time.monotonic() < deadline:
+                self._notices.receive()
+                if self._notices.failures or self._has_given_up:
+                    deadline = min(deadline, time.monotonic() + COLLECT_SECONDS)
+                else:
+                    self._check_others(time.monotonic() - begin)
+                time.sleep(NAP_SECONDS)
+            self._notices.liveness = None
+            return states
 
     def allgather(self, value: Any) -> list[Any]:
         """Return the value that each rank passed, in the order of the ranks; values must be representable as JSON."""
@@ -209,7 +243,7 @@ class Communicator:
             dead = self._communicators.renew()
             names = self._names
             self._names = [name for rank, name in enumerate(names) if rank not in dead]
-            self._abandoned += [*self._sent, *filter(None, (self._pending, self._final_barrier))]
+            self._abandoned += [*self._notices.sent, *filter(None, (self._pending, self._final_barrier))]
             self._begin()
             self.has_lost_ranks = True
         return [names[rank] for rank in dead]
@@ -224,15 +258,13 @@ class Communicator:
         """
         if isinstance(error, RankFailed):
             return False
-        text = str(error).encode()[: NOTICE_BYTES - _NUMBER.size]
-        notice = (exit_code, text.decode(errors="replace"))
         with self._mpi_lock, self._suppressing_deaths():
-            for other in self._others():
-                self._send(_NUMBER.pack(exit_code) + text, other, _NOTICE_TAG)
+            notice = self._notices.send_failure(exit_code, str(error))
             deadline = time.monotonic() + ECHO_SECONDS
             while self.rank > 0 and time.monotonic() < deadline:
-                self._receive_notices()
-                if any(self._failures.get(rank) == notice for rank in range(self.rank)):
+                self._notices.receive()
+                self._notices.states.answer()
+                if any(self._notices.failures.get(rank) == notice for rank in range(self.rank)):
                     return False
                 time.sleep(NAP_SECONDS)
         return True
@@ -248,7 +280,8 @@ class Communicator:
             barrier = self._final_barrier or self._begin_final_barrier()
             deadline = time.monotonic() + FINISH_SECONDS
             while not barrier.Test() and time.monotonic() < deadline:
-                self._receive_notices()
+                self._notices.receive()
+                self._notices.states.answer()
                 time.sleep(NAP_SECONDS)
 
     def abort_if_stuck(self, exit_code: int) -> None:
@@ -283,7 +316,7 @@ class Communicator:
         os._exit(exit_code)
 
     def _begin_final_barrier(self) -> MPI.Request:
-        self._final_barrier = self._notices.Ibarrier()
+        self._final_barrier = self._communicators.notices.Ibarrier()
         return self._final_barrier
 
     def _complete(self, start: Callable[[], MPI.Request]) -> None:
@@ -296,10 +329,16 @@ class Communicator:
         RankDied
             Another rank has died, in an elastic job; the operations of all ranks then fail.
         """
+        with self._failing_together():
+            self._wait(start())
+
+    @contextlib.contextmanager
+    def _failing_together(self) -> Iterator[None]:
+        """Communicate in the block. If a death is seen there, let the operations of all ranks fail."""
         with self._mpi_lock:
             try:
                 with raising_deaths(elastic=self._elastic):
-                    self._wait(start())
+                    yield
             except RankDied:
                 self._communicators.revoke()
                 raise
@@ -312,10 +351,11 @@ class Communicator:
             if waited < SPIN_SECONDS:
                 os.sched_yield()
                 continue
-            self._receive_notices()
+            self._notices.receive()
+            self._notices.states.answer()
             self._check_others(waited)
             time.sleep(NAP_SECONDS)
-        self._pending = self._liveness = None
+        self._pending = self._notices.liveness = None
 
     def _check_others(self, waited_s: float) -> None:
         """Give up a wait that will not end.
@@ -325,53 +365,35 @@ class Communicator:
         RankFailed, FailedRun
             Another rank has failed, or hangs.
         """
-        if self._failures:
-            rank = min(self._failures)
-            exit_code, text = self._failures[rank]
+        try:
+            self._require_others(waited_s)
+        except PartrainError:
+            self._has_given_up = True
+            raise
+
+    def _require_others(self, waited_s: float) -> None:
+        if self._notices.failures:
+            rank = min(self._notices.failures)
+            exit_code, text = self._notices.failures[rank]
             raise RankFailed(f"{self._names[rank].partition(' on ')[0]} failed: {text}", exit_code)
         if waited_s > ORPHAN_SECONDS and self.launcher_has_ended:
             raise FailedRun(f"waited {waited_s:.0f} s for the other ranks: mpiexec is gone, and they do not answer")
         if waited_s < liveness.ASK_SECONDS:
             return
         now = time.monotonic()
-        if self._liveness is None:
-            self._liveness = liveness.LivenessCheck(self.rank, self._names, now)
-        if self._liveness.must_ask(now):
-            for other in self._others():
-                self._send(b"", other, _QUESTION_TAG)
-            self._liveness.check(self._warn)
+        check = self._notices.liveness = self._notices.liveness or liveness.LivenessCheck(self.rank, self._names, now)
+        if check.must_ask(now):
+            self._notices.ask_others()
+            check.check(self._warn)
 
     def _answer(self) -> None:
         """Answer questions while the main thread does other work and does not receive them."""
         while not self._closed.wait(ANSWER_SECONDS):
             if self._mpi_lock.acquire(blocking=False):
                 try:
-                    self._receive_notices()
+                    self._notices.receive()
                 except MPI.Exception:  # the main thread gets the same error, and handles it
                     if not self._elastic:
                         return
                 finally:
                     self._mpi_lock.release()
-
-    def _others(self) -> Iterator[int]:
-        return (rank for rank in range(self.size) if rank != self.rank)
-
-    def _send(self, content: bytes, rank: int, tag: int) -> None:
-        self._sent = [request for request in self._sent if not request.Test()]
-        self._sent.append(self._notices.Isend([np.frombuffer(content, np.uint8), MPI.BYTE], dest=rank, tag=tag))
-
-    def _receive_notices(self) -> None:
-        """Receive messages of other ranks: failure notices, questions whether this rank is alive, and answers."""
-        status = MPI.Status()
-        while self._notices.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
-            received, rank, tag = np.empty(status.Get_count(MPI.BYTE), np.uint8), status.Get_source(), status.Get_tag()
-            self._notices.Recv([received, MPI.BYTE], rank, tag)
-            content = received.tobytes()
-            if tag == _QUESTION_TAG:
-                self._send(_NUMBER.pack(self._pending is not None), rank, _ANSWER_TAG)
-            elif tag == _ANSWER_TAG:
-                if self._liveness is not None:
-                    self._liveness.record_answer(rank, bool(_NUMBER.unpack(content)[0]))
-            else:
-                text = content[_NUMBER.size :].decode(errors="replace")
-                self._failures[rank] = (_NUMBER.unpack_from(content)[0], text)

@@ -16,10 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.network.network import Network
-from partrain.parallel.array_plan import exchange_specs
 from partrain.parallel.workers.commands import Operation
 from partrain.parallel.workers.tiles import Tiling
-from partrain.system.shared_arrays import ArraySpec
 
 # The header of each rank's piece: the number of the exchange, the signal that the rank has received (0: none), and a
 # number that must be the same on all ranks.
@@ -29,14 +27,22 @@ SEQUENCE, SIGNAL, CHECK = range(HEADER_WORDS)
 
 EVALUATED = ("losses", "predictions", "confidences")
 
+# A buffer of bytes, and for each rank how many of them are its piece, and where they begin.
+Pieces = tuple[NDArray[np.uint8], Sequence[int], Sequence[int]]
+
+
+def results_of(operation: Operation) -> list[str]:
+    """Return the names of the arrays that hold the results of an operation's examples."""
+    norms = ["squared_norms"] if operation.has_norms else []
+    return [*norms, *(("losses", "predictions") if operation.is_step else EVALUATED)]
+
 
 def exchanged_arrays(network: Network, operation: Operation) -> list[str]:
     """Return the names of the arrays that hold an operation's results; those with 8 bytes per number come first."""
-    norms = ["squared_norms"] if operation.has_norms else []
     if not operation.is_step:
-        return [*norms, *EVALUATED]
+        return results_of(operation)
     factors = [f"{layer.name}.{kind}" for layer in network.dense_layers for kind in ("inputs", "deltas")]
-    return [*norms, "losses", "predictions", *(["tile_sums"] if network.tile_sums.size else []), *factors]
+    return [*results_of(operation), *(["tile_sums"] if network.tile_sums.size else []), *factors]
 
 
 def array_rows(name: str, first: int, last: int, tiling: Tiling) -> slice:
@@ -44,26 +50,7 @@ def array_rows(name: str, first: int, last: int, tiling: Tiling) -> slice:
     return tiling.tile_range(first, last) if name == "tile_sums" else slice(first, last)
 
 
-def step_bytes(network: Network, batch_size: int, tiling: Tiling, dtype: str, num_ranks: int) -> list[int]:
-    """Return the number of bytes that each rank contributes to the exchange of a step."""
-    specs = exchange_specs(network, batch_size, tiling, dtype, batch_size)
-    names = exchanged_arrays(network, Operation.GRADIENTS)
-
-    def contribution(rank: int) -> int:
-        first, last = tiling.rank_share(0, batch_size, rank, num_ranks)
-        return _whole_words(
-            HEADER_BYTES + sum(_piece(name, specs[name], first, last, tiling).num_bytes for name in names)
-        )
-
-    return [contribution(rank) for rank in range(num_ranks)]
-
-
-def _piece(name: str, spec: ArraySpec, first: int, last: int, tiling: Tiling) -> ArraySpec:
-    rows = array_rows(name, first, last, tiling) if first < last else slice(0, 0)
-    return ArraySpec((rows.stop - rows.start, *spec.shape[1:]), spec.dtype)
-
-
-def _whole_words(num_bytes: int) -> int:
+def whole_words(num_bytes: int) -> int:
     """Round up a number of bytes so that the next header is aligned to words."""
     return -(-num_bytes // 8) * 8
 
@@ -110,7 +97,7 @@ def lay_out(
         [arrays[name][array_rows(name, first, last, tiling)] for name in names] if first < last else []
         for first, last in shares
     ]
-    counts = [_whole_words(HEADER_BYTES + sum(region.nbytes for region in of_rank)) for of_rank in regions]
+    counts = [whole_words(HEADER_BYTES + sum(region.nbytes for region in of_rank)) for of_rank in regions]
     offsets = [sum(counts[:k]) for k in range(len(counts))]
     buffer = np.zeros(sum(counts), np.uint8)
     headers, outgoing, incoming = [], [], []

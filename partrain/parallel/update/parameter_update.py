@@ -8,9 +8,7 @@ makes the same sums in the same order, so the result is bit for bit the same.
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +21,12 @@ from partrain.kernels.update_rules import NUM_COEFFICIENTS, Rule
 from partrain.network.network import Network
 from partrain.network.optimizer import ParameterOptimizer
 from partrain.parallel.update.lent_moments import LentMoments
-from partrain.parallel.update.piece_plan import useful_threads
+from partrain.parallel.update.piece_plan import Part, useful_threads
 from partrain.parallel.update.piece_rows import check_rows, update_rows
 from partrain.parallel.update.reduction import GradientReduction
+from partrain.parallel.update.thread_team import ThreadTeam
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.machine import available_processors
-from partrain.system.process_limits import reporting_process_limit
 
 Array = NDArray[Any]
 
@@ -60,6 +58,7 @@ class ParameterUpdate:
     optimizer : updates arrays["parameters"].
     num_threads : the largest number of threads; None: the fastest number on this machine. Any number gives the same
         bits.
+    part : the parameters that are updated; None: all. Another part is updated by its owners (parallel.mpi).
 
     Attributes
     ----------
@@ -81,13 +80,16 @@ class ParameterUpdate:
         dtype: str,
         optimizer: ParameterOptimizer,
         num_threads: int | None = None,
+        part: Part | None = None,
     ) -> None:
         self._network, self._optimizer = network, optimizer
         self.moments = LentMoments(optimizer, arrays)
-        self._reduction = GradientReduction(network, kernels, arrays, tiling, dtype)
+        self._spans = None if part is None else part.spans(network, optimizer.groups)
+        self._reduction = GradientReduction(network, kernels, arrays, tiling, dtype, part)
         self._threads: _UpdateThreads | None = None
-        if _is_in_pieces(kernels, optimizer.groups.rules):
-            self._threads = _UpdateThreads(network, arrays, tiling, optimizer, num_threads)
+        part = part or Part.whole(network)
+        if _is_in_pieces(kernels, optimizer.groups.rules) and not part.is_empty:
+            self._threads = _UpdateThreads(network, arrays, tiling, optimizer, num_threads, part)
 
     @staticmethod
     def kernels(kernels: str, rules: frozenset[Rule]) -> tuple[Kernel, ...]:
@@ -121,7 +123,7 @@ class ParameterUpdate:
         if (bad := self.first_not_finite(gradient_sum)) is not None:
             return NotFinite(bad, is_gradient=True)
         self.moments.collect()
-        self._optimizer.update(gradient_sum, num_examples, step)
+        self._optimizer.update(gradient_sum, num_examples, step, self._spans)
         return self._not_finite_result()
 
     def gradient_sum(self, num_examples: int) -> Array:
@@ -171,9 +173,10 @@ class _UpdateThreads:
         tiling: Tiling,
         optimizer: ParameterOptimizer,
         num_threads: int | None,
+        part: Part,
     ) -> None:
         groups = optimizer.groups
-        checks, pieces = check_rows(network, arrays), update_rows(network, groups, arrays)
+        checks, pieces = check_rows(network, arrays, part), update_rows(network, groups, arrays, part)
         self._coefficients_GC = np.zeros((len(groups.groups), NUM_COEFFICIENTS), np.float32)
         self.number = num_threads or useful_threads(network, len(arrays["indices"]), available_processors())
         self._optimizer, self._num_layers = optimizer, len(network.dense_layers)
@@ -193,58 +196,17 @@ class _UpdateThreads:
             optimizer.parameters,
         )
         self._arrays = arrays  # keeps them alive: the kernel has only their addresses
-        self._sleepers: list[_Sleeper] = []
+        self._team = ThreadTeam(self.number)
 
     def update(self, num_examples: int, step: int) -> int:
         with np.errstate(over="ignore"):  # the step ends with a message about the parameters, which are infinite then
             self._coefficients_GC[:] = self._optimizer.coefficients(num_examples, step)
         update.begin_update(self._control, self.number, self._num_layers, num_examples)
-        while len(self._sleepers) < self.number - 1:
-            self._sleepers.append(_Sleeper(self._participate, len(self._sleepers) + 1))
-        for sleeper in self._sleepers:
-            sleeper.wake()
-        return self._participate(0)
+        return self._team.work(self._participate)
 
     def close(self) -> None:
-        while self._sleepers:
-            self._sleepers.pop().close()
+        self._team.close()
 
     def _participate(self, number: int) -> int:
         outcome: int = update.update_parameters(self._control, number, *self._arguments)
         return outcome
-
-
-class _Sleeper:
-    """A thread that calls `call(number)` each time it is woken."""
-
-    def __init__(self, call: Callable[[int], object], number: int) -> None:
-        self._call, self._number = call, number
-        self._closing = False
-        self._asleep = threading.Lock()
-        self._asleep.acquire()
-        self._thread = threading.Thread(target=self._run, name=f"partrain update {number}", daemon=True)
-        # Signals are for the main thread: if another thread received one, the main thread's wait would not end.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            with reporting_process_limit():
-                self._thread.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    def wake(self) -> None:
-        """Let the thread call once; if it has not begun the call of an earlier wake, that call counts for both."""
-        if self._asleep.locked():
-            self._asleep.release()
-
-    def close(self) -> None:
-        """End the thread."""
-        self._closing = True
-        self.wake()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            self._asleep.acquire()
-            if self._closing:
-                return
-            self._call(self._number)

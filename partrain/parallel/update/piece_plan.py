@@ -5,12 +5,13 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from partrain.kernels.update_rules import Rule
 from partrain.network.layers import Dense, is_trained
 from partrain.network.network import Network
-from partrain.network.parameter_groups import ParameterGroups
+from partrain.network.parameter_groups import ParameterGroups, Span
 
 # Parameters in a piece: each thread gets a few pieces, so that all threads end at about the same time.
 PIECE = 8192
@@ -52,12 +53,55 @@ class Piece(NamedTuple):
         return (self.last - self.first) * (1 if self.layer is None else self.layer.input_shape[0])
 
 
-def cut_update(network: Network, groups: ParameterGroups) -> Iterator[Piece]:
-    """Yield the pieces of the second round; the parameters of a piece of slots belong to one group."""
-    for begin, end, group in groups.within(network.tile_sums.size):
+@dataclass(frozen=True)
+class Part:
+    """A part of the parameters that is updated in one way.
+
+    Attributes
+    ----------
+    has_slots : whether it has the parameters whose gradients are in the slots of tiles.
+    layers : the trained dense layers of the part.
+    """
+
+    has_slots: bool
+    layers: tuple[Dense, ...]
+
+    @classmethod
+    def whole(cls, network: Network) -> Part:
+        """Return the part of all trained parameters."""
+        return cls(network.tile_sums.size > 0, tuple(filter(is_trained, network.dense_layers)))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no parameters."""
+        return not self.has_slots and not self.layers
+
+    def spans(self, network: Network, groups: ParameterGroups) -> list[Span]:
+        """Return the elements of the flat vector, in order."""
+        ends = [(0, network.tile_sums.size)] if self.has_slots else []
+        for layer in self.layers:
+            first = network.parameters.start(layer.parameters[0].name)
+            ends.append((first, first + sum(p.size for p in layer.parameters)))
+        return [
+            Span(max(first, span.first), min(last, span.last), span.group)
+            for first, last in ends
+            for span in groups.spans
+            if span.first < last and span.last > first
+        ]
+
+
+def cut_update(network: Network, groups: ParameterGroups, part: Part | None = None) -> Iterator[Piece]:
+    """Yield the pieces of the second round; the parameters of a piece of slots belong to one group.
+
+    Parameters
+    ----------
+    part : the parameters that are updated; None: all.
+    """
+    part = part or Part.whole(network)
+    for begin, end, group in groups.within(network.tile_sums.size) if part.has_slots else ():
         for first, last in ranges(end - begin, PIECE):
             yield Piece(None, begin + first, begin + last, groups.groups[group].rule, group, group)
-    for layer in filter(is_trained, network.dense_layers):
+    for layer in part.layers:
         (D,), (E,) = layer.input_shape, layer.output_shape
         group, bias_group = (groups.number_of(p.name) for p in layer.parameters)
         rule = groups.groups[group].rule

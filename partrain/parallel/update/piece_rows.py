@@ -12,35 +12,37 @@ from partrain.kernels import update_claims
 from partrain.network.network import Network
 from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.update import piece_plan
-from partrain.parallel.update.piece_plan import cut_update, ranges
+from partrain.parallel.update.piece_plan import Part, cut_update, ranges
 
 Array = NDArray[Any]
 
 
-def check_rows(network: Network, arrays: Mapping[str, Array]) -> NDArray[np.int64]:
-    """Return the rows of the first round.
+def check_rows(network: Network, arrays: Mapping[str, Array], part: Part) -> NDArray[np.int64]:
+    """Return the rows of the first round, for a part of the parameters.
 
     They are SLOTS, first, last parameter; or FACTORS, first, last example, address, numbers in a row, index of the
     largest factor. The caller keeps `arrays` alive.
     """
-    return np.array(list(_checks(network, arrays)))
+    return np.array(list(_checks(network, arrays, part)))
 
 
-def update_rows(network: Network, groups: ParameterGroups, arrays: Mapping[str, Array]) -> NDArray[np.int64]:
-    """Return the rows of the second round.
+def update_rows(
+    network: Network, groups: ParameterGroups, arrays: Mapping[str, Array], part: Part | None = None
+) -> NDArray[np.int64]:
+    """Return the rows of the second round, for a part of the parameters or for all.
 
     They are SLOTS, first, last parameter; or UNITS, first, last unit, addresses of inputs and deltas, D, E, and the
     first parameters of weights and biases. The last three columns are the rule, and the groups of weights (or of the
     parameters of slots) and of biases. The caller keeps `arrays` alive.
     """
-    return np.array(list(_updates(network, groups, arrays)))
+    return np.array(list(_updates(network, groups, arrays, part)))
 
 
-def _checks(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
-    for first, last in ranges(network.tile_sums.size, piece_plan.PIECE):
+def _checks(network: Network, arrays: Mapping[str, Array], part: Part) -> Iterator[list[int]]:
+    for first, last in ranges(network.tile_sums.size, piece_plan.PIECE) if part.has_slots else ():
         yield _row(update_claims.SLOTS, first, last)
     for k, layer in enumerate(network.dense_layers):
-        if layer.is_frozen:
+        if layer not in part.layers:
             continue
         for kind, index in (("inputs", 2 * k), ("deltas", 2 * k + 1)):
             factor = arrays[f"{layer.name}.{kind}"]
@@ -49,8 +51,10 @@ def _checks(network: Network, arrays: Mapping[str, Array]) -> Iterator[list[int]
                 yield _row(update_claims.FACTORS, first, last, factor.ctypes.data, length, index)
 
 
-def _updates(network: Network, groups: ParameterGroups, arrays: Mapping[str, Array]) -> Iterator[list[int]]:
-    for layer, first, last, *rule_and_groups in cut_update(network, groups):
+def _updates(
+    network: Network, groups: ParameterGroups, arrays: Mapping[str, Array], part: Part | None
+) -> Iterator[list[int]]:
+    for layer, first, last, *rule_and_groups in cut_update(network, groups, part):
         if layer is None:
             row = _row(update_claims.SLOTS, first, last)
         else:

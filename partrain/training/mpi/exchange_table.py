@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from partrain.parallel.mpi.exchange import step_bytes
 from partrain.parallel.mpi.launcher import promised_ranks
+from partrain.parallel.mpi.ownership import Ownership
+from partrain.parallel.mpi.step_bytes import step_bytes
 from partrain.system.terminal_text import table
+from partrain.training.mpi.owners import choose_owners
 from partrain.training.plan import TrainingPlan
 
 # The numbers of ranks in the table if there is no launcher.
@@ -25,7 +27,21 @@ def describe_exchange(plan: TrainingPlan, environment: Mapping[str, str]) -> str
     batch_size = min(training.batch_size, plan.dataset.train.size)
     rows = []
     for num_ranks in EXAMPLES_OF_RANKS if promised is None else (promised[1],):
-        num_bytes = step_bytes(plan.network, batch_size, plan.tiling, training.dtype, num_ranks)
-        rows.append((str(num_ranks), f"{min(num_bytes):,}", f"{max(num_bytes):,}", f"{sum(num_bytes):,}"))
-    columns = ("ranks", "bytes of a rank, least", "most", "sum of all")
-    return "\n".join(["", "exchange of a step, one Allgatherv", *table(columns, rows, num_words=0)])
+        ownership = choose_owners(plan, num_ranks)
+        sent = step_bytes(plan.network, batch_size, plan.tiling, training.dtype, num_ranks, ownership)
+        most = max(sent, key=lambda of_rank: of_rank.total)
+        parts = (most.results, most.factors, most.sums, most.parameters, most.total)
+        rows.append((str(num_ranks), *(f"{part:,}" for part in parts), _described(ownership)))
+    columns = ("ranks", "results", "factors", "sums", "parameters", "total", "parameters with owners")
+    title = "exchange of a step: the bytes that a rank sends to all others together, at most"
+    return "\n".join(["", title, *table(columns, rows, num_words={6})])
+
+
+def _described(ownership: Ownership | None) -> str:
+    """Return the parameters with owners: those of which each rank updates a part, and not all ranks everything."""
+    if ownership is None:
+        return "none"
+    if ownership.shared.is_empty:
+        return "all"
+    names = ["all besides dense layers"] * ownership.owned.has_slots
+    return ", ".join([*names, *(layer.name for layer in ownership.owned.layers)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -23,10 +23,18 @@ from partrain.training.step.step_series import StepSeries
 from partrain.training.step.training_step import TrainingStep
 from partrain.training.step.update import FusedUpdate, ModelUpdate, UpdateFromSum
 
+if TYPE_CHECKING:  # imported when there are other ranks
+    from partrain.parallel.mpi.owner_exchange import OwnerExchange
+
 Array = NDArray[Any]
 
 
-def make_model(plan: TrainingPlan, arrays: Mapping[str, Array], num_threads: int | None = None) -> ModelState:
+def make_model(
+    plan: TrainingPlan,
+    arrays: Mapping[str, Array],
+    num_threads: int | None = None,
+    owners: OwnerExchange | None = None,
+) -> ModelState:
     """Return the model at its initial values.
 
     Parameters
@@ -34,18 +42,31 @@ def make_model(plan: TrainingPlan, arrays: Mapping[str, Array], num_threads: int
     plan : the plan of the training.
     arrays : the shared arrays of the plan; the parameters are written.
     num_threads : the largest number of threads of an update; None: the fastest number.
+    owners : exchanges steps in which parameters have owners, on several ranks; None: there are none.
     """
     training, network = plan.config.training, plan.network
     arrays["parameters"][:] = network.parameters.initial_values(plan.config.seed, training.dtype)
     optimizer = ParameterOptimizer(arrays["parameters"], plan.groups, training)
-    return make_model_state(plan, arrays, optimizer, num_threads)
+    return make_model_state(plan, arrays, optimizer, num_threads, owners)
 
 
 def make_model_state(
-    plan: TrainingPlan, arrays: Mapping[str, Array], optimizer: ParameterOptimizer, num_threads: int | None
+    plan: TrainingPlan,
+    arrays: Mapping[str, Array],
+    optimizer: ParameterOptimizer,
+    num_threads: int | None,
+    owners: OwnerExchange | None = None,
 ) -> ModelState:
     """Return the state of the optimizer's parameters, with what updates and averages them."""
-    update = make_parameter_update(plan, arrays, optimizer, num_threads)
+    update: ParameterUpdate
+    if owners is None:
+        update = make_parameter_update(plan, arrays, optimizer, num_threads)
+    else:
+        from partrain.parallel.mpi.owned_update import OwnedUpdate
+
+        training = plan.config.training
+        common = plan.network, training.kernels, arrays, plan.tiling, training.dtype
+        update = OwnedUpdate(*common, optimizer, num_threads, owners)
     ema = plan.config.training.ema
     average = None if ema is None else WeightAverage(ema, optimizer.groups, optimizer.parameters)
     return ModelState(plan.network, optimizer, update, average)

@@ -48,9 +48,18 @@ class ModelState:
         self.step: int | None = 0
 
     def tensors(self) -> dict[str, Array]:
-        """Return views of the tensors of a checkpoint, by name; valid until the next update."""
+        """Return views of the tensors of a checkpoint, by name; valid until the next update.
+
+        Raises
+        ------
+        MomentsLost
+            With MPI: another rank has moments, and does not answer.
+        """
+        return self._tensors(*self.update.moments.newest())
+
+    def _tensors(self, first_moments: Array, second_moments: Array) -> dict[str, Array]:
         views, groups = self._network.parameters.views, self.optimizer.groups
-        first_moment, second_moment = (views(v) if v.size else {} for v in self.update.moments.newest())
+        first_moment, second_moment = (views(v) if v.size else {} for v in (first_moments, second_moments))
         tensors = views(self.optimizer.parameters)
         for name, view in first_moment.items():
             if (group := groups.group_of(name)) is not None and group.has_first_moment:
@@ -64,7 +73,8 @@ class ModelState:
 
     def restore(self, tensors: Mapping[str, Array], step: int) -> None:
         """Copy the tensors of a checkpoint that was saved after `step`."""
-        for name, view in self.tensors().items():
+        self.update.moments.collect()
+        for name, view in self._tensors(self.optimizer.first_moment, self.optimizer.second_moment).items():
             view[:] = tensors[name]
         self.step = step
 
