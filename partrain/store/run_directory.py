@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from partrain.errors import FailedRun, ResourceError, RunError
 from partrain.store.new_directory import delete_abandoned, new_directory
 from partrain.store.run_documents import read_document, write_document
-from partrain.store.run_lock import RunLock
+from partrain.store.run_lock import PATIENCE_S, RunLock
 from partrain.store.run_name import validate_run_name
 from partrain.store.run_paths import RUN_FILE, RunPaths
 from partrain.store.sweep_paths import is_sweep, trial_name
@@ -178,8 +178,12 @@ class RunDirectory(RunPaths):
         if self._created:
             shutil.rmtree(self.path, ignore_errors=True)  # an error here would hide the failure that led here
 
-    def lock(self) -> RunDirectory:
+    def lock(self, patience_s: float = PATIENCE_S) -> RunDirectory:
         """Take the lock that allows this process to write into the run; it holds until `unlock`.
+
+        Parameters
+        ----------
+        patience_s : how long to wait until another process releases it.
 
         Raises
         ------
@@ -192,7 +196,7 @@ class RunDirectory(RunPaths):
         killed before it began.
         """
         try:
-            self._lock.acquire()
+            self._lock.acquire(patience_s)
             if self._taken_over and os.path.lexists(self.run_json_path):
                 raise existing(self.path)
         except RunError:  # another process has taken the directory over

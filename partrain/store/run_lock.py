@@ -20,7 +20,7 @@ from partrain.system.durable_files import WITHOUT_LINKS, remedy_for
 from partrain.system.open_files import is_at
 
 # A reader that asks who holds the lock holds it itself for an instant; so an attempt is repeated for a while.
-_PATIENCE_S = 0.2
+PATIENCE_S = 0.2
 _RETRY_S = 0.005
 
 # The errors of `flock` on a file system without locks, such as Lustre mounted without the option flock.
@@ -40,10 +40,14 @@ class RunLock:
         self._path, self._kind = path, kind
         self._file: int | None = None
 
-    def acquire(self) -> None:
+    def acquire(self, patience_s: float = PATIENCE_S) -> None:
         """Take the lock; this process holds it until `release` or until it ends.
 
         Programs that this process starts do not inherit the lock, because Python opens files close-on-exec.
+
+        Parameters
+        ----------
+        patience_s : how long to wait until another holder releases it.
 
         Raises
         ------
@@ -59,7 +63,7 @@ class RunLock:
         try:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | WITHOUT_LINKS, 0o666)
             try:
-                self._lock_exclusively(file)
+                self._lock_exclusively(file, patience_s)
                 holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n"
                 os.ftruncate(file, 0)
                 os.pwrite(file, holder.encode(), 0)
@@ -70,8 +74,8 @@ class RunLock:
             raise ResourceError(_describe(self._path, error)) from error
         self._file = file
 
-    def _lock_exclusively(self, file: int) -> None:
-        deadline = time.monotonic() + _PATIENCE_S
+    def _lock_exclusively(self, file: int, patience_s: float) -> None:
+        deadline = time.monotonic() + patience_s
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

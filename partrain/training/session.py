@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from partrain.store.run_lock import PATIENCE_S
 from partrain.system.detached_work import run_detached
 from partrain.system.messages import Messages
 from partrain.system.signals import Interruption
@@ -23,6 +24,9 @@ if TYPE_CHECKING:  # its import starts MPI
 
 # On these signals Open MPI's mpiexec sends the ranks SIGTERM, and SIGKILL a quarter of a second later.
 KILLED_AFTER = (signal.SIGTERM, signal.SIGINT)
+
+# A file server keeps the locks of a host that is down until its lease expires. Linux' NFS server: after 90 s.
+LEASE_SECONDS = 120.0
 
 
 @dataclass
@@ -107,6 +111,11 @@ class Session:
         """The run that this job has begun, if it lost a rank and now begins again."""
         run = None if self.ranks is None else self.ranks.run
         return run if run is not None and run.exists() else None
+
+    @property
+    def lock_patience_s(self) -> float:
+        """How long to wait for the lock of the run: after a death, the file system may take time to release it."""
+        return PATIENCE_S if self.ranks is None or not self.ranks.group.has_lost_ranks else LEASE_SECONDS
 
     def announce_run(self, run: Path | None) -> None:
         """Let all ranks know the run's directory, so that each can continue the run; only rank 0 knows it before."""

@@ -160,7 +160,7 @@ def resume_run(
     if is_unfinished(path):
         return _begin_unfinished(path, overrides, horizon, session, dataset)
     run = RunDirectory.open(path)
-    with run.lock():
+    with run.lock(session.lock_patience_s):
         before = read_record(run)
         require_trained_here(before, path)
         require_same_bits(before, path, to="resume")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.mpi_processes import MPIEXEC, MpiJobs, isolated_jobs, mpiexec, needs_mpi, ranks_of
+from tests.processes import is_running
 from tests.program import PartrainProcess
 from tests.whole_runs import Runs, outcome, read_json, write_config
 
@@ -100,3 +101,33 @@ def test_two_deaths_in_a_resumed_job_leave_a_rank_that_completes_it(
     assert outcome(tmp_path / "runs" / "run") == undisturbed
     assert "died; 1 rank goes on from step" in result.stderr
     assert read_json(tmp_path / "runs" / "run" / "run.json")["ranks"][0]["workers"] == 1
+
+
+# A silent rank is killed after 4 s, and not after 60.
+IMPATIENT = """
+from partrain.parallel.mpi import liveness
+liveness.SILENT_SECONDS = 4.0
+from partrain.__main__ import main
+raise SystemExit(main())
+"""
+
+
+@pytest.mark.slow
+@needs_mpi
+@needs_ulfm
+def test_stopped_rank_is_killed_and_cannot_write_any_more(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
+    changes = {"training.epochs": 20}
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    expected = outcome(Runs(alone).train(changes))
+    words = ("--config", write_config(tmp_path, changes), "--run-dir", "run", "--workers", 1)
+    process = start_elastic(mpi_jobs, tmp_path, 2, *words, program=[sys.executable, "-c", IMPATIENT])
+    process.wait_for("epoch 1, step 10")
+    stopped = ranks_of(process)[0].pid
+    os.kill(stopped, signal.SIGSTOP)
+    result = process.wait()
+    assert (result.exit_code, result.stdout) == (0, "run\n"), result.stderr
+    assert "rank 0 on" in result.stderr
+    assert "died; 1 rank goes on from step" in result.stderr
+    assert not is_running(stopped)
+    assert outcome(tmp_path / "run") == expected

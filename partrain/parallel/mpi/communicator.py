@@ -35,9 +35,9 @@ from partrain.errors import ConfigError, FailedRun, PartrainError
 from partrain.parallel.mpi import liveness
 from partrain.parallel.mpi.communicators import MPI, Communicators, raising_deaths, require_survival
 from partrain.parallel.mpi.exchange import Pieces
-from partrain.parallel.mpi.launcher import end_launcher, remove_segments
+from partrain.parallel.mpi.launcher import Heartbeat, end_launcher, remove_segments
 from partrain.parallel.mpi.notices import Notices
-from partrain.parallel.mpi.rank_death import RankDied
+from partrain.parallel.mpi.rank_death import RankDied, RankFailed
 from partrain.system.machine import available_processors
 from partrain.system.process_limits import reporting_process_limit
 
@@ -56,22 +56,14 @@ FINISH_SECONDS = 3.0
 COLLECT_SECONDS = 2.0
 
 
-class RankFailed(PartrainError):
-    """Another rank has failed, and reports the cause itself."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 class Communicator:
     """This rank's connection to all ranks of the job.
 
     Parameters
     ----------
     warn : called with a warning when this rank waits long for others.
-    elastic : whether the job goes on after a rank's death. Then all methods that communicate raise RankDied after one,
-        and `recover` makes them work again.
+    heartbeat : shows that this rank runs. If given, the job is elastic: it goes on after a rank's death. After one, all
+        methods that communicate raise RankDied, and `recover` makes them work again.
 
     Attributes
     ----------
@@ -85,15 +77,16 @@ class Communicator:
     Starts a thread; `close` ends it.
     """
 
-    def __init__(self, warn: Callable[[str], None], *, elastic: bool = False) -> None:
+    def __init__(self, warn: Callable[[str], None], heartbeat: Heartbeat | None = None) -> None:
         if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
             raise ConfigError(
                 "--engine mpi: this MPI allows calls from only one thread of a process, and partrain makes "
                 "calls from two, one at a time; use an MPI that supports threads (MPI_THREAD_SERIALIZED)"
             )
+        elastic = heartbeat is not None
         if elastic:
             require_survival()
-        self._warn, self._elastic = warn, elastic
+        self._warn, self._heartbeat, self._elastic = warn, heartbeat, elastic
         self._number = MPI.COMM_WORLD.Get_rank()  # in messages; `rank` may change
         self.name = f"rank {self._number} on {socket.gethostname()}"
         self._names = [f"rank {rank}" for rank in range(MPI.COMM_WORLD.Get_size())]
@@ -285,11 +278,11 @@ class Communicator:
                 time.sleep(NAP_SECONDS)
 
     def abort_if_stuck(self, exit_code: int) -> None:
-        """Abort the whole job if MPI cannot be finalised; otherwise return, or end this process if a rank has died."""
+        """Abort the whole job if MPI cannot be finalised; otherwise return, or end this process of an elastic job."""
         if self.launcher_has_ended:
             remove_segments()
             os._exit(exit_code)
-        if self.has_lost_ranks:
+        if self._elastic:
             self._exit_without_mpi(exit_code)
         with self._mpi_lock, self._suppressing_deaths():
             a_rank_hangs = self._final_barrier is not None and not self._final_barrier.Test()
@@ -304,8 +297,8 @@ class Communicator:
         self._answering.join()
 
     def leave_at_exit(self) -> None:
-        """If a rank has died, let this process end without finalising MPI, which may wait for the dead; exit code 0."""
-        if self.has_lost_ranks:
+        """Let this process of an elastic job end with 0, and not finalise MPI, which would wait for the dead."""
+        if self._elastic:
             atexit.register(self._exit_without_mpi, 0)
 
     def _exit_without_mpi(self, exit_code: int) -> NoReturn:
@@ -381,7 +374,9 @@ class Communicator:
         if waited_s < liveness.ASK_SECONDS:
             return
         now = time.monotonic()
-        check = self._notices.liveness = self._notices.liveness or liveness.LivenessCheck(self.rank, self._names, now)
+        if self._notices.liveness is None:
+            self._notices.liveness = liveness.LivenessCheck(self.rank, self._names, now, elastic=self._elastic)
+        check = self._notices.liveness
         if check.must_ask(now):
             self._notices.ask_others()
             check.check(self._warn)
@@ -389,6 +384,8 @@ class Communicator:
     def _answer(self) -> None:
         """Answer questions while the main thread does other work and does not receive them."""
         while not self._closed.wait(ANSWER_SECONDS):
+            if self._heartbeat is not None:
+                self._heartbeat.beat()
             if self._mpi_lock.acquire(blocking=False):
                 try:
                     self._notices.receive()

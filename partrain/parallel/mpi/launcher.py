@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import json
+import mmap
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from partrain.parallel.mpi import liveness
 from partrain.system.detached_work import fork_detached
 
 # The launcher identifies a rank by environment variables with these prefixes. If a worker inherited them, a library
@@ -27,6 +29,9 @@ LOOK_SECONDS = 0.02
 STUCK_SECONDS = 30.0
 # How long the launcher may take to start all ranks.
 FORKED_SECONDS = 2.0
+
+# How often a heartbeat is looked at.
+BEAT_SECONDS = 1.0
 
 # The process name of Open MPI 5's mpiexec, and how to end it when it hangs. mpiexec ignores the first SIGTERM when it
 # is already shutting down, and only warns on the second. Pairs of delay in seconds and signal.
@@ -89,7 +94,7 @@ def _mapped_segments(maps: Path) -> dict[Path, int]:
 
 
 @contextlib.contextmanager
-def removing_segments_at_end(environment: Mapping[str, str], *, elastic: bool = False) -> Iterator[None]:
+def removing_segments_at_end(environment: Mapping[str, str], *, elastic: bool = False) -> Iterator[Heartbeat | None]:
     """Start MPI in the block; a detached process removes its files in shared memory if mpiexec does not.
 
     If mpiexec is killed while MPI starts, MPI ends the ranks at once and leaves the files. The process looks which
@@ -101,7 +106,13 @@ def removing_segments_at_end(environment: Mapping[str, str], *, elastic: bool = 
     environment : the variables of this process; they tell whether it is a rank of Open MPI.
     elastic : whether mpiexec does not end the other ranks when one ends. MPI would then never start, so the detached
         process ends this rank.
+
+    Yields
+    ------
+    In an elastic job, the heartbeat of this rank: if it stops, the detached process kills this rank, whose work the
+    others then take over. A rank that was only stopped can so not wake up and write into the run of its successor.
     """
+    heartbeat = Heartbeat() if elastic else None
     try:
         if "OMPI_COMM_WORLD_RANK" not in environment:
             raise ProcessLookupError
@@ -109,7 +120,7 @@ def removing_segments_at_end(environment: Mapping[str, str], *, elastic: bool = 
         # If mpiexec has ended, the parent is another process, which may live on.
         launcher = os.pidfd_open(os.getppid() if os.getppid() > 1 else os.getpid())
     except (OSError, AttributeError):  # no rank, mpiexec has ended, or the system has no process descriptors
-        yield
+        yield heartbeat
         return
     started, starting = os.pipe()
     siblings = _Siblings(os.getppid(), environment) if elastic else None
@@ -118,6 +129,9 @@ def removing_segments_at_end(environment: Mapping[str, str], *, elastic: bool = 
     def watch() -> None:
         os.close(starting)
         segments = _await_end(maps, started, rank, launcher, siblings)
+        if heartbeat is not None:
+            heartbeat.kill_when_it_stops(rank)
+        wait([rank])
         for path in glob.glob(own) if own else ():
             with contextlib.suppress(OSError):  # mpiexec was quicker
                 if (status := os.stat(path)).st_ctime >= began:
@@ -130,7 +144,7 @@ def removing_segments_at_end(environment: Mapping[str, str], *, elastic: bool = 
     for descriptor in (rank, launcher, started):
         os.close(descriptor)
     try:
-        yield
+        yield heartbeat
     finally:
         with contextlib.suppress(BrokenPipeError), open(starting, "w") as pipe:
             json.dump({str(path): inode for path, inode in _mapped_segments(maps).items()}, pipe)
@@ -154,6 +168,33 @@ def own_segment(environment: Mapping[str, str]) -> str | None:
     value = (value ^ value >> 11) * 32769 & 0xFFFFFFFF
     job_id = (value >> 16 ^ value & 0xFFFF) << 16 | int(number)
     return f"{SEGMENT_PREFIX}*.{os.geteuid()}.{job_id:x}.{local_rank}"
+
+
+class Heartbeat:
+    """Shows another process that a rank runs.
+
+    It is counted in memory that processes share which are forked after this was made.
+    """
+
+    def __init__(self) -> None:
+        self._count = mmap.mmap(-1, 8)
+
+    def beat(self) -> None:
+        """Show that the rank runs; to be called several times in each BEAT_SECONDS."""
+        self._count[:] = ((int.from_bytes(self._count[:], "little") + 1) % 2**64).to_bytes(8, "little")
+
+    def kill_when_it_stops(self, rank: int) -> None:
+        """Return when the rank, a process descriptor, has ended; kill it when it has not beaten for SILENT_SECONDS.
+
+        Only intervals in which this process runs count: a batch system stops all processes of a job.
+        """
+        last, silent_s = b"", 0.0
+        while not wait([rank], BEAT_SECONDS):
+            silent_s = silent_s + BEAT_SECONDS if self._count[:] == last else 0.0
+            last = self._count[:]
+            if silent_s > liveness.SILENT_SECONDS:
+                signal.pidfd_send_signal(rank, signal.SIGKILL)
+                return
 
 
 class _Siblings:
@@ -181,11 +222,12 @@ class _Siblings:
 
 
 def _await_end(maps: Path, started: int, rank: int, launcher: int, siblings: _Siblings | None) -> dict[Path, int]:
-    """Wait for the end of a rank, given like its launcher as a process descriptor; return its mapped segments.
+    """Wait until MPI has started or the rank has ended; return the segments that the rank has mapped.
 
     Parameters
     ----------
     maps : the kernel's list of the rank's mapped files.
+    rank, launcher : process descriptors of the rank and of its launcher.
     started : the end of a pipe through which the rank sends its segments when MPI has started.
     siblings : if one of them ends while MPI starts, this rank is ended, too.
     """
@@ -205,7 +247,6 @@ def _await_end(maps: Path, started: int, rank: int, launcher: int, siblings: _Si
             break
     with open(started) as pipe, contextlib.suppress(ValueError):  # the rank was killed while MPI started
         segments |= {Path(path): inode for path, inode in json.load(pipe).items()}
-    wait([rank])
     return segments
 
 

@@ -19,6 +19,8 @@ ASK_SECONDS = 5.0
 # answering, but a machine that swaps or is migrated can be silent for seconds.
 WARN_SECONDS = 30.0
 SILENT_SECONDS = 60.0
+# In an elastic job: how much later than that the job ends, if the silent rank was not killed. Its host is cut off then.
+KILLED_SECONDS = 30.0
 # How long to wait for ranks that answer. To read images for the first time can take most of an hour.
 LATE_SECONDS = 3600.0
 # While a rank listens, it looks at the clock more often than this. A longer interval means that it did not run.
@@ -33,9 +35,12 @@ class LivenessCheck:
     rank : this rank.
     names : the names of all ranks, for messages.
     now : the time in seconds, as for the other methods.
+    elastic : whether a process on each host kills its ranks that are silent for SILENT_SECONDS, and the job goes on.
     """
 
-    def __init__(self, rank: int, names: Sequence[str], now: float) -> None:
+    def __init__(self, rank: int, names: Sequence[str], now: float, *, elastic: bool = False) -> None:
+        self._end_s = SILENT_SECONDS + (KILLED_SECONDS if elastic else 0.0)
+        self._after = f"it is killed after {SILENT_SECONDS:g} s" if elastic else f"the job ends after {self._end_s:g} s"
         self._rank, self._names = rank, names
         self._others = [other for other in range(len(names)) if other != rank]
         self._looked_at = now
@@ -70,9 +75,9 @@ class LivenessCheck:
         """
         silent = self._silent_for(WARN_SECONDS)
         late = [other for other in self._others if other not in silent and other not in self._waiting]
-        if dead := self._silent_for(SILENT_SECONDS):
+        if dead := self._silent_for(self._end_s):
             raise FailedRun(
-                f"no answer from {self._list(dead)} for {SILENT_SECONDS:g} s: the process is stopped or hangs, or its "
+                f"no answer from {self._list(dead)} for {self._end_s:g} s: the process is stopped or hangs, or its "
                 "host is down; the job ends, and partrain resume continues it"
             )
         if self._listened_s > LATE_SECONDS:
@@ -86,7 +91,7 @@ class LivenessCheck:
             self._reported_silent.update(new)
             warn(
                 f"no answer from {self._list(new)} for {WARN_SECONDS:g} s: the process is stopped or hangs, or its "
-                f"host is down; the job ends after {SILENT_SECONDS:g} s"
+                f"host is down; {self._after}"
             )
         if late and self._listened_s > self._report_late_at:
             warn(f"waiting for {self._list(late)} for {self._listened_s:.0f} s: the process answers, but is busy")

@@ -1,6 +1,8 @@
-"""The exception that a rank of an elastic job gets when another rank has died."""
+"""The exceptions that a rank gets when another rank has failed or died."""
 
 from __future__ import annotations
+
+from partrain.errors import PartrainError
 
 
 class RankDied(Exception):
@@ -8,3 +10,11 @@ class RankDied(Exception):
 
     The job starts again with the surviving ranks. No other code handles this exception.
     """
+
+
+class RankFailed(PartrainError):
+    """Another rank has failed, and reports the cause itself."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

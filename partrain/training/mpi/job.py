@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from partrain.errors import ConfigError, MissingPackage, PartrainError
-from partrain.parallel.mpi.launcher import promised_ranks, removing_segments_at_end, undo_binding
+from partrain.parallel.mpi.launcher import Heartbeat, promised_ranks, removing_segments_at_end, undo_binding
 from partrain.parallel.mpi.rank_death import RankDied
 from partrain.parallel.workers.fork_server import start_fork_server
 from partrain.store.checkpoint import Checkpoint
@@ -56,10 +56,10 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None], *, elastic:
     """
     undo_binding(os.environ)
     kernels, dtype = LIKELY_KERNELS
-    with removing_segments_at_end(os.environ, elastic=elastic):
+    with removing_segments_at_end(os.environ, elastic=elastic) as heartbeat:
         if num_workers != 0:
             start_fork_server(kernels, dtype)
-        group = _start_mpi(warn, elastic)
+        group = _start_mpi(warn, heartbeat)
     promised = promised_ranks(os.environ)
     if group.size == 1 and promised is not None:
         name, number = promised
@@ -72,7 +72,7 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None], *, elastic:
     return group
 
 
-def _start_mpi(warn: Callable[[str], None], elastic: bool) -> Communicator:
+def _start_mpi(warn: Callable[[str], None], heartbeat: Heartbeat | None) -> Communicator:
     try:
         from partrain.parallel.mpi.communicator import Communicator
     except ModuleNotFoundError as error:
@@ -84,7 +84,7 @@ def _start_mpi(warn: Callable[[str], None], elastic: bool) -> Communicator:
             f"--engine mpi: mpi4py finds no MPI library ({error}); pip install 'partrain[mpi]', or load the "
             "cluster's MPI"
         ) from error
-    return Communicator(warn, elastic=elastic)
+    return Communicator(warn, heartbeat)
 
 
 def run_on_ranks(
