@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from partrain.config.schema import layers as layer_schema
 from partrain.config.schema.layer_entries import Residual
+from partrain.config.schema.training import Training
 from partrain.config.schema.values import Section
 from partrain.network.network import Network
-from partrain.parallel.mpi.step_bytes import step_bytes
+from partrain.network.parameter_groups import ParameterGroups
+from partrain.parallel.mpi.owner_messages import StepShares
+from partrain.parallel.mpi.ownership import Ownership, choose_ownership
+from partrain.parallel.mpi.step_bytes import StepBytes, step_bytes
 from partrain.parallel.update.piece_plan import NANOSECONDS_PER_EXAMPLE, NANOSECONDS_PER_STEP
 from partrain.parallel.workers.tiles import Tiling
 
@@ -31,59 +36,96 @@ LINKS = (
 )
 
 
+# The processor's time to send a message to one other rank, and to receive one: an assumption, typical of TCP.
+MESSAGE_SECONDS = 2e-6
+
+
 @dataclass(frozen=True)
 class HostCosts:
     """A model of a step on h hosts, in seconds; each host has the measured number of workers.
 
-        T(B, h) = serial + compute(⌈tiles(B) / h⌉) + pack(bytes) + rounds(h)·latency + bytes·(h-1)/h / bandwidth
-                  + update(B)
-        speed-up(B, h) = T(B, 1) / T(B, h), where T(B, 1) has no exchange
+        T(B, 1) = serial + compute(B) + update(P, B)
+        T(B, h) = serial + compute(n) + wire(bytes of all) + pack + update(P, B)        all ranks make the whole update
+        T(B, h) = serial + compute(n) + sums(Q, n) + wire(sums) + update(Q / h, 0)      with owners of Q parameters
+                  + wire(new parameters, factors) + copies + update(P - Q, B)
+        wire(b) = latency + (h - 1) · MESSAGE_SECONDS + b / bandwidth
+        speed-up(B, h) = T(B, 1) / T(B, h)
 
-    rounds(h) = ⌈log₂ h⌉ (Bruck's allgather); bytes is the number of bytes that all hosts together contribute. Every
-    host updates all parameters, so more hosts do not shorten the update. The model ignores the time that hosts wait for
-    the slowest host.
+    n is the largest number of examples of a host, P the number of parameters; b is what a host sends to all others
+    together. The model ignores the time that hosts wait for the slowest host.
 
     Attributes
     ----------
-    network, tiling, dtype : determine the number of bytes.
+    network, groups, training, tiling : determine who owns what, and the number of bytes.
     serial : the time that depends neither on the batch size nor on the number of hosts.
     compute : the time of one host, by number of tiles; for other numbers, in proportion to the next smaller one.
-    batch_size, update : the measured batch size and the time of its update; for other sizes, in proportion to the work.
-    pack_s_per_byte : the time to copy one byte into the message and out of it.
-    larger : factors for a larger network: of the computation, and of the number of parameters.
+    per_parameter : the time of an update, for each parameter and unit of `update_work`.
+    copy_s_per_byte : the time to copy one byte.
+    work : a factor of the computation, for a larger network.
     """
 
     network: Network
+    groups: ParameterGroups
+    training: Training
     tiling: Tiling
-    dtype: str
     serial: float
     compute: Mapping[int, float]
-    batch_size: int
-    update: float
-    pack_s_per_byte: float
-    larger: tuple[float, float] = (1.0, 1.0)
+    per_parameter: float
+    copy_s_per_byte: float
+    work: float = 1.0
 
-    def num_bytes(self, batch_size: int, hosts: int) -> int:
-        """Return the number of bytes that all hosts together contribute to a step; 0 for one host."""
-        if hosts == 1:
-            return 0
-        sent = step_bytes(self.network, batch_size, self.tiling, self.dtype, hosts, None)
-        return sum(of_rank.total for of_rank in sent) // (hosts - 1)
+    def sent(self, batch_size: int, hosts: int) -> StepBytes:
+        """Return the bytes that a host sends in a step, at most."""
+        ownership = self._ownership(batch_size, hosts)
+        sent = step_bytes(self.network, batch_size, self.tiling, self.training.dtype, hosts, ownership)
+        return max(sent, key=lambda of_host: of_host.total)
 
     def step(self, batch_size: int, hosts: int, link: Link) -> float:
         """Return T(batch_size, hosts)."""
-        num_bytes = self.num_bytes(batch_size, hosts)
-        longest = -(-self.tiling.num_tiles(batch_size) // hosts)
-        known = max(k for k in self.compute if k <= longest)
-        work, parameters = self.larger
-        compute = work * self.compute[known] * longest / known
-        update = parameters * self.update * _update_work(batch_size) / _update_work(self.batch_size)
-        wire = math.ceil(math.log2(hosts)) * link.latency_s + num_bytes * (hosts - 1) / hosts / link.bytes_per_second
-        return self.serial + compute + num_bytes * self.pack_s_per_byte + wire + update
+        tiling, num_parameters = self.tiling, self.network.parameters.size
+        ownership = self._ownership(batch_size, hosts)
+        if ownership is None:
+            longest = -(-tiling.num_tiles(batch_size) // hosts)
+            time = self.serial + self._compute(longest) + self._update(num_parameters, update_work(batch_size))
+            if hosts > 1:
+                # A host packs what it sends once, and unpacks what it receives: together about what all hosts have.
+                num_bytes = self.sent(batch_size, hosts).total
+                time += self._wire(num_bytes, hosts, link) + num_bytes * hosts / (hosts - 1) * self.copy_s_per_byte
+            return time
+        shares, sent = StepShares.of(ownership, batch_size), self.sent(batch_size, hosts)
+        most = max(last - first for first, last in shares.examples)
+        owned = sum(ownership.size_of(rank) for rank in range(hosts))
+        of_rank, of_all = max(map(len, shares.nodes)), sum(map(len, shares.nodes))
+        # Sums are written and copied into the message; received ones are added; new parameters are copied.
+        copied = owned * np.dtype(self.training.dtype).itemsize * (2 * of_rank + of_all / hosts + 1)
+        return (
+            self.serial
+            + self._compute(tiling.num_tiles(most))
+            + self._update(owned, update_work(most) - update_work(0))
+            + self._wire(sent.sums + sent.results, hosts, link)
+            + self._update(owned, update_work(0)) / hosts
+            + self._wire(sent.parameters + sent.factors, hosts, link)
+            + copied * self.copy_s_per_byte
+            + self._update(num_parameters - owned, update_work(batch_size))
+        )
 
     def speed_up(self, batch_size: int, hosts: int, link: Link) -> float:
         """Return the speed-up of `hosts` hosts against one host."""
         return self.step(batch_size, 1, link) / self.step(batch_size, hosts, link)
+
+    def _ownership(self, batch_size: int, hosts: int) -> Ownership | None:
+        return choose_ownership(self.network, self.groups, self.training, batch_size, self.tiling, hosts)
+
+    def _compute(self, num_tiles: int) -> float:
+        known = max(k for k in self.compute if k <= num_tiles)
+        return self.work * self.compute[known] * num_tiles / known
+
+    def _update(self, num_parameters: int, work: float) -> float:
+        return num_parameters * work * self.per_parameter
+
+    @staticmethod
+    def _wire(num_bytes: int, hosts: int, link: Link) -> float:
+        return link.latency_s + (hosts - 1) * MESSAGE_SECONDS + num_bytes / link.bytes_per_second
 
 
 def widened(layers: Sequence[Section], factor: int) -> list[Section]:
@@ -113,5 +155,6 @@ def _wider(layer: Section, factor: int) -> Section:
     return layer
 
 
-def _update_work(batch_size: int) -> float:
-    return NANOSECONDS_PER_STEP + NANOSECONDS_PER_EXAMPLE * batch_size
+def update_work(num_examples: int) -> float:
+    """Return the work of an update, for each parameter."""
+    return NANOSECONDS_PER_STEP + NANOSECONDS_PER_EXAMPLE * num_examples

@@ -9,11 +9,12 @@ from partrain.bench.ranks import MODEL_BATCHES, MODEL_HOSTS, PHASES
 from partrain.system.terminal_text import table
 
 NOTE_ON_STEPS = """\
+sums: of this rank's gradients for their owners, and of what it owns; 0 if each rank makes the whole update.
 exchange includes the wait for the slowest rank. Ranks on the same host share its processors."""
 NOTE_ON_MODEL = """\
 Not measured: a prediction from the times above, for hosts like this one with the same number of workers each. It
-assumes 90 % of the nominal bandwidth of each link, and a latency of 50, 25 and 3 µs. Every host updates all parameters,
-so more hosts do not shorten the update. The model ignores the time that hosts wait for the slowest host."""
+assumes 90 % of the nominal bandwidth of each link, a latency of 50, 25 and 3 µs, and 2 µs for each message. The model
+ignores the time that hosts wait for the slowest host."""
 
 
 def describe(facts: dict[str, Any]) -> str:
@@ -36,9 +37,17 @@ def describe(facts: dict[str, Any]) -> str:
         NOTE_ON_STEPS,
         "",
         f"exchange alone, per step: median {exchange['median_us']:,.0f} µs, 90th percentile "
-        f"{exchange['p90_us']:,.0f} µs; copying takes {exchange['copying_us']:,.0f} µs of it",
-        f"one message per rank and step: {', '.join(f'{count:,}' for count in exchange['bytes_of_ranks'])} bytes, "
-        f"in total {exchange['bytes']:,} bytes",
+        f"{exchange['p90_us']:,.0f} µs; by message {' + '.join(f'{us:,.0f}' for us in exchange['by_message_us'])} µs",
+        "",
+        "bytes that a rank sends in a step to all others together",
+        *table(
+            ("rank", *exchange["bytes_of_ranks"][0]),
+            [
+                (str(rank), *(f"{count:,}" for count in of_rank.values()))
+                for rank, of_rank in enumerate(exchange["bytes_of_ranks"])
+            ],
+            num_words=0,
+        ),
     ]
     for name in dict.fromkeys(row["network"] for row in model["expected"]):
         lines += ["", f"model: expected speed-up against one host, {name}", *_model_table(model["expected"], name)]
@@ -49,7 +58,7 @@ def _model_table(expected: list[dict[str, Any]], network: str) -> list[str]:
     by_key = {(r["batch_size"], r["hosts"], r["link"]): r for r in expected if r["network"] == network}
     columns = (
         "batch",
-        "MB per step",
+        "MB per host",
         *(f"{hosts} at {link.name.split()[0]}" for link in LINKS for hosts in MODEL_HOSTS),
     )
     rows = [

@@ -6,19 +6,27 @@ import contextlib
 import socket
 import statistics
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from partrain.bench.host_model import LINKS, HostCosts, widened
+import numpy as np
+from numpy.typing import NDArray
+
+from partrain.bench.host_model import LINKS, HostCosts, update_work, widened
 from partrain.bench.trial import RUN, RUN_WITH_NORMS, MeasuredTraining, seconds_of
 from partrain.config.schema.config import Config
 from partrain.data.split_name import SplitName
 from partrain.network.network import Network
+from partrain.network.optimizer import ParameterOptimizer
+from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.compute_resources import RankConnection, compute_resources
 from partrain.parallel.mpi.compute_group import MpiComputeGroup
-from partrain.parallel.mpi.exchange import Message
+from partrain.parallel.mpi.owner_exchange import EXCHANGE_OF_PARAMETERS, EXCHANGE_OF_SUMS, PARTS, SUMS
+from partrain.parallel.mpi.owner_messages import NONE
+from partrain.parallel.mpi.step_bytes import step_bytes
 from partrain.parallel.workers.commands import Command
 from partrain.parallel.workers.compute_group import ComputeGroup
 from partrain.system.messages import Messages
@@ -26,15 +34,17 @@ from partrain.system.process_directory import process_directory
 from partrain.system.signals import Interruption
 from partrain.training.mpi.agreement import require_agreement
 from partrain.training.mpi.initial_state import InitialState
+from partrain.training.mpi.owners import choose_owners
 from partrain.training.plan import plan_training
 from partrain.training.session import Session
+from partrain.training.step.composition import make_parameter_update
 
 if TYPE_CHECKING:  # its import starts MPI
     from partrain.parallel.mpi.communicator import Communicator
 
 # Numbers of steps instead of seconds, because all ranks must make the same number.
 WARM_UP_STEPS, MEASURED_STEPS = 100, 400
-PHASES = ("compute", "exchange", "update", "step")
+PHASES = ("compute", "sums", "exchange", "update", "step")
 MODEL_HOSTS = (2, 8, 64)
 MODEL_BATCHES = (32, 128, 512, 2048)
 # The factor for filters and units of the larger network: about 100 times as many weights and multiply-adds.
@@ -80,19 +90,23 @@ def measure_ranks(
     plan = plan_training(config, say=messages.say, warn=messages.warn)
     require_agreement(ranks, plan)
     agreed = Interruption()
-    connection = RankConnection(ranks, ranks.num_processors, interruption, agreed)
+    connection = RankConnection(ranks, ranks.num_processors, interruption, agreed, choose_owners(plan, ranks.size))
+    kernels = connection.kernels(plan.config.training.kernels)
     with contextlib.ExitStack() as at_end:
-        resources = at_end.enter_context(compute_resources(plan.compute_plan(), num_workers, messages, agreed))
+        resources = at_end.enter_context(
+            compute_resources(plan.compute_plan(), num_workers, messages, agreed, more_kernels=kernels)
+        )
         group = at_end.enter_context(
             resources.group(num_workers, max_restarts=0, log=messages.say, connection=connection)
         )
         assert isinstance(group, MpiComputeGroup)
         folder = at_end.enter_context(tempfile.TemporaryDirectory(dir=process_directory()))
-        training = MeasuredTraining(plan, resources.arrays, Path(folder), messages.warn)
+        training = MeasuredTraining(plan, resources.arrays, Path(folder), messages.warn, group.owners)
         at_end.callback(training.close)
         messages.say(f"measuring with {ranks.size} ranks")
         own = _measure_steps(training, group, agreed)
         exchange = _measure_exchange(training, group, ranks)
+        copy_s_per_byte = _measure_copying(training.arrays["parameters"])
         # Meanwhile the other ranks sleep.
         compute = _measure_compute(training, group.local) if ranks.rank == 0 else {}
         gathered = ranks.allgather({"host": socket.gethostname(), "workers": num_workers} | own)
@@ -104,7 +118,7 @@ def measure_ranks(
             },
             "ranks": gathered,
             "exchange": exchange,
-            "model": _model(training, own, exchange, compute) if ranks.rank == 0 else {},
+            "model": _model(training, own, copy_s_per_byte, compute) if ranks.rank == 0 else {},
         }
 
 
@@ -116,39 +130,55 @@ def _measure_steps(training: MeasuredTraining, group: MpiComputeGroup, agreed: I
         agreed.check()
         times = make_step()
         if number >= WARM_UP_STEPS:
-            exchange = group.exchanged_at - group.computed_at
+            exchange, own = group.exchanged_at - group.computed_at, _seconds_of_owners(group)
+            sums, parameters = own[SUMS], own[EXCHANGE_OF_PARAMETERS]
             samples["prepare"].append(times["prepare"])
-            samples["update"].append(times.get("noise", 0.0) + times["update"])
+            samples["sums"].append(sums)
+            samples["update"].append(times.get("noise", 0.0) + times["update"] - parameters)
             samples["step"].append(times["step"])
-            samples["exchange"].append(exchange)
+            samples["exchange"].append(exchange - sums + parameters)
             samples["compute"].append(times.get(RUN, times.get(RUN_WITH_NORMS, 0.0)) - exchange)
     return {f"{name}_us": 1e6 * statistics.median(values) for name, values in samples.items()}
 
 
+def _seconds_of_owners(group: MpiComputeGroup) -> dict[str, float]:
+    """Return the seconds of the parts of the last step with owners; zeros if there are none."""
+    return dict.fromkeys(PARTS, 0.0) if group.owners is None else group.owners.seconds
+
+
 def _measure_exchange(training: MeasuredTraining, group: MpiComputeGroup, ranks: Communicator) -> dict[str, Any]:
     """Measure the exchange of a step alone, from the arrival of the last rank until each rank has all results."""
-    num_examples = training.round_size
+    num_examples, owners, plan = training.round_size, group.owners, training.plan
     command = Command(training.operation, SplitName.TRAIN, 0, num_examples)
-    message = group.step_message(training.operation, num_examples)
-    seconds, packing = [], []
+    samples: dict[str, list[float]] = {EXCHANGE_OF_SUMS: [], EXCHANGE_OF_PARAMETERS: []}
     for _ in range(MEASURED_STEPS):
         ranks.barrier()
-        seconds.append(seconds_of(lambda: group.exchange(command, num_examples)))
-    for _ in range(MEASURED_STEPS):
-        packing.append(seconds_of(lambda: _copy(message)))
+        if owners is None:
+            samples[EXCHANGE_OF_SUMS].append(seconds_of(lambda: group.exchange(command, num_examples)))
+            continue
+        group.exchange_sums(owners, training.operation, num_examples)
+        samples[EXCHANGE_OF_SUMS].append(owners.seconds[EXCHANGE_OF_SUMS])
+        ranks.barrier()
+        owners.send_owned(num_examples, owners.sum, (NONE, NONE, NONE))
+        samples[EXCHANGE_OF_PARAMETERS].append(owners.seconds[EXCHANGE_OF_PARAMETERS])
+    both = [sum(times) for times in zip(*filter(None, samples.values()), strict=True)]
+    ownership, dtype = choose_owners(plan, ranks.size), plan.config.training.dtype
+    sent = step_bytes(plan.network, num_examples, plan.tiling, dtype, ranks.size, ownership)
     return {
-        "median_us": 1e6 * statistics.median(seconds),
-        "p90_us": 1e6 * statistics.quantiles(seconds, n=10)[-1],
-        "copying_us": 1e6 * statistics.median(packing),
-        "bytes_of_ranks": list(message.counts),
-        "bytes": sum(message.counts),
+        "median_us": 1e6 * statistics.median(both),
+        "p90_us": 1e6 * statistics.quantiles(both, n=10)[-1],
+        "by_message_us": [1e6 * statistics.median(times) for times in samples.values() if times],
+        "bytes_of_ranks": [asdict(of_rank) for of_rank in sent],
+        "bytes": sum(of_rank.total for of_rank in sent),
         "exchanges": MEASURED_STEPS,
     }
 
 
-def _copy(message: Message) -> None:
-    for target, source in (*message.outgoing, *message.incoming):
-        target[...] = source
+def _measure_copying(vector: NDArray[Any]) -> float:
+    """Return the seconds to copy one byte of a vector."""
+    copy = np.empty_like(vector)
+    seconds = [seconds_of(lambda: np.copyto(copy, vector)) for _ in range(MEASURED_STEPS)]
+    return statistics.median(seconds) / vector.nbytes
 
 
 def _measure_compute(training: MeasuredTraining, local: ComputeGroup) -> dict[int, float]:
@@ -169,33 +199,32 @@ def _measure_compute(training: MeasuredTraining, local: ComputeGroup) -> dict[in
 
 
 def _model(
-    training: MeasuredTraining,
-    own: dict[str, float],
-    exchange: dict[str, Any],
-    compute: dict[int, float],
+    training: MeasuredTraining, own: dict[str, float], copy_s_per_byte: float, compute: dict[int, float]
 ) -> dict[str, Any]:
     plan = training.plan
     config, network = plan.config, plan.network
+    update = _measure_update(training)
     costs = HostCosts(
         network=network,
+        groups=plan.groups,
+        training=config.training,
         tiling=plan.tiling,
-        dtype=config.training.dtype,
         serial=own["prepare_us"] / 1e6,
         compute=compute,
-        batch_size=training.round_size,
-        update=own["update_us"] / 1e6,
-        pack_s_per_byte=exchange["copying_us"] / 1e6 / exchange["bytes"],
+        per_parameter=update / network.parameters.size / update_work(training.round_size),
+        copy_s_per_byte=copy_s_per_byte,
     )
     wide = Network(widened(config.network, WIDER), network.input_shape, network.num_outputs)
     work, parameters = (
         sum(layer.multiply_adds for layer in wide.layers) / sum(layer.multiply_adds for layer in network.layers),
         wide.parameters.size / network.parameters.size,
     )
-    larger = replace(costs, network=wide, larger=(work, parameters))
+    groups = ParameterGroups.of(wide, config.training.optimizer)
+    larger = replace(costs, network=wide, groups=groups, work=work)
     networks = {"this network": costs, f"{work:.0f} times the multiply-adds": larger}
     return {
         "compute_us": {str(tiles): seconds * 1e6 for tiles, seconds in compute.items()},
-        "update_us": own["update_us"],
+        "update_us": update * 1e6,
         "larger": {"multiply_adds": work, "parameters": parameters},
         "expected": [
             {
@@ -203,7 +232,7 @@ def _model(
                 "batch_size": batch_size,
                 "hosts": hosts,
                 "link": link.name,
-                "bytes": model.num_bytes(batch_size, hosts),
+                "bytes": model.sent(batch_size, hosts).total,
                 "step_us": model.step(batch_size, hosts, link) * 1e6,
                 "speed_up": model.speed_up(batch_size, hosts, link),
             }
@@ -213,3 +242,13 @@ def _model(
             for hosts in MODEL_HOSTS
         ],
     }
+
+
+def _measure_update(training: MeasuredTraining) -> float:
+    """Return the seconds of the whole update on this rank alone."""
+    plan, num_examples = training.plan, training.round_size
+    optimizer = ParameterOptimizer(training.arrays["parameters"].copy(), plan.groups, plan.config.training)
+    update = make_parameter_update(plan, training.arrays, optimizer)
+    with contextlib.closing(update):
+        steps = range(1, MEASURED_STEPS // 4)
+        return statistics.median(seconds_of(partial(update.apply, num_examples, step)) for step in steps)

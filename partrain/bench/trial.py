@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from partrain.training.step.phase_timer import NOISE, PREPARE, UPDATE, PhaseTime
 from partrain.training.step.step_series import StepSeries
 from partrain.training.step.training_step import StepResult, TrainingStep
 from partrain.training.step_metrics import StepMetrics, make_accuracy
+
+if TYPE_CHECKING:  # imported when there are other ranks
+    from partrain.parallel.mpi.owner_exchange import OwnerExchange
 
 Samples = dict[str, list[float]]
 
@@ -98,6 +102,7 @@ class MeasuredTraining:
     arrays : the shared arrays of the plan.
     folder : the directory for the metrics.
     warn : receives warnings.
+    owners : as for `make_model`.
 
     Attributes
     ----------
@@ -108,12 +113,19 @@ class MeasuredTraining:
 
     last_batch: BatchGradient
 
-    def __init__(self, plan: TrainingPlan, arrays: SharedArrays, folder: Path, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        arrays: SharedArrays,
+        folder: Path,
+        warn: Callable[[str], None],
+        owners: OwnerExchange | None = None,
+    ) -> None:
         config = plan.config
         self.plan, self.arrays = plan, arrays
         self.num_examples = min(config.training.batch_size, plan.dataset.train.size)
         self.round_size = min(self.num_examples, plan.max_batch_size)
-        self.model = make_model(plan, arrays)
+        self.model = make_model(plan, arrays, owners=owners)
         self._log_every = config.logging.every_steps
         per_example = config.training.per_example
         # Without clipping, only logged steps compute norms; clipping computes them in every step.

@@ -20,7 +20,7 @@ from partrain.bench.ranks import MODEL_HOSTS
 from partrain.bench.step_model import StepCosts
 from partrain.config.reader import read_config
 from partrain.network.network import Network
-from partrain.parallel.mpi.step_bytes import step_bytes
+from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.workers.tiles import Tiling
 from tests.mpi_processes import isolated_jobs, mpiexec, needs_mpi
 from tests.program import ROOT, PartrainProcess, Result
@@ -264,23 +264,29 @@ def test_every_configuration_is_measured(
 
 
 def test_model_of_hosts_is_its_formula() -> None:
-    network = Network(read_config(ROOT / "configs/mnist.yaml").network, (1, 28, 28), 10)
+    config = read_config(ROOT / "configs/mnist.yaml")
+    network = Network(config.network, (1, 28, 28), 10)
+    groups, tiling = ParameterGroups.of(network, config.training.optimizer), Tiling(4)
     costs = HostCosts(
         network=network,
-        tiling=Tiling(4),
-        dtype="float32",
+        groups=groups,
+        training=config.training,
+        tiling=tiling,
         serial=1.0,
         compute={1: 3.0, 4: 10.0, 8: 20.0},
-        batch_size=32,
-        update=2.0,
-        pack_s_per_byte=1e-6,
+        per_parameter=1e-6,
+        copy_s_per_byte=1e-6,
     )
     link = Link("a link", latency_s=0.5, bytes_per_second=1e5)
-    assert costs.num_bytes(32, 1) == 0
-    assert costs.step(32, 1, link) == 1 + 20 + 2
-    sent = sum(of_rank.total for of_rank in step_bytes(network, 32, Tiling(4), "float32", 8, None)) // 7
-    assert costs.step(32, 8, link) == pytest.approx(1 + 3 + sent * 1e-6 + 3 * 0.5 + sent * 7 / 8 / 1e5 + 2)
-    assert costs.step(64, 1, link) == pytest.approx(1 + 40 + 2 * (0.43 + 0.0135 * 64) / (0.43 + 0.0135 * 32))
+    P, latency = 105_634, 0.5 + 7 * 2e-6
+    assert costs.step(32, 1, link) == pytest.approx(1 + 20 + P * 1e-6 * (0.43 + 0.0135 * 32))
+    of_all = costs.sent(32, 8).total
+    shared = 1 + 3 + latency + of_all / 1e5 + of_all * 8 / 7 * 1e-6 + P * 1e-6 * (0.43 + 0.0135 * 32)
+    assert costs.step(32, 8, link) == pytest.approx(shared)
+    sent = costs.sent(2048, 8)
+    assert (sent.factors, sent.sums + sent.parameters) == (0, pytest.approx(2 * 4 * P * 7 / 8, abs=32))
+    owned = 1 + 20 * 64 / 8 + 2 * latency + sent.total / 1e5 + P * 1e-6 * (0.0135 * 256 + 0.43 / 8) + 4 * P * 4 * 1e-6
+    assert costs.step(2048, 8, link) == pytest.approx(owned)
     assert costs.speed_up(32, 2, link) == costs.step(32, 1, link) / costs.step(32, 2, link)
 
 
@@ -297,10 +303,13 @@ def test_widened_network_is_wider_and_has_as_many_outputs() -> None:
 
 @pytest.mark.slow
 @needs_mpi
+@pytest.mark.parametrize(
+    ("changes", "num_messages"), [({}, 1), ({"training.batch_size": 600, "data.train_examples": 600}, 2)]
+)
 def test_bench_measures_the_exchange_between_ranks(
-    run_partrain: Callable[..., Result], small_config: Callable[..., Path]
+    run_partrain: Callable[..., Result], small_config: Callable[..., Path], changes: dict[str, Any], num_messages: int
 ) -> None:
-    words = ("bench", "--engine", "mpi", "--config", small_config(), "--workers", 1, "--json", "-q")
+    words = ("bench", "--engine", "mpi", "--config", small_config(changes), "--workers", 1, "--json", "-q")
     with isolated_jobs() as environment:
         result = run_partrain(*words, wrapper=mpiexec(2), env=environment)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -308,8 +317,11 @@ def test_bench_measures_the_exchange_between_ranks(
     assert list(facts) == ["training", "ranks", "exchange", "model"]
     assert all(math.isfinite(number) for number in numbers_in(facts))
     assert [one["workers"] for one in facts["ranks"]] == [1, 1]
-    assert facts["exchange"]["bytes"] == sum(facts["exchange"]["bytes_of_ranks"])
-    assert facts["exchange"]["median_us"] > facts["exchange"]["copying_us"] > 0
+    sent = facts["exchange"]["bytes_of_ranks"]
+    assert list(sent[0]) == ["results", "factors", "sums", "parameters"]
+    assert facts["exchange"]["bytes"] == sum(sum(of_rank.values()) for of_rank in sent)
+    assert facts["exchange"]["median_us"] > 0
+    assert len(facts["exchange"]["by_message_us"]) == num_messages
     assert len(facts["model"]["expected"]) == 2 * len(HOST_BATCHES) * len(LINKS) * len(MODEL_HOSTS)
     assert "model: expected speed-up against one host, this network" in describe(facts)
 

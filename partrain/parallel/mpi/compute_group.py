@@ -129,10 +129,6 @@ class MpiComputeGroup:
         headers = owners.send_sums(operation, num_examples, lambda header: self._fill_header(header, operation))
         self._read_headers(headers)
 
-    def step_message(self, operation: Operation, num_examples: int) -> Message:
-        """Return the message of a step with `num_examples`."""
-        return self._message(operation, 0, num_examples)
-
     def close(self) -> None:
         """End this rank's processes, and threads."""
         self.local.close()

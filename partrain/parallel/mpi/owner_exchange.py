@@ -23,6 +23,9 @@ from partrain.parallel.workers.tiles import Range
 Array = NDArray[Any]
 Header = NDArray[np.int64]
 
+# The parts of a step that this module times.
+PARTS = SUMS, EXCHANGE_OF_SUMS, EXCHANGE_OF_PARAMETERS = "sums", "exchange of sums", "exchange of parameters"
+
 
 class OwningRanks(Collecting, Protocol):
     """What this module needs of `parallel.mpi.communicator.Communicator`."""
@@ -64,7 +67,7 @@ class OwnerExchange:
     ) -> None:
         self.ownership, self.ranks, self._sums = ownership, ranks, sums
         self.rank = ranks.rank
-        self.seconds = dict.fromkeys(("sums", "exchange of sums", "exchange of parameters"), 0.0)
+        self.seconds = dict.fromkeys(PARTS, 0.0)
         self._num_exchanges = 0
         # Not methods: an object whose caches refer to it would keep the shared arrays in memory.
         first = functools.partial(_lay_out_first, ownership, network, arrays, dtype, self.rank)
@@ -110,8 +113,8 @@ class OwnerExchange:
             for left, right in shares.additions:
                 message.sums_in[left] += message.sums_in[right]
         self.sum = message.sums_in[0]
-        self.seconds["sums"] = summed - began + time.monotonic() - received
-        self.seconds["exchange of sums"] = received - summed
+        self.seconds[SUMS] = summed - began + time.monotonic() - received
+        self.seconds[EXCHANGE_OF_SUMS] = received - summed
         return message.headers_in
 
     def send_owned(self, num_examples: int, owned: Array, outcome: tuple[int, int, int]) -> SecondMessage:
@@ -134,7 +137,7 @@ class OwnerExchange:
         for rank, words in enumerate(message.outcomes):
             if words[SEQUENCE] != self._num_exchanges:
                 raise FailedRun(f"rank {rank} exchanges another message; the run stops, because bits would differ")
-        self.seconds["exchange of parameters"] = time.monotonic() - began
+        self.seconds[EXCHANGE_OF_PARAMETERS] = time.monotonic() - began
         return message
 
     def close(self) -> None:
