@@ -105,8 +105,8 @@ def signal_seconds(phases: Sequence[Mapping[str, Any]]) -> Callable[[int], float
         return lambda n: n * dispatch + wake
     if most is one:
         return lambda n: 0.0
-    # One worker waits for nobody: it only copies parameters, which all workers share.
-    waits = most["wait_us"] + most["settle_us"] - one["settle_us"] / most["workers"]
+    # One worker waits for nobody.
+    waits = most["wait_us"] + most["settle_us"] - one["settle_us"]
     meetings = max(0.0, waits) / math.ceil(math.log2(most["workers"])) / 1e6
     return lambda n: math.ceil(math.log2(n)) * meetings
 

@@ -20,8 +20,8 @@ compute is the time of the longest shard in this process. wait is the additional
 collect their answers, and to fetch data that other processors wrote. More workers than processors take turns."""
 NOTE_ON_SERIES = """\
 Workers make these steps by themselves; the first worker measures. wait is for the other workers. settle is the rest of
-the step: to meet, to copy the new parameters, and to meet again. plan and log are the coordinator's processor time for
-a step, beside the workers' and not in the sum."""
+the step: to meet again. plan and log are the coordinator's processor time for a step, beside the workers' and not in
+the sum."""
 NOTE_ON_MODEL = """\
 Not measured: a prediction for more cores like these, from the phases above. It ignores memory bandwidth, shared caches,
 and lower clock rates when all cores are busy."""

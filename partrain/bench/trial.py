@@ -237,7 +237,7 @@ class MeasuredTraining:
         """Return the phases of the steps from `first_step` on that are still in the ring (`StepTimes`)."""
         times = self.arrays["steps.times"]
         steps = np.arange(max(first_step, self.step - len(times) + 1), self.step + 1)
-        began, computed, all_computed, updated, _ = times[steps % len(times)].T
+        began, computed, all_computed, updated = times[steps % len(times)].T
         phases = {
             "compute": computed[:-1] - began[:-1],
             "wait": all_computed[:-1] - computed[:-1],

@@ -13,20 +13,22 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import inlined
+from partrain.kernels.compiler.target import num_vector_registers
 from partrain.kernels.simd.blocks import add_scaled, points_in_steps, store_block
 from partrain.kernels.simd.vectors import LANES, broadcast, element, store_number
 
-# Vectors whose sums stay in registers.
+# Vectors whose sums stay in registers: a narrow and a wide span.
 SPAN = 10
+WIDE_SPAN = 20 if num_vector_registers() == 32 else SPAN
 
 
 @inlined
 def stack_for(num_blocks):
-    """Return the stack for sums of up to SPAN·LANES numbers."""
+    """Return the stack for sums of up to WIDE_SPAN·LANES numbers."""
     levels = 1
     while num_blocks >> levels:
         levels += 1
-    return np.empty(levels * SPAN * LANES, np.float32)
+    return np.empty(levels * WIDE_SPAN * LANES, np.float32)
 
 
 @inlined
@@ -35,20 +37,30 @@ def is_joined(waiting, is_last):
     return waiting & 1 or (is_last and waiting > 0)
 
 
-@inlined
-def join_vectors(sums, number, is_last, stack, target, start):
-    """Add the sums of a block (SPAN vectors) to the tree; those of the last one are the result, at target[start:]."""
-    level, waiting = 0, number
-    while is_joined(waiting, is_last):
-        if waiting & 1:
-            points = points_in_steps(stack, level * SPAN * LANES, LANES, SPAN)
-            sums = add_scaled(sums, broadcast(np.float32(1)), points, 0)  # the product with 1 is exact
-        waiting >>= 1
-        level += 1
-    if is_last:
-        store_block(sums, points_in_steps(target, start, LANES, SPAN), 0)
-    else:
-        store_block(sums, points_in_steps(stack, level * SPAN * LANES, LANES, SPAN), 0)
+def join_vectors_of(span):
+    """Return the function that adds the sums of a block, `span` vectors, to the tree.
+
+    Those of the last block are the result, at target[start:].
+    """
+
+    @inlined
+    def join_vectors(sums, number, is_last, stack, target, start):
+        level, waiting = 0, number
+        while is_joined(waiting, is_last):
+            if waiting & 1:
+                points = points_in_steps(stack, level * span * LANES, LANES, span)
+                sums = add_scaled(sums, broadcast(np.float32(1)), points, 0)  # the product with 1 is exact
+            waiting >>= 1
+            level += 1
+        if is_last:
+            store_block(sums, points_in_steps(target, start, LANES, span), 0)
+        else:
+            store_block(sums, points_in_steps(stack, level * span * LANES, LANES, span), 0)
+
+    return join_vectors
+
+
+join_vectors = join_vectors_of(SPAN)
 
 
 @inlined

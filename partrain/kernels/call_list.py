@@ -111,6 +111,7 @@ class CallList:
     ----------
     variables : arrays that other ones, of the same shapes, take the place of in a later run. All other arrays stay
         where they are; the caller keeps them.
+    movable : arrays within this one move with it if a later run has it elsewhere.
 
     Attributes
     ----------
@@ -119,13 +120,15 @@ class CallList:
 
     KERNELS: tuple[Kernel, ...]
 
-    def __init__(self, variables: Sequence[Array]) -> None:
+    def __init__(self, variables: Sequence[Array], movable: Array | None = None) -> None:
         self.calls: list[tuple[str, int]] = []
         self._shapes = [array.shape for array in variables]
         self._words: list[int] = []
         self._of_variable: dict[int, list[int]] = {address_of(array): [] for array in variables if array.size}
         self._addresses = [self._of_variable.get(address_of(array), []) for array in variables]
         self._recorded: NDArray[np.int64] | None = None
+        self._movable_at, self._movable_bytes = (0, 0) if movable is None else (address_of(movable), movable.nbytes)
+        self._moving: list[int] = []  # words that are addresses within `movable`
 
     def __len__(self) -> int:
         """Return the number of words."""
@@ -152,6 +155,8 @@ class CallList:
             assert part is not None
             if isinstance(argument, np.ndarray) and argument.size and part[0] in self._of_variable:
                 self._of_variable[part[0]].append(len(self._words))
+            elif isinstance(argument, np.ndarray) and 0 <= part[0] - self._movable_at < self._movable_bytes:
+                self._moving.append(len(self._words))
             self._words += part
         self._words[first] = len(self._words) - first
         self.calls.append((name_of(called), len(self._words)))
@@ -165,6 +170,14 @@ class CallList:
             address = address_of(array) if places else 0
             for place in places:
                 self._recorded[place] = address
+
+    def move(self, movable: Array) -> None:
+        """Put an array in the place of the movable one, after `point_to`."""
+        assert self._recorded is not None
+        assert movable.nbytes == self._movable_bytes
+        if (distance := address_of(movable) - self._movable_at) and self._moving:
+            self._recorded[self._moving] += distance
+        self._movable_at += distance
 
     def run(self, first: int = 0, last: int | None = None) -> None:
         """Make the calls, or those of the words from `first` to `last`, which must be ends of calls."""

@@ -13,14 +13,7 @@ import numpy as np
 
 from partrain.kernels.compiler.flags import kernel
 from partrain.kernels.update_claims import SLOTS
-from partrain.kernels.update_pieces import (
-    copy_numbers,
-    scratch_for,
-    sum_slots,
-    take_units,
-    update_slots,
-    update_units,
-)
+from partrain.kernels.update_pieces import scratch_for, sum_slots, update_slots, update_units
 
 
 @kernel("boolean(int64[:,::1], int64, int64, int64, float64[::1], int64, int64, float32[:,::1], float32[:,::1],"
@@ -64,14 +57,3 @@ def update_pieces_ahead(
                 row, N, block, coefficients_GC, scratch, m_U, v_U, w_U, new_m_U, new_v_U, new_w_U
             )
     return finite_check == 0
-
-
-@kernel("void(int64[:,::1], int64, int64, float32[::1], float32[::1])")
-def settle_pieces(pieces, first, last, new_w_U, w_U):
-    """Copy the new parameters of the pieces `first` to `last` - 1 to the current ones."""
-    for piece in range(first, last):
-        row = pieces[piece]
-        if row[0] == SLOTS:
-            copy_numbers(new_w_U, w_U, row[1], row[2] - row[1])
-        else:
-            take_units(row, new_w_U, w_U)

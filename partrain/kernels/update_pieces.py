@@ -10,7 +10,7 @@ import numpy as np
 
 from partrain.kernels.block_tree import SPAN, join_numbers, join_vectors, stack_for
 from partrain.kernels.compiler.flags import inlined
-from partrain.kernels.dense import list_deltas, sum_weights
+from partrain.kernels.dense import list_deltas, panel_step, sum_weights
 from partrain.kernels.ipc.atomics import float32_pointer, int32_pointer
 from partrain.kernels.simd.blocks import add_scaled, points_in_steps, zeros
 from partrain.kernels.simd.vectors import (
@@ -203,28 +203,13 @@ def update_units(row, N, block, coefficients_GC, scratch, m, v, w, new_m, new_v,
     num_units, num_blocks = last - first, (N + block - 1) // block
     x = numba.carray(float32_pointer(row[3]), (N * D,))
     dy = numba.carray(float32_pointer(row[4]), (N * E,))
-    list_deltas(dy, N, E, D, first, last, block, stack, starts, rows, deltas, sums)
+    row_step = panel_step(D, num_units)
+    list_deltas(dy, N, E, row_step or D, first, last, block, stack, starts, rows, deltas, sums)
     finite_check = apply_rule(rule, sums, row[8] + first, num_units, of_biases, m, v, w, new_m, new_v, new_w)
-    sum_weights(x, D, num_units, num_blocks, starts, rows, deltas, stack, sums)
+    panel = np.empty(N * row_step, np.float32)
+    sum_weights(x, D, num_units, num_blocks, starts, rows, deltas, stack, sums, panel)
     start, count = row[7] + first * D, num_units * D
     return finite_check + apply_rule(rule, sums, start, count, of_weights, m, v, w, new_m, new_v, new_w)
-
-
-@inlined
-def copy_numbers(source, target, first, size):
-    whole = size - size % LANES
-    for i in range(first, first + whole, LANES):
-        store(target, i, load(source, i))
-    for i in range(first + whole, first + size):
-        store_number(target, i, element(source, i))
-
-
-@inlined
-def take_units(row, next_U, w_U):
-    """Copy the new parameters of a piece that a helper has computed."""
-    num_units, D = row[2] - row[1], row[5]
-    copy_numbers(next_U, w_U, row[8] + row[1], num_units)
-    copy_numbers(next_U, w_U, row[7] + row[1] * D, num_units * D)
 
 
 @inlined

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.kernels import layout
-from partrain.kernels.call_list import Call, CallList, call_now
+from partrain.kernels.call_list import Call, CallList, address_of, call_now
 from partrain.kernels.compiler.flags import Kernel
 from partrain.network.execution import NORM_KERNELS, Array, Factors, TrainingExamples, write_squared_norms
 from partrain.network.layers import Layer
@@ -46,8 +46,8 @@ class _Pass:
     result : the output.
     """
 
-    def __init__(self, direction: str, variables: Sequence[Array]) -> None:
-        self._direction, self.calls = direction, CallList(variables)
+    def __init__(self, direction: str, variables: Sequence[Array], parameters: Array) -> None:
+        self._direction, self.calls = direction, CallList(variables, parameters)
         self.result = np.empty(0, np.float32)
         self._ends: list[tuple[int, int]] = []
 
@@ -55,9 +55,16 @@ class _Pass:
         """Say that the calls since the last end are those of a stage."""
         self._ends.append((number, len(self.calls)))
 
-    def run(self, variables: Sequence[Array], time_stage: TimeStage | None, time_kernel: TimeKernel | None) -> None:
+    def run(
+        self,
+        variables: Sequence[Array],
+        parameters: Array,
+        time_stage: TimeStage | None,
+        time_kernel: TimeKernel | None,
+    ) -> None:
         """Make the calls with these arrays; one stage or one kernel after the other, if they are timed."""
         self.calls.point_to(variables)
+        self.calls.move(parameters)
         first = 0
         if time_stage is not None:
             for number, last in self._ends:
@@ -97,12 +104,13 @@ class FastExecution:
     Parameters
     ----------
     network : the network's shapes.
-    parameters : float32 vector (network.parameters.size,); every call reads its current values.
+    parameters : float32 vector (network.parameters.size,).
     normalisation : the normalisation of the images.
     tile : number of examples per tile.
 
     Attributes
     ----------
+    parameters : the vector whose current values `forward` and `backward` read; another one may take its place.
     stages : all of them, with whether they compute the gradient at their input: those in the branches of a residual
         layer before its own, which adds the branches.
     time_stage : None, or what runs each stage; `bench` sets it. It runs a stage with several parts once for each part.
@@ -114,6 +122,7 @@ class FastExecution:
     def __init__(self, network: Network, parameters: Array, normalisation: Normalisation, tile: int) -> None:
         self.capacity = num = examples_per_call(tile, network)
         self._network, self._tile = network, tile
+        self.parameters = self._own_parameters = parameters
         self._example_slots_NK = np.zeros((num, network.tile_sums.size), np.float32)
         self._mean = np.array(normalisation.mean, np.float32)
         self._inverse_std = 1 / np.array(normalisation.std, np.float32)
@@ -155,7 +164,7 @@ class FastExecution:
         key = ("forward", len(indices_N), images_MCHW.shape, images_MCHW.dtype, self._trains)
         if key not in self._passes:
             self._passes[key] = self._record_forward(images_MCHW, indices_N)
-        self._passes[key].run(variables, self.time_stage, self.time_kernel)
+        self._passes[key].run(variables, self.parameters, self.time_stage, self.time_kernel)
         return self._passes[key].result
 
     def backward(self, dlogits_NE: Array, slots_TK: Array, factors: Mapping[str, Factors]) -> None:
@@ -165,13 +174,14 @@ class FastExecution:
             variables += rows.inputs_ND, rows.deltas_NE
         key = ("backward", len(dlogits_NE), self._trains)
         if key not in self._passes:
-            recorded = self._passes[key] = self._recording.recorded = _Pass("backward", variables)
+            recorded = self._passes[key] = self._recording.recorded = _Pass("backward", variables, self._own_parameters)
             self._propagate(dlogits_NE, slots_TK, self._tile, factors, recorded.calls.add)
             self._recording.recorded = None
-        self._passes[key].run(variables, self.time_stage, self.time_kernel)
+        self._passes[key].run(variables, self.parameters, self.time_stage, self.time_kernel)
 
     def measure(self, dlogits_NE: Array, factors: Mapping[str, Factors], squared_norms_NL: Array) -> None:
-        """See `execution.Execution`."""
+        """See `execution.Execution`; only with the parameters of the constructor."""
+        assert address_of(self.parameters) == address_of(self._own_parameters)
         slots_NK = self._example_slots_NK[: len(dlogits_NE)]
         self._propagate(dlogits_NE, slots_NK, 1, factors, call_now)
         write_squared_norms(self._network, slots_NK, factors, squared_norms_NL)
@@ -181,7 +191,7 @@ class FastExecution:
         self._sequence.sum_tiles(scales_N, slots_TK, self._tile, factors)
 
     def _record_forward(self, images_MCHW: Array, indices_N: NDArray[np.int64]) -> _Pass:
-        recorded = self._recording.recorded = _Pass("forward", (images_MCHW, indices_N))
+        recorded = self._recording.recorded = _Pass("forward", (images_MCHW, indices_N), self._own_parameters)
         call = recorded.calls.add
         assert self._images is not None
         x = self._images[: len(indices_N)]

@@ -35,6 +35,8 @@ def memory_of_processes(training: Training, network: Network, num_workers: int) 
     num_numbers = network.num_activations - (_num_in_place(network) if training.kernels == "fast" else 0)
     image_bytes = math.prod(network.input_shape) * np.dtype(np.float32).itemsize
     buffers = num_examples * (num_numbers * itemsize + _changed_images(training) * image_bytes)
+    if training.per_example.clips:  # a copy of the parameters
+        buffers += network.parameters.size * np.dtype(training.dtype).itemsize
     return {
         f"{num_workers} workers": num_workers * (WORKER_BYTES + buffers) if num_workers else buffers,
         INTERPRETERS: COORDINATOR_BYTES + (FORK_SERVER_BYTES if num_workers else 0),

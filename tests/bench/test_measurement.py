@@ -68,11 +68,11 @@ def test_signals_of_steps_with_the_coordinator_grow_with_each_worker() -> None:
     assert [seconds(n) for n in (1, 2, 8)] == pytest.approx([7.0, 9.0, 21.0], abs=1e-4)
 
 
-def test_signals_of_steps_by_workers_are_their_waits_without_the_copies_of_one_worker() -> None:
-    one = {"by_workers": True, "workers": 1, "wait_us": 1e6, "settle_us": 20e6}
+def test_signals_of_steps_by_workers_are_their_waits_without_those_of_one_worker() -> None:
+    one = {"by_workers": True, "workers": 1, "wait_us": 1e6, "settle_us": 5e6}
     four = {"by_workers": True, "workers": 4, "wait_us": 3e6, "settle_us": 8e6}
     seconds = signal_seconds([one, four])
-    # 3 + 8 - 20 / 4 = 6 for two rounds of meetings.
+    # 3 + 8 - 5 = 6 for two rounds of meetings.
     assert [seconds(n) for n in (1, 2, 4, 5, 16)] == pytest.approx([0.0, 3.0, 6.0, 9.0, 12.0])
     assert signal_seconds([one])(8) == 0.0
     assert signal_seconds([one, four | {"wait_us": 0.0, "settle_us": 1e6}])(8) == 0.0

@@ -56,6 +56,21 @@ def test_other_arrays_take_the_place_of_the_variables_wherever_they_are_used():
     assert np.array_equal(copies, [second.reshape(-1)] * 2)
 
 
+def test_arrays_within_the_movable_one_move_with_it_and_back():
+    first, second = numbers(20), numbers(20)
+    fixed, of_fixed, copies = numbers(3), np.zeros(3, np.float32), np.zeros((2, 4), np.float32)
+    calls = CallList((), first)
+    calls.add(layout.copy_numbers, first[:4], copies[0])
+    calls.add(layout.copy_numbers, fixed, of_fixed)
+    calls.add(layout.copy_numbers, first[16:], copies[1])
+    calls.point_to(())
+    for movable in (first, second, second, first):
+        calls.move(movable)
+        calls.run()
+        assert np.array_equal(copies, [movable[:4], movable[16:]])
+        assert np.array_equal(of_fixed, fixed)
+
+
 def test_a_part_of_a_list_runs_alone():
     x, y, z = numbers(6), numbers(6), numbers(6)
     calls = CallList(())

@@ -6,14 +6,12 @@ step, a member
     computes its tiles              and reports COMPUTED
     computes its pieces of the      and reports UPDATED; new values are written beside the current ones
     update
-    copies its pieces' new          and reports SETTLED
-    parameters to the current ones
 
 After each report it waits until all members have reported the same. So a step is *complete* as soon as all have
-reported UPDATED: the new parameters and moments exist as a whole, and the old ones are no longer needed. If a member
-dies before that, the step has changed nothing.
+reported UPDATED: the new parameters and moments exist as a whole, and the next step overwrites the old ones, which
+nobody reads any more. If a member dies before that, the step has changed nothing.
 
-A member that finds a value that is not finite reports the step as REFUSED before UPDATED; then nobody settles it.
+A member that finds a value that is not finite reports the step as REFUSED before UPDATED; then it is never complete.
 `after` says what a member does next; the model in the tests explores it together with the looks at the words.
 
 Each word has one writer and only grows, so a killed process leaves no lock behind. Indices count int64.
@@ -29,13 +27,13 @@ from partrain.kernels.ipc.signal_words import LINE
 # whether the series is abandoned.
 PLANNED, CLOSED, ABANDONED = range(3)
 # Words of a member, on a cache line of its own: the last step of which it has reported each of these.
-COMPUTED, UPDATED, SETTLED, REFUSED = range(4)
+COMPUTED, UPDATED, REFUSED = range(3)
 # Results of waiting.
 NOT_YET, ARRIVED, LEAVE = range(3)
 # What a member does.
-AWAIT_PLAN, COMPUTE, MEET_COMPUTED, UPDATE, REFUSE, MEET_UPDATED, SETTLE, MEET_SETTLED, LEFT = range(9)
+AWAIT_PLAN, COMPUTE, MEET_COMPUTED, UPDATE, REFUSE, MEET_UPDATED, LEFT = range(7)
 # What it reports in a meeting.
-REPORTS = {MEET_COMPUTED: COMPUTED, MEET_UPDATED: UPDATED, MEET_SETTLED: SETTLED}
+REPORTS = {MEET_COMPUTED: COMPUTED, MEET_UPDATED: UPDATED}
 # What it does next if that succeeded, and if not: it waited, and is to leave; or a new value is not finite.
 _NEXT = {
     AWAIT_PLAN: (COMPUTE, LEFT),
@@ -43,9 +41,7 @@ _NEXT = {
     MEET_COMPUTED: (UPDATE, LEFT),
     UPDATE: (MEET_UPDATED, REFUSE),
     REFUSE: (MEET_UPDATED, LEFT),
-    MEET_UPDATED: (SETTLE, LEFT),
-    SETTLE: (MEET_SETTLED, LEFT),
-    MEET_SETTLED: (AWAIT_PLAN, LEFT),
+    MEET_UPDATED: (AWAIT_PLAN, LEFT),
 }
 # Number of polls before a waiting process yields its processor: a few microseconds.
 NUM_POLLS = 100
@@ -70,6 +66,11 @@ def after(action: int, step: int, succeeded: bool) -> tuple[int, int]:
 def moments_row(step: int) -> int:
     """Return the row of the shared moments that holds those after `step`; the other one is for the next step."""
     return step % 2
+
+
+def parameters_row(step: int, first_step: int) -> int:
+    """Return which of two vectors holds the parameters after `step`; 0 holds those before the first step."""
+    return (step - first_step + 1) % 2
 
 
 @inlined
@@ -119,7 +120,7 @@ def meet(words, member, num_members, report, step, num_yields):
     ----------
     words : int64, of length `size`.
     member, num_members : index of this member, and the number of members.
-    report : COMPUTED, UPDATED or SETTLED.
+    report : COMPUTED or UPDATED.
     step : the step that this is about.
     num_yields : how often to yield the processor before the result is NOT_YET; then call again.
 
@@ -144,10 +145,13 @@ def write_word(words, place, number):
     atomic_store(words, place, number)
 
 
-@kernel("int64(int64[::1], int64, int64)")
-def last_of_all(words, num_members, report):
-    """Return the last step of which all members have reported `report`."""
-    last = atomic_load(words, LINE + report)
+@kernel("int64(int64[::1], int64)")
+def last_complete(words, num_members):
+    """Return the last step that all members have updated and none has refused."""
+    last = atomic_load(words, LINE + UPDATED)
     for member in range(1, num_members):
-        last = min(last, atomic_load(words, LINE * (1 + member) + report))
+        last = min(last, atomic_load(words, LINE * (1 + member) + UPDATED))
+    for member in range(num_members):
+        if last > 0 and atomic_load(words, LINE * (1 + member) + REFUSED) == last:
+            return last - 1
     return last

@@ -71,14 +71,12 @@ class StepTimes(NamedTuple):
     computed : it had computed them.
     all_computed : all members had computed theirs.
     updated : it had updated its pieces.
-    finished : the new parameters of its pieces were the current ones.
     """
 
     began: float
     computed: float
     all_computed: float
     updated: float
-    finished: float
 
 
 class StepRing:
@@ -94,7 +92,7 @@ class StepRing:
     capacity : the number of steps in the ring.
     """
 
-    KERNELS = (step_ring.write_word, step_ring.last_of_all)
+    KERNELS = (step_ring.write_word, step_ring.last_complete)
 
     def __init__(self, arrays: Mapping[str, Array], words: NDArray[np.int64]) -> None:
         self._arrays, self._words = arrays, words
@@ -114,8 +112,8 @@ class StepRing:
 
     @property
     def completed(self) -> int:
-        """The last step that all members have settled: its results can be read."""
-        last: int = step_ring.last_of_all(self._words, self._num_members, step_ring.SETTLED)
+        """The last complete step: its results can be read."""
+        last: int = step_ring.last_complete(self._words, self._num_members)
         return last
 
     @property
@@ -126,13 +124,9 @@ class StepRing:
         return is_open and bool(self.completed >= words[step_ring.PLANNED])
 
     def reports(self) -> list[list[int]]:
-        """Return how far each member is: the last steps that it computed, updated and settled."""
-        settled_first = slice(None, None, -1)
-        return [self._words[place : place + step_ring.REFUSED][settled_first].tolist() for place in self._places]
-
-    @property
-    def _places(self) -> list[int]:
-        return [step_ring.words_of(member) for member in range(self._num_members)]
+        """Return how far each member is: the last steps that it updated and computed."""
+        places = (step_ring.words_of(member) for member in range(self._num_members))
+        return [self._words[place : place + step_ring.REFUSED][::-1].tolist() for place in places]
 
     def plan(self, steps: Sequence[PlannedStep]) -> None:
         """Add the next steps; the results of the steps that are `capacity` before them have been read."""
@@ -165,8 +159,8 @@ class StepRing:
         return {name: self._arrays[f"steps.{name}"][slot, :num_examples] for name in Results._fields}
 
     def finished_at(self, step: int) -> float:
-        """Return when a completed step was finished; `time.monotonic`."""
-        return StepTimes(*self._arrays["steps.times"][step % self.capacity].tolist()).finished
+        """Return when the first member finished a complete step; `time.monotonic`."""
+        return StepTimes(*self._arrays["steps.times"][step % self.capacity].tolist()).updated
 
     def num_tiles(self, member: int, tiling: Tiling) -> int:
         """Return the number of tiles of a member in all planned steps."""
@@ -178,15 +172,10 @@ class StepRing:
 
     def end(self) -> int:
         """Return the last complete step; the parameters are then its parameters. All members have left the series."""
-        words, places = self._words, self._places
-        updated = min(int(words[place + step_ring.UPDATED]) for place in places)
-        if updated >= self._first_step and any(words[place + step_ring.REFUSED] == updated for place in places):
-            return updated - 1
-        # If some have not settled the step, none has begun the next one, so its new parameters are still there.
-        if self.completed < updated:
+        last = self.completed
+        if step_ring.parameters_row(last, self._first_step) == 1:
             self._arrays["parameters"][:] = self._arrays["steps.parameters"]
-            self._arrays["steps.times"][updated % self.capacity] = time.monotonic()
-        return updated
+        return last
 
     def _write(self, place: int, number: int) -> None:
         step_ring.write_word(self._words, place, number)
@@ -207,7 +196,6 @@ class StepMember:
         step_ring.meet,
         step_ring.write_word,
         planned_update.update_pieces_ahead,
-        planned_update.settle_pieces,
     )
 
     def __init__(self, computation: Computation, computer: TileComputer, words: NDArray[np.int64]) -> None:
@@ -215,6 +203,8 @@ class StepMember:
         assert groups is not None
         self._arrays, self._words, self._computer = arrays, words, computer
         self._tiling = computation.tiling
+        self._parameters = arrays["parameters"], arrays["steps.parameters"]
+        self._first_step = 1
         self._pieces = update_rows(network, groups, arrays)
         self._gradient_K = np.zeros(network.tile_sums.size, np.float32)
         self._times: list[float] = []  # those of `StepTimes` in the current step so far
@@ -229,6 +219,7 @@ class StepMember:
         command : the series.
         is_wanted : called during long waits and between the parts of a shard; if it returns False, the series ends.
         """
+        self._first_step = command.first_step
         action, step = step_ring.AWAIT_PLAN, command.first_step
         while action != step_ring.LEFT:
             action, step = step_ring.after(action, step, self._succeeds(action, step, command, is_wanted))
@@ -245,10 +236,8 @@ class StepMember:
             self._compute(step, member, num_members, is_wanted)
         elif action == step_ring.UPDATE:
             return self._update(step, member, num_members)
-        elif action == step_ring.REFUSE:
-            step_ring.write_word(words, step_ring.words_of(member) + step_ring.REFUSED, step)
         else:
-            self._settle(step, member, num_members)
+            step_ring.write_word(words, step_ring.words_of(member) + step_ring.REFUSED, step)
         return True
 
     def _compute(self, step: int, member: int, num_members: int, is_wanted: Callable[[], bool]) -> None:
@@ -258,7 +247,7 @@ class StepMember:
         results = Results(*(arrays[f"steps.{name}"][slot] for name in Results._fields))
         shard = self._shards(num_examples, num_members, member, operation)
         if shard is not None:
-            self._computer.carry_out(shard._replace(epoch=epoch), is_wanted, results)
+            self._computer.carry_out(shard._replace(epoch=epoch), is_wanted, results, self._parameters_after(step - 1))
         self._times = [began, time.monotonic()]
         kill_point("worker: before it reports its tiles")
 
@@ -273,22 +262,16 @@ class StepMember:
             self._pieces, *self._piece_range(num_examples, num_members, member), num_examples,
             arrays["steps.losses"][slot], self._tiling.tile_size, self._tiling.block_size, arrays["tile_sums"],
             arrays["steps.coefficients"][slot], self._gradient_K,
-            *(moments[current] for moments in moments_BU), arrays["parameters"],
-            *(moments[new] for moments in moments_BU), arrays["steps.parameters"],
+            *(moments[current] for moments in moments_BU), self._parameters_after(step - 1),
+            *(moments[new] for moments in moments_BU), self._parameters_after(step),
         )  # fmt: skip
-        self._times.append(time.monotonic())
+        if member == 0:
+            arrays["steps.times"][slot] = *self._times, time.monotonic()
         kill_point("worker: before it reports its pieces")
         return is_finite
 
-    def _settle(self, step: int, member: int, num_members: int) -> None:
-        """Copy the new parameters of the member's pieces to the current ones."""
-        arrays, slot = self._arrays, self._slot(step)
-        first, last = self._piece_range(int(arrays["steps.numbers"][slot, 0]), num_members, member)
-        planned_update.settle_pieces(self._pieces, first, last, arrays["steps.parameters"], arrays["parameters"])
-        kill_point("worker: before it reports its parameters")
-        self._times.append(time.monotonic())
-        if member == 0:
-            arrays["steps.times"][slot] = self._times
+    def _parameters_after(self, step: int) -> Array:
+        return self._parameters[step_ring.parameters_row(step, self._first_step)]
 
     def _slot(self, step: int) -> int:
         return step % len(self._arrays["steps.numbers"])

@@ -21,6 +21,7 @@ from partrain.kernels.compiler.flags import Kernel
 from partrain.network.clipping import clipping_scales, gradient_norms
 from partrain.network.execution import Factors, TrainingExamples
 from partrain.network.execution_choice import execution_kernels, make_execution
+from partrain.network.fast_execution import FastExecution
 from partrain.network.layers import Layer
 from partrain.network.network import Network
 from partrain.network.normalisation import Normalisation
@@ -84,8 +85,14 @@ class TileComputer:
         indices = arrays.get("indices", np.empty(0, np.int64))  # an evaluation has none
         self._results = Results(indices, arrays["losses"], arrays["predictions"])
         self._clip, self._dtype = computation.clip, dtype
+        # Norms are computed with the execution's first parameters alone. Those of planned steps alternate, so they are
+        # copied to that vector.
+        self._copied: NDArray[Any] | None = None
+        if computation.clip is not None and "steps.numbers" in arrays:
+            self._copied = np.empty_like(arrays["parameters"])
+        parameters = arrays["parameters"] if self._copied is None else self._copied
         self._execution = make_execution(
-            computation.kernels, network, arrays["parameters"], normalisation, tiling.tile_size, dtype
+            computation.kernels, network, parameters, normalisation, tiling.tile_size, dtype
         )
         self._dlogits_NE = np.empty((self._execution.capacity, network.num_outputs), dtype)
         self._confidences_N = np.empty(self._execution.capacity)
@@ -96,7 +103,11 @@ class TileComputer:
         self._computation = computation
 
     def carry_out(
-        self, command: Command, is_wanted: Callable[[], bool] = lambda: True, results: Results | None = None
+        self,
+        command: Command,
+        is_wanted: Callable[[], bool] = lambda: True,
+        results: Results | None = None,
+        parameters: NDArray[Any] | None = None,
     ) -> None:
         """Carry out a command, as many tiles at a time as the execution can take.
 
@@ -105,8 +116,10 @@ class TileComputer:
         command : the command; its positions are indices of the shared arrays, which are written.
         is_wanted : called between two calls of the execution; if it returns False, the rest is not computed.
         results : the rows of the positions; None: those of the shared arrays.
+        parameters : float32 vector; None: that of the shared arrays.
         """
         split, operation = command.split, command.operation
+        self._read(self._arrays["parameters"] if parameters is None else parameters)
         results = results or self._results
         for first in range(command.first, command.last, self._execution.capacity):
             if first > command.first and not is_wanted():
@@ -126,6 +139,13 @@ class TileComputer:
                 self._arrays["confidences"][first:last] = self._confidences_N[: last - first]
                 if operation.has_norms:
                     self._measure(first, last, self._own_factors(last - first))
+
+    def _read(self, parameters: NDArray[Any]) -> None:
+        """Let the execution read these parameters."""
+        if self._copied is not None:
+            self._copied[:] = parameters
+        elif isinstance(self._execution, FastExecution):
+            self._execution.parameters = parameters
 
     def _forward(self, split: SplitName, indices_N: NDArray[np.int64], first: int, last: int, results: Results) -> None:
         images, places_N = self._take(split, indices_N)

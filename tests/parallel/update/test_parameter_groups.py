@@ -153,7 +153,7 @@ def test_groups_have_the_same_bits_in_pieces_and_from_the_sum(
 class FinishedTiles:
     """Stands for a tile computer whose results are in the arrays."""
 
-    def carry_out(self, command: object, is_wanted: object, results: object = None) -> None:
+    def carry_out(self, command: object, is_wanted: object, results: object, parameters: object) -> None:
         pass
 
 

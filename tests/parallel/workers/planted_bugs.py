@@ -27,21 +27,13 @@ PLANTED_BUGS: dict[str, list[Edit]] = {
     ),
     "UPDATED is reported before the new values are written": _ring(
         ("MEET_COMPUTED: (UPDATE, LEFT)", "MEET_COMPUTED: (MEET_UPDATED, LEFT)"),
-        ("MEET_UPDATED: (SETTLE, LEFT)", "MEET_UPDATED: (UPDATE, LEFT)"),
-        ("UPDATE: (MEET_UPDATED, REFUSE)", "UPDATE: (SETTLE, LEFT)"),
-    ),
-    "SETTLED is reported before the parameters are copied": _ring(
-        ("MEET_UPDATED: (SETTLE, LEFT)", "MEET_UPDATED: (MEET_SETTLED, LEFT)"),
-        ("MEET_SETTLED: (AWAIT_PLAN, LEFT)", "MEET_SETTLED: (SETTLE, LEFT)"),
-        ("    SETTLE: (MEET_SETTLED, LEFT)", "    SETTLE: (AWAIT_PLAN, LEFT)"),
+        ("MEET_UPDATED: (AWAIT_PLAN, LEFT)", "MEET_UPDATED: (UPDATE, LEFT)"),
+        ("UPDATE: (MEET_UPDATED, REFUSE)", "UPDATE: (AWAIT_PLAN, LEFT)"),
     ),
     "nobody waits until all have computed": _ring(
         ("    COMPUTE: (MEET_COMPUTED, LEFT)", "    COMPUTE: (UPDATE, LEFT)")
     ),
-    "nobody waits until all have updated": _ring(("UPDATE: (MEET_UPDATED, REFUSE)", "UPDATE: (SETTLE, REFUSE)")),
-    "nobody waits until all have settled": _ring(
-        ("    SETTLE: (MEET_SETTLED, LEFT)", "    SETTLE: (AWAIT_PLAN, LEFT)")
-    ),
+    "nobody waits until all have updated": _ring(("UPDATE: (MEET_UPDATED, REFUSE)", "UPDATE: (AWAIT_PLAN, REFUSE)")),
     "REFUSED is forgotten": _ring(("UPDATE: (MEET_UPDATED, REFUSE)", "UPDATE: (MEET_UPDATED, MEET_UPDATED)")),
     "members do not look at REFUSED": _ring(("    if report == UPDATED:", "    if report == -1:")),
     "any earlier step counts as refused": _ring(("+ REFUSED) == step:", "+ REFUSED) < step:")),
@@ -66,15 +58,28 @@ PLANTED_BUGS: dict[str, list[Edit]] = {
         ("    for member in range(1, num_members):", "    for member in range(0):")
     ),
     "new moments overwrite the current ones": _ring(("return step % 2", "return 0")),
-    "end() ignores REFUSED": _steps(("if updated >= self._first_step and any(", "if not updated and any(")),
-    "end() returns a refused step": _steps(("return updated - 1", "return updated")),
-    "end() does not copy the parameters": _steps(("if self.completed < updated:", "if not updated:")),
-    "end() copies the parameters of a step that is not complete": _steps(
-        ("if self.completed < updated:", "if self.completed <= updated:")
+    "new parameters overwrite the current ones": _ring(("return (step - first_step + 1) % 2", "return 0")),
+    "the first step reads the wrong parameters": _ring(
+        ("return (step - first_step + 1) % 2", "return (step - first_step) % 2")
     ),
-    "end() goes by the fastest member": _steps(("updated = min(int(", "updated = max(int(")),
-    "end() goes by COMPUTED": _steps(("[place + step_ring.UPDATED])", "[place + step_ring.COMPUTED])")),
-    "end() goes by SETTLED": _steps(("[place + step_ring.UPDATED])", "[place + step_ring.SETTLED])")),
+    "parameters alternate as if all series began with step 1": _ring(
+        ("return (step - first_step + 1) % 2", "return step % 2")
+    ),
+    "a refused step counts as complete": _ring(("return last - 1", "return last")),
+    "the step after a refused one counts as refused": _ring(("+ REFUSED) == last:", "+ REFUSED) == last - 1:")),
+    "completion goes by the fastest member": _ring(("last = min(last,", "last = max(last,")),
+    "completion goes by COMPUTED": _ring(
+        ("last = atomic_load(words, LINE + UPDATED)", "last = atomic_load(words, LINE + COMPUTED)"),
+        (
+            "last = min(last, atomic_load(words, LINE * (1 + member) + UPDATED))",
+            "last = min(last, atomic_load(words, LINE * (1 + member) + COMPUTED))",
+        ),
+    ),
+    "end() does not copy the parameters": _steps(("first_step) == 1:", "first_step) == 2:")),
+    "end() copies the parameters of a step that is not complete": _steps(("first_step) == 1:", "first_step) >= 0:")),
+    "end() returns the step after the last complete one": _steps(
+        ('["steps.parameters"]\n        return last\n', '["steps.parameters"]\n        return last + 1\n')
+    ),
     "a plan is announced before it is written": _steps(
         (
             '        with np.errstate(over="ignore"):',

@@ -66,11 +66,12 @@ class StepModel:
         arrays: Any = {name: _Recorder(name, case.capacity, self._operations) for name in SLOT_ARRAYS}
         self._vectors = {name: np.zeros(num, np.int64) for name in ("parameters", "steps.parameters")}
         self._ring = protocol.make_ring(
-            arrays | self._vectors | {"steps.times": np.zeros((case.capacity, 5))}, self._ring_words
+            arrays | self._vectors | {"steps.times": np.zeros((case.capacity, 4))}, self._ring_words
         )
         self.deaths, self.refusals, self.errors = case.num_deaths, case.num_refusals, case.num_errors
         self.words = [0] * size(num)
-        self.tiles, self.new, self.parameters = [0] * num, [TORN] * num, [0] * num
+        self.tiles = [0] * num
+        self.parameters = [[0] * num, [TORN] * num]
         self.moments = [[0] * num, [TORN] * num]
         self.losses = [[TORN] * num for _ in range(case.capacity)]
         self.slots = [[TORN] * len(SLOT_ARRAYS) for _ in range(case.capacity)]
@@ -96,7 +97,7 @@ class StepModel:
     # The state as a value.
     def save(self) -> tuple[Any, ...]:
         return (
-            tuple(self.words), tuple(self.tiles), tuple(self.new), tuple(self.parameters),
+            tuple(self.words), tuple(self.tiles), tuple(map(tuple, self.parameters)),
             tuple(map(tuple, self.moments)), tuple(map(tuple, self.losses)), tuple(map(tuple, self.slots)),
             tuple(self.members), tuple(self.alive), tuple(self.pending), self.first_step, self.planned, self.reported,
             self.is_closed, self.is_abandoned, self.has_raised, self.refused, self._is_faultless,
@@ -104,11 +105,13 @@ class StepModel:
         )  # fmt: skip
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        (words, tiles, new, parameters, moments, losses, slots, members, alive, pending, self.first_step, self.planned,
+        (words, tiles, parameters, moments, losses, slots, members, alive, pending, self.first_step, self.planned,
          self.reported, self.is_closed, self.is_abandoned, self.has_raised, self.refused, self._is_faultless,
          self.deaths, self.refusals, self.errors, self.is_over) = state  # fmt: skip
-        self.words, self.tiles, self.new, self.parameters = list(words), list(tiles), list(new), list(parameters)
-        self.moments, self.losses, self.slots = (list(map(list, rows)) for rows in (moments, losses, slots))
+        self.words, self.tiles = list(words), list(tiles)
+        self.parameters, self.moments, self.losses, self.slots = (
+            list(map(list, rows)) for rows in (parameters, moments, losses, slots)
+        )
         self.members, self.alive, self.pending = list(members), list(alive), list(pending)
 
     # What can happen.
@@ -158,7 +161,7 @@ class StepModel:
 
     def _completed(self) -> int:
         self.protocol.access.begin()
-        completed: int = self.protocol.ring.last_of_all(self.words, self.case.num_members, self.protocol.ring.SETTLED)
+        completed: int = self.protocol.ring.last_complete(self.words, self.case.num_members)
         return completed
 
     def take(self, choice: Choice, budget: int = 1) -> None:
@@ -228,12 +231,14 @@ class StepModel:
     def _end(self) -> None:
         num, words = self.case.num_members, self.protocol.ring
         completed = self._completed()
-        self._vectors["parameters"][:], self._vectors["steps.parameters"][:] = self.parameters, self.new
+        for vector, row in zip(self._vectors.values(), self.parameters, strict=True):
+            vector[:] = row
         self.protocol.access.begin()
         self._ring.open(self.first_step, num)
         self._ring_words[:] = self.words
         last = self._ring.end()
-        self.parameters = self._vectors["parameters"].tolist()
+        # In steps that the coordinator makes itself, only the first vector changes.
+        self.parameters = [self._vectors["parameters"].tolist(), [TORN] * num]
         updated = min(self.words[words.words_of(member) + words.UPDATED] for member in range(num))
         least = max(completed, self.reported, updated - (updated == self.refused))
         if not least <= last <= self.planned:
@@ -242,7 +247,7 @@ class StepModel:
             raise ViolationError(f"nothing failed, but the series ended with step {last} of {self.planned}")
         if self.refused and last >= self.refused:
             raise ViolationError(f"step {self.refused} was refused, and the series ended with step {last}")
-        self._expect("parameters at the end", self.parameters, last)
+        self._expect("parameters at the end", self.parameters[0], last)
         self._expect("moments at the end", self.moments[words.moments_row(last)], last)
         for step in range(self.reported + 1, last + 1):
             self._check_results(step)
@@ -295,19 +300,18 @@ class StepModel:
         """Make the first or second half of a computation: read and tear, or read again and write."""
         slot, value = step % self.case.capacity, step if half else TORN
         old, new = self.moments[ring.moments_row(step - 1)], self.moments[ring.moments_row(step)]
-        if action == ring.SETTLE:
-            self._expect("new parameters", [self.new[member]], step)
-            self.parameters[member] = value
-            return
+        current, following = (
+            self.parameters[ring.parameters_row(number, self.first_step)] for number in (step - 1, step)
+        )
         self._expect("plan", self.slots[slot], step)
         if action == ring.COMPUTE:
-            self._expect("parameters", self.parameters, step - 1)
+            self._expect("parameters", current, step - 1)
             self.tiles[member] = self.losses[slot][member] = value
         else:
             self._expect("tiles", self.tiles, step)
             self._expect("losses", self.losses[slot], step)
-            self._expect("current parameters and moments", [self.parameters[member], old[member]], step - 1)
-            self.new[member] = new[member] = value if is_finite else BAD
+            self._expect("current parameters and moments", [current[member], old[member]], step - 1)
+            following[member] = new[member] = value if is_finite else BAD
 
     def _expect(self, name: str, values: list[int], version: int) -> None:
         if values.count(version) != len(values):
