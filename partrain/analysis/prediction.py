@@ -65,7 +65,13 @@ class Classifier:
         kernels = execution_kernels(training.kernels, trained.network.layers)
         load(kernels, training.dtype, announce=announce, warn=warn)
         self._execution = make_execution(
-            training.kernels, trained.network, trained.parameters, trained.normalisation, training.tile, training.dtype
+            training.kernels,
+            trained.network,
+            trained.parameters,
+            trained.normalisation,
+            training.tile,
+            training.dtype,
+            keeps_gradients=False,
         )
         self._num_outputs = trained.network.num_outputs
 

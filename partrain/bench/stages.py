@@ -111,7 +111,7 @@ def _make_execution(trial: Trial, timed: list[_TimedStage]) -> Execution:
     tile, settings = plan.tiling.tile_size, trial.settings
     if settings.kernels == "loops":
         return LoopsExecution(network, parameters, plan.normalisation, tile, settings.dtype)
-    execution = FastExecution(network, parameters, plan.normalisation, tile)
+    execution = FastExecution(network, parameters, plan.normalisation, tile, keeps_gradients=settings.per_example.clips)
     timed += [_TimedStage(stage.layers, needs_dx=needs_dx) for stage, needs_dx in execution.stages]
 
     def time_stage(direction: str, number: int, run: Callable[[], None]) -> None:
@@ -196,9 +196,8 @@ def measure_kernels(trial: Trial) -> list[dict[str, Any]]:
     """
     if trial.settings.kernels == "loops":
         return []
-    execution = FastExecution(
-        trial.plan.network, trial.arrays["parameters"], trial.plan.normalisation, trial.plan.tiling.tile_size
-    )
+    execution = _make_execution(trial, [])
+    assert isinstance(execution, FastExecution)
     passing: dict[str, list[float]] = {}  # by kernel and direction
 
     def time_kernel(direction: str, name: str, run: Callable[[], None]) -> None:
@@ -206,7 +205,7 @@ def measure_kernels(trial: Trial) -> list[dict[str, Any]]:
         run()
         passing.setdefault(f"{name} {direction}", []).append(monotonic() - begin)
 
-    execution.time_kernel = time_kernel
+    execution.time_stage, execution.time_kernel = None, time_kernel
     n = min(execution.capacity, trial.training.round_size)
     compute = _ExecutionCall(trial, execution, (), n)
     calls: dict[str, int] = {}

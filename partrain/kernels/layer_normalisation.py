@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.channel_normalisation import CHUNK, add_moments
+from partrain.kernels.channel_normalisation import CHUNK, add_moments_of_chunk
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.simd.transposition import transpose
 from partrain.kernels.simd.vectors import (
@@ -41,7 +41,7 @@ def _example_moments(x_ND, n, columns, squares):
     num_before = 0
     for line in range(0, lines, CHUNK):
         count = min(CHUNK, lines - line)
-        add_moments(x_ND, n * D + line * LINE, count, LINE, num_before, columns, squares)
+        add_moments_of_chunk(x_ND, n * D + line * LINE, count, LINE, num_before, columns, squares)
         num_before += count
     total = 0.0
     if lines > 0:

@@ -39,6 +39,8 @@ from partrain.kernels.simd.vectors import LANES, PAIRS, element, load, store_num
 # Places of a block with one vector, and taps of one in a weight gradient.
 SINGLES = 12
 _HALF_SINGLES = SINGLES // 2
+# Taps of a block with two vectors in a weight gradient: 3x3x16, or 16 and 32 channels, are whole blocks of 8.
+TAP_PAIRS = min(PAIRS, 8)
 # The same for depthwise convolutions, which read a vector for each product. 9 are the taps of 3x3.
 DEPTHWISE_PLACES = 8
 _HALF_PLACES = DEPTHWISE_PLACES // 2
@@ -175,65 +177,107 @@ def _write_filters(dw, num_pairs, B, padded, num_taps, sources, step, num_output
             store_number(slots, start + element(sources, tap) + f * step, element(dw, at + tap * width))
 
 
+def sums_size(num_outputs: int, padded_taps: int) -> int:
+    """Return how many sums a weight gradient has, for lists of `padded_taps` taps, with those that are repeated."""
+    return -(-num_outputs // LANES) * padded_taps * LANES
+
+
+@always_inlined
+def completes_tile(n, num, tile):
+    """Return whether example n, of `num`, is the last one of its tile."""
+    return n + 1 == num or (n + 1) % tile == 0
+
+
 _BACKWARD_WEIGHTS = (
-    "void(float32[:,:,:,::1], float32[:,:,:,::1], int64[::1], int64[::1], int64[::1], int64, int64, int64[::1], int64,"
-    " int64, float32[:,::1], int64)"
+    "void(float32[:,:,:,::1], float32[:,:,:,::1], int64[::1], int64, int64, int64[::1], int64[::1], int64[::1], int64,"
+    " int64, int64[::1], int64, float32[::1], float32[:,::1], int64)"
 )
 
 
 @kernel(_BACKWARD_WEIGHTS)
 def conv2d_backward_weights_over_taps(
-    x_NHWC, dy_NPQF, taps, patches, places, num_places, num_outputs, sources_k, step, tile, slots_TK, weight_start
+    x_NHWC,
+    dy_NPQF,
+    numbers_N,
+    num,
+    tile,
+    taps,
+    patches,
+    places,
+    num_places,
+    num_outputs,
+    sources_k,
+    step,
+    dw,
+    slots_TK,
+    weight_start,
 ):
-    """Compute the filter gradients of tiles.
+    """Compute the filter gradients of tiles; that of a tile is complete with its last example.
 
     dw[k,f] = sum over examples and places of  x[patch + tap k] · dy[place + f]
 
     Parameters
     ----------
     x_NHWC, dy_NPQF : the input, and the gradient at the output, which may have a border; read.
+    numbers_N : the examples' numbers, in their order, of `num`; read.
+    tile : examples in a tile; the last tile may have fewer.
     taps, patches, places, num_places, num_outputs : as for `conv2d_over_taps`; a place is one in `dy_NPQF`.
     sources_k, step : where filters are, as for `pack_taps`.
-    tile : examples in a tile; the last tile may have fewer.
+    dw : the sums of a tile, `sums_size` numbers; kept from call to call, read and overwritten.
     slots_TK : a row for each tile; its filters from `weight_start` on are overwritten.
     """
     N, P, Q, F = dy_NPQF.shape
     x_step, dy_step = x_NHWC.shape[1] * x_NHWC.shape[2] * x_NHWC.shape[3], P * Q * F
-    T, K = slots_TK.shape
+    K = slots_TK.shape[1]
     k, padded = sources_k.size, taps.size
     num_pairs, B = num_outputs // (2 * LANES), (num_outputs + LANES - 1) // LANES
-    dw = np.empty(B * padded * LANES, np.float32)
-    for t in range(T):
-        dw[:] = 0
-        for n in range(t * tile, min(N, (t + 1) * tile)):
-            for band in range(0, num_places, BAND):
-                last = min(num_places, band + BAND)
-                for pair in range(num_pairs):
-                    f = n * dy_step + 2 * pair * LANES
-                    for tap in range(0, k, PAIRS):
-                        points = points_of(x_NHWC, n * x_step, taps, tap, PAIRS)
-                        rows = points_in_steps(dw, (pair * padded + tap) * 2 * LANES, 2 * LANES, PAIRS)
-                        sums = load_rows(rows, 0, 2)
-                        for place in range(band, last):
-                            at = f + element(places, place)
-                            sums = add_outer(sums, dy_NPQF, at, at + LANES, points, element(patches, place))
-                        store_rows(sums, rows, 0)
-                for part in range(2 * num_pairs, B):
-                    f = n * dy_step + _first_of(part, num_outputs)
-                    for tap in range(0, k, SINGLES):
-                        points_1 = points_of(x_NHWC, n * x_step, taps, tap, SINGLES)
-                        rows_1 = points_in_steps(dw, (part * padded + tap) * LANES, LANES, SINGLES)
-                        sums_1 = load_block(rows_1, 0)
-                        for place in range(band, last):
-                            delta = load(dy_NPQF, f + element(places, place))
-                            sums_1 = add_products(sums_1, delta, points_1, element(patches, place))
-                        store_block(sums_1, rows_1, 0)
-        _write_filters(dw, num_pairs, B, padded, k, sources_k, step, num_outputs, slots_TK, t * K + weight_start)
+    for n in range(N):
+        if numbers_N[n] % tile == 0:
+            dw[:] = 0
+        for band in range(0, num_places, BAND):
+            last = min(num_places, band + BAND)
+            for pair in range(num_pairs):
+                f = n * dy_step + 2 * pair * LANES
+                for tap in range(0, k, TAP_PAIRS):
+                    points = points_of(x_NHWC, n * x_step, taps, tap, TAP_PAIRS)
+                    rows = points_in_steps(dw, (pair * padded + tap) * 2 * LANES, 2 * LANES, TAP_PAIRS)
+                    sums = load_rows(rows, 0, 2)
+                    for place in range(band, last):
+                        at = f + element(places, place)
+                        sums = add_outer(sums, dy_NPQF, at, at + LANES, points, element(patches, place))
+                    store_rows(sums, rows, 0)
+            for part in range(2 * num_pairs, B):
+                f = n * dy_step + _first_of(part, num_outputs)
+                for tap in range(0, k, SINGLES):
+                    points_1 = points_of(x_NHWC, n * x_step, taps, tap, SINGLES)
+                    rows_1 = points_in_steps(dw, (part * padded + tap) * LANES, LANES, SINGLES)
+                    sums_1 = load_block(rows_1, 0)
+                    for place in range(band, last):
+                        delta = load(dy_NPQF, f + element(places, place))
+                        sums_1 = add_products(sums_1, delta, points_1, element(patches, place))
+                    store_block(sums_1, rows_1, 0)
+        if completes_tile(numbers_N[n], num, tile):
+            start = numbers_N[n] // tile * K + weight_start
+            _write_filters(dw, num_pairs, B, padded, k, sources_k, step, num_outputs, slots_TK, start)
 
 
 @kernel(_BACKWARD_WEIGHTS)
 def depthwise_backward_weights_over_taps(
-    x_NHWC, dy_NPQF, taps, patches, places, num_places, num_outputs, sources_k, step, tile, slots_TK, weight_start
+    x_NHWC,
+    dy_NPQF,
+    numbers_N,
+    num,
+    tile,
+    taps,
+    patches,
+    places,
+    num_places,
+    num_outputs,
+    sources_k,
+    step,
+    dw,
+    slots_TK,
+    weight_start,
 ):
     """Compute the filter gradients of tiles, of a depthwise convolution.
 
@@ -243,43 +287,46 @@ def depthwise_backward_weights_over_taps(
     """
     N, P, Q, F = dy_NPQF.shape
     x_step, dy_step = x_NHWC.shape[1] * x_NHWC.shape[2] * x_NHWC.shape[3], P * Q * F
-    T, K = slots_TK.shape
+    K = slots_TK.shape[1]
     k, padded, B = sources_k.size, taps.size, (num_outputs + LANES - 1) // LANES
-    dw = np.empty(B * padded * LANES, np.float32)
-    for t in range(T):
-        dw[:] = 0
-        for n in range(t * tile, min(N, (t + 1) * tile)):
-            for band in range(0, num_places, BAND):
-                last = min(num_places, band + BAND)
-                for part in range(B):
-                    c = _first_of(part, num_outputs)
-                    for tap in range(0, k, DEPTHWISE_TAPS):
-                        points = points_of(x_NHWC, n * x_step + c, taps, tap, DEPTHWISE_TAPS)
-                        rows = points_in_steps(dw, (part * padded + tap) * LANES, LANES, DEPTHWISE_TAPS)
-                        sums = load_block(rows, 0)
-                        for place in range(band, last):
-                            delta = load(dy_NPQF, n * dy_step + c + element(places, place))
-                            sums = add_scaled(sums, delta, points, element(patches, place))
-                        store_block(sums, rows, 0)
-        _write_filters(dw, 0, B, padded, k, sources_k, step, num_outputs, slots_TK, t * K + weight_start)
+    for n in range(N):
+        if numbers_N[n] % tile == 0:
+            dw[:] = 0
+        for band in range(0, num_places, BAND):
+            last = min(num_places, band + BAND)
+            for part in range(B):
+                c = _first_of(part, num_outputs)
+                for tap in range(0, k, DEPTHWISE_TAPS):
+                    points = points_of(x_NHWC, n * x_step + c, taps, tap, DEPTHWISE_TAPS)
+                    rows = points_in_steps(dw, (part * padded + tap) * LANES, LANES, DEPTHWISE_TAPS)
+                    sums = load_block(rows, 0)
+                    for place in range(band, last):
+                        delta = load(dy_NPQF, n * dy_step + c + element(places, place))
+                        sums = add_scaled(sums, delta, points, element(patches, place))
+                    store_block(sums, rows, 0)
+        if completes_tile(numbers_N[n], num, tile):
+            start = numbers_N[n] // tile * K + weight_start
+            _write_filters(dw, 0, B, padded, k, sources_k, step, num_outputs, slots_TK, start)
 
 
-@kernel("void(float32[:,:,:,::1], UniTuple(int64, 2), int64, float32[:,::1], int64)")
-def sum_over_places(dy_NPQF, border, tile, slots_TK, bias_start):
-    """Write the sum over each tile's examples and places of `dy_NPQF`, without its border, to its slot."""
+@kernel("void(float32[:,:,:,::1], UniTuple(int64, 2), int64[::1], int64, int64, float32[::1], float32[:,::1], int64)")
+def sum_over_places(dy_NPQF, border, numbers_N, num, tile, total_F, slots_TK, bias_start):
+    """Write the sum over each tile's examples and places of `dy_NPQF`, without its border, to its slot.
+
+    The parameters are those of `conv2d_backward_weights_over_taps`; `total_F` is what `dw` is there.
+    """
     N, P, Q, F = dy_NPQF.shape
-    T, K = slots_TK.shape
-    total = np.empty(F + LANES, np.float32)
-    for t in range(T):
-        total[:] = 0
-        for n in range(t * tile, min(N, (t + 1) * tile)):
-            for p in range(border[0], P - border[0]):
-                at = ((n * P + p) * Q + border[1]) * F
-                for place in range(at, at + (Q - 2 * border[1]) * F, F):
-                    for f in range(F):
-                        store_number(total, f, element(total, f) + element(dy_NPQF, place + f))
-        for f in range(F):
-            store_number(slots_TK, t * K + bias_start + f, element(total, f))
+    for n in range(N):
+        if numbers_N[n] % tile == 0:
+            total_F[:] = 0
+        for p in range(border[0], P - border[0]):
+            at = ((n * P + p) * Q + border[1]) * F
+            for place in range(at, at + (Q - 2 * border[1]) * F, F):
+                for f in range(F):
+                    store_number(total_F, f, element(total_F, f) + element(dy_NPQF, place + f))
+        if completes_tile(numbers_N[n], num, tile):
+            for f in range(F):
+                store_number(slots_TK, numbers_N[n] // tile * slots_TK.shape[1] + bias_start + f, element(total_F, f))
 
 
 @kernel("void(float32[:,:,:,::1], float32[:,:,:,::1])")

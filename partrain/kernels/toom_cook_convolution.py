@@ -334,7 +334,8 @@ def conv2d_forward_2d(x_NHWC, u_KBTL, b_L, rectified, y_NPQF, pooled_NIJF, winne
     band = (N * tile_rows + num_bands - 1) // num_bands
     v_part, m_part = band * tiles * LANES, (band * tiles + SUMS) * LANES
     v_step, m_step = A * v_part + GAP, B * m_part + GAP
-    v, m = np.zeros(K * v_step + SUMS * LANES, np.float32), np.empty(K * m_step, np.float32)
+    # What is not written is multiplied, too, and not used.
+    v, m = np.empty(K * v_step + SUMS * LANES, np.float32), np.empty(K * m_step, np.float32)
     half = np.empty(6 * max(W, TILE * tiles) * LANES, np.float32)
     narrow = F < LANES
     y = np.empty((1, 1, Q, LANES), np.float32) if narrow else pooled_NIJF if pools else y_NPQF

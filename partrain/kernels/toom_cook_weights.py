@@ -32,17 +32,20 @@ from partrain.kernels.simd.blocks import (
 from partrain.kernels.simd.linear_maps import linear_map
 from partrain.kernels.simd.transposition import transpose
 from partrain.kernels.simd.vectors import LANES, PAIRS, broadcast, element, load, store, store_number
+from partrain.kernels.tap_convolution import completes_tile
 from partrain.kernels.toom_cook import filter_transform, output_transform
 from partrain.kernels.toom_cook_convolution import GAP, TILE, first_of, num_parts, transform_inputs_2d
 
 _gradient_to_6 = linear_map(tuple(zip(*output_transform(TILE, 3), strict=True)))
 _taps_from_6 = linear_map(tuple(zip(*filter_transform(TILE, 3), strict=True)))
 _POINTS = 36
-# Channels whose sums stay in registers, with one vector of filters; PAIRS with two.
+# Channels whose sums stay in registers, with one vector of filters.
 SINGLES = 12
-_MOST = max(SINGLES, PAIRS)
+# The same with two vectors, so that 16, 32 and 64 channels are whole blocks where there are registers for 8.
+CHANNEL_PAIRS = min(PAIRS, 8)
+_MOST = max(SINGLES, CHANNEL_PAIRS)
 # Numbers at all points of the inputs and gradients of a band, at least those of a row of tiles.
-BAND_NUMBERS = 2**17
+BAND_NUMBERS = 2**18
 
 
 @always_inlined
@@ -80,9 +83,9 @@ def _add_products_of_tiles(v, v_step, channels, C, m, m_step, m_part, B, num_til
     """For each point, channel and filter, add the products of all tiles to `sums` (point, pair of parts, channel)."""
     for k in range(_POINTS):
         for b in range(0, B - 1, 2):
-            for c in range(0, C, PAIRS):
-                points = points_of(v, k * v_step, channels, c, PAIRS)
-                rows = points_in_steps(sums, ((k * B + b) * padded + 2 * c) * LANES, 2 * LANES, PAIRS)
+            for c in range(0, C, CHANNEL_PAIRS):
+                points = points_of(v, k * v_step, channels, c, CHANNEL_PAIRS)
+                rows = points_in_steps(sums, ((k * B + b) * padded + 2 * c) * LANES, 2 * LANES, CHANNEL_PAIRS)
                 pairs = load_rows(rows, 0, 2)
                 at = k * m_step + b * m_part
                 for t in range(0, num_tiles * LANES, LANES):
@@ -121,44 +124,60 @@ def _write_filters(sums, B, C, F, padded, columns, taps, slots, start):
                     store_number(slots, start + f * C * 9 + tap, element(taps, tap * LANES + f))
 
 
-@kernel("void(float32[:,:,:,::1], float32[:,:,:,::1], UniTuple(int64, 2), int64, float32[:,::1], int64)")
-def conv2d_backward_weights_2d(x_NHWC, dy_NPQF, border, tile, slots_TK, weight_start):
-    """Compute the filter gradients of tiles of examples, (F, C, 3, 3).
+def sums_size(C: int, F: int) -> int:
+    """Return how many sums a weight gradient has at all points."""
+    return (_POINTS * -(-F // LANES) * (C + _MOST) + _MOST) * LANES
+
+
+@kernel(
+    "void(float32[:,:,:,::1], float32[:,:,:,::1], UniTuple(int64, 2), int64[::1], int64, int64, float32[::1],"
+    " float32[:,::1], int64)"
+)
+def conv2d_backward_weights_2d(x_NHWC, dy_NPQF, border, numbers_N, num, tile, sums, slots_TK, weight_start):
+    """Compute the filter gradients of tiles of examples, (F, C, 3, 3); that of a tile is complete with its last one.
 
     Parameters
     ----------
     x_NHWC : the layer's input, with its border; read.
     dy_NPQF : the gradient at the output, with a border of `border` rows and columns; read.
+    numbers_N : the examples' numbers, in their order, of `num`; read.
     tile : examples in a tile; the last tile may have fewer.
+    sums : the sums of a tile, `sums_size` numbers; kept from call to call, read and overwritten.
     slots_TK : a row for each tile; its filters from `weight_start` on are overwritten.
     """
     N, _, W, C = x_NHWC.shape
     F = dy_NPQF.shape[3]
     P, Q = dy_NPQF.shape[1] - 2 * border[0], dy_NPQF.shape[2] - 2 * border[1]
-    T, K = slots_TK.shape
+    K = slots_TK.shape[1]
     A, B = num_parts(C), num_parts(F)
     tile_rows, tiles = (P + TILE - 1) // TILE, (Q + TILE - 1) // TILE
-    band = max(1, min(min(N, tile) * tile_rows, BAND_NUMBERS // (_POINTS * (C + F) * tiles)))
+    most_rows = max(1, min(min(N, tile) * tile_rows, BAND_NUMBERS // (_POINTS * (C + F) * tiles)))
+    num_bands = (min(N, tile) * tile_rows + most_rows - 1) // most_rows
+    band = (min(N, tile) * tile_rows + num_bands - 1) // num_bands
     v_part = m_part = band * tiles * LANES
     v_step, m_step = A * v_part + GAP, B * m_part + GAP
     v, m = np.empty(_POINTS * v_step, np.float32), np.empty(_POINTS * m_step, np.float32)
     half = np.empty(6 * max(W, TILE * tiles) * LANES, np.float32)
     clean, columns = np.empty(TILE * LANES, np.float32), np.empty(18 * LANES, np.float32)
     padded = C + _MOST  # a pair of parts has the room of two
-    sums = np.empty((_POINTS * B * padded + _MOST) * LANES, np.float32)
     taps = np.empty(C * 9 * LANES, np.float32)
     channels = np.empty(C + _MOST, np.int64)
     for c in range(C + _MOST):
         part = min(c, C - 1) // LANES
         channels[c] = part * v_part + min(c, C - 1) - first_of(part, C)
-    for t in range(T):
-        sums[:] = 0
-        first_row, last_row = t * tile * tile_rows, min(N, (t + 1) * tile) * tile_rows
-        for first in range(first_row, last_row, band):
-            rows = min(band, last_row - first)
+    last_n = 0
+    while last_n < N:
+        first_n, number = last_n, numbers_N[last_n]
+        last_n = min(N, first_n + tile - number % tile)
+        if number % tile == 0:
+            sums[:] = 0
+        for first in range(first_n * tile_rows, last_n * tile_rows, band):
+            rows = min(band, last_n * tile_rows - first)
             for row in range(rows):
                 n, i = divmod(first + row, tile_rows)
                 transform_inputs_2d(x_NHWC, n, i, P, Q, row, tiles, half, v, v_step, v_part)
                 _transform_gradients(dy_NPQF, border, n, i, row, tiles, clean, half, m, m_step, m_part)
             _add_products_of_tiles(v, v_step, channels, C, m, m_step, m_part, B, rows * tiles, sums, padded)
-        _write_filters(sums, B, C, F, padded, columns, taps, slots_TK, t * K + weight_start)
+        number = numbers_N[last_n - 1]
+        if completes_tile(number, num, tile):
+            _write_filters(sums, B, C, F, padded, columns, taps, slots_TK, number // tile * K + weight_start)

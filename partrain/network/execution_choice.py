@@ -17,7 +17,14 @@ from partrain.network.normalisation import Normalisation
 
 
 def make_execution(
-    kernels: str, network: Network, parameters: NDArray[Any], normalisation: Normalisation, tile: int, dtype: str
+    kernels: str,
+    network: Network,
+    parameters: NDArray[Any],
+    normalisation: Normalisation,
+    tile: int,
+    dtype: str,
+    *,
+    keeps_gradients: bool,
 ) -> Execution:
     """Return the network with buffers and kernels; these must be loaded for `dtype` before it computes.
 
@@ -26,9 +33,10 @@ def make_execution(
     kernels : "fast" (float32 only) or "loops".
     network, parameters, normalisation, tile : as for `LoopsExecution`.
     dtype : "float32" or "float64".
+    keeps_gradients : see `FastExecution`.
     """
     if kernels == "fast":
-        return FastExecution(network, parameters, normalisation, tile)
+        return FastExecution(network, parameters, normalisation, tile, keeps_gradients=keeps_gradients)
     return LoopsExecution(network, parameters, normalisation, tile, dtype)
 
 

@@ -24,8 +24,10 @@ from partrain.network.execution import NORM_KERNELS, Array, Factors, TrainingExa
 from partrain.network.layers import Layer
 from partrain.network.network import Network, examples_per_call
 from partrain.network.normalisation import Normalisation
+from partrain.network.stages.call_order import OrderedCalls
 from partrain.network.stages.channel_norm import BatchNormStage
 from partrain.network.stages.dropout import DropoutStage
+from partrain.network.stages.gradient_buffers import GradientBuffers
 from partrain.network.stages.grouping import make_stages, stage_kernels
 from partrain.network.stages.residual import ResidualStage
 from partrain.network.stages.sequence import StageSequence, bordered
@@ -39,21 +41,33 @@ TimeKernel = Callable[[str, str, Callable[[], None]], None]
 
 
 class _Pass:
-    """A forward or backward pass: its calls, by stage.
+    """A forward or backward pass: its calls, by stage. First it is recorded, then it runs.
+
+    Parameters
+    ----------
+    direction : "forward" or "backward".
+    num : examples of the pass.
+    variables, parameters : the variables, and what moves, of CallList.
 
     Attributes
     ----------
     result : the output.
     """
 
-    def __init__(self, direction: str, variables: Sequence[Array], parameters: Array) -> None:
-        self._direction, self.calls = direction, CallList(variables, parameters)
+    def __init__(self, direction: str, num: int, variables: Sequence[Array], parameters: Array) -> None:
+        self._direction, self._calls = direction, CallList(variables, parameters)
+        self._recorded = OrderedCalls(num, variables)
+        self.add: Call = self._recorded.add
         self.result = np.empty(0, np.float32)
         self._ends: list[tuple[int, int]] = []
 
     def end_stage(self, number: int) -> None:
         """Say that the calls since the last end are those of a stage."""
-        self._ends.append((number, len(self.calls)))
+        self._recorded.end_stage(number)
+
+    def end(self) -> None:
+        """Say that all calls have been recorded."""
+        self._recorded.make(self._calls.add, lambda stage: self._ends.append((stage, len(self._calls))))
 
     def run(
         self,
@@ -63,19 +77,19 @@ class _Pass:
         time_kernel: TimeKernel | None,
     ) -> None:
         """Make the calls with these arrays; one stage or one kernel after the other, if they are timed."""
-        self.calls.point_to(variables)
-        self.calls.move(parameters)
+        self._calls.point_to(variables)
+        self._calls.move(parameters)
         first = 0
         if time_stage is not None:
             for number, last in self._ends:
-                time_stage(self._direction, number, partial(self.calls.run, first, last))
+                time_stage(self._direction, number, partial(self._calls.run, first, last))
                 first = last
         elif time_kernel is not None:
-            for name, last in self.calls.calls:
-                time_kernel(self._direction, name, partial(self.calls.run, first, last))
+            for name, last in self._calls.calls:
+                time_kernel(self._direction, name, partial(self._calls.run, first, last))
                 first = last
         else:
-            self.calls.run()
+            self._calls.run()
 
 
 class _Recording:
@@ -107,6 +121,7 @@ class FastExecution:
     parameters : float32 vector (network.parameters.size,).
     normalisation : the normalisation of the images.
     tile : number of examples per tile.
+    keeps_gradients : whether `sum_tiles` is called. If not, stages share the buffers for gradients.
 
     Attributes
     ----------
@@ -119,14 +134,24 @@ class FastExecution:
 
     KERNELS = (layout.gather_normalised, *StageSequence.KERNELS, *CallList.KERNELS, *NORM_KERNELS)
 
-    def __init__(self, network: Network, parameters: Array, normalisation: Normalisation, tile: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        parameters: Array,
+        normalisation: Normalisation,
+        tile: int,
+        *,
+        keeps_gradients: bool = True,
+    ) -> None:
         self.capacity = num = examples_per_call(tile, network)
         self._network, self._tile = network, tile
         self.parameters = self._own_parameters = parameters
         self._example_slots_NK = np.zeros((num, network.tile_sums.size), np.float32)
         self._mean = np.array(normalisation.mean, np.float32)
         self._inverse_std = 1 / np.array(normalisation.std, np.float32)
-        self._sequence = make_stages(network.layers, network, network.parameters.views(parameters), num)
+        self._keeps_gradients = keeps_gradients
+        shared = None if keeps_gradients else GradientBuffers()
+        self._sequence = make_stages(network.layers, network, network.parameters.views(parameters), num, shared)
         # The images go into the buffer of the first stage, with its border if it needs one.
         self._border = self._sequence.stages[0].border
         self._images = self._sequence.first_input
@@ -174,8 +199,10 @@ class FastExecution:
             variables += rows.inputs_ND, rows.deltas_NE
         key = ("backward", len(dlogits_NE), self._trains)
         if key not in self._passes:
-            recorded = self._passes[key] = self._recording.recorded = _Pass("backward", variables, self._own_parameters)
-            self._propagate(dlogits_NE, slots_TK, self._tile, factors, recorded.calls.add)
+            recorded = _Pass("backward", len(dlogits_NE), variables, self._own_parameters)
+            self._passes[key] = self._recording.recorded = recorded
+            self._propagate(dlogits_NE, slots_TK, self._tile, factors, recorded.add)
+            recorded.end()
             self._recording.recorded = None
         self._passes[key].run(variables, self.parameters, self.time_stage, self.time_kernel)
 
@@ -188,16 +215,20 @@ class FastExecution:
 
     def sum_tiles(self, scales_N: Array | None, slots_TK: Array, factors: Mapping[str, Factors]) -> None:
         """See `execution.Execution`."""
+        assert self._keeps_gradients
         self._sequence.sum_tiles(scales_N, slots_TK, self._tile, factors)
 
     def _record_forward(self, images_MCHW: Array, indices_N: NDArray[np.int64]) -> _Pass:
-        recorded = self._recording.recorded = _Pass("forward", (images_MCHW, indices_N), self._own_parameters)
-        call = recorded.calls.add
+        variables = images_MCHW, indices_N
+        recorded = _Pass("forward", len(indices_N), variables, self._own_parameters)
+        self._recording.recorded = recorded
+        call = recorded.add
         assert self._images is not None
         x = self._images[: len(indices_N)]
         call(layout.gather_normalised, images_MCHW, indices_N, self._mean, self._inverse_std, self._border, x)
         recorded.end_stage(len(self.stages))
         recorded.result = self._sequence.forward(x, call, has_border=True)
+        recorded.end()
         self._recording.recorded = None
         return recorded
 

@@ -193,6 +193,7 @@ def _computation_of(plan: ComputePlan, arrays: SharedArrays) -> Computation:
         computation,
         class_weights=plan.class_weights,
         clip=training.per_example.clip if training.per_example.clips else None,
+        measures=training.per_example.clips or training.per_example.statistics,
         seed=plan.seed,
         changes=ExampleChanges.of(training),
         groups=plan.groups,

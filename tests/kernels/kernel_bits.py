@@ -11,7 +11,7 @@ import json
 import numpy as np
 
 from partrain.kernels import (
-    channel_normalisation,
+    activations,
     convolution_backward,
     convolution_weights,
     dense,
@@ -36,7 +36,7 @@ from partrain.kernels.toom_cook_convolution import (
 )
 from partrain.kernels.update_pieces import adam, apply_rule
 from partrain.kernels.update_rules import Rule
-from tests.kernels import channels_last
+from tests.kernels import channels_last, normalisation
 from tests.kernels.convolutions import Pooled, Pooling, Shapes, backward_by_winners, drawn
 from tests.network.stages import plain_convolutions
 
@@ -51,12 +51,17 @@ def apply_in_place(rule, gradient, coefficients, m, w):
     apply_rule(rule, gradient, 0, gradient.size, coefficients, m, m, w, m, m, w)
 
 
+ACTIVATIONS = (
+    activations.gelu_forward, activations.gelu_by_tanh_forward, activations.silu_forward, activations.tanh_forward,
+    activations.sigmoid_forward,
+)  # fmt: skip
 FAST_KERNELS = (
+    *ACTIVATIONS, activations.leaky_relu_forward,
     conv2d_forward, pack_filters, patch_vectors.pack_patch_vectors, convolution_backward.conv2d_backward_winners,
     convolution_weights.conv2d_backward_weights, max_pool.max_pool_forward, dense.dense_forward,
     dense.dense_backward_input, dense.dense_backward_weights, adam_in_place, apply_in_place, transform_filters_1d,
     conv2d_forward_1d, transform_filters_2d, conv2d_forward_2d, flatten_forward,
-    channel_normalisation.normalise_forward, channel_normalisation.normalise_backward,
+    *normalisation.KERNELS,
     layer_normalisation.layer_norm_forward, layer_normalisation.layer_norm_backward, residual.add_branches,
 )  # fmt: skip
 
@@ -140,14 +145,9 @@ def normalisation_results(rng):
     x[:], dy[:] = rng.standard_normal((2, N, D))
     w, b = rng.standard_normal((2, C)).astype(np.float32)
     eps = np.array([1e-5], np.float32)
-    for groups, tile in ((G, 1), (0, rows)):
-        mean, squares, inverse = np.zeros((3, N, channel_normalisation.padded(C)), np.float32)
-        slots = np.zeros((-(-N // rows), 2 * C), np.float32)
-        channel_normalisation.normalise_forward(x, w, b, eps, groups, tile, rectified, mean, squares, inverse, y)
-        channel_normalisation.normalise_backward(
-            x, dy, w, b, groups, tile, rectified, mean, inverse, rows, slots, 0, C, dx
-        )
-        yield f"normalisation {N, C, P, groups, rows, rectified}", (y.copy(), slots, dx.copy())
+    for groups in (G, 0):
+        results = normalisation.results(x, dy, w, b, eps, groups, rows, rectified=rectified)
+        yield f"normalisation {N, C, P, groups, rows, rectified}", results
     w, b = rng.standard_normal((2, D)).astype(np.float32)
     mean, inverse = np.zeros((2, N, 1), np.float32)
     slots = np.zeros((-(-N // rows), 2 * D), np.float32)
@@ -156,6 +156,16 @@ def normalisation_results(rng):
     yield f"layer normalisation {N, C, P, rows}", (y.copy(), slots, dx.copy())
     residual.add_branches(x.reshape(-1), dy.reshape(-1), rectified, y.reshape(-1))
     yield f"residual {N, C, P, rectified}", y.copy()
+
+
+def activation_results(rng):
+    x = (4 * rng.standard_normal(int(rng.integers(1, 400)))).astype(np.float32)
+    y, d = np.empty((2, x.size), np.float32)
+    for activation in ACTIVATIONS:
+        activation(x, y, d)
+        yield f"{activation.__name__} {x.size}", (y.copy(), d.copy())
+    activations.leaky_relu_forward(x, np.array([0.01], np.float32), y, d)
+    yield f"leaky ReLU {x.size}", (y, d)
 
 
 def example_results(rng):
@@ -192,7 +202,7 @@ def main():
         for results in (
             *(dense_results(rng), convolution_results(rng), norm_results(rng, dtype), adam_results(rng)),
             *(toom_cook_results(rng), rule_results(rng), plain_convolution_results(rng), normalisation_results(rng)),
-            example_results(rng),
+            *(activation_results(rng), example_results(rng)),
         ):
             for name, arrays in results:
                 digest = hashlib.sha256()

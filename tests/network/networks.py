@@ -270,7 +270,7 @@ WHOLE = NETWORKS["whole"]
 class Batch:
     """A batch that is computed some tiles at a time, as workers and the coordinator do it between them."""
 
-    def __init__(self, network, kernels, parameters, tile, num_examples):
+    def __init__(self, network, kernels, parameters, tile, num_examples, **options):
         self.network, self.tile, self.dtype = network, tile, parameters.dtype
         self.epoch = 0  # of what is drawn in a pass of training
         self.drawn_for = np.arange(num_examples)  # the training set's examples that these are
@@ -281,7 +281,7 @@ class Batch:
         num_channels = network.input_shape[0]
         as_they_are = Normalisation((0.0,) * num_channels, (1.0,) * num_channels)
         if kernels == "fast":
-            self.execution = FastExecution(network, parameters, as_they_are, tile)
+            self.execution = FastExecution(network, parameters, as_they_are, tile, **options)
         else:
             self.execution = LoopsExecution(network, parameters, as_they_are, tile, str(self.dtype))
         self.reduction = GradientReduction(network, kernels, self.arrays, Tiling(tile), str(self.dtype))

@@ -16,7 +16,9 @@ from tests.network.residual_networks import random_residual_network
 def random_network(seed):
     """Draw layers in any order that is legal, and the size of the images."""
     if seed >= NUM_PLAIN_NETWORKS:
-        return random_residual_network(seed) if seed < NUM_WITHOUT_OPTIONS else _network_of_many_options(seed)
+        if NUM_WITHOUT_OPTIONS <= seed < NUM_EXACT_NETWORKS:
+            return _network_of_many_options(seed)
+        return random_residual_network(seed, has_normalisation=seed >= NUM_EXACT_NETWORKS)
     rng = np.random.default_rng(seed)
     shape = tuple(int(size) for size in rng.integers((1, 4, 4), (4, 13, 13)))
     descriptions, size = [], shape[1:]
@@ -82,7 +84,9 @@ def _network_of_many_options(seed):
     return Network([*descriptions, Dense(units=3)], shape, 1)
 
 
-# The first seeds give a network without branches, the next ones one with branches, the last ones one with options.
+# The first seeds give a network without branches, the next ones one with branches, then come networks with options, and
+# the last ones have branches, normalisation and smooth activations, which are exact in no numbers.
 NUM_PLAIN_NETWORKS = 120
 NUM_WITHOUT_OPTIONS = 165
-NUM_RANDOM_NETWORKS = 210
+NUM_EXACT_NETWORKS = 210
+NUM_RANDOM_NETWORKS = 240

@@ -6,16 +6,19 @@ import math
 
 import numpy as np
 
+from partrain.config.schema.activations import Gelu, LeakyRelu, Silu, Tanh
 from partrain.config.schema.layer_entries import Residual
 from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
+from partrain.config.schema.normalisation_layers import BatchNorm, GroupNorm, LayerNorm
 from partrain.network.network import Network
 
 
 class _Drawing:
     """Draws layers that fit; each method returns them, and the shape after them."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, has_normalisation):
         self.rng = np.random.default_rng(seed)
+        self.has_normalisation = has_normalisation
 
     def layer(self, shape, depth):
         """Draw a layer that keeps the rows and columns, or the vector a vector."""
@@ -29,13 +32,27 @@ class _Drawing:
             return self.residual(shape, depth + 1)
         return self.weights(shape, int(self.rng.integers(1, 20)))
 
+    def normalised(self, shape):
+        """Draw a normalisation, with an activation or not."""
+        groups = int(self.rng.choice([k for k in range(1, shape[0] + 1) if shape[0] % k == 0 and shape[0] > k] or [0]))
+        kinds = [LayerNorm()]
+        if len(shape) == 3:
+            kinds += [BatchNorm(), BatchNorm(), *([GroupNorm(groups=groups)] * 2 if groups else [])]
+        activations = [Relu(), Relu(), Silu(), Gelu(), Tanh(), LeakyRelu()]
+        active = [activations[self.rng.integers(len(activations))]] if self.rng.random() < 0.7 else []
+        return [kinds[self.rng.integers(len(kinds))], *active]
+
     def weights(self, shape, size):
         if len(shape) == 1:
             return [Dense(units=size)], (size,)
         # Sizes that no Toom-Cook convolution has: in whole numbers, the direct one is exact.
         kernel = [[1, 1], [3, 1], [1, 3]][self.rng.integers(0, 3)]
         padding = [size // 2 for size in kernel]
-        return [Conv(filters=size, kernel=kernel, padding=padding)], (size, *shape[1:])
+        output = (size, *shape[1:])
+        if self.has_normalisation:
+            convolution = Conv(filters=size, kernel=3, padding=1, bias=False)
+            return [convolution, *self.normalised(output)], output
+        return [Conv(filters=size, kernel=kernel, padding=padding)], output
 
     def residual(self, shape, depth):
         body, output = [], shape
@@ -54,9 +71,9 @@ class _Drawing:
         return [Residual(body=body, shortcut=shortcut), *relu], output
 
 
-def random_residual_network(seed):
+def random_residual_network(seed, *, has_normalisation=False):
     """Draw layers, and the size of the images."""
-    drawing = _Drawing(seed)
+    drawing = _Drawing(seed, has_normalisation)
     shape = input_shape = tuple(int(size) for size in drawing.rng.integers((1, 4, 4), (4, 10, 10)))
     descriptions = []
     for _ in range(drawing.rng.integers(1, 5)):

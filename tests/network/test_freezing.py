@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from partrain.config.schema.layer_entries import Residual
 from partrain.config.schema.layers import Conv, Dense, Flatten, MaxPool, Relu
+from partrain.config.schema.normalisation_layers import BatchNorm, GroupNorm
 from partrain.config.schema.optimizer import Optimizer
 from partrain.errors import ConfigError
 from partrain.network.network import Network
@@ -65,6 +67,26 @@ def test_frozen_parameters_belong_to_no_group(name):
 @pytest.mark.parametrize("names", [("conv1",), ("conv1", "conv2"), ("conv2",), ("conv1", "dense1"), ("dense2",)])
 def test_gradients_of_the_other_layers_have_the_same_bits(names, kernels, dtype):
     whole, part = network(), network(*names)
+    parameters, x, labels = drawn(whole, 11, dtype=dtype)
+    _, expected = computed(whole, kernels, parameters, x, labels)
+    _, gradient = computed(part, kernels, parameters, x, labels)
+    for first, last in ParameterGroups.of(part, Optimizer()).learned:
+        assert np.any(expected[first:last])
+        assert gradient[first:last].tobytes() == expected[first:last].tobytes()
+
+
+def network_with_branches(*names):
+    body = (Conv(filters=4, kernel=3, padding=1, bias=False), GroupNorm(groups=2), Relu(), Conv(filters=4, kernel=1))
+    layers = (Conv(filters=4, kernel=3), BatchNorm(), Residual(body=list(body)), Relu(), Flatten(), Dense(units=5))
+    return Network(layers, (2, 9, 8), 5, names)
+
+
+@pytest.mark.usefixtures("network_kernels")
+@pytest.mark.parametrize(("kernels", "dtype"), [("fast", "float32"), ("loops", "float64")])
+@pytest.mark.parametrize("names", [("batch_norm1",), ("group_norm1",), ("conv2",), ("conv1", "batch_norm1", "conv2")])
+def test_normalisations_and_layers_in_a_branch_can_be_frozen(names, kernels, dtype):
+    whole, part = network_with_branches(), network_with_branches(*names)
+    assert {layer.name for layer in part.leaf_layers if layer.is_frozen} == set(names)
     parameters, x, labels = drawn(whole, 11, dtype=dtype)
     _, expected = computed(whole, kernels, parameters, x, labels)
     _, gradient = computed(part, kernels, parameters, x, labels)

@@ -5,14 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from partrain.network.stages import call_order
 from tests.network.networks import Batch, assert_same_bits, computed, drawn
-from tests.network.random_networks import NUM_PLAIN_NETWORKS, NUM_RANDOM_NETWORKS, random_network
+from tests.network.random_networks import (
+    NUM_EXACT_NETWORKS,
+    NUM_PLAIN_NETWORKS,
+    NUM_RANDOM_NETWORKS,
+    random_network,
+)
 
 pytestmark = pytest.mark.usefixtures("network_kernels")
 
 
 RANDOM_NETWORKS = pytest.mark.parametrize(
     "seeds", [range(first, first + 15) for first in range(0, NUM_RANDOM_NETWORKS, 15)], ids=str
+)
+EXACT_NETWORKS = pytest.mark.parametrize(
+    "seeds", [range(first, first + 15) for first in range(0, NUM_EXACT_NETWORKS, 15)], ids=str
 )
 
 
@@ -41,7 +50,7 @@ def drawn_in_whole_numbers(network, num_examples, seed):
     return parameters, x, rng.integers(-2, 3, (num_examples, network.num_outputs))
 
 
-@RANDOM_NETWORKS
+@EXACT_NETWORKS
 def test_fast_execution_is_exactly_the_loops_where_all_sums_are_exact(seeds):
     """In whole numbers nothing is rounded, in whatever order a sum is taken; there are many zeros and equal maxima."""
     for seed in seeds:
@@ -92,7 +101,7 @@ def gradient_away_from_ties(network, num_examples, tile, seed):
     raise AssertionError(f"network {seed}: there are ties everywhere")
 
 
-@RANDOM_NETWORKS
+@EXACT_NETWORKS
 def test_fast_execution_agrees_with_the_loops_over_random_networks(seeds):
     for seed in seeds:
         network, tile = random_network(seed), 1 + seed % 5
@@ -131,3 +140,35 @@ def test_fast_bits_depend_neither_on_the_tiles_of_a_call_nor_on_what_was_compute
             whole.compute(x, labels, first, last)
         assert_same_bits(whole.results(), expected)
         assert np.array_equal(whole.reduction.reduce(13), gradient)
+
+
+@RANDOM_NETWORKS
+def test_fast_bits_depend_neither_on_the_order_of_the_calls_nor_on_shared_buffers(seeds, monkeypatch):
+    for seed in seeds:
+        network, tile = random_network(seed), 1 + seed % 5
+        parameters, x, labels = drawn(network, 13, seed, dtype="float32")
+        batch = Batch(network, "fast", parameters, tile, 13)
+        batch.gradient(x, labels)
+        for part_bytes in (1, 2 * 4 * max(size for size in map(np.prod, shapes_in(network)))):
+            monkeypatch.setattr(call_order, "PART_BYTES", part_bytes)
+            other = Batch(network, "fast", parameters, tile, 13, keeps_gradients=False)
+            for _ in range(2):  # the second time, nothing is zero in the buffers
+                other.gradient(x, labels)
+                assert_same_bits(other.results(), batch.results())
+            monkeypatch.undo()
+
+
+def shapes_in(network):
+    return [network.input_shape, *(layer.output_shape for layer in network.leaf_layers)]
+
+
+NORMALISED_NETWORKS = range(NUM_EXACT_NETWORKS, NUM_RANDOM_NETWORKS)
+
+
+def test_gradients_of_random_networks_with_normalisation_are_those_of_the_loops():
+    for seed in NORMALISED_NETWORKS:
+        network = random_network(seed)
+        parameters, x, labels = drawn(network, 12, seed)
+        _, exact = computed(network, "loops", parameters, x, labels, 4)
+        _, gradient = computed(network, "fast", parameters.astype(np.float32), x, labels, 4)
+        np.testing.assert_allclose(gradient, exact, rtol=0, atol=3e-4 * np.abs(exact).max(), err_msg=f"network {seed}")

@@ -12,6 +12,7 @@ from partrain.kernels.compiler.flags import Kernel
 from partrain.network.execution import Array, Factors, Views
 from partrain.network.layers import Activation, Gelu, Layer, LeakyRelu, Sigmoid, Silu, Tanh
 from partrain.network.network import Network
+from partrain.network.stages.gradient_buffers import GradientBuffers
 from partrain.network.stages.stage import Gradient, rows_of, zeros_with_slack
 
 _FORWARD: dict[type[Layer], Kernel] = {
@@ -39,6 +40,9 @@ class ActivationStage:
         self._settings = (np.array([layer.slope], np.float32),) if isinstance(layer, LeakyRelu) else ()
         ordered = shape[1:] + shape[:1]
         self._y, self._derivative, self._dx = (zeros_with_slack((num, *ordered)) for _ in range(3))
+
+    def share_gradients(self, buffers: GradientBuffers) -> None:
+        self._dx = buffers.take("dx", self._dx)
 
     @staticmethod
     def kernels_of(layer: Activation) -> tuple[Kernel, ...]:

@@ -13,6 +13,7 @@ from partrain.network.execution import Array, Factors, Views, scale_rows
 from partrain.network.layers import Conv2d, Layer, MaxPool2d, Relu
 from partrain.network.network import Network
 from partrain.network.stages.convolution_passes import forward_pass
+from partrain.network.stages.gradient_buffers import GradientBuffers
 from partrain.network.stages.stage import Gradient, rows_of, zeros_with_slack
 
 
@@ -50,6 +51,9 @@ class ConvStage:
         self._x: dict[int, Array] = {}
         self._dy: Gradient
         self._is_first: bool
+
+    def share_gradients(self, buffers: GradientBuffers) -> None:
+        self._dx = buffers.take("dx", self._dx)
 
     @staticmethod
     def kernels_of(conv: Conv2d) -> tuple[Kernel, ...]:

@@ -35,6 +35,7 @@ from partrain.network.stages.convolution import ConvStage
 from partrain.network.stages.dense import DenseStage
 from partrain.network.stages.dropout import DropoutStage
 from partrain.network.stages.flatten import FlattenStage
+from partrain.network.stages.gradient_buffers import GradientBuffers, SharesGradients
 from partrain.network.stages.layer_norm import LayerNormStage
 from partrain.network.stages.plain_convolution import PlainConvStage
 from partrain.network.stages.pooling import AvgPoolStage, MaxPoolStage
@@ -101,7 +102,9 @@ def stage_kernels(layers: Iterable[Layer]) -> Iterator[Kernel]:
             yield from (*stage_kernels(first.body), *stage_kernels(first.shortcut))
 
 
-def make_stages(layers: Iterable[Layer], network: Network, views: Views, num: int) -> StageSequence:
+def make_stages(
+    layers: Iterable[Layer], network: Network, views: Views, num: int, shared: GradientBuffers | None
+) -> StageSequence:
     """Group layers of a network into stages.
 
     Parameters
@@ -110,13 +113,21 @@ def make_stages(layers: Iterable[Layer], network: Network, views: Views, num: in
     network : the network's shapes.
     views : views of the parameters, by name.
     num : the largest number of examples in a call.
+    shared : the buffers for gradients; None: each stage has its own, where they are read again (`sum_tiles`).
     """
     stages: list[Stage] = []
     for kind, group in _groups(layers):
         first = group[0]
         if isinstance(first, Residual):
-            body, shortcut = (make_stages(branch, network, views, num) for branch in (first.body, first.shortcut))
+            branches = {"body": first.body, "shortcut": first.shortcut}
+            body, shortcut = (
+                make_stages(branch, network, views, num, shared and shared.of_branch(name))
+                for name, branch in branches.items()
+            )
             stages.append(ResidualStage(group, body, shortcut, num))
         else:
             stages.append(kind(group, network, views, num))
+        if shared is not None and isinstance(stages[-1], SharesGradients):
+            stages[-1].share_gradients(shared)
+            shared = shared.of_next_stage()
     return StageSequence(stages, num)

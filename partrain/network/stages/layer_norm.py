@@ -11,6 +11,7 @@ from partrain.kernels.call_list import Call, call_now
 from partrain.network.execution import Array, Factors, Views, scale_rows
 from partrain.network.layers import Layer, LayerNorm
 from partrain.network.network import Network
+from partrain.network.stages.gradient_buffers import GradientBuffers
 from partrain.network.stages.stage import Gradient, rows_of, zeros_with_slack
 
 
@@ -39,6 +40,9 @@ class LayerNormStage:
         self._mean, self._inverse = (np.zeros((num, 1), np.float32) for _ in range(2))
         self._x: dict[int, Array] = {}
         self._dy: Array
+
+    def share_gradients(self, buffers: GradientBuffers) -> None:
+        self._dx = buffers.take("dx", self._dx)
 
     def _factors_and_summands(self, call: Call) -> tuple[Array, Array]:
         if not self._is_image:

@@ -9,12 +9,14 @@ import numpy as np
 from partrain.kernels import layout, tap_convolution, toom_cook_weights
 from partrain.kernels.call_list import Call, call_now
 from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.simd.vectors import LANES
 from partrain.kernels.tap_convolution import packed_shape
 from partrain.network.execution import Array, Factors, Views, scale_rows
 from partrain.network.layers import Conv2d, Layer
 from partrain.network.network import Network
 from partrain.network.parameters import Parameter
 from partrain.network.stages.convolution_passes import forward_pass, sums_by_toom_cook
+from partrain.network.stages.gradient_buffers import GradientBuffers
 from partrain.network.stages.stage import Gradient, rows_of, zeros_with_slack
 from partrain.network.stages.tap_lists import (
     TapList,
@@ -57,8 +59,26 @@ class PlainConvStage:
         up, left = self._dy_border = self._input_pass.border
         self._placed_dy = zeros_with_slack((num, P + 2 * up, Q + 2 * left, F))
         self._sum_lists = list(forward_lists(conv, self._dy_border)), list(forward_lists(conv))
+        # Of the gradients of a tile, whose examples may come in several calls of a kernel.
+        if sums_by_toom_cook(conv):
+            self._weight_sums = [np.zeros(toom_cook_weights.sums_size(C, F), np.float32)]
+        else:
+            sizes = [tap_convolution.sums_size(part.num_outputs, part.taps.size) for part in self._sum_lists[0]]
+            self._weight_sums = [np.zeros(size, np.float32) for size in sizes]
+        self._bias_sums = np.zeros(F + LANES, np.float32)
+        self._numbers = np.arange(num)
         self._x: dict[int, Array] = {}
         self._dy: Gradient
+
+    def share_gradients(self, buffers: GradientBuffers) -> None:
+        self._dx = buffers.take("dx", self._dx)
+        # The border is part of the role: it stays zero.
+        self._placed_dy = buffers.take(("placed", self._dy_border), self._placed_dy)
+
+    @property
+    def gradient_buffer(self) -> tuple[Array, tuple[int, int]]:
+        """Where the gradient at the output is wanted, and the border there; `backward` takes it from elsewhere, too."""
+        return self._placed_dy, self._dy_border
 
     @staticmethod
     def kernels_of(conv: Conv2d) -> Iterator[Kernel]:
@@ -84,7 +104,8 @@ class PlainConvStage:
         self._dy = dy
         N = len(dy.rows_ND)
         placed = self._place(dy, needs_dx, call)
-        self._sum(placed, slots_TK, tile, call)
+        if not self._conv.is_frozen:
+            self._sum(placed, slots_TK, tile, call)
         if not needs_dx:
             return None
         dx = self._dx[:N]
@@ -103,6 +124,8 @@ class PlainConvStage:
     def _place(self, dy: Gradient, needs_border: bool, call: Call) -> Array:
         """Return the gradient as images, with a border if that is needed, and followed by LANES numbers."""
         N, (F, P, Q) = len(dy.rows_ND), self._conv.output_shape
+        if self._dy_border != (0, 0) and dy.rows_ND.shape[1] == self._placed_dy[0].size:  # it was written there
+            return dy.rows_ND.reshape(N, *self._placed_dy.shape[1:])
         border = self._dy_border if needs_border else (0, 0)
         # The gradient of a single position may come from a dense layer, whose rows are not followed by LANES numbers.
         if border == (0, 0) and dy.channel_step == 1 and P * Q > 1:
@@ -116,21 +139,17 @@ class PlainConvStage:
         is_placed = dy.shape == self._placed_dy[: len(dy)].shape
         border = self._dy_border if is_placed else (0, 0)
         x, kernel = self._x[len(dy)], _sum_kernel(self._conv)
+        examples = self._numbers[: len(dy)], len(dy), tile
         if kernel is toom_cook_weights.conv2d_backward_weights_2d:
-            call(kernel, x, dy, border, tile, slots_TK, self._weight_start)
+            call(kernel, x, dy, border, *examples, self._weight_sums[0], slots_TK, self._weight_start)
         else:
-            self._sum_over_taps(kernel, x, dy, is_placed, slots_TK, tile, call)
+            for part, sums in zip(self._sum_lists[0 if is_placed else 1], self._weight_sums, strict=True):
+                call(
+                    kernel, x, dy, *examples, part.taps, part.patches, part.places, part.num_places, part.num_outputs,
+                    part.sources, part.step, sums, slots_TK, self._weight_start,
+                )  # fmt: skip
         if self._bias_start is not None:
-            call(tap_convolution.sum_over_places, dy, border, tile, slots_TK, self._bias_start)
-
-    def _sum_over_taps(
-        self, kernel: Kernel, x: Array, dy: Array, is_placed: bool, slots_TK: Array, tile: int, call: Call
-    ) -> None:
-        for part in self._sum_lists[0 if is_placed else 1]:
-            call(
-                kernel, x, dy, part.taps, part.patches, part.places, part.num_places, part.num_outputs, part.sources,
-                part.step, tile, slots_TK, self._weight_start,
-            )  # fmt: skip
+            call(tap_convolution.sum_over_places, dy, border, *examples, self._bias_sums, slots_TK, self._bias_start)
 
 
 def _sum_kernel(conv: Conv2d) -> Kernel:

@@ -12,6 +12,7 @@ from partrain.network.execution import Array, Factors, Views
 from partrain.network.layers import AvgPool2d, GlobalAvgPool2d, Layer, MaxPool2d
 from partrain.network.network import Network
 from partrain.network.stages.convolution_passes import geometry_of
+from partrain.network.stages.gradient_buffers import GradientBuffers
 from partrain.network.stages.stage import Gradient, rows_of, zeros_with_slack
 
 
@@ -29,6 +30,9 @@ class MaxPoolStage:
         (C, I, J), (_, H, W) = pool.output_shape, pool.input_shape
         self._y, self._winner = zeros_with_slack((num, I, J, C)), np.empty((num, I, J, C), np.int32)
         self._dx = zeros_with_slack((num, H, W, C))
+
+    def share_gradients(self, buffers: GradientBuffers) -> None:
+        self._dx = buffers.take("dx", self._dx)
 
     def forward(self, x: Array, call: Call) -> Array:
         y = self._y[: len(x)]
@@ -57,6 +61,9 @@ class AvgPoolStage:
         (C, P, Q), (_, H, W) = pool.output_shape, pool.input_shape
         self._geometry = geometry_of(pool) if isinstance(pool, AvgPool2d) else ((H, W), (H, W), (0, 0))
         self._y, self._dx = zeros_with_slack((num, P, Q, C)), zeros_with_slack((num, H, W, C))
+
+    def share_gradients(self, buffers: GradientBuffers) -> None:
+        self._dx = buffers.take("dx", self._dx)
 
     def forward(self, x: Array, call: Call) -> Array:
         y = self._y[: len(x)]

@@ -9,6 +9,7 @@ from partrain.kernels.call_list import Call
 from partrain.network.execution import Array, Factors, Views
 from partrain.network.layers import Layer
 from partrain.network.network import Network
+from partrain.network.stages.gradient_buffers import GradientBuffers
 from partrain.network.stages.stage import Gradient, rows_of, zeros_with_slack
 
 
@@ -25,6 +26,9 @@ class ReluStage:
         self._y = zeros_with_slack((num, *(shape[1:] + shape[:1])))
         self._is_image = len(shape) == 3
         self._dy = zeros_with_slack(self._y.shape)
+
+    def share_gradients(self, buffers: GradientBuffers) -> None:
+        self._dy = buffers.take("dx", self._dy)
 
     def forward(self, x: Array, call: Call) -> Array:
         y = self._y[: len(x)]

@@ -8,6 +8,7 @@ from partrain.kernels import layout, loops, residual
 from partrain.kernels.call_list import Call
 from partrain.network.execution import Array, Factors
 from partrain.network.layers import Layer, Relu
+from partrain.network.stages.gradient_buffers import GradientBuffers
 from partrain.network.stages.sequence import StageSequence
 from partrain.network.stages.stage import Gradient, rows_of, zeros_with_slack
 
@@ -44,6 +45,10 @@ class ResidualStage:
         self._x_of_body, self._x_of_shortcut = (
             zeros_with_slack((num if branch.writes_input else 0, *inputs)) for branch in (body, shortcut)
         )
+
+    def share_gradients(self, buffers: GradientBuffers) -> None:
+        self._dy, self._dx = buffers.take("sum", self._dy), buffers.take("dx", self._dx)
+        self._dy_of_shortcut = buffers.take("shortcut", self._dy_of_shortcut)
 
     def forward(self, x: Array, call: Call) -> Array:
         y = self._y[: len(x)]

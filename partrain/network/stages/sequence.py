@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from partrain.kernels import layout
 from partrain.kernels.call_list import Call
 from partrain.network.execution import Array, Factors
 from partrain.network.layers import is_trained
+from partrain.network.stages.channel_norm import GroupNormStage
 from partrain.network.stages.dropout import DropoutStage
 from partrain.network.stages.flatten import FlattenStage
+from partrain.network.stages.plain_convolution import PlainConvStage
 from partrain.network.stages.stage import Gradient, Stage, zeros_with_slack
 
 # Says that the calls since the last time were those of a stage.
@@ -40,6 +43,14 @@ class StageSequence:
             for stage in stages
         ]
         self.first_input = self._inputs[0] if stages else None
+        self._is_written = [False] * len(stages)  # by the stage before, with the border
+        for k, (stage, following) in enumerate(itertools.pairwise(stages), start=1):
+            if isinstance(stage, GroupNormStage) and (wide := self._inputs[k]) is not None:
+                self._is_written[k] = stage.write_output_into(wide, following.border)
+            if isinstance(following, GroupNormStage) and isinstance(stage, PlainConvStage):
+                wide, border = stage.gradient_buffer
+                if border != (0, 0):
+                    following.write_gradient_into(wide, border)
         trained = [k for k, stage in enumerate(stages) if is_trained(stage.layers[0])]
         self._first_trained = trained[0] if trained else len(stages)
         self.on_stage_end: StageEnd = lambda stage: None
@@ -62,7 +73,7 @@ class StageSequence:
     def forward(self, x: Array, call: Call, *, has_border: bool = False) -> Array:
         """Make the calls that compute the output; `has_border`: `x` is `first_input`, or a part of it."""
         for k, (stage, wide) in enumerate(zip(self.stages, self._inputs, strict=True)):
-            if wide is not None and not (has_border and k == 0):
+            if wide is not None and not (self._is_written[k] if k else has_border):
                 call(layout.copy_into_border, x, stage.border, wide[: len(x)])
                 x = wide[: len(x)]
             x = stage.forward(x, call)

@@ -44,6 +44,7 @@ class Computation:
     class_weights : one per class; in a step, the loss and the gradient of an example are multiplied by the weight of
         its class. None: 1 for all.
     clip : the maximum norm of an example's gradient in GRADIENTS_WITH_NORMS; None: gradients are not clipped.
+    measures : whether steps compute the norms of single examples' gradients.
     seed : the seed of all that is random in a step.
     changes : what a step changes in its examples.
     groups : the groups of the parameters, where workers make steps by themselves.
@@ -57,6 +58,7 @@ class Computation:
     arrays: SharedArrays
     class_weights: tuple[float, ...] | None = None
     clip: float | None = None
+    measures: bool = True
     seed: int = 0
     changes: ExampleChanges = NO_CHANGES
     groups: ParameterGroups | None = None
@@ -92,7 +94,13 @@ class TileComputer:
             self._copied = np.empty_like(arrays["parameters"])
         parameters = arrays["parameters"] if self._copied is None else self._copied
         self._execution = make_execution(
-            computation.kernels, network, parameters, normalisation, tiling.tile_size, dtype
+            computation.kernels,
+            network,
+            parameters,
+            normalisation,
+            tiling.tile_size,
+            dtype,
+            keeps_gradients=computation.measures,
         )
         self._dlogits_NE = np.empty((self._execution.capacity, network.num_outputs), dtype)
         self._confidences_N = np.empty(self._execution.capacity)

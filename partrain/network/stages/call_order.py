@@ -1,0 +1,210 @@
+"""The order of the calls of a pass: a few examples go through several kernels, while their numbers are in the cache.
+
+A kernel goes through all examples of a call before the next one starts. With 16 examples, their numbers come back from
+the third-level cache or from memory each time: three quarters of the time of a normalisation, and what two processes
+compete for. So neighbouring calls of kernels that compute each example by itself are taken apart: a part of the
+examples goes through all of them, then the next part. This changes no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from partrain.kernels import (
+    activations,
+    avg_pool,
+    channel_normalisation,
+    convolution,
+    layer_normalisation,
+    layout,
+    loops,
+    max_pool,
+    normalisation_gradients,
+    patch_vectors,
+    residual,
+    tap_convolution,
+    toom_cook_convolution,
+    toom_cook_weights,
+)
+from partrain.kernels.call_list import Call, address_of
+from partrain.kernels.compiler.flags import Kernel
+
+# Kernels that compute each example by itself, and the places of the arguments that hold examples, one after the other.
+# Where a call has a row for each example in an array that others share, it is told their numbers.
+_BY_EXAMPLE: dict[Kernel, tuple[int, ...]] = {
+    layout.copy_numbers: (0, 1),
+    layout.copy_into_border: (0, 2),
+    layout.place_gradient: (0, 4),
+    layout.flatten_forward: (0, 1),
+    layout.flatten_backward_input: (0, 1),
+    layout.repeat_channels: (0, 2),
+    layout.sum_repeated_channels: (0, 2),
+    convolution.conv2d_forward: (0, 5),
+    toom_cook_convolution.conv2d_forward_1d: (0, 4, 5, 6),
+    toom_cook_convolution.conv2d_forward_2d: (0, 4, 5, 6),
+    tap_convolution.conv2d_over_taps: (0, 8),
+    tap_convolution.depthwise_over_taps: (0, 8),
+    tap_convolution.conv2d_backward_weights_over_taps: (0, 1, 2),
+    tap_convolution.depthwise_backward_weights_over_taps: (0, 1, 2),
+    tap_convolution.sum_over_places: (0, 2),
+    toom_cook_weights.conv2d_backward_weights_2d: (0, 1, 3),
+    max_pool.max_pool_forward: (0, 4, 5),
+    max_pool.max_pool_backward_input: (0, 3, 4),
+    avg_pool.avg_pool_forward: (0, 4),
+    avg_pool.avg_pool_backward_input: (0, 7),
+    loops.relu_forward: (0, 1),
+    loops.relu_backward_input: (0, 1, 2),
+    residual.add_branches: (0, 1, 3),
+    channel_normalisation.add_moments: (0, 1),
+    channel_normalisation.finish_group_moments: (4, 5, 6),
+    channel_normalisation.normalise: (0, 1, 9),
+    channel_normalisation.normalise_by_averages: (0, 8),
+    normalisation_gradients.add_gradient_sums: (0, 1, 2),
+    normalisation_gradients.finish_group_gradient: (3, 4, 5, 6, 7, 8),
+    normalisation_gradients.normalise_backward_input: (0, 1, 2, 13),
+    layer_normalisation.layer_norm_forward: (0, 4, 5, 6),
+    activations.leaky_relu_forward: (0, 2, 3),
+    **dict.fromkeys(
+        (
+            activations.gelu_forward,
+            activations.gelu_by_tanh_forward,
+            activations.silu_forward,
+            activations.tanh_forward,
+            activations.sigmoid_forward,
+            activations.multiply_derivatives,
+        ),
+        (0, 1, 2),
+    ),
+}
+# Kernels that read parameters alone: they may run before the others.
+_OF_PARAMETERS = {
+    convolution.pack_filters,
+    toom_cook_convolution.transform_filters_1d,
+    toom_cook_convolution.transform_filters_2d,
+    tap_convolution.pack_taps,
+    tap_convolution.flip_filters,
+    patch_vectors.pack_patch_vectors,
+}
+# Kernels that write nothing but the gradients of parameters, and read sums that no other one overwrites: they may run
+# after the others.
+_OF_GRADIENTS = {
+    normalisation_gradients.write_parameter_gradients,
+    normalisation_gradients.write_statistics,
+}
+
+# The bytes of a part's largest array. A convolution, its buffers and a normalisation have eight times as many, which
+# the second-level cache of most processors holds.
+PART_BYTES = 2**17
+# Neighbouring calls are taken apart together if their largest arrays differ by no more than this factor: deeper layers
+# have small images, of which many are needed for a fast convolution.
+_SIMILAR = 1.5
+# A call whose arrays are smaller by this factor has a few numbers for each example.
+_SMALL = 16
+
+
+# Is told the number of the stage whose call was the last one.
+StageEnd = Callable[[int], None]
+
+
+@dataclass
+class _Pending:
+    kernel: Kernel
+    arguments: tuple[Any, ...]
+    stage: int | None = None
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        return _BY_EXAMPLE.get(self.kernel, ())
+
+    @property
+    def largest(self) -> int:
+        """The bytes of the largest array of examples."""
+        return max(int(self.arguments[place].nbytes) for place in self.places)
+
+    def part(self, first: int, last: int, num: int) -> tuple[Any, ...]:
+        """Return the arguments for the examples `first` … `last`-1 of `num`."""
+        arguments = list(self.arguments)
+        for place in self.places:
+            step = len(arguments[place]) // num
+            arguments[place] = arguments[place][first * step : last * step]
+        return tuple(arguments)
+
+
+class OrderedCalls:
+    """Takes the calls of a pass, and makes them in their final order.
+
+    Parameters
+    ----------
+    num : examples of the pass.
+    variables : arrays that other ones take the place of: calls with them are not taken apart.
+    """
+
+    def __init__(self, num: int, variables: Sequence[np.ndarray[Any, Any]]) -> None:
+        self._num = num
+        self._variables = {address_of(array) for array in variables if array.size}
+        self._pending: list[_Pending] = []
+
+    def add(self, called: Kernel, *arguments: Any) -> None:
+        """Add a call."""
+        self._pending.append(_Pending(called, arguments))
+
+    def end_stage(self, stage: int) -> None:
+        """Say that the calls since the last end are those of a stage."""
+        for pending in reversed(self._pending):
+            if pending.stage is not None:
+                break
+            pending.stage = stage
+
+    def make(self, call: Call, end: StageEnd) -> None:
+        """Make all calls by `call`; say by `end(stage)` after each one whose it was."""
+        together: list[_Pending] = []
+        for pending in self._pending:
+            if self._is_by_example(pending):
+                largest = max((other.largest for other in together if other.places), default=pending.largest)
+                is_similar = largest / _SIMILAR <= pending.largest <= largest * _SIMILAR
+                if not is_similar and pending.largest > largest / _SMALL:
+                    self._make_together(together, call, end)
+                    together = []
+                together.append(pending)
+            elif pending.kernel in _OF_PARAMETERS or pending.kernel in _OF_GRADIENTS:
+                together.append(pending)
+            else:
+                self._make_together(together, call, end)
+                together = []
+                _make(pending, pending.arguments, call, end)
+        self._make_together(together, call, end)
+        self._pending.clear()
+
+    def _is_by_example(self, pending: _Pending) -> bool:
+        """Return whether a call can be taken apart: its arrays have a part for each example, as parameters have not."""
+        arrays = [pending.arguments[place] for place in pending.places]
+        return bool(arrays) and not any(
+            len(array) % self._num or (array.size and address_of(array) in self._variables) for array in arrays
+        )
+
+    def _make_together(self, together: Sequence[_Pending], call: Call, end: StageEnd) -> None:
+        by_example = [pending for pending in together if pending.places]
+        size = self._num
+        if by_example:
+            size = max(1, self._num * PART_BYTES // max(1, *(pending.largest for pending in by_example)))
+        if 2 * size > self._num or len(by_example) < 2:
+            size = self._num
+        for pending in together:
+            if pending.kernel in _OF_PARAMETERS:
+                _make(pending, pending.arguments, call, end)
+        for first in range(0, self._num, size):
+            for pending in by_example:
+                _make(pending, pending.part(first, min(first + size, self._num), self._num), call, end)
+        for pending in together:
+            if pending.kernel in _OF_GRADIENTS:
+                _make(pending, pending.arguments, call, end)
+
+
+def _make(pending: _Pending, arguments: tuple[Any, ...], call: Call, end: StageEnd) -> None:
+    call(pending.kernel, *arguments)
+    assert pending.stage is not None
+    end(pending.stage)
