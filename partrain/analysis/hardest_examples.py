@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from partrain.analysis.classification_report import name_of_example
 from partrain.analysis.evaluation import compute_evaluation, prepare_evaluation
-from partrain.analysis.trained_run import TrainedRun
+from partrain.analysis.trained_run import TrainedRun, Weights
 from partrain.data.dataset import Split
 from partrain.data.label_noise import flipped_examples
 from partrain.data.split_name import SplitName
@@ -42,7 +42,7 @@ class HardestExamples:
     facts : the lists, ready for JSON: `split`, `checkpoint`, `step`, `num_examples`, `classes`, `largest_loss` and
         `largest_gradient`. Each entry of a list has `index`, `file` (if the
         examples are files), `label`, `prediction`, `probability`, `loss` and
-        `gradient_norm`; with label noise also `flipped`.
+        `gradient_norm`; with label noise also `flipped`. `weights`, if these are averaged ones.
     """
 
     trained: TrainedRun
@@ -60,6 +60,7 @@ def find_hardest_examples(
     interruption: Interruption,
     *,
     data_path: str | None = None,
+    weights: Weights = "raw",
 ) -> HardestExamples:
     """Evaluate a run's checkpoint on a split, and find the hardest examples.
 
@@ -68,10 +69,11 @@ def find_hardest_examples(
     path : the run's directory; another process may be writing into it.
     split : the split.
     top : the maximum length of each list.
-    checkpoint, num_workers, messages, interruption, data_path : as in `evaluate_run`, which also lists the exceptions.
+    checkpoint, num_workers, messages, interruption, data_path, weights : as in `evaluate_run`, which also lists the
+        exceptions.
     """
     trained, dataset, num_workers = prepare_evaluation(
-        path, split, checkpoint, num_workers, messages, data_path=data_path
+        path, split, checkpoint, num_workers, messages, data_path=data_path, weights=weights
     )
     examples = dataset.splits[split]
     if any(isinstance(layer, BatchNorm) for layer in trained.network.trained_layers):
@@ -89,6 +91,7 @@ def find_hardest_examples(
         "step": trained.step,
         "num_examples": examples.size,
         "classes": list(trained.class_names),
+        **({} if weights == "raw" else {"weights": weights}),
         **_lists(evaluation, examples, top, _flipped(trained, split, examples.size)),
     }
     return HardestExamples(trained, examples, facts)

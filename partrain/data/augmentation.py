@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema.augmentation import Augment, Elastic, Erase
 from partrain.kernels.augmentation import AUGMENT
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.elementary import log
 from partrain.kernels.pixel_changes import change_pixels
 from partrain.kernels.randomness import philox_key
+
+if TYPE_CHECKING:  # workers need no schema
+    from partrain.config.schema.augmentation import Augment, Elastic, Erase
 
 # The mean square of the cubic B-spline over the positions between two knots.
 _SPLINE_MEAN_SQUARE = 151 / 315

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import queue
 import secrets
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from partrain.errors import DataError
 from partrain.system.process_limits import reporting_process_limit
 from partrain.system.standard_streams import is_terminal
 from partrain.system.work_progress import progress_bar
+
+if TYPE_CHECKING:  # its import takes 25 ms, and few commands download anything
+    import http.client
 
 # Time-outs of each read, and of everything before the first byte: the name look-up and all addresses of the name, each
 # of which gets a time-out of its own from urllib.
@@ -52,6 +53,9 @@ def fetch_from_mirrors(
     -------
     The mirror that provided the file; None if there is none.
     """
+    import http.client
+    import urllib.error
+
     while mirrors:
         address = f"{mirrors[0]}{path.name}"
         say(f"fetching {address}")
@@ -120,6 +124,9 @@ def _open_address(address: str) -> http.client.HTTPResponse:
     A separate thread opens it, because name look-up has no time-out, and because urllib applies its time-out to each
     address of the name: if a firewall drops packets, that takes minutes.
     """
+    import urllib.error
+    import urllib.request
+
     outcome: queue.SimpleQueue[http.client.HTTPResponse | Exception] = queue.SimpleQueue()
 
     def attempt() -> None:

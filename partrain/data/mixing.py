@@ -5,14 +5,16 @@ Shapes: M images; N examples; C, H, W channels, rows, columns.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema.augmentation import Cutmix, Mixup, mixing_probabilities
 from partrain.kernels import mixing
 from partrain.kernels.randomness import philox_key
+
+if TYPE_CHECKING:  # workers need no schema
+    from partrain.config.schema.augmentation import Cutmix, Mixup
 
 
 class Mixed(NamedTuple):
@@ -48,6 +50,8 @@ class Mixing:
         self, mixup: Mixup | None, cutmix: Cutmix | None, *, seed: int, num_train: int, image_shape: tuple[int, ...]
     ) -> None:
         alphas = (mixup.alpha if mixup else 1.0, cutmix.alpha if cutmix else 1.0)
+        from partrain.config.schema.augmentation import mixing_probabilities
+
         self._settings = (num_train, mixing_probabilities(mixup, cutmix), alphas, image_shape[1:])
         self._seed = seed
 

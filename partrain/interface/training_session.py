@@ -40,6 +40,12 @@ def run_session(work: Callable[[Session], Result], context: CommandContext) -> R
         )
     if elastic:
         raise ConfigError("--elastic goes with --engine mpi: it lets a job of several ranks go on when one dies")
+    if context.num_workers:
+        from partrain.parallel.workers.fork_server import start_fork_server
+
+        # It takes as long to start as this process takes to import what training needs. The configuration is not known
+        # yet; few need other kernels, and then the workers load them.
+        start_fork_server("fast", "float32")
     from partrain.training.session import Session
 
     return work(Session(context.num_workers, context.command_line, context.messages, context.interruption))

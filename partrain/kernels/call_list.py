@@ -17,12 +17,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.core.sigutils import normalize_signature
-from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
 from partrain.kernels import (
@@ -45,8 +39,12 @@ from partrain.kernels import (
     toom_cook_convolution,
     toom_cook_weights,
 )
-from partrain.kernels.compiler.flags import Kernel, kernel, machine_code_of, name_of, signatures_of
-from partrain.kernels.simd.vectors import _INT64, _address
+from partrain.kernels.compiler.deferred import DeferredModule, cgutils, ir, types
+from partrain.kernels.compiler.flags import Kernel, intrinsic, kernel, name_of, signatures_of
+from partrain.kernels.simd.vectors import registers
+
+_arrays = DeferredModule("partrain.kernels.compiler.plain_array")
+_signatures = DeferredModule("numba.core.sigutils")
 
 Array = NDArray[Any]
 # Carries out a call, now or later: `call(kernel, *arguments)`.
@@ -154,7 +152,7 @@ class CallList:
         else:
             raise TypeError(f"{called}: wrong arguments {[getattr(a, 'shape', a) for a in arguments]}")
         first = len(self._words)
-        self._words += [0, machine_code_of(called, signature), _SIGNATURES.index(signature)]
+        self._words += [0, called.addresses[signature], _SIGNATURES.index(signature)]
         for argument, part in zip(arguments, parts, strict=True):
             assert part is not None
             if isinstance(argument, np.ndarray) and argument.size and part[0] in self._of_variable:
@@ -198,14 +196,7 @@ def _argument(context, builder, argument_type, words, first):
     """Return the value of an argument, and its number of words."""
     if isinstance(argument_type, types.Array):
         sizes = words[first + 1 : first + 1 + argument_type.ndim]
-        array = context.make_array(argument_type)(context, builder)
-        itemsize = ir.Constant(_INT64, context.get_abi_sizeof(context.get_data_type(argument_type.dtype)))
-        steps = [itemsize]
-        for size in reversed(sizes[1:]):
-            steps.insert(0, builder.mul(steps[0], size))
-        data = builder.inttoptr(words[first], context.get_data_type(argument_type.dtype).as_pointer())
-        populate_array(array, data=data, shape=sizes, strides=steps, itemsize=itemsize, meminfo=None)
-        return array._getvalue(), 1 + argument_type.ndim
+        return _arrays.plain_array(context, builder, argument_type, words[first], sizes), 1 + argument_type.ndim
     if isinstance(argument_type, types.UniTuple):
         return context.make_tuple(builder, argument_type, words[first : first + 2]), 2
     return context.cast(builder, words[first], types.int64, argument_type), 1
@@ -213,11 +204,11 @@ def _argument(context, builder, argument_type, words, first):
 
 def _emit_call(context, builder, base, signature):
     """Emit a call with the arguments that the words at `base` describe."""
-    argument_types, result_type = normalize_signature(signature)
+    argument_types, result_type = _signatures.normalize_signature(signature)
     count = 3 + sum(
         1 + t.ndim if isinstance(t, types.Array) else 2 if isinstance(t, types.UniTuple) else 1 for t in argument_types
     )
-    words = [builder.load(builder.gep(base, [ir.Constant(_INT64, k)])) for k in range(count)]
+    words = [builder.load(builder.gep(base, [ir.Constant(registers.INT64, k)])) for k in range(count)]
     values, first = [], 3
     for argument_type in argument_types:
         value, size = _argument(context, builder, argument_type, words, first)
@@ -235,13 +226,13 @@ def _call(typing, words, at):
     """Make the call that the words from words[at] on describe."""
 
     def code(context, builder, signature, arguments):
-        base = _address(context, builder, signature.args[0], *arguments)
-        number = builder.load(builder.gep(base, [ir.Constant(_INT64, 2)]))
+        base = registers.address(context, builder, signature.args[0], *arguments)
+        number = builder.load(builder.gep(base, [ir.Constant(registers.INT64, 2)]))
         done = builder.append_basic_block("done")
         switch = builder.switch(number, done)
         for k, called in enumerate(_SIGNATURES):
             block = builder.append_basic_block(f"signature{k}")
-            switch.add_case(ir.Constant(_INT64, k), block)
+            switch.add_case(ir.Constant(registers.INT64, k), block)
             builder.position_at_end(block)
             _emit_call(context, builder, base, called)
             builder.branch(done)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import overload
 
 from partrain.kernels import elementary, elementary_activations
-from partrain.kernels.compiler.flags import inlined
+from partrain.kernels.compiler.flags import inlined, overload
 
 
 @overload(elementary.select)

@@ -7,12 +7,11 @@ Shapes: M nodes; N examples; D, E inputs, outputs of a dense layer; T tiles; K n
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.dense import list_deltas, panel_step, sum_weights
-from partrain.kernels.ipc.atomics import atomic_add, atomic_load, atomic_store, float32_pointer
+from partrain.kernels.ipc.atomics import atomic_add, atomic_load, atomic_store, float32_at
 from partrain.kernels.ipc.signal_words import LINE
 from partrain.kernels.update_claims import CLAIMS, DONE, GENERATION, SLOTS, claim_any, wait_until_done
 from partrain.kernels.update_pieces import scratch_for, sum_slots
@@ -24,8 +23,8 @@ def _sum_units(row, start, N, block, scratch, sums_U):
     starts, rows, deltas, _, stack = scratch
     first, last, D, E = row[1], row[2], row[5], row[6]
     num_units, num_blocks = last - first, (N + block - 1) // block
-    x = numba.carray(float32_pointer(row[3]), ((start + N) * D,))[start * D :]
-    dy = numba.carray(float32_pointer(row[4]), ((start + N) * E,))[start * E :]
+    x = float32_at(row[3], (start + N) * D)[start * D :]
+    dy = float32_at(row[4], (start + N) * E)[start * E :]
     row_step = panel_step(D, num_units)
     list_deltas(dy, N, E, row_step or D, first, last, block, stack, starts, rows, deltas, sums_U[row[8] + first :])
     panel, sums = np.empty(N * row_step, np.float32), sums_U[row[7] + first * D :]

@@ -5,13 +5,12 @@ Shapes: N examples; D, E inputs, outputs of a dense layer; T tiles; K numbers of
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from partrain.kernels.block_tree import SPAN, join_numbers, join_vectors, stack_for
 from partrain.kernels.compiler.flags import inlined
 from partrain.kernels.dense import list_deltas, panel_step, sum_weights
-from partrain.kernels.ipc.atomics import float32_pointer, int32_pointer
+from partrain.kernels.ipc.atomics import float32_at, int32_at
 from partrain.kernels.simd.blocks import add_scaled, points_in_steps, zeros
 from partrain.kernels.simd.vectors import (
     LANES,
@@ -42,7 +41,7 @@ def magnitude(address, first, last):
 
     The bits of numbers that are not negative, read as integers, have the order of the numbers.
     """
-    bits = numba.carray(int32_pointer(address), (last,))
+    bits = int32_at(address, last)
     whole = last - (last - first) % LANES
     of_lanes = broadcast_count(0)
     for i in range(first, whole, LANES):
@@ -201,8 +200,8 @@ def update_units(row, N, block, coefficients_GC, scratch, m, v, w, new_m, new_v,
     first, last, D, E, rule = row[1], row[2], row[5], row[6], row[RULE]
     of_weights, of_biases = coefficients_GC[row[GROUP]], coefficients_GC[row[BIAS_GROUP]]
     num_units, num_blocks = last - first, (N + block - 1) // block
-    x = numba.carray(float32_pointer(row[3]), (N * D,))
-    dy = numba.carray(float32_pointer(row[4]), (N * E,))
+    x = float32_at(row[3], N * D)
+    dy = float32_at(row[4], N * E)
     row_step = panel_step(D, num_units)
     list_deltas(dy, N, E, row_step or D, first, last, block, stack, starts, rows, deltas, sums)
     finite_check = apply_rule(rule, sums, row[8] + first, num_units, of_biases, m, v, w, new_m, new_v, new_w)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from partrain.config.schema.values import Section
 from partrain.errors import ConfigError
 from partrain.network.freezing import with_frozen
-from partrain.network.layer_building import build_layers
 from partrain.network.layers import (
     Dense,
     Dropout,
@@ -22,6 +21,9 @@ from partrain.network.layers import (
 )
 from partrain.network.parameters import ParameterLayout
 from partrain.system.terminal_text import table
+
+if TYPE_CHECKING:  # workers need no schema
+    from partrain.config.schema.values import Section
 
 # The least number of examples that a worker computes per call: they share the loading of the weights and the overhead
 # of Python. With 8, dense networks take a tenth longer; with 32, few networks are faster.
@@ -67,6 +69,8 @@ class Network:
             A layer does not fit its input, or the last one does not fit the number of classes; or a
             name is that of no layer that can be frozen.
         """
+        from partrain.network.layer_building import build_layers  # needs the schema
+
         self.layers: tuple[Layer, ...] = with_frozen(build_layers(descriptions, input_shape), freeze)
         self.input_shape = input_shape
         self.leaf_layers = tuple(leaf_layers(self.layers))

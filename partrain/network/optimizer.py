@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema.training import Training
 from partrain.kernels import loops_update
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.elementary import power
@@ -22,6 +21,9 @@ from partrain.kernels.update_rules import NUM_COEFFICIENTS, NUM_OF_RULE, Rule
 from partrain.network.learning_rate import learning_rate
 from partrain.network.muon import Muon
 from partrain.network.parameter_groups import ParameterGroup, ParameterGroups, Span
+
+if TYPE_CHECKING:  # workers need no schema
+    from partrain.config.schema.training import Training
 
 Array = NDArray[Any]
 Coefficients = tuple[float, ...]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from partrain.config.schema.optimizer import Optimizer
 from partrain.kernels.update_rules import Rule
 from partrain.network.network import Network
 from partrain.network.parameters import Parameter, ParameterLayout
+
+if TYPE_CHECKING:  # workers need no schema
+    from partrain.config.schema.optimizer import Optimizer
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ Sources: Polyak, Juditsky, "Acceleration of stochastic approximation by averagin
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from partrain.config.schema.training import Ema
 from partrain.kernels import loops_update
 from partrain.network.parameter_groups import ParameterGroups
+
+if TYPE_CHECKING:  # workers need no schema
+    from partrain.config.schema.training import Ema
 
 Array = NDArray[Any]
 

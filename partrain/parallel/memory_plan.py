@@ -20,10 +20,10 @@ from partrain.system.machine import MIB, available_memory, private_memory
 INTERPRETERS, TEMPORARY = "interpreters", "copies, checkpoints, plots"
 
 # Measured, without the pages of program files, which the kernel can drop. The coordinator is an interpreter with NumPy
-# and Numba. The fork server is another one, counted with the resource tracker of `multiprocessing`. A worker has so
-# much besides its buffers that it does not share with the fork server.
-COORDINATOR_BYTES = 76 * MIB
-FORK_SERVER_BYTES = 68 * MIB
+# and the schema of configurations; the fork server, which is counted with the resource tracker of `multiprocessing`,
+# one with NumPy alone. A worker has so much besides its buffers that it does not share with the fork server.
+COORDINATOR_BYTES = 44 * MIB
+FORK_SERVER_BYTES = 26 * MIB
 WORKER_BYTES = 7 * MIB
 # Matplotlib and the pictures that it draws.
 PLOT_BYTES = 55 * MIB

@@ -90,3 +90,8 @@ def test_table_names_the_measure_and_the_label_noise(noisy_run: Path, call_partr
     result = call_partrain("examples", noisy_run, "--top", 5)
     assert "largest loss of 10,000 train examples" in result.stdout
     assert "data.label_noise changed" in result.stdout
+
+
+def test_averaged_weights_of_a_run_without_them_are_refused(call_partrain: Callable[..., Result]) -> None:
+    refusal = call_partrain("examples", ROOT / "runs/example-mnist", "--weights", "ema").refusal
+    assert "has no averaged weights, because the run was trained without training.ema" in refusal

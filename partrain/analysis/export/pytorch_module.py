@@ -87,8 +87,13 @@ def main(paths: list[str]) -> None:
         sys.exit(f"usage: python {{sys.argv[0]}} IMAGE...")
     model = load_model()
     for path in paths:
+        try:
+            pixels = read_image(path)
+        except OSError as error:
+            print(f"{{path}}: {{error.strerror or 'not an image'}}", file=sys.stderr)
+            sys.exit(2)
         with torch.no_grad():
-            probabilities = model(read_image(path)).softmax(dim=1)[0]
+            probabilities = model(pixels).softmax(dim=1)[0]
         best = int(probabilities.argmax())
         print(f"{{path}}: {{CLASS_NAMES[best]}} ({{probabilities[best]:.2%}})")
 

@@ -12,6 +12,7 @@ from partrain.interface.arguments import (
     add_quiet,
     add_run,
     add_split,
+    add_weights,
     positive_integer,
 )
 from partrain.interface.command import Command, CommandContext, print_data
@@ -24,6 +25,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_split(parser, default="train")
     add_data(parser)
     add_checkpoint(parser)
+    add_weights(parser)
     parser.add_argument(
         "--top", type=positive_integer, default=25, metavar="N", help="how many examples per list (default: 25)"
     )
@@ -47,9 +49,11 @@ def _run(context: CommandContext) -> None:
         messages,
         context.interruption,
         data_path=options.data,
+        weights=options.weights,
     )
     print_data(json_text(hardest.facts) if options.json else describe(hardest.facts))
-    write_example_sheets(hardest.trained.run, hardest.examples.images, hardest.facts, messages)
+    if options.weights == "raw":  # the run's pictures show its own weights
+        write_example_sheets(hardest.trained.run, hardest.examples.images, hardest.facts, messages)
 
 
 COMMAND = Command(

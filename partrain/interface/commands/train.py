@@ -59,10 +59,6 @@ def _train(context: CommandContext, session: Session) -> Path:
     config, initial = _read_inputs(context)
     location = context.new_run_location() if run is None else RunLocation(run.parent, run)
     location.require_creatable()
-    if session.num_workers and session.ranks is None:
-        from partrain.parallel.workers.fork_server import start_fork_server
-
-        start_fork_server(config.training.kernels, config.training.dtype)  # while this process loads Numba
     from partrain.training.training_run import train_new_run
 
     return train_new_run(config, location, session, initial).path

@@ -3,8 +3,8 @@
 The directory is named by a digest of all kernel sources, the versions that compile them and the processor: a kernel's
 own source would miss a change in a file that it calls into. So equal installations share a cache. There is one file for
 each signature of a kernel. It appears when it is complete, so readers need no lock; it begins with a digest of its
-content, because running damaged machine code could end the process. It ends up in memory through `pickle`, as Numba
-serialises machine code: that is why the directory must be trusted.
+content, because running damaged machine code could end the process. What it holds is executed: that is why the
+directory must be trusted.
 """
 
 from __future__ import annotations
@@ -13,23 +13,20 @@ import contextlib
 import functools
 import hashlib
 import os
-import pickle
 import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import llvmlite
-import numba
 import numpy as np
-from numba.core.caching import NullCache
-from numba.core.compiler import CompileResult
-from numba.core.runtime import rtsys
-from numba.core.serialize import dumps
 
+from partrain.kernels.compiler.deferred import DeferredModule
 from partrain.kernels.compiler.flags import Kernel, signatures_of
+from partrain.kernels.compiler.host_record import version_of
+from partrain.kernels.compiler.linking import LinkError, link
+from partrain.kernels.compiler.machine_code import MachineCode
+from partrain.kernels.compiler.numba_settings import settings_text
 from partrain.kernels.compiler.target import num_vector_registers, target_features, target_name, vector_width
 from partrain.system.cache_directories import require_lasting_cache, user_cache_directory
 from partrain.system.durable_files import sweep_temporaries
@@ -42,6 +39,9 @@ CACHE_VARIABLE = "PARTRAIN_KERNEL_CACHE"
 
 SUFFIX = ".kernel"
 _LOCK = "lock"
+# What a file begins with whose machine code is not linked: on systems whose object files are not ELF.
+OBJECTS = b"objects\n"
+_object_code = DeferredModule("partrain.kernels.compiler.object_code")
 # Settings of Numba that change the machine code.
 _SETTINGS = (
     *("BOUNDSCHECK", "CPU_FEATURES", "CPU_NAME", "DEBUGINFO_DEFAULT", "DISABLE_INTEL_SVML", "ENABLE_AVX"),
@@ -55,7 +55,7 @@ class DamagedEntry(Exception):
 
 def is_loaded(kernel: Kernel, float_type: str) -> bool:
     """Return whether this process can call the kernel with arrays of `float_type`."""
-    return float_type in getattr(kernel, "partrain_loaded", ())
+    return float_type in kernel.loaded
 
 
 class KernelCache:
@@ -92,19 +92,21 @@ class KernelCache:
         """
         if is_loaded(kernel, float_type):
             return True
-        names = _entry_names(kernel, float_type)
+        names, signatures = _entry_names(kernel, float_type), signatures_of(kernel, float_type)
         try:
             payloads = [self._payload(name) for name in names]
         except FileNotFoundError:
             return False
         try:
-            _compile(kernel, float_type, _Entries(dict(zip(signatures_of(kernel, float_type), payloads, strict=True))))
-        except Exception as error:  # what unpickling may raise depends on the content
+            for signature, payload in zip(signatures, payloads, strict=True):
+                _add(kernel, signature, payload)
+        except Exception as error:  # what reading may raise depends on the content
             if isinstance(error, MemoryError) or interruption_behind(error) is not None:
                 raise
             for name in names:
                 self.directory.remove(name)
             raise DamagedEntry(f"{names[0]}: {error!r}") from error
+        kernel.loaded += (float_type,)
         return True
 
     def compile(self, kernel: Kernel, float_type: str) -> None:
@@ -119,16 +121,17 @@ class KernelCache:
         """
         if is_loaded(kernel, float_type):
             return
-        entries = _Entries({})
-        _compile(kernel, float_type, entries)
         signatures = signatures_of(kernel, float_type)
-        for name, signature in zip(_entry_names(kernel, float_type), signatures, strict=True):
-            if signature in entries.payloads:  # else it was compiled before, for another `float_type`
-                try:
-                    self._write(name, entries.payloads[signature])
-                except OSError:
-                    if not self._is_temporary:
-                        raise
+        payloads = [_compile(kernel, signature) for signature in signatures]
+        for signature, payload in zip(signatures, payloads, strict=True):
+            _add(kernel, signature, payload)
+        kernel.loaded += (float_type,)
+        for name, payload in zip(_entry_names(kernel, float_type), payloads, strict=True):
+            try:
+                self._write(name, payload)
+            except OSError:
+                if not self._is_temporary:
+                    raise
 
     def copy_from(self, other: KernelCache, kernel: Kernel, float_type: str) -> bool:
         """Copy a kernel's files from another cache; return whether that has them."""
@@ -172,46 +175,20 @@ class KernelCache:
         self.directory.close()
 
 
-class _Entries:
-    """What Numba's dispatcher asks for machine code, and gives what it has compiled to, by signature."""
-
-    cache_path = ""
-
-    def __init__(self, payloads: dict[str, bytes]) -> None:
-        self.payloads = payloads
-
-    def load_overload(self, signature: Any, target_context: Any) -> Any:
-        """Return the machine code of a signature; None if there is none."""
-        payload = self.payloads.get(str(signature))
-        if payload is None:
-            return None
-        # Numba's own cache calls `refresh`, which loads all that compiling needs, and SciPy: 0.3 s and 24 MB a process.
-        # Machine code needs the functions that manage memory, and nothing else.
-        rtsys.initialize(target_context)
-        return CompileResult._rebuild(target_context, *pickle.loads(payload))
-
-    def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Keep the machine code that was compiled for a signature."""
-        if not compiled.library.has_dynamic_globals:  # then it refers to addresses in this process
-            self.payloads[str(signature)] = dumps(compiled._reduce())
-
-
-def _compile(kernel: Kernel, float_type: str, entries: _Entries) -> None:
-    """Load a kernel from `entries`, or compile it.
-
-    Afterwards the kernel is closed: an argument of another type or layout is a TypeError, not another specialisation
-    with other bits.
-    """
-    dispatcher: Any = kernel
-    dispatcher._cache = entries
-    dispatcher.disable_compile(False)
+def _compile(kernel: Kernel, signature: str) -> bytes:
+    """Compile a kernel; return what a file of the cache holds."""
+    code = _object_code.compile_kernel(kernel, signature)
     try:
-        for signature in signatures_of(kernel, float_type):
-            dispatcher.compile(signature)
-    finally:
-        dispatcher._cache = NullCache()
-    dispatcher.disable_compile()
-    dispatcher.partrain_loaded = (*getattr(kernel, "partrain_loaded", ()), float_type)
+        return link(*code).to_bytes()
+    except LinkError:
+        return code.to_bytes()
+
+
+def _add(kernel: Kernel, signature: str, payload: bytes) -> None:
+    """Let Python call the machine code of a signature."""
+    if signature not in kernel.addresses:  # it may be the same for float32 and float64
+        kind = _object_code.ObjectCode if payload.startswith(OBJECTS) else MachineCode
+        kernel.add(signature, kind.from_bytes(payload).load(kernel.__name__))
 
 
 @functools.cache
@@ -221,13 +198,12 @@ def sources_digest() -> str:
     kernels = Path(__file__).parents[1]
     for path in sorted(kernels.rglob("*.py")):
         digest.update(str(path.relative_to(kernels)).encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update(version_of("numba") + version_of("llvmlite"))
     identity = (
-        numba.__version__,
-        llvmlite.__version__,
         np.__version__,
         f"{sys.implementation.cache_tag}{sys.abiflags}",
         f"optimize={sys.flags.optimize}",  # python -O compiles no assert statement
-        *(f"{name}={getattr(numba.config, name, None)}" for name in _SETTINGS),
+        settings_text(_SETTINGS),
         platform.machine(),
         target_name(),
         target_features(),
@@ -260,8 +236,7 @@ def temporary_directory() -> Path:
 
 def _entry_names(kernel: Kernel, float_type: str) -> list[str]:
     """Return the name of the file for each signature of a kernel."""
-    function: Any = kernel
-    code = function.py_func
+    code = kernel.py_func
     digest = _digest_of_file(code.__code__.co_filename)
     names = []
     for signature in signatures_of(kernel, float_type):

@@ -7,16 +7,17 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import numba
-import numpy as np
-
 from partrain.kernels.compiler import cache
 from partrain.kernels.compiler.cache import DamagedEntry, KernelCache
+from partrain.kernels.compiler.deferred import DeferredModule
 from partrain.kernels.compiler.flags import Kernel, is_compiled
 from partrain.kernels.compiler.processes import compile_with_helpers
+from partrain.kernels.compiler.target import record_host
 from partrain.system.signals import interruption_behind
 from partrain.system.trusted_directory import TrustedDirectory
 from partrain.system.work_progress import WorkProgress
+
+_errors = DeferredModule("numba.core.errors")
 
 
 def load(
@@ -55,22 +56,21 @@ def load(
     pending = _pending(kernels, float_type)
     if not pending:
         return False
-    _prepare_calls()
     reports = _Reports(announce, warn, has_bar)
     with contextlib.ExitStack() as stack:
         source: KernelCache | None = None
         try:
             source = stack.enter_context(cache.open_cache())
+            record_host()
             missing = _load_from_cache(pending, float_type, source, reports)
             if not missing:
                 return False
             with source.locked(lambda: announce("another process is compiling the kernels; waiting for it")):
                 missing = _load_from_cache(missing, float_type, source, reports)  # others may have compiled meanwhile
                 _compile(missing, float_type, source, reports)
-        except numba.core.errors.NumbaError:
-            raise  # a kernel that does not compile is a defect, not a broken cache
         except Exception as error:
-            if interruption_behind(error) is not None:
+            # A kernel that does not compile is a defect, not a broken cache.
+            if interruption_behind(error) is not None or isinstance(error, _errors.NumbaError):
                 raise
             _load_without_cache(pending, float_type, source, str(error) or type(error).__name__, reports)
     return True
@@ -78,7 +78,6 @@ def load(
 
 def load_cached(kernels: Iterable[Kernel], float_type: str) -> None:
     """Load those of `kernels` that the cache has, and compile nothing; if the cache cannot be used, load none."""
-    _prepare_calls()
     with contextlib.suppress(OSError, DamagedEntry), cache.open_cache() as source:  # `load` will report what is wrong
         for k in _pending(kernels, float_type):
             source.load(k, float_type)
@@ -91,14 +90,6 @@ def are_cached(kernels: Iterable[Kernel], float_type: str) -> bool:
             return all(source.has(k, float_type) for k in _pending(kernels, float_type))
     except OSError:
         return False
-
-
-def _prepare_calls() -> None:
-    """Import what the first call of a kernel would import, so that workers inherit it.
-
-    Numba looks whether an argument is a masked array, and so imports numpy.ma: 15 ms and 2 MB in each worker.
-    """
-    numba.typeof(np.empty(0))
 
 
 def _pending(kernels: Iterable[Kernel], float_type: str) -> list[Kernel]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 
-import llvmlite.binding
-import numba
-from numba.core.codegen import get_host_cpu_features
+from partrain.kernels.compiler.deferred import DeferredModule
+from partrain.kernels.compiler.host_record import read_host, write_host
+from partrain.kernels.compiler.numba_settings import setting
+
+_codegen = DeferredModule("numba.core.codegen")
 
 # LLVM's names of processors with AVX-512 that compute the two halves of a vector one after the other. Full vectors gain
 # nothing there, and a layer of 8 channels would leave half of each vector empty.
@@ -14,15 +17,34 @@ from numba.core.codegen import get_host_cpu_features
 COMPUTE_HALVES = ("znver4",)
 
 
+@functools.cache
+def _host() -> tuple[str, str]:
+    """Return LLVM's name of this processor, and its features without those that Numba does not use."""
+    return read_host() or _ask_llvm()
+
+
+@functools.cache
+def _ask_llvm() -> tuple[str, str]:
+    return _codegen.ll.get_host_cpu_name(), _codegen.get_host_cpu_features()
+
+
+def record_host() -> None:
+    """Record what LLVM was asked, so that later processes need not ask it."""
+    if _ask_llvm.cache_info().currsize:
+        write_host(*_ask_llvm())
+
+
 def target_name() -> str:
     """Return LLVM's name of the processor, such as "znver4"."""
-    return numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
+    return setting("CPU_NAME") or _host()[0]
 
 
 def target_features() -> str:
     """Return the instruction sets as LLVM writes them: "+avx,-avx512f,…"."""
-    named = numba.config.CPU_FEATURES
-    return get_host_cpu_features() if named is None else named
+    named = setting("CPU_FEATURES")
+    if named is None and str(setting("CPU_NAME")).lower() == "generic":
+        return ""
+    return _host()[1] if named is None else named
 
 
 def target_has(feature: str) -> bool:

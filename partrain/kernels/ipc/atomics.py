@@ -7,24 +7,33 @@ from __future__ import annotations
 
 import platform
 
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from partrain.kernels.compiler.deferred import DeferredModule, cgutils, ir, types
+from partrain.kernels.compiler.flags import intrinsic
+from partrain.kernels.simd.vectors import registers
 
-from partrain.kernels.simd.vectors import _address
+_arrays = DeferredModule("partrain.kernels.compiler.plain_array")
 
 _ORDERING = "seq_cst"
 
-# From the C library: lets another thread run on this processor.
-yield_processor = types.ExternalFunction("sched_yield", types.int32())
-
-# LLVM's name of the instruction that marks a spin loop, and its argument.
+# LLVM's name of the instruction that marks a spin loop, and its argument, a 32-bit number.
 _RELAX = {
     "x86_64": ("llvm.x86.sse2.pause", []),
     "AMD64": ("llvm.x86.sse2.pause", []),
-    "aarch64": ("llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]),
-    "arm64": ("llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]),
+    "aarch64": ("llvm.aarch64.hint", [1]),
+    "arm64": ("llvm.aarch64.hint", [1]),
 }.get(platform.machine())
+
+
+@intrinsic
+def yield_processor(typing):
+    """Let another thread run on this processor: `sched_yield` of the C library."""
+
+    def code(context, builder, signature, arguments):
+        function_type = ir.FunctionType(ir.IntType(32), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, function_type, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), code
 
 
 @intrinsic
@@ -33,7 +42,8 @@ def relax_processor(typing):
 
     def code(context, builder, signature, arguments):
         if _RELAX is not None:
-            name, constants = _RELAX
+            name, numbers = _RELAX
+            constants = [ir.Constant(ir.IntType(32), number) for number in numbers]
             instruction = ir.FunctionType(ir.VoidType(), [constant.type for constant in constants])
             builder.call(builder.module.declare_intrinsic(name, (), instruction), constants)
         return context.get_dummy_value()
@@ -47,7 +57,7 @@ def atomic_load(typing, array, index):
 
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[1], signature.args[1], types.intp)
-        address = _address(context, builder, signature.args[0], arguments[0], index)
+        address = registers.address(context, builder, signature.args[0], arguments[0], index)
         return builder.load_atomic(address, _ORDERING, align=8)
 
     return types.int64(array, index), code
@@ -60,7 +70,7 @@ def atomic_store(typing, array, index, number):
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[1], signature.args[1], types.intp)
         number = context.cast(builder, arguments[2], signature.args[2], types.int64)
-        address = _address(context, builder, signature.args[0], arguments[0], index)
+        address = registers.address(context, builder, signature.args[0], arguments[0], index)
         builder.store_atomic(number, address, _ORDERING, align=8)
         return context.get_dummy_value()
 
@@ -72,7 +82,7 @@ def _read_modify_write(operation, description):
         def code(context, builder, signature, arguments):
             index = context.cast(builder, arguments[1], signature.args[1], types.intp)
             number = context.cast(builder, arguments[2], signature.args[2], types.int64)
-            address = _address(context, builder, signature.args[0], arguments[0], index)
+            address = registers.address(context, builder, signature.args[0], arguments[0], index)
             return builder.atomic_rmw(operation, address, number, _ORDERING)
 
         return types.int64(array, index, number), code
@@ -97,24 +107,29 @@ def compare_exchange(typing, array, index, expected, number):
             context.cast(builder, argument, argument_type, types.int64)
             for argument, argument_type in zip(arguments[2:], signature.args[2:], strict=True)
         )
-        address = _address(context, builder, signature.args[0], arguments[0], index)
+        address = registers.address(context, builder, signature.args[0], arguments[0], index)
         outcome = builder.cmpxchg(address, expected, number, _ORDERING, _ORDERING)
         return builder.extract_value(outcome, 1)
 
     return types.boolean(array, index, expected, number), code
 
 
-def _pointer_to(number_type):
-    def typed(typing, address):
+def _array_at(name, description):
+    def typed(typing, address, size):
+        array_type = types.Array(getattr(types, name), 1, "C")
+
         def code(context, builder, signature, arguments):
-            address = context.cast(builder, arguments[0], signature.args[0], types.intp)
-            return builder.inttoptr(address, context.get_value_type(signature.return_type))
+            address, size = (
+                context.cast(builder, argument, argument_type, types.intp)
+                for argument, argument_type in zip(arguments, signature.args, strict=True)
+            )
+            return _arrays.plain_array(context, builder, array_type, address, [size])
 
-        return types.CPointer(number_type)(address), code
+        return array_type(address, size), code
 
-    typed.__doc__ = f"Return `address` as a pointer to {number_type}, for `numba.carray`."
+    typed.__doc__ = description
     return intrinsic(typed)
 
 
-float32_pointer = _pointer_to(types.float32)
-int32_pointer = _pointer_to(types.int32)
+float32_at = _array_at("float32", "Return the array of `size` float32 at an address.")
+int32_at = _array_at("int32", "Return the array of `size` int32 at an address.")

@@ -5,27 +5,10 @@ Each step of an inner loop is one operation, which emits its loads and multiply-
 
 from __future__ import annotations
 
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
-
+from partrain.kernels.compiler.deferred import ir, types
+from partrain.kernels.compiler.flags import intrinsic
 from partrain.kernels.simd.fused_multiply_add import fma
-from partrain.kernels.simd.vectors import (
-    _FLOAT,
-    _INT32,
-    _INT64,
-    _WAYS_VECTOR,
-    LANES,
-    VECTOR,
-    WAYS,
-    _address,
-    _Block,
-    _in_this_order,
-    _load_at,
-    _Points,
-    _splat,
-    _store_at,
-)
+from partrain.kernels.simd.vectors import LANES, WAYS, registers
 
 
 @intrinsic
@@ -33,8 +16,8 @@ def rectify(typing, value):
     """Return max(value, 0) of a vector or block; NaN stays NaN."""
 
     def code(context, builder, signature, arguments):
-        zero = _splat(builder, ir.Constant(_FLOAT, 0.0))
-        if not isinstance(signature.args[0], _Block):
+        zero = registers.splat(builder, ir.Constant(registers.FLOAT, 0.0))
+        if not isinstance(signature.args[0], registers.Block):
             return builder.select(builder.fcmp_ordered(">", zero, arguments[0]), zero, arguments[0])
         block = arguments[0]
         for j in range(signature.args[0].size):
@@ -48,17 +31,17 @@ def rectify(typing, value):
 @intrinsic(prefer_literal=True)
 def points_of(typing, array, start, offsets, first, size):
     """Return `size` addresses: those of array[start + offsets[first + j]]."""
-    points = _Points(size.literal_value)
+    points = registers.Points(size.literal_value)
 
     def code(context, builder, signature, arguments):
         array_type, start_type, offsets_type, first_type, _ = signature.args
         start = context.cast(builder, arguments[1], start_type, types.intp)
         first = context.cast(builder, arguments[3], first_type, types.intp)
-        base = _address(context, builder, array_type, arguments[0], start)
-        table = _address(context, builder, offsets_type, arguments[2], first)
+        base = registers.address(context, builder, array_type, arguments[0], start)
+        table = registers.address(context, builder, offsets_type, arguments[2], first)
         result = ir.Constant(points.llvm_type, ir.Undefined)
         for j in range(points.size):
-            offset = builder.load(builder.gep(table, [ir.Constant(_INT64, j)]))
+            offset = builder.load(builder.gep(table, [ir.Constant(registers.INT64, j)]))
             result = builder.insert_value(result, builder.gep(base, [offset]), j)
         return result
 
@@ -68,13 +51,13 @@ def points_of(typing, array, start, offsets, first, size):
 @intrinsic(prefer_literal=True)
 def points_in_steps(typing, array, start, step, size):
     """Return `size` addresses: those of array[start + j*step]."""
-    points = _Points(size.literal_value)
+    points = registers.Points(size.literal_value)
 
     def code(context, builder, signature, arguments):
         array_type, start_type, step_type, _ = signature.args
         start = context.cast(builder, arguments[1], start_type, types.intp)
         step = context.cast(builder, arguments[2], step_type, types.intp)
-        address = _address(context, builder, array_type, arguments[0], start)
+        address = registers.address(context, builder, array_type, arguments[0], start)
         result = ir.Constant(points.llvm_type, ir.Undefined)
         for j in range(points.size):
             result = builder.insert_value(result, address, j)
@@ -87,7 +70,7 @@ def points_in_steps(typing, array, start, step, size):
 @intrinsic(prefer_literal=True)
 def block_of_pairs(typing, first, second, size):
     """Return a block of `size` pairs of vectors: block[j,0] = first, block[j,1] = second."""
-    block = _Block(2 * size.literal_value)
+    block = registers.Block(2 * size.literal_value)
 
     def code(context, builder, signature, arguments):
         result = ir.Constant(block.llvm_type, ir.Undefined)
@@ -101,7 +84,7 @@ def block_of_pairs(typing, first, second, size):
 @intrinsic(prefer_literal=True)
 def zeros(typing, size):
     """Return a block of `size` vectors of zeros."""
-    block = _Block(size.literal_value)
+    block = registers.Block(size.literal_value)
 
     def code(context, builder, signature, arguments):
         return ir.Constant(block.llvm_type, None)
@@ -112,14 +95,14 @@ def zeros(typing, size):
 @intrinsic
 def load_block(typing, points, index):
     """Return the block of the vectors at points[j][index]."""
-    block = _Block(points.size)
+    block = registers.Block(points.size)
 
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[1], signature.args[1], types.intp)
         result = ir.Constant(block.llvm_type, ir.Undefined)
         for j in range(points.size):
             address = builder.gep(builder.extract_value(arguments[0], j), [index])
-            result = builder.insert_value(result, _load_at(builder, address), j)
+            result = builder.insert_value(result, registers.load_at(builder, address), j)
         return result
 
     return block(points, index), code
@@ -133,7 +116,7 @@ def store_block(typing, block, points, index):
         index = context.cast(builder, arguments[2], signature.args[2], types.intp)
         for j in range(points.size):
             address = builder.gep(builder.extract_value(arguments[1], j), [index])
-            _store_at(builder, builder.extract_value(arguments[0], j), address)
+            registers.store_at(builder, builder.extract_value(arguments[0], j), address)
         return context.get_dummy_value()
 
     return types.void(block, points, index), code
@@ -147,7 +130,7 @@ def store_half(typing, block, half, points, index):
         index = context.cast(builder, arguments[3], signature.args[3], types.intp)
         for j in range(points.size):
             address = builder.gep(builder.extract_value(arguments[2], j), [index])
-            _store_at(builder, builder.extract_value(arguments[0], j * 2 + half.literal_value), address)
+            registers.store_at(builder, builder.extract_value(arguments[0], j * 2 + half.literal_value), address)
         return context.get_dummy_value()
 
     return types.void(block, half, points, index), code
@@ -166,14 +149,16 @@ def add_outer(typing, block, array, first, second, points, index):
         vectors = []
         for start, start_type in ((first, signature.args[2]), (second, signature.args[3])):
             start = context.cast(builder, start, start_type, types.intp)
-            vectors.append(_load_at(builder, _address(context, builder, signature.args[1], array_value, start)))
+            vectors.append(
+                registers.load_at(builder, registers.address(context, builder, signature.args[1], array_value, start))
+            )
         for j in range(points.size):
             number = builder.load(builder.gep(builder.extract_value(pointers, j), [index]))
-            number = _splat(builder, number)
+            number = registers.splat(builder, number)
             for u in range(2):
                 at = j * 2 + u
                 total = fma(builder, vectors[u], number, builder.extract_value(result, at))
-                _in_this_order(builder, total)
+                registers.in_this_order(builder, total)
                 result = builder.insert_value(result, total, at)
         return result
 
@@ -189,13 +174,16 @@ def add_rows(typing, block, array, first, points, index):
         result, array_value, first, pointers, index = arguments
         first = context.cast(builder, first, signature.args[2], types.intp)
         index = context.cast(builder, index, signature.args[4], types.intp)
-        address = _address(context, builder, signature.args[1], array_value, first)
-        vectors = [_load_at(builder, builder.gep(address, [ir.Constant(_INT64, u * LANES)])) for u in range(width)]
+        address = registers.address(context, builder, signature.args[1], array_value, first)
+        vectors = [
+            registers.load_at(builder, builder.gep(address, [ir.Constant(registers.INT64, u * LANES)]))
+            for u in range(width)
+        ]
         for j in range(points.size):
-            number = _splat(builder, builder.load(builder.gep(builder.extract_value(pointers, j), [index])))
+            number = registers.splat(builder, builder.load(builder.gep(builder.extract_value(pointers, j), [index])))
             for u in range(width):
                 total = fma(builder, vectors[u], number, builder.extract_value(result, j * width + u))
-                _in_this_order(builder, total)
+                registers.in_this_order(builder, total)
                 result = builder.insert_value(result, total, j * width + u)
         return result
 
@@ -205,7 +193,7 @@ def add_rows(typing, block, array, first, points, index):
 @intrinsic(prefer_literal=True)
 def load_rows(typing, points, index, width):
     """Return the block of the `width` neighbouring vectors at each points[j][index]."""
-    block = _Block(width.literal_value * points.size)
+    block = registers.Block(width.literal_value * points.size)
 
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[1], signature.args[1], types.intp)
@@ -213,8 +201,8 @@ def load_rows(typing, points, index, width):
         for j in range(points.size):
             address = builder.gep(builder.extract_value(arguments[0], j), [index])
             for u in range(width.literal_value):
-                at = builder.gep(address, [ir.Constant(_INT64, u * LANES)])
-                result = builder.insert_value(result, _load_at(builder, at), j * width.literal_value + u)
+                at = builder.gep(address, [ir.Constant(registers.INT64, u * LANES)])
+                result = builder.insert_value(result, registers.load_at(builder, at), j * width.literal_value + u)
         return result
 
     return block(points, index, width), code
@@ -230,8 +218,8 @@ def store_rows(typing, block, points, index):
         for j in range(points.size):
             address = builder.gep(builder.extract_value(arguments[1], j), [index])
             for u in range(width):
-                at = builder.gep(address, [ir.Constant(_INT64, u * LANES)])
-                _store_at(builder, builder.extract_value(arguments[0], j * width + u), at)
+                at = builder.gep(address, [ir.Constant(registers.INT64, u * LANES)])
+                registers.store_at(builder, builder.extract_value(arguments[0], j * width + u), at)
         return context.get_dummy_value()
 
     return types.void(block, points, index), code
@@ -241,11 +229,12 @@ def _load_ways(builder, pointers, index):
     """Load WAYS numbers at each of the pointers; one vector if they fill it, else the first LANES of them."""
     addresses = [builder.gep(pointer, [index]) for pointer in pointers]
     if LANES <= WAYS:
-        return _load_at(builder, addresses[0])
+        return registers.load_at(builder, addresses[0])
     first, second = (
-        builder.load(builder.bitcast(address, _WAYS_VECTOR.as_pointer()), align=4) for address in addresses
+        builder.load(builder.bitcast(address, registers.WAYS_VECTOR_TYPE.as_pointer()), align=4)
+        for address in addresses
     )
-    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_INT32, LANES), list(range(LANES))))
+    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(registers.INT32, LANES), list(range(LANES))))
 
 
 @intrinsic
@@ -270,7 +259,7 @@ def add_dots(typing, block, x, x_index, w, w_index):
             for u in range(w.size):
                 at = j // rows * w.size + u
                 total = fma(builder, vector, vectors[u], builder.extract_value(result, at))
-                _in_this_order(builder, total)
+                registers.in_this_order(builder, total)
                 result = builder.insert_value(result, total, at)
         return result
 
@@ -285,12 +274,12 @@ def add_outer_half(typing, block, half, array, first, points, index):
         result, _, array_value, first, pointers, index = arguments
         first = context.cast(builder, first, signature.args[3], types.intp)
         index = context.cast(builder, index, signature.args[5], types.intp)
-        vector = _load_at(builder, _address(context, builder, signature.args[2], array_value, first))
+        vector = registers.load_at(builder, registers.address(context, builder, signature.args[2], array_value, first))
         for j in range(points.size):
             number = builder.load(builder.gep(builder.extract_value(pointers, j), [index]))
             at = j * 2 + half.literal_value
-            total = fma(builder, vector, _splat(builder, number), builder.extract_value(result, at))
-            _in_this_order(builder, total)
+            total = fma(builder, vector, registers.splat(builder, number), builder.extract_value(result, at))
+            registers.in_this_order(builder, total)
             result = builder.insert_value(result, total, at)
         return result
 
@@ -305,13 +294,13 @@ def add_scaled(typing, block, factor, points, index):
         result, factor, pointers, index = arguments
         index = context.cast(builder, index, signature.args[3], types.intp)
         for j in range(points.size):
-            vector = _load_at(builder, builder.gep(builder.extract_value(pointers, j), [index]))
+            vector = registers.load_at(builder, builder.gep(builder.extract_value(pointers, j), [index]))
             total = fma(builder, factor, vector, builder.extract_value(result, j))
-            _in_this_order(builder, total)
+            registers.in_this_order(builder, total)
             result = builder.insert_value(result, total, j)
         return result
 
-    return block(block, VECTOR, points, index), code
+    return block(block, registers.VECTOR, points, index), code
 
 
 @intrinsic
@@ -323,11 +312,11 @@ def scatter_add(typing, points, index, factor, block):
         index = context.cast(builder, index, signature.args[1], types.intp)
         for j in range(points.size):
             address = builder.gep(builder.extract_value(pointers, j), [index])
-            total = fma(builder, factor, builder.extract_value(block_value, j), _load_at(builder, address))
-            _store_at(builder, total, address)
+            total = fma(builder, factor, builder.extract_value(block_value, j), registers.load_at(builder, address))
+            registers.store_at(builder, total, address)
         return context.get_dummy_value()
 
-    return types.void(points, index, VECTOR, block), code
+    return types.void(points, index, registers.VECTOR, block), code
 
 
 @intrinsic
@@ -339,12 +328,12 @@ def add_products(typing, block, vector, points, index):
         index = context.cast(builder, index, signature.args[3], types.intp)
         for j in range(points.size):
             number = builder.load(builder.gep(builder.extract_value(pointers, j), [index]))
-            total = fma(builder, vector, _splat(builder, number), builder.extract_value(result, j))
-            total = _in_this_order(builder, total)
+            total = fma(builder, vector, registers.splat(builder, number), builder.extract_value(result, j))
+            total = registers.in_this_order(builder, total)
             result = builder.insert_value(result, total, j)
         return result
 
-    return block(block, VECTOR, points, index), code
+    return block(block, registers.VECTOR, points, index), code
 
 
 @intrinsic
@@ -357,7 +346,7 @@ def add_to_all(typing, block, vector):
             result = builder.insert_value(result, builder.fadd(builder.extract_value(result, j), vector), j)
         return result
 
-    return block(block, VECTOR), code
+    return block(block, registers.VECTOR), code
 
 
 @intrinsic(prefer_literal=True)
@@ -367,4 +356,4 @@ def vector_of(typing, block, j):
     def code(context, builder, signature, arguments):
         return builder.extract_value(arguments[0], j.literal_value)
 
-    return VECTOR(block, j), code
+    return registers.VECTOR(block, j), code

@@ -11,9 +11,7 @@ IEEE Trans. Computers 57 (2008) 462; for the error of a sum, Knuth, The Art of C
 
 from __future__ import annotations
 
-from llvmlite import ir
-from numba.core import cgutils
-
+from partrain.kernels.compiler.deferred import cgutils, ir
 from partrain.kernels.compiler.target import fuses_multiply_add
 
 _HAS_INSTRUCTION = fuses_multiply_add()

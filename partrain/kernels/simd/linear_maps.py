@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
-
+from partrain.kernels.compiler.deferred import ir, types
+from partrain.kernels.compiler.flags import intrinsic
 from partrain.kernels.simd.fused_multiply_add import fma
-from partrain.kernels.simd.vectors import _FLOAT, _address, _Block, _load_at, _splat
+from partrain.kernels.simd.vectors import registers
 
 _ZERO = Fraction(0)
 
@@ -23,17 +21,18 @@ _ZERO = Fraction(0)
 def linear_map(matrix: Sequence[Sequence[Fraction]]) -> Any:
     """Return the intrinsic (array, start, step) -> matrix·x, a block; x[j] is the vector at array[start + j·step]."""
     num_columns = len(matrix[0])
-    product = _Block(len(matrix))
 
     def typed(typing, array, start, step):
+        product = registers.Block(len(matrix))
+
         def code(context, builder, signature, arguments):
             array_type, start_type, step_type = signature.args
             start = context.cast(builder, arguments[1], start_type, types.intp)
             step = context.cast(builder, arguments[2], step_type, types.intp)
-            address = _address(context, builder, array_type, arguments[0], start)
+            address = registers.address(context, builder, array_type, arguments[0], start)
             vectors = []
             for _ in range(num_columns):
-                vectors.append(_load_at(builder, address))
+                vectors.append(registers.load_at(builder, address))
                 address = builder.gep(address, [step])
             result = ir.Constant(product.llvm_type, ir.Undefined)
             for k, vector in enumerate(_product(builder, matrix, vectors)):
@@ -108,4 +107,4 @@ def _add_product(builder, total, coefficient, vector):
 
 
 def _constant(builder, value):
-    return _splat(builder, ir.Constant(_FLOAT, float(value)))
+    return registers.splat(builder, ir.Constant(registers.FLOAT, float(value)))

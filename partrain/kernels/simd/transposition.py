@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from llvmlite import ir
-from numba.extending import intrinsic
-
-from partrain.kernels.compiler.flags import inlined
+from partrain.kernels.compiler.deferred import ir
+from partrain.kernels.compiler.flags import inlined, intrinsic
 from partrain.kernels.simd.blocks import load_block, points_in_steps, store_block
-from partrain.kernels.simd.vectors import _INT32, LANES, element, store_number
+from partrain.kernels.simd.vectors import LANES, element, registers, store_number
 
 
 @intrinsic
@@ -23,7 +21,7 @@ def transposed(typing, block):
             lanes = range(LANES)
             upper = [lane if not lane & width else LANES + lane - width for lane in lanes]
             lower = [lane + width if not lane & width else LANES + lane for lane in lanes]
-            masks = [ir.Constant(ir.VectorType(_INT32, LANES), mask) for mask in (upper, lower)]
+            masks = [ir.Constant(ir.VectorType(registers.INT32, LANES), mask) for mask in (upper, lower)]
             for j in range(LANES):
                 if not j & width:
                     pair = vectors[j], vectors[j + width]

@@ -17,13 +17,13 @@ dimensions); they are not checked.
 
 from __future__ import annotations
 
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic, models, register_model
-
-from partrain.kernels.compiler.target import num_vector_registers, register_class, vector_width
+from partrain.kernels.compiler.deferred import DeferredModule, ir, types
+from partrain.kernels.compiler.flags import intrinsic
+from partrain.kernels.compiler.target import num_vector_registers, vector_width
 from partrain.kernels.simd.fused_multiply_add import fma
+
+# The types of the values, and what emits their code.
+registers = DeferredModule("partrain.kernels.simd.registers")
 
 LANES = vector_width()
 # Partial sums of a dot product, on every processor: its terms are dealt out to them in turn. Vectors have 4, 8 or 16
@@ -31,87 +31,6 @@ LANES = vector_width()
 WAYS = 8
 # Pairs of vectors whose sums an inner loop keeps in registers.
 PAIRS = 6 if num_vector_registers() == 16 else 12
-_REGISTER_CLASS = register_class()
-_FLOAT = ir.FloatType()
-_INT32 = ir.IntType(32)
-_INT64 = ir.IntType(64)
-_VECTOR = ir.VectorType(_FLOAT, LANES)
-_WAYS_VECTOR = ir.VectorType(_FLOAT, WAYS)
-_MASK = ir.VectorType(ir.IntType(1), LANES)
-_COUNTS = ir.VectorType(_INT32, LANES)
-
-
-class _Register(types.Type):
-    """A value of an LLVM type that Numba passes on unchanged."""
-
-    def __init__(self, name, llvm_type):
-        self.llvm_type = llvm_type
-        super().__init__(name=f"{name}_{LANES}")
-
-
-class _Block(_Register):
-    def __init__(self, size):
-        self.size = size
-        super().__init__(f"block{size}", ir.ArrayType(_VECTOR, size))
-
-
-class _Points(_Register):
-    def __init__(self, size):
-        self.size = size
-        super().__init__(f"points{size}", ir.ArrayType(_FLOAT.as_pointer(), size))
-
-
-@register_model(_Points)
-@register_model(_Block)
-@register_model(_Register)
-class _RegisterModel(models.PrimitiveModel):
-    def __init__(self, data_model_manager, numba_type):
-        super().__init__(data_model_manager, numba_type, numba_type.llvm_type)
-
-
-VECTOR = _Register("vector", _VECTOR)
-MASK = _Register("mask", _MASK)
-COUNTS = _Register("counts", _COUNTS)
-
-
-def _address(context, builder, array_type, array, index, llvm_type=None):
-    data = context.make_array(array_type)(context, builder, array).data
-    address = builder.gep(data, [index])
-    return address if llvm_type is None else builder.bitcast(address, llvm_type.as_pointer())
-
-
-def _call_llvm(builder, name, *vectors):
-    signature = ir.FunctionType(_VECTOR, [_VECTOR] * len(vectors))
-    function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}.v{LANES}f32")
-    return builder.call(function, vectors)
-
-
-def _splat(builder, scalar, vector_type=_VECTOR):
-    undefined = ir.Constant(vector_type, ir.Undefined)
-    first = builder.insert_element(undefined, scalar, ir.Constant(_INT32, 0))
-    zeros = ir.Constant(ir.VectorType(_INT32, vector_type.count), [0] * vector_type.count)
-    return builder.shuffle_vector(first, undefined, zeros)
-
-
-def _in_this_order(builder, vector):
-    """Return `vector`; code that precedes it in the source is computed before it, and the rest after it.
-
-    This emits no instruction. Without it, LLVM moves all loads of a step to its front, where they do not fit into the
-    registers, and unrolls the loop, whose addresses then do not fit either.
-    """
-    if _REGISTER_CLASS is None:
-        return vector
-    signature = ir.FunctionType(ir.VoidType(), [vector.type])
-    builder.asm(signature, "", f"{_REGISTER_CLASS},~{{memory}}", [vector], side_effect=True)
-    return vector
-
-
-def _load_at(builder, pointer):
-    return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
-
-
-def _store_at(builder, vector, pointer):
-    builder.store(vector, builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
 
 
 @intrinsic
@@ -120,9 +39,9 @@ def load(typing, array, index):
 
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[1], signature.args[1], types.intp)
-        return _load_at(builder, _address(context, builder, signature.args[0], arguments[0], index))
+        return registers.load_at(builder, registers.address(context, builder, signature.args[0], arguments[0], index))
 
-    return VECTOR(array, index), code
+    return registers.VECTOR(array, index), code
 
 
 @intrinsic
@@ -131,7 +50,9 @@ def store(typing, array, index, vector):
 
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[1], signature.args[1], types.intp)
-        _store_at(builder, arguments[2], _address(context, builder, signature.args[0], arguments[0], index))
+        registers.store_at(
+            builder, arguments[2], registers.address(context, builder, signature.args[0], arguments[0], index)
+        )
         return context.get_dummy_value()
 
     return types.void(array, index, vector), code
@@ -143,7 +64,7 @@ def element(typing, array, index):
 
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[1], signature.args[1], types.intp)
-        return builder.load(_address(context, builder, signature.args[0], arguments[0], index))
+        return builder.load(registers.address(context, builder, signature.args[0], arguments[0], index))
 
     return array.dtype(array, index), code
 
@@ -155,7 +76,7 @@ def store_number(typing, array, index, number):
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[1], signature.args[1], types.intp)
         number = context.cast(builder, arguments[2], signature.args[2], signature.args[0].dtype)
-        builder.store(number, _address(context, builder, signature.args[0], arguments[0], index))
+        builder.store(number, registers.address(context, builder, signature.args[0], arguments[0], index))
         return context.get_dummy_value()
 
     return types.void(array, index, number), code
@@ -167,9 +88,9 @@ def broadcast(typing, number):
 
     def code(context, builder, signature, arguments):
         number = context.cast(builder, arguments[0], signature.args[0], types.float32)
-        return _splat(builder, number)
+        return registers.splat(builder, number)
 
-    return VECTOR(number), code
+    return registers.VECTOR(number), code
 
 
 def _lane_by_lane(operation, formula):
@@ -177,7 +98,7 @@ def _lane_by_lane(operation, formula):
         def code(context, builder, signature, arguments):
             return getattr(builder, operation)(*arguments)
 
-        return VECTOR(VECTOR, VECTOR), code
+        return registers.VECTOR(registers.VECTOR, registers.VECTOR), code
 
     typed.__doc__ = f"Return {formula}, lane by lane."
     return intrinsic(typed)
@@ -194,9 +115,9 @@ def square_root(typing, a):
     """Return the square root of each lane."""
 
     def code(context, builder, signature, arguments):
-        return _call_llvm(builder, "sqrt", *arguments)
+        return registers.call_llvm(builder, "sqrt", *arguments)
 
-    return VECTOR(VECTOR), code
+    return registers.VECTOR(registers.VECTOR), code
 
 
 @intrinsic
@@ -206,7 +127,7 @@ def multiply_add(typing, a, b, c):
     def code(context, builder, signature, arguments):
         return fma(builder, *arguments)
 
-    return VECTOR(VECTOR, VECTOR, VECTOR), code
+    return registers.VECTOR(registers.VECTOR, registers.VECTOR, registers.VECTOR), code
 
 
 @intrinsic
@@ -226,7 +147,7 @@ def less_equal(typing, a, b):
     def code(context, builder, signature, arguments):
         return builder.fcmp_ordered("<=", *arguments)
 
-    return MASK(VECTOR, VECTOR), code
+    return registers.MASK(registers.VECTOR, registers.VECTOR), code
 
 
 @intrinsic
@@ -237,7 +158,7 @@ def replaces_maximum(typing, new, best):
         new, best = arguments
         return builder.or_(builder.fcmp_ordered(">", new, best), builder.fcmp_unordered("uno", new, new))
 
-    return MASK(VECTOR, VECTOR), code
+    return registers.MASK(registers.VECTOR, registers.VECTOR), code
 
 
 @intrinsic
@@ -247,7 +168,7 @@ def select(typing, mask, a, b):
     def code(context, builder, signature, arguments):
         return builder.select(*arguments)
 
-    return a(MASK, a, a), code
+    return a(registers.MASK, a, a), code
 
 
 @intrinsic
@@ -256,9 +177,9 @@ def broadcast_count(typing, number):
 
     def code(context, builder, signature, arguments):
         number = context.cast(builder, arguments[0], signature.args[0], types.int32)
-        return _splat(builder, number, _COUNTS)
+        return registers.splat(builder, number, registers.COUNTS_TYPE)
 
-    return COUNTS(number), code
+    return registers.COUNTS(number), code
 
 
 @intrinsic
@@ -270,11 +191,11 @@ def larger_magnitude(typing, largest, array, index):
 
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[2], signature.args[2], types.intp)
-        address = _address(context, builder, signature.args[1], arguments[1], index, _COUNTS)
-        bits = builder.and_(builder.load(address, align=4), ir.Constant(_COUNTS, [0x7FFFFFFF] * LANES))
+        address = registers.address(context, builder, signature.args[1], arguments[1], index, registers.COUNTS_TYPE)
+        bits = builder.and_(builder.load(address, align=4), ir.Constant(registers.COUNTS_TYPE, [0x7FFFFFFF] * LANES))
         return builder.select(builder.icmp_signed(">", bits, arguments[0]), bits, arguments[0])
 
-    return COUNTS(COUNTS, array, index), code
+    return registers.COUNTS(registers.COUNTS, array, index), code
 
 
 @intrinsic
@@ -283,7 +204,7 @@ def store_counts(typing, array, index, counts):
 
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[1], signature.args[1], types.intp)
-        address = _address(context, builder, signature.args[0], arguments[0], index, _COUNTS)
+        address = registers.address(context, builder, signature.args[0], arguments[0], index, registers.COUNTS_TYPE)
         builder.store(arguments[2], address, align=4)
         return context.get_dummy_value()
 
@@ -295,10 +216,10 @@ def _sum_halves(builder, vector):
     width = vector.type.count
     while width > 1:
         width //= 2
-        high = ir.Constant(ir.VectorType(_INT32, width), list(range(width, 2 * width)))
-        low = ir.Constant(ir.VectorType(_INT32, width), list(range(width)))
+        high = ir.Constant(ir.VectorType(registers.INT32, width), list(range(width, 2 * width)))
+        low = ir.Constant(ir.VectorType(registers.INT32, width), list(range(width)))
         vector = builder.fadd(builder.shuffle_vector(vector, vector, low), builder.shuffle_vector(vector, vector, high))
-    return builder.extract_element(vector, ir.Constant(_INT32, 0))
+    return builder.extract_element(vector, ir.Constant(registers.INT32, 0))
 
 
 @intrinsic
@@ -317,7 +238,9 @@ def sum_ways(typing, array, index):
 
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[1], signature.args[1], types.intp)
-        address = _address(context, builder, signature.args[0], arguments[0], index, _WAYS_VECTOR)
+        address = registers.address(
+            context, builder, signature.args[0], arguments[0], index, registers.WAYS_VECTOR_TYPE
+        )
         return _sum_halves(builder, builder.load(address, align=4))
 
     return types.float32(array, index), code

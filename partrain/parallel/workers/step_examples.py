@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.config.schema.augmentation import Augment, Cutmix, Mixup
-from partrain.config.schema.training import Training
 from partrain.data.augmentation import ImageChange, augmentation_kernels, make_augmentation
 from partrain.data.mixing import ImageMixer, Mixed, Mixing
 from partrain.kernels import loops, loops_loss
 from partrain.kernels.compiler.flags import Kernel
 from partrain.network.execution import TrainingExamples
+
+if TYPE_CHECKING:  # workers need no schema
+    from partrain.config.schema.augmentation import Augment, Cutmix, Mixup
+    from partrain.config.schema.training import Training
 
 Array = NDArray[Any]
 # Returns an array of images, and the rows in it of the examples with these indices; see `ExampleSource`.

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -308,3 +308,23 @@ def test_pytorch_computes_the_same_probabilities(export: Callable[..., Path], ne
     with torch.no_grad():
         found = model(torch.from_numpy(images)).softmax(dim=1).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(FileNotFoundError(2, "No such file or directory"), "No such file or directory"), (OSError(), "not an image")],
+)
+def test_image_that_cannot_be_read_is_one_message_and_exit_code_2(
+    export: Callable[..., Path], capsys: pytest.CaptureFixture[str], error: OSError, said: str
+) -> None:
+    def read_image(path: str) -> NoReturn:
+        raise error
+
+    tree = ast.parse(export(shape=(1, 28, 28)).read_text())
+    (main,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
+    names: dict[str, Any] = {"sys": sys, "load_model": lambda: None, "read_image": read_image}
+    exec(compile(ast.Module([main], []), "model.py", "exec"), names)
+    with pytest.raises(SystemExit) as ended:
+        names["main"](["digit.png"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"digit.png: {said}\n"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import partrain.kernels
-from partrain.kernels.compiler.flags import kernel
+from partrain.kernels.compiler.flags import Inlined, Kernel, kernel
 
 
 @kernel("void({float}[::1])")
@@ -37,8 +37,6 @@ def test_a_kernel_may_call_one_that_was_not_loaded():
 def test_no_kernel_lets_the_compiler_reorder_or_fuse_operations():
     modules = pkgutil.walk_packages(partrain.kernels.__path__, "partrain.kernels.")
     found = [value for module in modules for value in vars(importlib.import_module(module.name)).values()]
-    options = {
-        str(value): value.targetoptions for value in found if isinstance(value, numba.core.dispatcher.Dispatcher)
-    }
+    options = {str(value): value.dispatcher.targetoptions for value in found if isinstance(value, Kernel | Inlined)}
     assert len(options) > 50
     assert not [name for name, option in options.items() if option.get("fastmath")]

@@ -83,7 +83,7 @@ def fill_with_garbage(folder):
 
 
 def write_another_pickle(folder):
-    """As if a later version had written it: its digest is right, but Numba cannot use it."""
+    """As if a later version had written it: its digest is right, but this version cannot use it."""
     payload = pickle.dumps(("machine code", "of another version"))
     for path in cache_files(folder):
         path.write_bytes(hashlib.sha256(payload).digest() + payload)
@@ -205,7 +205,7 @@ from tiny import double
 from other import double as other
 
 assert load([double, other], "float32", warn=lambda text: print("warned:", text))
-print([sum(k.stats.cache_hits.values()) for k in (double, other)])
+print([k.was_compiled for k in (double, other)])
 code = "from other import *; import tiny; print(are_cached([double, tiny.double], 'float32'))"
 subprocess.run([sys.executable, "-c", code], check=True)
 """
@@ -214,9 +214,9 @@ subprocess.run([sys.executable, "-c", code], check=True)
 def test_children_find_all_kernels_if_some_are_in_a_cache_that_cannot_be_written(sources, used):
     source = (sources / "tiny.py").read_text()
     (used / "other.py").write_text("from partrain.kernels.compiler.loading import are_cached\n" + source)
-    warning, hits, are_cached = run(
+    warning, were_compiled, are_cached = run(
         ON_A_READ_ONLY_FILE_SYSTEM + USE_TWO_KERNELS, sources=f"{sources}:{used}", folder=used
     ).splitlines()
     assert warning.startswith("warned: the kernel cache cannot be used ([Errno 30] Read-only file system")
-    assert (hits, are_cached) == ("[1, 0]", "True")
+    assert (were_compiled, are_cached) == ("[False, True]", "True")
     assert not list((used / "tmp").iterdir())
