@@ -55,7 +55,7 @@ def exchange_specs(
 
 
 # Parameters of the largest network whose steps are planned ahead: planning needs a second copy of the parameters and of
-# the moments, 12 bytes for each parameter. With 670,000 and 1.2 million, steps took 0.8 of the time.
+# the moments, 12 bytes for each parameter. With 670,000 and 1.2 million, steps took 0.9 and 0.8 of the time.
 MOST_PARAMETERS = 2**21
 # Steps in the ring: at most MOST_STEPS, with MOST_EXAMPLES examples all together.
 MOST_STEPS, MOST_EXAMPLES, LEAST_STEPS = 128, 2**15, 4
