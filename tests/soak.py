@@ -1,6 +1,7 @@
 """Disturb runs at random for a given time, and compare what comes of them: `python tests/soak.py --minutes 30`.
 
-Prints what was done, and how many runs ended with other bits than the undisturbed one. Not collected by pytest.
+Prints what was done, and how many runs ended with other bits than the undisturbed one. With `--ranks`, it kills ranks
+of elastic MPI jobs. Not collected by pytest.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.killed_ranks import kill_ranks
 from tests.program import PartrainProcess
 from tests.whole_runs import outcome, write_config
 
@@ -178,8 +180,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ranks", action="store_true", help="kill ranks of elastic jobs (needs Open MPI 5)")
     options = parser.parse_args()
     rng = random.Random(options.seed)
+    if options.ranks:
+        with tempfile.TemporaryDirectory() as name:
+            return kill_ranks(Path(name), options.minutes, rng)
     disturber = Disturber(rng)
     num_runs = num_different = 0
     with tempfile.TemporaryDirectory() as name:
