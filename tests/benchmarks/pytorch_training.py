@@ -46,6 +46,8 @@ def build(layers, shape):
             modules.append(Residual(*(build(fields.get(name, []), x.shape[1:]) for name in ("body", "shortcut"))))
         elif kind == "relu":
             modules.append(nn.ReLU())
+        elif kind == "tanh":
+            modules.append(nn.Tanh())
         elif kind == "max_pool":
             modules.append(nn.MaxPool2d(fields["window"], fields.get("stride")))
         elif kind == "flatten":
