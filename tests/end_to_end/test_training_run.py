@@ -56,8 +56,12 @@ import sys
 from partrain.interface.command_line import main
 from partrain.kernels import convolution, dense, planned_update, update
 from partrain.kernels.compiler.cache import is_loaded
+from partrain.kernels.compiler.flags import Kernel
+class Unproven(Kernel):
+    def __call__(self, *arguments):
+        return update.UNPROVEN
 if sys.argv.pop(1) == "plainly":
-    update.update_parameters = lambda *arguments: update.UNPROVEN
+    update.update_parameters.__class__ = Unproven
 assert main() == 0
 assert is_loaded(update.begin_update, "float32")
 for kernel in (convolution.conv2d_forward, dense.dense_forward, planned_update.update_pieces_ahead):
