@@ -19,7 +19,7 @@ from partrain.kernels.pixel_changes import change_pixels
 from partrain.kernels.randomness import philox_key
 
 if TYPE_CHECKING:  # workers need no schema
-    from partrain.config.schema.augmentation import Augment, Elastic, Erase
+    from partrain.config.schema.augmentation import Augment, Elastic
 
 # The mean square of the cubic B-spline over the positions between two knots.
 _SPLINE_MEAN_SQUARE = 151 / 315
@@ -100,11 +100,12 @@ class PixelChanges:
         flips = (augment.flip in ("vertical", "both"), augment.flip in ("horizontal", "both"))
         padding = (0, 0) if augment.crop is None else augment.crop.padding
         limits = (0.0, 255.0) if is_uint8 else (-math.inf, math.inf)
-        erase = Erase() if augment.erase is None else augment.erase
-        probability = 0.0 if augment.erase is None else erase.probability
-        log_aspect = tuple(log(np.array(erase.aspect)).tolist())
+        probability, area, aspect = 0.0, (1.0, 1.0), (1.0, 1.0)
+        if augment.erase is not None:
+            probability, area, aspect = augment.erase.probability, augment.erase.area, augment.erase.aspect
+        log_aspect = tuple(log(np.array(aspect)).tolist())
         jitter = (augment.brightness, augment.contrast)
-        self._settings = (flips, padding, jitter, limits, probability, erase.area, log_aspect)
+        self._settings = (flips, padding, jitter, limits, probability, area, log_aspect)
         self._fill_C = np.array(fill, np.float32)
         self._images_NCHW = np.empty((capacity, *image_shape), np.float32)
         self._places = np.arange(capacity)

@@ -43,7 +43,7 @@ USAGE = {
     "verify": f"{RUNS_DIR} [--all | --from STEP | --find] [--to STEP] {DATA} [--workers N] {ENGINE} [--json] [-q] RUN",
     "predict": f"{RUNS_DIR} [--index I] {SPLIT} {DATA} {CHECKPOINT} {WEIGHTS} [--invert] [--prepare {{mnist}}] "
     "[--json] [-q] RUN [IMAGE ...]",
-    "examples": f"{RUNS_DIR} {SPLIT} {DATA} {CHECKPOINT} [--top N] [--json] [-q] RUN",
+    "examples": f"{RUNS_DIR} {SPLIT} {DATA} {CHECKPOINT} {WEIGHTS} [--top N] [--json] [-q] RUN",
     "compare": f"{RUNS_DIR} [--all] [--json] [--html FILE] [-q] RUN [RUN ...]",
     "list": f"{RUNS_DIR} [--sort KEY] [--status S] [--filter CONDITION] [--json] [-q] [SWEEP]",
     "note": f"{RUNS_DIR} [--json] [-q] RUN [TEXT ...]",

@@ -6,7 +6,7 @@ import pytest
 
 from partrain.config.schema.layers import Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from partrain.errors import ConfigError
-from partrain.network import layers, network
+from partrain.network import layer_building, layers
 from partrain.network.network import Network, examples_per_call
 from partrain.network.parameters import Parameter
 from tests.network.networks import ARTICLE
@@ -98,7 +98,7 @@ def test_dropout_of_the_networks_outputs_is_refused(after):
 def test_parameters_that_are_summed_by_tile_come_before_those_of_dense_layers(monkeypatch):
     dense = layers.Dense("dense1", (4,), (3,), (Parameter("dense1.weight", (3, 4), 1.0),))
     scale = layers.Layer("scale1", (3,), (3,), (Parameter("scale1.weight", (3,), 1.0),))
-    monkeypatch.setattr(network, "build_layers", lambda descriptions, input_shape: (dense, scale))
+    monkeypatch.setattr(layer_building, "build_layers", lambda descriptions, input_shape: (dense, scale))
     built = Network([], (4,), num_classes=3)
     assert [p.name for p in built.parameters] == ["scale1.weight", "dense1.weight"]
     assert [p.name for p in built.tile_sums] == ["scale1.weight"]
