@@ -38,7 +38,11 @@ class _TimedStage:
                 self.seconds[direction].append(seconds)
                 self.passing[direction] = 0.0
 
-    def multiply_adds(self, direction: str) -> int:
+    def times(self, direction: str, n: int) -> StageTimes:
+        """Return the measured seconds of the passes in a direction, each of `n` examples."""
+        return StageTimes(self.name, direction, "example", self.seconds[direction], n, self._multiply_adds(direction))
+
+    def _multiply_adds(self, direction: str) -> int:
         """Return the multiply-adds of an example. The coordinator computes the weight gradients of dense layers.
 
         Those of a residual layer are its inner layers'.
@@ -88,17 +92,11 @@ def measure_execution(trial: Trial) -> list[StageTimes]:
     result = [StageTimes("gather, borders", "forward", "example", samples["rest of forward"], n)] if timed else []
     if "augmentation" in samples:
         result.append(StageTimes("augmentation", "forward", "example", samples["augmentation"], n))
-    for stage in timed:
-        result.append(
-            StageTimes(stage.name, "forward", "example", stage.seconds["forward"], n, stage.multiply_adds("forward"))
-        )
+    result += [stage.times("forward", n) for stage in timed if stage.seconds["forward"]]
     multiply_adds = sum(layer.multiply_adds for layer in trial.plan.network.layers)
     result.append(StageTimes("all layers", "forward", "example", samples["forward"], n, multiply_adds))
     result.append(StageTimes("softmax", "both", "example", samples["softmax"], n))
-    for stage in reversed(timed):
-        if stage.seconds["backward"]:
-            seconds, multiply_adds = stage.seconds["backward"], stage.multiply_adds("backward")
-            result.append(StageTimes(stage.name, "backward", "example", seconds, n, multiply_adds))
+    result += [stage.times("backward", n) for stage in reversed(timed) if stage.seconds["backward"]]
     result.append(StageTimes("all layers", "backward", "example", samples["backward"], n))
     if "clipping" in samples:
         result.append(StageTimes("clipping", "backward", "example", samples["clipping"], n))

@@ -234,8 +234,10 @@ def test_signal_ends_it_and_its_workers(
             "clipping",
             "noise_us",
         ),
+        # Flattening one number a channel computes nothing.
+        ({"network": ["global_avg_pool", {"dense": {"units": 10}}]}, "global_avg_pool1", None),
     ],
-    ids=["clipped", "with statistics", "with statistics in each step", "augmented", "private"],
+    ids=["clipped", "with statistics", "with statistics in each step", "augmented", "private", "a stage of no work"],
 )
 def test_every_configuration_is_measured(
     call_partrain: Callable[..., Result],
