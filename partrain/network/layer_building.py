@@ -18,7 +18,8 @@ from partrain.config.schema.layer_entries import Residual as ResidualEntry
 from partrain.config.schema.values import Section
 from partrain.errors import ConfigError
 from partrain.network.activation_layers import build_activation
-from partrain.network.initial_rules import InitialRule, rule_before
+from partrain.network.gradient_share import gradient_share
+from partrain.network.initial_rules import rule_before
 from partrain.network.layers import (
     AvgPool2d,
     Conv2d,
@@ -84,7 +85,7 @@ class _Builder:
                 layer = self._build_residual(f"{path}.{place}.residual", name, description, shape, after)
             else:
                 try:
-                    layer = _build_layer(name, description, shape, rule=rule_before(after))
+                    layer = _build_layer(name, description, shape, after)
                 except ValueError as error:
                     self.errors.append(f"{path}.{place} ({name}): {error}")
                     if not isinstance(description, norm_schema.GroupNorm):
@@ -120,10 +121,10 @@ def _words(shape: Shape) -> str:
     return " x ".join(map(str, shape)) if len(shape) > 1 else f"a vector of {shape[0]} numbers"
 
 
-def _build_layer(name: str, description: Section, shape: Shape, *, rule: InitialRule) -> Layer:
+def _build_layer(name: str, description: Section, shape: Shape, following: Sequence[Section]) -> Layer:
     match description:
         case layer_schema.Conv():
-            return _build_conv(name, description, shape, rule)
+            return _build_conv(name, description, shape, following)
         case layer_schema.MaxPool() | layer_schema.AvgPool():
             return _build_pool(name, description, shape)
         case layer_schema.GlobalAvgPool():
@@ -136,7 +137,7 @@ def _build_layer(name: str, description: Section, shape: Shape, *, rule: Initial
             if len(shape) != 1:
                 raise ValueError(f"needs a vector, but its input has the shape {shape}; put `flatten` before it")
             D = shape[0]
-            weight = Parameter(f"{name}.weight", (E, D), rule.deviation(D, E))
+            weight = Parameter(f"{name}.weight", (E, D), rule_before(following).deviation(D, E))
             bias = Parameter(f"{name}.bias", (E,), 0.0, role="bias")
             return Dense(name, shape, (E,), (weight, bias), multiply_adds=E * D)
         case layer_schema.Dropout(rate=rate):
@@ -148,7 +149,7 @@ def _build_layer(name: str, description: Section, shape: Shape, *, rule: Initial
     raise AssertionError(description)
 
 
-def _build_conv(name: str, description: layer_schema.Conv, shape: Shape, rule: InitialRule) -> Conv2d:
+def _build_conv(name: str, description: layer_schema.Conv, shape: Shape, following: Sequence[Section]) -> Conv2d:
     C, H, W = _image(shape)
     F, (R, S) = description.filters, description.kernel
     _check_groups(description.groups, C, F)
@@ -158,7 +159,8 @@ def _build_conv(name: str, description: layer_schema.Conv, shape: Shape, rule: I
     P, Q = _num_positions((H, W), extent, description.stride, description.padding, noun)
     num_terms = C // description.groups * R * S
     num_outputs = F // description.groups * R * S  # that an input reaches
-    weight = Parameter(f"{name}.weight", (F, C // description.groups, R, S), rule.deviation(num_terms, num_outputs))
+    deviation = rule_before(following).deviation(num_terms, num_outputs)
+    weight = Parameter(f"{name}.weight", (F, C // description.groups, R, S), deviation)
     bias = Parameter(f"{name}.bias", (F,), 0.0, role="bias")
     return Conv2d(
         name,
@@ -170,6 +172,7 @@ def _build_conv(name: str, description: layer_schema.Conv, shape: Shape, rule: I
         padding=description.padding,
         dilation=dilation,
         groups=description.groups,
+        gradient_share=gradient_share(following),
     )
 
 

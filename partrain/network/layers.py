@@ -36,12 +36,18 @@ class Layer:
 
 @dataclass(frozen=True)
 class Conv2d(Layer):
-    """A convolution; its parameters are `weight` (F, C/groups, R, S) and, unless it has none, `bias` (F,)."""
+    """A convolution; its parameters are `weight` (F, C/groups, R, S) and, unless it has none, `bias` (F,).
+
+    Attributes
+    ----------
+    gradient_share : the share of its outputs whose gradient is expected not to be zero, by the layers that follow.
+    """
 
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    gradient_share: float = 1.0
 
     @property
     def has_bias(self) -> bool:

@@ -247,4 +247,4 @@ def _flipped(conv: Conv2d) -> Conv2d | None:
         return None
     weight = Parameter("", (C, F, R, S), 0.0)
     flipped = Conv2d("", conv.output_shape, conv.input_shape, (weight,), padding=padding)
-    return flipped if forward_pass(flipped).is_toom_cook else None
+    return flipped if forward_pass(flipped, conv.gradient_share).is_toom_cook else None

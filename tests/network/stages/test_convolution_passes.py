@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from partrain.config.schema.layers import Conv
-from partrain.kernels import convolution, toom_cook_convolution
+from partrain.config.schema.layer_entries import Residual
+from partrain.config.schema.layers import AvgPool, Conv, Dropout, MaxPool, Relu
+from partrain.config.schema.normalisation_layers import BatchNorm, GroupNorm
+from partrain.kernels import convolution, tap_convolution, toom_cook_convolution
 from partrain.network.layer_building import build_layers
 from partrain.network.stages.convolution_passes import forward_pass, sums_by_toom_cook
+from partrain.network.stages.plain_convolution import PlainConvStage
 
 DIRECT = convolution.conv2d_forward
 ONE_DIMENSION, TWO_DIMENSIONS = toom_cook_convolution.conv2d_forward_1d, toom_cook_convolution.conv2d_forward_2d
@@ -44,7 +47,8 @@ def test_forward_pass_is_chosen_from_the_shapes(shape, description, kernel):
         ((16, 10, 10), Conv(filters=16, kernel=3), True),
         ((16, 32, 32), Conv(filters=8, kernel=3, padding=1), False),
         ((3, 32, 32), Conv(filters=16, kernel=3, padding=1), False),
-        ((16, 7, 8), Conv(filters=16, kernel=3, padding=1), False),
+        ((128, 7, 7), Conv(filters=128, kernel=3, padding=1), True),
+        ((16, 6, 8), Conv(filters=16, kernel=3, padding=1), False),
         ((16, 32, 32), Conv(filters=32, kernel=3, padding=1, stride=2), False),
         ((16, 32, 32), Conv(filters=16, kernel=3, padding=2, dilation=2), False),
         ((16, 32, 32), Conv(filters=16, kernel=3, padding=1, groups=2), False),
@@ -55,3 +59,34 @@ def test_forward_pass_is_chosen_from_the_shapes(shape, description, kernel):
 def test_sums_of_filter_gradients_are_chosen_by_shapes(shape, conv, expected):
     (layer,) = build_layers([conv], shape)
     assert sums_by_toom_cook(layer) is expected
+
+
+PADDED = Conv(filters=16, kernel=3, padding=1, bias=False)
+FOLLOWERS = {
+    "a normalisation": ([BatchNorm(), MaxPool(window=2)], 7, True),
+    "a mean": ([AvgPool(window=7)], 7, True),
+    "a ReLU in a small image": ([Relu()], 8, False),
+    "a ReLU": ([Relu()], 10, True),
+    "a pooling in a small image": ([MaxPool(window=2), BatchNorm()], 12, False),
+    "a pooling": ([MaxPool(window=2), BatchNorm()], 14, True),
+    "a dropout, then a ReLU": ([Dropout(rate=0.5), Relu()], 12, False),
+    "a layer that spreads gradients, before the ReLU": ([GroupNorm(groups=4), Relu()], 8, True),
+}
+
+
+@pytest.mark.parametrize(("following", "size", "expected"), FOLLOWERS.values(), ids=FOLLOWERS)
+def test_sums_of_few_gradients_that_are_not_zero_are_direct(following, size, expected):
+    """Toom-Cook's rounding errors have the size of a tile's sum: they are too large for a sum of a few terms."""
+    conv, *_ = build_layers([PADDED, *following], (16, size, size))
+    assert sums_by_toom_cook(conv) is expected
+
+
+def test_what_follows_a_residual_layer_follows_the_last_layer_of_its_body():
+    residual, _ = build_layers([Residual(body=[PADDED]), Relu()], (16, 8, 8))
+    assert not sums_by_toom_cook(residual.body[-1])
+
+
+@pytest.mark.parametrize(("filters", "expected"), [(16, True), (8, False)])
+def test_gradients_at_the_input_are_direct_where_few_terms_of_a_sum_are_not_zero(filters, expected):
+    conv, _ = build_layers([Conv(filters=filters, kernel=3, padding=1, bias=False), MaxPool(window=2)], (16, 32, 32))
+    assert (tap_convolution.flip_filters in PlainConvStage.kernels_of(conv)) is expected
