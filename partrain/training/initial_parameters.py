@@ -190,6 +190,18 @@ class InitialParameters:
         return lines
 
 
+def require_fit(initial: InitialParameters | None, plan: TrainingPlan) -> None:
+    """Check that the parameters to start from, if there are any, fit the plan's network.
+
+    Raises
+    ------
+    RunError
+        As for `InitialParameters.fit`.
+    """
+    if initial is not None:
+        initial.fit(plan.network)
+
+
 def read_initial_parameters(
     source: str, runs_dir: Path, warn: Callable[[str], None], *, strict: bool = False
 ) -> InitialParameters:

@@ -6,6 +6,7 @@ Source: Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv 150
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from dataclasses import dataclass, field, replace
 
@@ -13,6 +14,7 @@ from partrain.config.schema.config import Config
 from partrain.config.schema.optimizer import Optimizer
 from partrain.config.schema.schedule import Schedule
 from partrain.kernels.elementary import exp, log
+from partrain.training.initial_parameters import InitialParameters, require_fit
 from partrain.training.plan import TrainingPlan
 from partrain.training.resources import TrainingResources, training_resources
 from partrain.training.session import Session
@@ -104,7 +106,14 @@ class RangeTest:
         return max(1, round(SMOOTHED_SHARE * self.num_steps))
 
 
-def run_range_test(config: Config, lowest: float, highest: float, num_steps: int, session: Session) -> RangeTest:
+def run_range_test(
+    config: Config,
+    lowest: float,
+    highest: float,
+    num_steps: int,
+    session: Session,
+    initial: InitialParameters | None = None,
+) -> RangeTest:
     """Train with a rising rate in place of the configured rate and schedule. Nothing is written.
 
     Parameters
@@ -113,6 +122,7 @@ def run_range_test(config: Config, lowest: float, highest: float, num_steps: int
     lowest, highest : the rates of the first and the last step.
     num_steps : the number of steps, at least 2.
     session : the command that trains, without MPI. A signal ends the test between two steps.
+    initial : the parameters to start from; None: random ones.
 
     Raises
     ------
@@ -129,18 +139,26 @@ def run_range_test(config: Config, lowest: float, highest: float, num_steps: int
     """
     training = config.training.model_copy(update={"schedule": Schedule(), "stop_early": None})
     config = config.model_copy(update={"training": training})
-    with training_resources(config, None, session, lambda plan: None) as resources:
+    with training_resources(config, None, session, functools.partial(require_fit, initial)) as resources:
         plan = _with_rates(resources.plan, lowest, _factor(lowest, highest, num_steps))
         session.messages.say(
             f"{plan.network.parameters.size:,} parameters, {plan.dataset.name} from {plan.dataset.source}, "
             f"{num_steps:,} steps of {training.batch_size} with rates from {lowest:g} to {highest:g}"
         )
-        return _make_steps(plan, num_steps, resources, session)
+        return _make_steps(plan, num_steps, resources, session, initial)
 
 
-def _make_steps(plan: TrainingPlan, num_steps: int, resources: TrainingResources, session: Session) -> RangeTest:
+def _make_steps(
+    plan: TrainingPlan,
+    num_steps: int,
+    resources: TrainingResources,
+    session: Session,
+    initial: InitialParameters | None,
+) -> RangeTest:
     test, least = RangeTest(num_steps), float("inf")
     model = make_model(plan, resources.arrays, session.update_threads)
+    if initial is not None:
+        model.set_parameters(initial.starting_point(plan, session.messages)[0])
     training_step = compose_step(plan, resources.arrays, resources.group, model)
     progress = session.messages.progress(
         first_step=0, last_step=num_steps, num_epochs=-(-num_steps // plan.steps_per_epoch)

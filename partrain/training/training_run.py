@@ -32,7 +32,7 @@ from partrain.system.messages import Messages
 from partrain.system.signals import Interrupted
 from partrain.system.terminal_text import loss_text
 from partrain.training.coordinator import Coordinator
-from partrain.training.initial_parameters import InitialParameters
+from partrain.training.initial_parameters import InitialParameters, require_fit
 from partrain.training.live_events import live_events, require_events_package
 from partrain.training.mpi.initial_state import InitialState
 from partrain.training.plan import TrainingPlan, num_steps
@@ -94,7 +94,7 @@ def train_new_run(
     Creates the run's directory; starts processes.
     """
     require_events_package(config)
-    check = functools.partial(_require_fit, initial)
+    check = functools.partial(require_fit, initial)
     session.broadcast_state(InitialState(config, tensors=initial.arrays if initial else {}))
     with training_resources(config, location.parent, session, check, dataset) as resources:
         plan = resources.plan
@@ -120,11 +120,6 @@ def train_new_run(
                 raise
             _train(coordinator, run, record, resources, session, earlier_seconds={})
     return run
-
-
-def _require_fit(initial: InitialParameters | None, plan: TrainingPlan) -> None:
-    if initial is not None:
-        initial.fit(plan.network)
 
 
 def resume_run(

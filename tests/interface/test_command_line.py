@@ -31,7 +31,8 @@ SWEEP = f"[--runs-dir DIR | --sweep-dir DIR] {OBJECTIVE} [--parallel N] [--worke
 USAGE = {
     "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [--elastic] [-q] {NEW_RUN} "
     "[--init-from RUN|FILE] [--strict] [--dry-run]",
-    "find-lr": "--config FILE [--workers N] [--set KEY=VALUE] [--from LR] [--to LR] [--steps N] [--plot FILE.png] "
+    "find-lr": "--config FILE [--workers N] [--set KEY=VALUE] [--init-from RUN|FILE] [--strict] "
+    "[--runs-dir DIR] [--from LR] [--to LR] [--steps N] [--plot FILE.png] "
     "[--json] [-q]",
     "init": "[--data DIR] [-q] [FILE]",
     "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [--elastic] [-q] RUN",

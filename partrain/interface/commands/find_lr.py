@@ -10,11 +10,13 @@ from partrain.interface.arguments import (
     add_json,
     add_overrides,
     add_quiet,
+    add_runs_dir,
     add_workers,
     positive_integer,
     positive_number,
 )
 from partrain.interface.command import Command, CommandContext, print_data
+from partrain.interface.initial_parameters_options import add_initial_parameters, read_initial_parameters_options
 from partrain.system.durable_files import json_text
 from partrain.system.signals import Interrupted
 
@@ -28,6 +30,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_workers(parser)
     add_overrides(parser)
+    add_initial_parameters(parser)
+    add_runs_dir(parser)
     parser.add_argument(
         "--from", type=positive_number, default=1e-6, dest="lowest", metavar="LR", help="the first rate (default: 1e-6)"
     )
@@ -54,12 +58,13 @@ def _run(context: CommandContext) -> None:
     from partrain.config.reader import read_config
 
     config = read_config(find_config(options.config, messages.say), options.overrides)
+    initial = read_initial_parameters_options(context)
     from partrain.interface.range_test_text import describe, facts_of
     from partrain.training.learning_rate_range import run_range_test
     from partrain.training.session import Session
 
     session = Session(context.num_workers, context.command_line, messages, context.interruption)
-    test = run_range_test(config, options.lowest, options.highest, options.steps, session)
+    test = run_range_test(config, options.lowest, options.highest, options.steps, session, initial)
     print_data(json_text(facts_of(test)) if options.json else describe(test))
     if options.plot is not None and test.losses:
         from partrain.analysis.plots.range_test import draw_range_test

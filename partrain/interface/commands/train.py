@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from partrain.errors import ConfigError
-from partrain.interface.arguments import RUN_HELP, add_new_run_location, add_training_options
+from partrain.interface.arguments import add_new_run_location, add_training_options
 from partrain.interface.command import Command, CommandContext, print_data
+from partrain.interface.initial_parameters_options import add_initial_parameters, read_initial_parameters_options
 from partrain.interface.training_session import run_training
 from partrain.store.run_location import RunLocation
 from partrain.store.unfinished_run import is_unfinished
@@ -26,15 +26,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_training_options(parser)
     add_new_run_location(parser)
-    parser.add_argument(
-        "--init-from",
-        metavar="RUN|FILE",
-        help="start from the parameters that fit by name and shape: of a .safetensors file, also PyTorch's, or of the "
-        f"newest checkpoint of another run: {RUN_HELP}",
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="with --init-from: refuse parameters that do not fit completely"
-    )
+    add_initial_parameters(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -73,15 +65,7 @@ def _read_inputs(context: CommandContext) -> tuple[Config, InitialParameters | N
     options = context.options
     config = read_config(find_config(options.config, context.messages.say), options.overrides)
     validate_run_name(config.name)
-    if options.init_from is None:
-        if options.strict:
-            raise ConfigError("--strict goes with --init-from: it refuses parameters that do not fit completely")
-        return config, None
-    from partrain.training.initial_parameters import read_initial_parameters
-
-    return config, read_initial_parameters(
-        options.init_from, context.runs_dir, context.messages.warn, strict=options.strict
-    )
+    return config, read_initial_parameters_options(context)
 
 
 def _print_plan(context: CommandContext) -> None:

@@ -106,3 +106,25 @@ def test_picture_without_matplotlib_is_refused_before_anything_is_computed(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     said = find(call_partrain, config, "--plot", "rates.png").refusal
     assert said.strip() == "error: --plot needs the package matplotlib: pip install 'partrain[plots]'"
+
+
+def test_fine_tuning_is_tested_from_the_parameters_that_it_starts_from(call_partrain: Call, config: Path) -> None:
+    assert call_partrain("--config", config, "--workers", 0, "--run-dir", "trained", "-q").exit_code == 0
+    start = ("--init-from", "trained", "--strict")
+    result = find(call_partrain, config, *start, "--json")
+    assert "starts from the parameters of trained, step " in result.stderr
+    steps = ("--set", "training.max_steps=1", "--set", "logging.every_steps=1")
+    assert call_partrain("--config", config, "--workers", 0, "--run-dir", "tuned", *start, *steps).exit_code == 0
+    first = json.loads(Path("tuned/metrics.jsonl").read_text().splitlines()[0])
+    assert json.loads(result.stdout)["losses"][0] == first["train/loss"]
+
+
+def test_parameters_that_do_not_fit_stop_the_test_before_its_first_step(call_partrain: Call, config: Path) -> None:
+    assert call_partrain("--config", config, "--workers", 0, "--run-dir", "trained", "-q").exit_code == 0
+    other = write_small_config(config.parent, {"network": ["flatten", {"dense": {"units": 10}}]})
+    result = find(call_partrain, other, "--init-from", "trained", "--strict")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "does not fit the configured network" in result.stderr
+    alone = find(call_partrain, config, "--strict")
+    assert (alone.exit_code, alone.stdout) == (2, "")
+    assert "--strict goes with --init-from" in alone.stderr
