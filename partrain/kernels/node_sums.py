@@ -13,8 +13,10 @@ from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.dense import list_deltas, panel_step, sum_weights
 from partrain.kernels.ipc.atomics import atomic_add, atomic_load, atomic_store, float32_at
 from partrain.kernels.ipc.signal_words import LINE
-from partrain.kernels.update_claims import CLAIMS, DONE, GENERATION, SLOTS, claim_any, wait_until_done
+from partrain.kernels.update_claims import CLAIMS, DONE, GENERATION, NUM_EXAMPLES, SLOTS, claim_any, wait_until_done
 from partrain.kernels.update_pieces import scratch_for, sum_slots
+
+NUM_NODES = NUM_EXAMPLES  # in the control words of sums
 
 
 @inlined
@@ -41,18 +43,18 @@ def sum_nodes(control, thread, num_threads, pieces, nodes, tile, block, slots_TK
     thread, num_threads : index of this thread, and the number of threads. Thread 0 returns when all sums are finished,
         the others when no piece remains.
     pieces : as for `update.update_parameters`; read.
-    nodes : first example of each node, and the one after its last; read.
+    nodes : first example of each node, and the one after its last; the first ones, as many as were announced, are read.
     tile, block : numbers of examples per tile and per block.
     slots_TK : one row per tile; read.
     sums_MU : the sums; the parameters of the pieces are overwritten.
     """
     generation = atomic_load(control, GENERATION)
-    num_pieces = len(pieces)
+    num_pieces, num_nodes = len(pieces), control[NUM_NODES]
     most = 0
-    for node in range(len(nodes)):
+    for node in range(num_nodes):
         most = max(most, nodes[node, 1] - nodes[node, 0])
     scratch = scratch_for(pieces, most, block)
-    size = len(nodes) * num_pieces
+    size = num_nodes * num_pieces
     while True:
         place = claim_any(control, CLAIMS, generation, thread, num_threads, size)
         if place < 0:
@@ -70,10 +72,11 @@ def sum_nodes(control, thread, num_threads, pieces, nodes, tile, block, slots_TK
         wait_until_done(control, size)
 
 
-@kernel("void(int64[::1], int64)")
-def begin_sums(control, num_threads):
-    """Announce sums; the previous ones must be finished."""
+@kernel("void(int64[::1], int64, int64)")
+def begin_sums(control, num_threads, num_nodes):
+    """Announce the sums of the first `num_nodes` nodes; the previous ones must be finished."""
     generation = control[GENERATION] + 1
+    control[NUM_NODES] = num_nodes
     control[DONE] = 0
     atomic_store(control, GENERATION, generation)
     for thread in range(num_threads):

@@ -123,6 +123,7 @@ class ComputeResources:
 
     def _owners(self, connection: RankConnection) -> OwnerExchange | None:
         """Return what exchanges steps with owners; its kernels are loaded."""
+        from partrain.parallel.mpi.block_runs import MOST_NODES
         from partrain.parallel.mpi.owner_exchange import OwnerExchange
         from partrain.parallel.update.node_sums import NodeSums
 
@@ -131,7 +132,8 @@ class ComputeResources:
         c, ownership = self.computation, connection.ownership
         assert c.groups is not None
         most = len(self.arrays["indices"]) // ownership.num_ranks
-        sums = NodeSums(c.network, c.kernels, self.arrays, c.tiling, c.dtype, c.groups, ownership.owned, most)
+        part = ownership.owned
+        sums = NodeSums(c.network, c.kernels, self.arrays, c.tiling, c.dtype, c.groups, part, MOST_NODES, most)
         return OwnerExchange(ownership, connection.ranks, c.network, self.arrays, c.dtype, sums)
 
 

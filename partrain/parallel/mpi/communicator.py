@@ -93,7 +93,7 @@ class Communicator:
         self.has_lost_ranks = False
         self._communicators = Communicators(elastic=elastic)
         # Of operations that a death interrupted: MPI may still write into the buffers of their requests.
-        self._abandoned: list[MPI.Request] = []
+        self._abandoned: list[object] = []
         self._begin()
         self._parent = os.getppid()
         # Held by the thread that calls MPI. The main thread holds it for as long as it waits.
@@ -135,12 +135,13 @@ class Communicator:
         """Send each rank its piece of `sent`, and fill `received` with the pieces from all ranks."""
         self._complete(lambda: self._data.Ialltoallv([*sent, MPI.BYTE], [*received, MPI.BYTE]))
 
-    def offer(self, state: Callable[[int], bytes]) -> None:
+    def offer(self, state: Callable[[int], bytes | None]) -> None:
         """Let rank 0 collect a state of this rank.
 
         Parameters
         ----------
-        state : called with a step, while this rank waits or fails; returns the state after that step, if it has it.
+        state : called with a step, while this rank waits or fails; returns the state after that step. None: this rank
+            has that of another step, and is asked again.
         """
         self._notices.states.offered = state
 
@@ -236,7 +237,7 @@ class Communicator:
             dead = self._communicators.renew()
             names = self._names
             self._names = [name for rank, name in enumerate(names) if rank not in dead]
-            self._abandoned += [*self._notices.sent, *filter(None, (self._pending, self._final_barrier))]
+            self._abandoned += [*self._notices.requests, *filter(None, (self._pending, self._final_barrier))]
             self._begin()
             self.has_lost_ranks = True
         return [names[rank] for rank in dead]

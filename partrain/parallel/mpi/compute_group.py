@@ -38,7 +38,7 @@ class Ranks(Protocol):
     def alltoallv(self, sent: Pieces, received: Pieces) -> None:
         """Send each rank its piece of `sent`, and fill `received`."""
 
-    def offer(self, state: Callable[[int], bytes]) -> None:
+    def offer(self, state: Callable[[int], bytes | None]) -> None:
         """Let rank 0 collect a state of this rank."""
 
     def collect(self, step: int) -> dict[int, bytes]:

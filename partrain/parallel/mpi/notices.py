@@ -35,7 +35,6 @@ class Notices:
     failures : exit codes and texts of the ranks that have failed, by rank.
     liveness : what this rank knows of the others in its present wait; None: it has not asked yet.
     states : the states that rank 0 collects.
-    sent : the requests of messages that may not have arrived yet.
     """
 
     def __init__(self, communicator: MPI.Intracomm, is_waiting: Callable[[], bool]) -> None:
@@ -47,7 +46,12 @@ class Notices:
             lambda content, rank: self._send(content, rank, _COLLECT_TAG),
             lambda content: self._send(content, 0, _STATE_TAG),
         )
-        self.sent: list[MPI.Request] = []
+        self._sent: list[MPI.Request] = []
+
+    @property
+    def requests(self) -> list[object]:
+        """The requests of messages that may not have been sent or received yet; they keep the buffers alive."""
+        return [*self._sent, *(request for _, request, _ in self.states.receiving)]
 
     def others(self) -> Iterator[int]:
         """Return the other ranks."""
@@ -87,5 +91,5 @@ class Notices:
                 self.failures[rank] = (_NUMBER.unpack_from(content)[0], text)
 
     def _send(self, content: bytes, rank: int, tag: int) -> None:
-        self.sent = [request for request in self.sent if not request.Test()]
-        self.sent.append(self._communicator.Isend([np.frombuffer(content, np.uint8), MPI.BYTE], dest=rank, tag=tag))
+        self._sent = [request for request in self._sent if not request.Test()]
+        self._sent.append(self._communicator.Isend([np.frombuffer(content, np.uint8), MPI.BYTE], dest=rank, tag=tag))

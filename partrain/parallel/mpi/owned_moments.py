@@ -21,7 +21,7 @@ class Collecting(Protocol):
 
     rank: int
 
-    def offer(self, state: Callable[[int], bytes]) -> None:
+    def offer(self, state: Callable[[int], bytes | None]) -> None:
         """Let rank 0 collect a state of this rank."""
 
     def collect(self, step: int) -> dict[int, bytes]:
@@ -65,11 +65,13 @@ class OwnedMoments(LentMoments):
             assert step is not None
             states = self._ranks.collect(step)
             others = range(1, self._ownership.num_ranks)
-            lost = [rank for rank in others if not self._own.take(rank, states.get(rank, b""))]
+            lost = [rank for rank in others if rank not in states]
             if lost:
                 raise MomentsLost(
                     f"the moments of step {step} that rank {', '.join(map(str, lost))} owns cannot be collected"
                 )
+            for rank in others:
+                self._own.take(rank, states[rank])
             self._complete_after = step
         return super().newest()
 
@@ -82,23 +84,20 @@ class _OwnMoments:
         self._ownership, self._rank = ownership, rank
         self.step: int | None = None
 
-    def state(self, step: int) -> bytes:
-        """Return the moments after `step` of what this rank owns; nothing if it has others."""
+    def state(self, step: int) -> bytes | None:
+        """Return the moments after `step` of what this rank owns; None if it has those of another step."""
         if step != self.step:
-            return b""
+            return None
         moments = []
         for vector in self._vectors:
             moments.append(np.empty(self._ownership.size_of(self._rank), vector.dtype))
             self._ownership.gather(self._rank, vector, moments[-1])
-        return b"".join([b"\1", *(part.tobytes() for part in moments)])
+        return b"".join(part.tobytes() for part in moments)
 
-    def take(self, rank: int, state: bytes) -> bool:
-        """Take what another rank owns; return whether it is there."""
-        size = self._ownership.size_of(rank)
-        if len(state) != 1 + size * sum(vector.itemsize for vector in self._vectors):
-            return False
-        place = 1
+    def take(self, rank: int, state: bytes) -> None:
+        """Take what another rank owns, as its `state` returned it."""
+        size, place = self._ownership.size_of(rank), 0
         for vector in self._vectors:
             self._ownership.scatter(rank, np.frombuffer(state, vector.dtype, size, place), vector)
             place += size * vector.itemsize
-        return True
+        assert place == len(state)

@@ -30,7 +30,7 @@ class NodeSums:
     network, kernels, arrays, tiling, dtype : as for `GradientReduction`.
     groups : the groups of the parameters.
     part : the parameters whose gradients are summed.
-    most_examples : the largest number of examples of a node.
+    most_nodes, most_examples : the largest number of nodes, and of examples of a node.
     num_threads : the largest number of threads; None: the fastest number on this machine.
 
     Side effects
@@ -47,12 +47,14 @@ class NodeSums:
         dtype: str,
         groups: ParameterGroups,
         part: Part,
+        most_nodes: int,
         most_examples: int,
         num_threads: int | None = None,
     ) -> None:
         self._arrays, self._tiling = arrays, tiling  # the kernel has only their addresses
-        self._sums_MU = np.zeros((0, network.parameters.size), dtype)
-        self._nodes = np.zeros((0, 2), np.int64)
+        # A thread that wakes up late has the arguments of earlier sums: the newest nodes must be in the same arrays.
+        self._sums_MU = np.zeros((most_nodes, network.parameters.size), dtype)
+        self._nodes = np.zeros((most_nodes, 2), np.int64)
         self._reduction: GradientReduction | None = None
         if kernels != "fast":
             self._reduction = GradientReduction(network, kernels, arrays, tiling, dtype, part)
@@ -69,14 +71,12 @@ class NodeSums:
 
     def compute(self, nodes: Sequence[Range]) -> Array:
         """Return the sums (nodes, network.parameters.size) of nodes, given by their examples; valid until the next."""
-        if len(self._sums_MU) < len(nodes):
-            self._sums_MU = np.zeros((len(nodes), self._sums_MU.shape[1]), self._sums_MU.dtype)
         if self._reduction is not None:
             for sum_U, (first, last) in zip(self._sums_MU, nodes, strict=False):
                 sum_U[:] = self._reduction.reduce(last - first, first)
         elif nodes:
-            self._nodes = np.array(nodes, np.int64)
-            node_sums.begin_sums(self._control, self._num_threads)
+            self._nodes[: len(nodes)] = nodes
+            node_sums.begin_sums(self._control, self._num_threads, len(nodes))
             self._team.work(self._participate)
         return self._sums_MU[: len(nodes)]
 

@@ -21,7 +21,7 @@ class Wires:
     def __init__(self, size: int) -> None:
         self.size = size
         self.buffers: list[Any] = [None] * size
-        self.states: dict[int, Callable[[int], bytes]] = {}
+        self.states: dict[int, Callable[[int], bytes | None]] = {}
         self._barrier = threading.Barrier(size)
 
     def meet(self) -> None:
@@ -55,11 +55,12 @@ class SimulatedRank:
         self._count(sent[1])
         self._fill(*received, sent)
 
-    def offer(self, state: Callable[[int], bytes]) -> None:
+    def offer(self, state: Callable[[int], bytes | None]) -> None:
         self._wires.states[self.rank] = state
 
     def collect(self, step: int) -> dict[int, bytes]:
-        return {rank: state(step) for rank, state in self._wires.states.items() if rank != self.rank}
+        states = {rank: state(step) for rank, state in self._wires.states.items() if rank != self.rank}
+        return {rank: state for rank, state in states.items() if state is not None}
 
     def _count(self, counts: Sequence[int]) -> None:
         self.num_messages += self.size - 1

@@ -43,7 +43,9 @@ class Rank:
         self.arrays["parameters"][:] = c.network.parameters.initial_values(0, c.dtype)
         self.adam = adam_of(c)
         self.ownership = Ownership.of(owned, c.network, self.adam.groups, c.tiling, communicator.size)
-        sums = NodeSums(c.network, c.kernels, c.arrays, c.tiling, c.dtype, self.adam.groups, owned, BATCH, num_threads)
+        sums = NodeSums(
+            c.network, c.kernels, c.arrays, c.tiling, c.dtype, self.adam.groups, owned, 2, BATCH, num_threads
+        )
         exchange = OwnerExchange(self.ownership, communicator, c.network, c.arrays, c.dtype, sums)
         signals = Interruption(), Interruption()
         self.group = MpiComputeGroup(
@@ -206,7 +208,7 @@ def test_new_parameter_that_is_not_finite_is_known_to_all_ranks(make_ranks: Rank
 def test_moments_that_a_rank_does_not_offer_are_lost(make_ranks: Ranks) -> None:
     ranks = make_ranks(3)
     make_steps(ranks, BATCH)
-    ranks[1].communicator.offer(lambda step: b"")
+    ranks[1].communicator.offer(lambda step: None)
     with pytest.raises(MomentsLost, match="the moments of step 1 that rank 1 owns"):
         ranks[0].update.moments.newest()
 
