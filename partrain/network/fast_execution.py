@@ -11,7 +11,7 @@ K parameters whose gradients are summed by tile; L layers with parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -48,15 +48,18 @@ class _Pass:
     direction : "forward" or "backward".
     num : examples of the pass.
     variables, parameters : the variables, and what moves, of CallList.
+    scratch : see OrderedCalls.
 
     Attributes
     ----------
     result : the output.
     """
 
-    def __init__(self, direction: str, num: int, variables: Sequence[Array], parameters: Array) -> None:
+    def __init__(
+        self, direction: str, num: int, variables: Sequence[Array], parameters: Array, scratch: Collection[int]
+    ) -> None:
         self._direction, self._calls = direction, CallList(variables, parameters)
-        self._recorded = OrderedCalls(num, variables)
+        self._recorded = OrderedCalls(num, variables, scratch)
         self.add: Call = self._recorded.add
         self.result = np.empty(0, np.float32)
         self._ends: list[tuple[int, int]] = []
@@ -152,6 +155,7 @@ class FastExecution:
         self._keeps_gradients = keeps_gradients
         shared = None if keeps_gradients else GradientBuffers()
         self._sequence = make_stages(network.layers, network, network.parameters.views(parameters), num, shared)
+        self._scratch = frozenset() if shared is None else frozenset(shared.scratch)
         # The images go into the buffer of the first stage, with its border if it needs one.
         self._border = self._sequence.stages[0].border
         self._images = self._sequence.first_input
@@ -199,7 +203,7 @@ class FastExecution:
             variables += rows.inputs_ND, rows.deltas_NE
         key = ("backward", len(dlogits_NE), self._trains)
         if key not in self._passes:
-            recorded = _Pass("backward", len(dlogits_NE), variables, self._own_parameters)
+            recorded = _Pass("backward", len(dlogits_NE), variables, self._own_parameters, self._scratch)
             self._passes[key] = self._recording.recorded = recorded
             self._propagate(dlogits_NE, slots_TK, self._tile, factors, recorded.add)
             recorded.end()
@@ -220,7 +224,7 @@ class FastExecution:
 
     def _record_forward(self, images_MCHW: Array, indices_N: NDArray[np.int64]) -> _Pass:
         variables = images_MCHW, indices_N
-        recorded = _Pass("forward", len(indices_N), variables, self._own_parameters)
+        recorded = _Pass("forward", len(indices_N), variables, self._own_parameters, self._scratch)
         self._recording.recorded = recorded
         call = recorded.add
         assert self._images is not None

@@ -8,6 +8,7 @@ import pytest
 from partrain.config.schema.layer_entries import Residual
 from partrain.config.schema.layers import Conv, Dense, Flatten, Relu
 from partrain.config.schema.normalisation_layers import BatchNorm
+from partrain.network.stages import call_order, stage
 from tests.kernels import oracles
 from tests.network.networks import Batch, assert_same_bits, build, computed, drawn
 
@@ -129,3 +130,31 @@ def test_a_tile_is_a_function_of_its_examples_alone(kernels, network):
         alone.compute_tile(k, -x, labels, backward=False)
         alone.compute_tile(k, x, labels)
     assert_same_bits(alone.results(), together.results())
+
+
+def test_bits_do_not_depend_on_the_pieces_of_images(monkeypatch):
+    network = build(
+        *(
+            conv(20),
+            BatchNorm(),
+            Relu(),
+            Conv(filters=17, kernel=1),
+            BatchNorm(),
+            Conv(filters=5, kernel=1, bias=False),
+        ),
+        *(BatchNorm(), Relu(), Conv(filters=8, kernel=1), Relu(), Flatten(), Dense(units=5)),
+        shape=(2, 16, 32),
+    )
+    parameters, x, labels = drawn_with_variances(network, "float32")
+
+    def results(**options):
+        batch = Batch(network, "fast", parameters, TILE, NUM, **options)
+        batch.gradient(x, labels)
+        return batch.results()
+
+    monkeypatch.setattr(call_order, "PART_BYTES", 1)
+    in_pieces = [results(), results(keeps_gradients=False)]
+    monkeypatch.undo()
+    monkeypatch.setattr(stage, "LEAST_PLACES", 16 * 32)
+    for piecewise in in_pieces:
+        assert_same_bits(piecewise, results())

@@ -15,7 +15,7 @@ from partrain.network.execution import Array, Factors, Views, scale_rows
 from partrain.network.layers import GroupNorm, Layer, Relu
 from partrain.network.network import Network
 from partrain.network.stages.gradient_buffers import GradientBuffers
-from partrain.network.stages.stage import Gradient, rows_of, zeros_with_slack
+from partrain.network.stages.stage import Gradient, in_pieces, most_pieces, rows_of, zeros_with_slack
 
 
 class GroupNormStage:
@@ -60,7 +60,8 @@ class GroupNormStage:
         self._mean, self._squares, self._inverse = (np.zeros((num, width), np.float32) for _ in range(3))
         self._sums = tuple(np.zeros((num, width), np.float32) for _ in range(2))
         self._coefficients = tuple(np.zeros((num, width), np.float32) for _ in range(3))
-        self._numbers = np.arange(num)
+        self._most_pieces = most_pieces(*shape[1:]) if self._is_image else 1
+        self._numbers = np.arange(num * self._most_pieces)
         self._x: dict[int, Array] = {}
         self._dy: Array
 
@@ -89,6 +90,19 @@ class GroupNormStage:
     def _rows_of_set(self) -> int:
         return 1
 
+    def _pieces_of(self, border: tuple[int, int]) -> int:
+        """Return into how many pieces kernels may take images with this border apart."""
+        return 1
+
+    @property
+    def output(self) -> Array | None:
+        """The array for the outputs, if these may be computed again, by `compute_output_again`."""
+        return self._y if self._may_have_border else None
+
+    def compute_output_again(self, N: int, call: Call) -> None:
+        """Write the outputs of the last forward pass of N examples once more."""
+        self._apply(self._x[N], self._y[:N], call)
+
     def forward(self, x: Array, call: Call) -> Array:
         N, y = len(x), self._y[: len(x)]
         if not self._is_image:
@@ -99,13 +113,22 @@ class GroupNormStage:
         return y if self._is_image else y.reshape(N, -1)
 
     def _normalise(self, x_ND: Array, y: Array, call: Call) -> None:
-        numbers, rows = self._numbers[: len(x_ND)], self._rows_of_set()
-        call(channel_normalisation.add_moments, x_ND, numbers, self._C, rows, self._mean, self._squares)
+        pieces = self._pieces_of((0, 0))
+        numbers, rows = self._numbers[: len(x_ND) * pieces], self._rows_of_set() * pieces
+        call(
+            channel_normalisation.add_moments,
+            in_pieces(x_ND, pieces), numbers, self._C, rows, self._mean, self._squares,
+        )  # fmt: skip
         self._finish_moments(len(x_ND), call)
+        self._apply(x_ND, y, call)
+
+    def _apply(self, x_ND: Array, y: Array, call: Call) -> None:
+        pieces = self._pieces_of(self._y_border)
+        numbers, rows = self._numbers[: len(x_ND) * pieces], self._rows_of_set() * pieces
         call(
             channel_normalisation.normalise,
-            x_ND, numbers, self._weight, self._bias, rows, self._rectified, self._mean, self._inverse, self._y_border,
-            y,
+            in_pieces(x_ND, pieces), numbers, self._weight, self._bias, rows, self._rectified, self._mean,
+            self._inverse, self._y_border, in_pieces(y, pieces),
         )  # fmt: skip
 
     def _finish_moments(self, N: int, call: Call) -> None:
@@ -135,7 +158,8 @@ class GroupNormStage:
         self._finish_gradient(N, call)
         call(
             normalisation_gradients.normalise_backward_input,
-            *self._operands(), *self._coefficients, self._dx_border, dx,
+            *self._operands(self._dx_border), *self._coefficients, self._dx_border,
+            in_pieces(dx, self._pieces_of(self._dx_border)),
         )  # fmt: skip
         return rows_of(dx) if self._is_image else Gradient(dx.reshape(N, -1), 1, 1)
 
@@ -144,12 +168,12 @@ class GroupNormStage:
             scale_rows(self._dy, scales_N)
         self._sum(slots_TK, tile, call_now)
 
-    def _operands(self) -> tuple[Any, ...]:
-        """Return what the kernels of the backward pass read."""
-        N, rows = len(self._dy), self._rows_of_set()
+    def _operands(self, border: tuple[int, int] = (0, 0)) -> tuple[Any, ...]:
+        """Return what the kernels of the backward pass read, for an output with a border."""
+        N, pieces = len(self._dy), self._pieces_of(border)
         return (
-            self._x[N], self._dy, self._numbers[:N], self._weight, self._bias, rows, self._rectified, self._mean,
-            self._inverse,
+            in_pieces(self._x[N], pieces), in_pieces(self._dy, pieces), self._numbers[: N * pieces], self._weight,
+            self._bias, self._rows_of_set() * pieces, self._rectified, self._mean, self._inverse,
         )  # fmt: skip
 
     def _sum(self, slots_TK: Array, tile: int, call: Call) -> None:
@@ -185,13 +209,18 @@ class BatchNormStage(GroupNormStage):
     def _rows_of_set(self) -> int:
         return self.tile
 
+    def _pieces_of(self, border: tuple[int, int]) -> int:
+        return self._most_pieces if border == (0, 0) else 1
+
     def _normalise(self, x_ND: Array, y: Array, call: Call) -> None:
         if self.trains:
             super()._normalise(x_ND, y, call)
             return
+        pieces = self._pieces_of(self._y_border)
         call(
             channel_normalisation.normalise_by_averages,
-            x_ND, self._weight, self._bias, self._eps, *self._averages, self._rectified, self._y_border, y,
+            in_pieces(x_ND, pieces), self._weight, self._bias, self._eps, *self._averages, self._rectified,
+            self._y_border, in_pieces(y, pieces),
         )  # fmt: skip
 
     def _finish_moments(self, N: int, call: Call) -> None:

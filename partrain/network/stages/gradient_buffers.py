@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Protocol, runtime_checkable
 
+from partrain.kernels.call_list import address_of
 from partrain.network.execution import Array
 
 
@@ -21,25 +22,42 @@ class GradientBuffers:
     path : the branches that the stage is in.
     is_odd : whether the stage has an odd number among those that share buffers.
     buffers : those that have been given out.
+
+    Attributes
+    ----------
+    scratch : addresses of these buffers and of those of `add_own`: no other pass reads them.
     """
 
     def __init__(
-        self, path: tuple[str, ...] = (), *, is_odd: bool = False, buffers: dict[Hashable, Array] | None = None
+        self,
+        path: tuple[str, ...] = (),
+        *,
+        is_odd: bool = False,
+        buffers: dict[Hashable, Array] | None = None,
+        scratch: set[int] | None = None,
     ) -> None:
         self._path, self._is_odd = path, is_odd
         self._buffers: dict[Hashable, Array] = {} if buffers is None else buffers
+        self.scratch: set[int] = set() if scratch is None else scratch
 
     def of_branch(self, name: str) -> GradientBuffers:
         """Return the buffers for the stages of a branch."""
-        return GradientBuffers((*self._path, name), buffers=self._buffers)
+        return GradientBuffers((*self._path, name), buffers=self._buffers, scratch=self.scratch)
 
     def of_next_stage(self) -> GradientBuffers:
         """Return the buffers for the next stage that shares its own."""
-        return GradientBuffers(self._path, is_odd=not self._is_odd, buffers=self._buffers)
+        return GradientBuffers(self._path, is_odd=not self._is_odd, buffers=self._buffers, scratch=self.scratch)
 
     def take(self, role: Hashable, buffer: Array) -> Array:
         """Return the buffer of a role and this one's shape: this one for the first stage that asks."""
-        return self._buffers.setdefault((self._path, self._is_odd, role, buffer.shape), buffer)
+        shared = self._buffers.setdefault((self._path, self._is_odd, role, buffer.shape), buffer)
+        self.add_own(shared)
+        return shared
+
+    def add_own(self, buffer: Array) -> None:
+        """Add a buffer that no other stage uses."""
+        if buffer.size:
+            self.scratch.add(address_of(buffer))
 
 
 @runtime_checkable

@@ -130,4 +130,4 @@ def make_stages(
         if shared is not None and isinstance(stages[-1], SharesGradients):
             stages[-1].share_gradients(shared)
             shared = shared.of_next_stage()
-    return StageSequence(stages, num)
+    return StageSequence(stages, num, shared)

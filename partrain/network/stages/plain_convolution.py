@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,9 +16,10 @@ from partrain.network.execution import Array, Factors, Views, scale_rows
 from partrain.network.layers import Conv2d, Layer
 from partrain.network.network import Network
 from partrain.network.parameters import Parameter
+from partrain.network.stages.channel_norm import GroupNormStage
 from partrain.network.stages.convolution_passes import forward_pass, sums_by_toom_cook
 from partrain.network.stages.gradient_buffers import GradientBuffers
-from partrain.network.stages.stage import Gradient, rows_of, zeros_with_slack
+from partrain.network.stages.stage import Gradient, in_pieces, most_pieces, rows_of, zeros_with_slack
 from partrain.network.stages.tap_lists import (
     TapList,
     forward_lists,
@@ -53,12 +55,14 @@ class PlainConvStage:
         copies = num if self._times > 1 else 0
         self._repeated = zeros_with_slack((copies, H + 2 * rows, W + 2 * columns, C * self._times))
         self._dx_of_copies = zeros_with_slack((copies, H, W, C * self._times))
-        self._forward_pass = _forward_pass(conv, weight, bias)
-        self._input_pass = _input_pass(conv, weight)
+        self._pieces = most_pieces(H, W) if _is_by_place(conv) else 1
+        piece = _piece_of(conv, self._pieces)
+        self._forward_pass = _forward_pass(piece, weight, bias)
+        self._input_pass = _input_pass(piece, weight)
         self._y, self._dx = zeros_with_slack((num, P, Q, F)), zeros_with_slack((num, H, W, C))
         up, left = self._dy_border = self._input_pass.border
         self._placed_dy = zeros_with_slack((num, P + 2 * up, Q + 2 * left, F))
-        self._sum_lists = list(forward_lists(conv, self._dy_border)), list(forward_lists(conv))
+        self._sum_lists = list(forward_lists(piece, self._dy_border)), list(forward_lists(piece))
         # Of the gradients of a tile, whose examples may come in several calls of a kernel.
         if sums_by_toom_cook(conv):
             self._weight_sums = [np.zeros(toom_cook_weights.sums_size(C, F), np.float32)]
@@ -66,7 +70,8 @@ class PlainConvStage:
             sizes = [tap_convolution.sums_size(part.num_outputs, part.taps.size) for part in self._sum_lists[0]]
             self._weight_sums = [np.zeros(size, np.float32) for size in sizes]
         self._bias_sums = np.zeros(F + LANES, np.float32)
-        self._numbers = np.arange(num)
+        self._numbers = np.arange(num * self._pieces)
+        self._normalisation: GroupNormStage | None = None
         self._x: dict[int, Array] = {}
         self._dy: Gradient
 
@@ -74,6 +79,15 @@ class PlainConvStage:
         self._dx = buffers.take("dx", self._dx)
         # The border is part of the role: it stays zero.
         self._placed_dy = buffers.take(("placed", self._dy_border), self._placed_dy)
+
+    def normalise_input_again(self, normalisation: GroupNormStage, buffers: GradientBuffers) -> None:
+        """Let the backward pass compute the input once more, from what a normalisation has kept.
+
+        Then the input need not be kept, which would take longer: to write it to memory, and to read it from there.
+        """
+        if normalisation.output is not None and self._times == 1:
+            self._normalisation = normalisation
+            buffers.add_own(normalisation.output)
 
     @property
     def gradient_buffer(self) -> tuple[Array, tuple[int, int]]:
@@ -95,7 +109,7 @@ class PlainConvStage:
             call(layout.repeat_channels, x, self._times, self._repeated[:N])
             x = self._repeated[:N]
         self._x[N], y = x, self._y[:N]
-        self._forward_pass(x, y, call)
+        self._forward_pass(in_pieces(x, self._pieces), in_pieces(y, self._pieces), call)
         return y
 
     def backward(
@@ -113,7 +127,7 @@ class PlainConvStage:
             self._input_pass(placed, self._dx_of_copies[:N], call)
             call(layout.sum_repeated_channels, self._dx_of_copies[:N], self._times, dx)
         else:
-            self._input_pass(placed, dx, call)
+            self._input_pass(in_pieces(placed, self._pieces), in_pieces(dx, self._pieces), call)
         return rows_of(dx)
 
     def sum_tiles(self, scales_N: Array | None, slots_TK: Array, tile: int, factors: Mapping[str, Factors]) -> None:
@@ -138,8 +152,11 @@ class PlainConvStage:
         """Write the gradients of the parameters; `dy` is from `_place`."""
         is_placed = dy.shape == self._placed_dy[: len(dy)].shape
         border = self._dy_border if is_placed else (0, 0)
-        x, kernel = self._x[len(dy)], _sum_kernel(self._conv)
-        examples = self._numbers[: len(dy)], len(dy), tile
+        if self._normalisation is not None:
+            self._normalisation.compute_output_again(len(dy), call)
+        kernel, pieces = _sum_kernel(self._conv), self._pieces
+        x, dy = in_pieces(self._x[len(dy)], pieces), in_pieces(dy, pieces)
+        examples = self._numbers[: len(dy)], len(dy), tile * pieces
         if kernel is toom_cook_weights.conv2d_backward_weights_2d:
             call(kernel, x, dy, border, *examples, self._weight_sums[0], slots_TK, self._weight_start)
         else:
@@ -150,6 +167,17 @@ class PlainConvStage:
                 )  # fmt: skip
         if self._bias_start is not None:
             call(tap_convolution.sum_over_places, dy, border, *examples, self._bias_sums, slots_TK, self._bias_start)
+
+
+def _is_by_place(conv: Conv2d) -> bool:
+    """Return whether each output is computed from the input at the same place, and nothing else."""
+    return is_plain(conv) and conv.parameters[0].shape[2:] == conv.stride == (1, 1) and conv.padding == (0, 0)
+
+
+def _piece_of(conv: Conv2d, pieces: int) -> Conv2d:
+    """Return the convolution of one of the pieces that rows are cut into."""
+    (C, H, W), (F, P, Q) = conv.input_shape, conv.output_shape
+    return replace(conv, input_shape=(C, H // pieces, W), output_shape=(F, P // pieces, Q)) if pieces > 1 else conv
 
 
 def _sum_kernel(conv: Conv2d) -> Kernel:

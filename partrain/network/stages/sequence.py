@@ -12,6 +12,7 @@ from partrain.network.layers import is_trained
 from partrain.network.stages.channel_norm import GroupNormStage
 from partrain.network.stages.dropout import DropoutStage
 from partrain.network.stages.flatten import FlattenStage
+from partrain.network.stages.gradient_buffers import GradientBuffers
 from partrain.network.stages.plain_convolution import PlainConvStage
 from partrain.network.stages.stage import Gradient, Stage, zeros_with_slack
 
@@ -26,6 +27,7 @@ class StageSequence:
     ----------
     stages : in order.
     num : the largest number of examples in a call.
+    shared : the buffers that stages share, if they do.
 
     Attributes
     ----------
@@ -36,7 +38,7 @@ class StageSequence:
 
     KERNELS = (layout.copy_into_border,)
 
-    def __init__(self, stages: Sequence[Stage], num: int) -> None:
+    def __init__(self, stages: Sequence[Stage], num: int, shared: GradientBuffers | None = None) -> None:
         self.stages = tuple(stages)
         self._inputs = [
             bordered(stage.layers[0].input_shape, stage.border, num) if stage.border != (0, 0) else None
@@ -51,6 +53,8 @@ class StageSequence:
                 wide, border = stage.gradient_buffer
                 if border != (0, 0):
                     following.write_gradient_into(wide, border)
+            if shared is not None and isinstance(stage, GroupNormStage) and isinstance(following, PlainConvStage):
+                following.normalise_input_again(stage, shared)
         trained = [k for k, stage in enumerate(stages) if is_trained(stage.layers[0])]
         self._first_trained = trained[0] if trained else len(stages)
         self.on_stage_end: StageEnd = lambda stage: None

@@ -24,9 +24,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from partrain.kernels.call_list import Call
+from partrain.kernels.channel_normalisation import CHUNK
 from partrain.kernels.simd.vectors import LANES
 from partrain.network.execution import Array, Factors
 from partrain.network.layers import Layer
+
+# Of a piece (`most_pieces`): smaller ones cost more time in calls than they save.
+LEAST_PLACES = 256
 
 
 class Gradient(NamedTuple):
@@ -76,6 +80,26 @@ def zeros_with_slack(shape: Sequence[int], dtype: Any = np.float32) -> Array:
     numbers = np.zeros(size + LANES + 16, dtype)
     first = -numbers.ctypes.data % 64 // numbers.itemsize
     return numbers[first : first + size].reshape(shape)
+
+
+def most_pieces(H: int, W: int) -> int:
+    """Return into how many pieces of whole rows images may be cut, for kernels that compute each place by itself.
+
+    Pieces of whole chunks leave sums over chunks as they are (channel_normalisation.add_moments).
+    """
+    for pieces in range(H, 1, -1):
+        places = H // pieces * W
+        if H % pieces == 0 and places % CHUNK == 0 and places >= LEAST_PLACES:
+            return pieces
+    return 1
+
+
+def in_pieces(x: Array, pieces: int) -> Array:
+    """Return images (N, H, W, C), or rows (N, D), as `pieces` smaller ones each."""
+    N = len(x)
+    if x.ndim == 2:
+        return x.reshape(N * pieces, -1)
+    return x.reshape(N * pieces, x.shape[1] // pieces, *x.shape[2:])
 
 
 def rows_of(x_NHWC: Array) -> Gradient:
