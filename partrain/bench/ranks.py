@@ -34,7 +34,7 @@ from partrain.system.process_directory import process_directory
 from partrain.system.signals import Interruption
 from partrain.training.mpi.agreement import require_agreement
 from partrain.training.mpi.initial_state import InitialState
-from partrain.training.mpi.owners import choose_owners
+from partrain.training.mpi.owners import bytes_of_ranks, choose_owners
 from partrain.training.plan import plan_training
 from partrain.training.session import Session
 from partrain.training.step.composition import make_parameter_update
@@ -90,11 +90,13 @@ def measure_ranks(
     plan = plan_training(config, say=messages.say, warn=messages.warn)
     require_agreement(ranks, plan)
     agreed = Interruption()
-    connection = RankConnection(ranks, ranks.num_processors, interruption, agreed, choose_owners(plan, ranks.size))
+    ownership = choose_owners(plan, ranks.size)
+    connection = RankConnection(ranks, ranks.num_processors, interruption, agreed, ownership)
+    of_ranks = bytes_of_ranks(plan, ranks.size, ownership)
     kernels = connection.kernels(plan.config.training.kernels)
     with contextlib.ExitStack() as at_end:
         resources = at_end.enter_context(
-            compute_resources(plan.compute_plan(), num_workers, messages, agreed, more_kernels=kernels)
+            compute_resources(plan.compute_plan(of_ranks), num_workers, messages, agreed, more_kernels=kernels)
         )
         group = at_end.enter_context(
             resources.group(num_workers, max_restarts=0, log=messages.say, connection=connection)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,15 +117,21 @@ class TrainingPlan:
         """Cuts batches into tiles."""
         return Tiling(self.config.training.tile, self.config.training.block)
 
-    def compute_plan(self) -> ComputePlan:
-        """Return the plan of the computation: shared arrays, kernels, and memory."""
+    def compute_plan(self, bytes_of_ranks: Mapping[str, int] | None = None) -> ComputePlan:
+        """Return the plan of the computation: shared arrays, kernels, and memory.
+
+        Parameters
+        ----------
+        bytes_of_ranks : private memory for the exchange with other ranks, by purpose; None: there are no other ranks.
+        """
         training, network, batch_size = self.config.training, self.network, self.max_batch_size
         # All evaluations, during the training and at its end, use the same arrays.
         num_results = max(batch_size, self.dataset.validation.size, self.dataset.test.size)
         exchange = exchange_specs(network, batch_size, self.tiling, training.dtype, num_results)
         if training.per_example.statistics or training.per_example.clips:
             exchange |= norm_specs(network, batch_size)
-        if not training.privacy and not training.ema:  # the coordinator averages the parameters after each step
+        # With other ranks, the coordinator takes part in every step; so it does where it averages the parameters.
+        if not training.privacy and not training.ema and bytes_of_ranks is None:
             exchange |= planned_specs(network, self.groups, training.kernels, batch_size)
         parameters_bytes = network.parameters.size * np.dtype(training.dtype).itemsize
         # Where workers make steps by themselves, the shared memory has the moments, and nothing has the gradient.
@@ -138,7 +144,7 @@ class TrainingPlan:
             normalisation=self.normalisation,
             splits=self.dataset.splits,
             exchange=exchange,
-            own_bytes={"gradient and moments": num_vectors * parameters_bytes},
+            own_bytes={"gradient and moments": num_vectors * parameters_bytes, **(bytes_of_ranks or {})},
             # A checkpoint holds parameters and moments, and is put together from a second copy.
             temporary_bytes=max(
                 2 * num_saved * parameters_bytes, memory_of_plots() if self.config.logging.plots else 0
@@ -234,9 +240,14 @@ def _normalisation(dataset: Dataset, config: Config) -> Normalisation:
     return Normalisation(tuple(measured["mean"]), tuple(measured["std"]))
 
 
-def describe_plan(plan: TrainingPlan, num_workers: int) -> str:
-    """Return the output of `--dry-run`: configuration, table of layers, version of the bits, optimizer, memory."""
-    memory = plan.compute_plan().memory(num_workers)
+def describe_plan(plan: TrainingPlan, num_workers: int, bytes_of_ranks: Mapping[str, int] | None = None) -> str:
+    """Return the output of `--dry-run`: configuration, table of layers, version of the bits, optimizer, memory.
+
+    Parameters
+    ----------
+    bytes_of_ranks : as for `TrainingPlan.compute_plan`.
+    """
+    memory = plan.compute_plan(bytes_of_ranks).memory(num_workers)
     lines = [f"{size / MIB:>10,.1f} MiB  {name}" for name, size in (memory | {"total": sum(memory.values())}).items()]
     facts = [f"{BITS_FIELD}: {BITS_VERSION}", f"optimizer: {plan.groups.description()}"]
     return "\n".join([plan.config.to_yaml(), plan.network.table(), "", *facts, "", "memory plan", *lines])

@@ -145,6 +145,7 @@ def training_resources(
         require_agreement(session.ranks.group, plan)
     config = plan.config
     connection = _connection(session, plan)
+    bytes_of_ranks = _bytes_of_ranks(plan, connection)
     num_workers = _useful_workers(session, plan, connection)
     ranks = None if session.ranks is None else describe_ranks(session.ranks.group, num_workers)
     if folder is not None:
@@ -152,7 +153,7 @@ def training_resources(
     log = messages.say if session.leads else messages.warn  # rank 0 does not report the workers of other ranks
     with (
         compute_resources(
-            plan.compute_plan(),
+            plan.compute_plan(bytes_of_ranks),
             num_workers,
             messages,
             session.interruption,
@@ -173,3 +174,11 @@ def _connection(session: Session, plan: TrainingPlan) -> RankConnection | None:
 
     ownership = choose_owners(plan, ranks.group.size)
     return RankConnection(ranks.group, ranks.group.num_processors, ranks.received, session.interruption, ownership)
+
+
+def _bytes_of_ranks(plan: TrainingPlan, connection: RankConnection | None) -> dict[str, int] | None:
+    if connection is None:
+        return None
+    from partrain.training.mpi.owners import bytes_of_ranks
+
+    return bytes_of_ranks(plan, connection.ranks.size, connection.ownership)

@@ -176,6 +176,16 @@ def test_description_shows_configuration_layers_and_memory(prepare_small: Callab
     assert text.splitlines()[-1].endswith("MiB  total")
 
 
+def test_plan_of_a_rank_has_its_messages_and_no_steps_that_workers_make(
+    prepare_small: Callable[..., TrainingPlan],
+) -> None:
+    alone, plan = prepare_small(), prepare_small().compute_plan({"exchange between 2 ranks": 3 * MIB})
+    assert "steps.numbers" in alone.compute_plan().exchange
+    assert "steps.numbers" not in plan.exchange
+    assert plan.memory(1)["exchange between 2 ranks"] == 3 * MIB
+    assert plan.memory(1)["gradient and moments"] == 3 * 4 * alone.network.parameters.size
+
+
 def test_too_little_memory_says_what_is_needed_and_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_plan, "available_memory", lambda: 100 * MIB)
     check_memory({"data set": 60 * MIB, "workers": 40 * MIB})

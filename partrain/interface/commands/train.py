@@ -75,11 +75,13 @@ def _print_plan(context: CommandContext) -> None:
     plan = plan_training(config, say=context.messages.say, warn=context.messages.warn)
     if initial is not None:
         initial.starting_point(plan, context.messages)
-    print_data(describe_plan(plan, context.num_workers))
-    if context.options.engine == "mpi":
-        from partrain.training.mpi.exchange_table import describe_exchange
+    if context.options.engine != "mpi":
+        print_data(describe_plan(plan, context.num_workers))
+        return
+    from partrain.training.mpi.exchange_table import describe_exchange, planned_bytes_of_ranks
 
-        print_data(describe_exchange(plan, os.environ))
+    print_data(describe_plan(plan, context.num_workers, planned_bytes_of_ranks(plan, os.environ)))
+    print_data(describe_exchange(plan, os.environ))
 
 
 COMMAND = Command(

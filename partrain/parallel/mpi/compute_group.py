@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from partrain.errors import FailedRun
 from partrain.network.network import Network
-from partrain.parallel.mpi.exchange import CHECK, SEQUENCE, SIGNAL, Message, Pieces, exchanged_arrays, lay_out
+from partrain.parallel.mpi.exchange import (
+    CHECK,
+    MOST_MESSAGES,
+    SEQUENCE,
+    SIGNAL,
+    Message,
+    Pieces,
+    exchanged_arrays,
+    lay_out,
+)
 from partrain.parallel.mpi.owner_exchange import OwnerExchange
 from partrain.parallel.workers.commands import Command, Operation
 from partrain.parallel.workers.compute_group import ComputeGroup
@@ -89,7 +98,7 @@ class MpiComputeGroup:
         # Not methods: an object whose caches refer to it would keep the shared arrays in memory.
         message = functools.partial(_lay_out, network, arrays, tiling, ranks.rank, ranks.size)
         share = functools.partial(_cut_share, tiling, ranks.rank, ranks.size, local.num_at_once, owners)
-        self._message = functools.lru_cache(maxsize=8)(message)
+        self._message = functools.lru_cache(MOST_MESSAGES)(message)
         self._share = functools.lru_cache(maxsize=8)(share)
 
     @property

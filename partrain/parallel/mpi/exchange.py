@@ -25,6 +25,9 @@ HEADER_WORDS = 3
 HEADER_BYTES = HEADER_WORDS * 8
 SEQUENCE, SIGNAL, CHECK = range(HEADER_WORDS)
 
+# Messages that are kept: those of steps and evaluations of the same size.
+MOST_MESSAGES = 8
+
 EVALUATED = ("losses", "predictions", "confidences")
 
 # A buffer of bytes, and for each rank how many of them are its piece, and where they begin.

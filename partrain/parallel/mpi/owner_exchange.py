@@ -14,7 +14,7 @@ from partrain.errors import FailedRun
 from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import Pieces, results_of
 from partrain.parallel.mpi.owned_moments import Collecting
-from partrain.parallel.mpi.owner_messages import SEQUENCE, FirstMessage, SecondMessage, StepShares
+from partrain.parallel.mpi.owner_messages import KEPT_MESSAGES, SEQUENCE, FirstMessage, SecondMessage, StepShares
 from partrain.parallel.mpi.ownership import Ownership
 from partrain.parallel.update.node_sums import NodeSums
 from partrain.parallel.workers.commands import Operation
@@ -72,8 +72,8 @@ class OwnerExchange:
         # Not methods: an object whose caches refer to it would keep the shared arrays in memory.
         first = functools.partial(_lay_out_first, ownership, network, arrays, dtype, self.rank)
         second = functools.partial(_lay_out_second, ownership, arrays, dtype, self.rank)
-        self._first = functools.lru_cache(maxsize=2)(first)
-        self._second = functools.lru_cache(maxsize=2)(second)
+        self._first = functools.lru_cache(KEPT_MESSAGES)(first)
+        self._second = functools.lru_cache(KEPT_MESSAGES)(second)
 
     def share(self, num_examples: int) -> Range:
         """Return the examples of this rank in a batch of this size."""

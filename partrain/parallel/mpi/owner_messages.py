@@ -24,6 +24,8 @@ from partrain.parallel.workers.tiles import Range
 Array = NDArray[Any]
 Copies = Sequence[tuple[Array, Array]]  # targets and sources
 
+# Messages of each kind that are kept: those of whole batches, and of the last one of an epoch.
+KEPT_MESSAGES = 2
 # The header of the second message: the number of the exchange, and the first element of the flat vector whose gradient,
 # new value, or second moment is not finite; NONE: all that the rank owns are finite.
 OUTCOME_WORDS = 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,11 +53,7 @@ def step_bytes(
     specs = exchange_specs(network, batch_size, tiling, dtype, batch_size)
 
     def size(names: Sequence[str], examples: Range) -> int:
-        """Return the bytes of what belongs to the examples in these arrays."""
-        if examples[0] == examples[1]:
-            return 0
-        rows = {name: len(range(specs[name].shape[0])[array_rows(name, *examples, tiling)]) for name in names}
-        return sum(ArraySpec((rows[name], *specs[name].shape[1:]), specs[name].dtype).num_bytes for name in names)
+        return bytes_of_examples(specs, names, examples, tiling)
 
     others, results = num_ranks - 1, results_of(Operation.GRADIENTS)
     if ownership is None:
@@ -78,3 +74,11 @@ def step_bytes(
         )
         for examples, nodes, own in zip(of_batch.examples, of_batch.nodes, owned, strict=True)
     ]
+
+
+def bytes_of_examples(specs: Mapping[str, ArraySpec], names: Sequence[str], examples: Range, tiling: Tiling) -> int:
+    """Return the bytes of what belongs to the examples in the arrays with these names."""
+    if examples[0] == examples[1]:
+        return 0
+    rows = {name: len(range(specs[name].shape[0])[array_rows(name, *examples, tiling)]) for name in names}
+    return sum(ArraySpec((rows[name], *specs[name].shape[1:]), specs[name].dtype).num_bytes for name in names)

@@ -1,4 +1,4 @@
-"""The table of bytes that ranks exchange in a step; `--dry-run` prints it without starting MPI."""
+"""What ranks exchange in a step, and the memory for it; `--dry-run` prints both without starting MPI."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from partrain.parallel.mpi.launcher import promised_ranks
 from partrain.parallel.mpi.ownership import Ownership
 from partrain.parallel.mpi.step_bytes import step_bytes
 from partrain.system.terminal_text import table
-from partrain.training.mpi.owners import choose_owners
+from partrain.training.mpi.owners import bytes_of_ranks, choose_owners
 from partrain.training.plan import TrainingPlan
 
-# The numbers of ranks in the table if there is no launcher.
+# The numbers of ranks in the table if there is no launcher; the memory plan is that of the first.
 EXAMPLES_OF_RANKS = (2, 4, 8)
+
+
+def planned_bytes_of_ranks(plan: TrainingPlan, environment: Mapping[str, str]) -> dict[str, int]:
+    """Return the memory that the exchange takes on a rank, by purpose; parameters as for `describe_exchange`."""
+    promised = promised_ranks(environment)
+    num_ranks = EXAMPLES_OF_RANKS[0] if promised is None else promised[1]
+    return bytes_of_ranks(plan, num_ranks, choose_owners(plan, num_ranks))
 
 
 def describe_exchange(plan: TrainingPlan, environment: Mapping[str, str]) -> str:
