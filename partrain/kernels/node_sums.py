@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
-from partrain.kernels.dense import list_deltas, panel_step, sum_weights
+from partrain.kernels.delta_lists import list_deltas
+from partrain.kernels.dense import panel_step, sum_weights
 from partrain.kernels.ipc.atomics import atomic_add, atomic_load, atomic_store, float32_at
 from partrain.kernels.ipc.signal_words import LINE
 from partrain.kernels.update_claims import CLAIMS, DONE, GENERATION, NUM_EXAMPLES, SLOTS, claim_any, wait_until_done

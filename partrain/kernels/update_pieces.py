@@ -9,7 +9,8 @@ import numpy as np
 
 from partrain.kernels.block_tree import SPAN, join_numbers, join_vectors, stack_for
 from partrain.kernels.compiler.flags import inlined
-from partrain.kernels.dense import list_deltas, panel_step, sum_weights
+from partrain.kernels.delta_lists import list_deltas
+from partrain.kernels.dense import panel_step, sum_weights
 from partrain.kernels.ipc.atomics import float32_at, int32_at
 from partrain.kernels.simd.blocks import add_scaled, points_in_steps, zeros
 from partrain.kernels.simd.vectors import (

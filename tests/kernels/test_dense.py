@@ -148,6 +148,7 @@ def test_fast_dense_layers_agree_with_the_loops_on_shapes_of_real_networks(shape
 @ALL_SHAPES
 def test_an_example_has_the_same_bits_alone_as_in_any_batch(kernels, shape):
     x, w, b, dy = drawn(shape, dtype="float32")
+    dy[0, dy[0] < 0] = 0  # alone, half of the deltas are zero; of the batch, few are
     y, dx = kernels.forward(x, w, b), kernels.backward_input(dy, w)
     N = shape[0]
     for first, last in {(0, 1), (N // 2, N // 2 + 1), (N - 1, N), (N // 2, N)}:
