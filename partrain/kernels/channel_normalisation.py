@@ -120,7 +120,12 @@ def add_moments(x_ND, numbers_N, C, rows, mean_SW, squares_SW):
 
 
 @inlined
-def _share_moments(mean, squares, C, G, P):
+def _inverse_deviation(squares, count, eps_1):
+    return np.float32(1 / np.sqrt(np.float64(squares) / count + np.float64(eps_1[0])))
+
+
+@inlined
+def _share_moments(mean, squares, C, G, P, eps_1, inverse):
     """Replace the moments of each channel by those of its group, of C/G channels with P places each."""
     size = C // G
     for g in range(0, C, size):
@@ -132,36 +137,44 @@ def _share_moments(mean, squares, C, G, P):
         for c in range(g, g + size):
             difference = np.float64(mean[c]) - of_group
             total += np.float64(squares[c]) + P * difference * difference
+        inverse_of_group = _inverse_deviation(np.float32(total), P * size, eps_1)
         for c in range(g, g + size):
-            mean[c] = np.float32(of_group)
-            squares[c] = np.float32(total)
+            mean[c], squares[c], inverse[c] = np.float32(of_group), np.float32(total), inverse_of_group
+
+
+@always_inlined
+def first_channel(part, C):
+    """Return the first channel of the vector of `part` … `part`+LANES-1; the last one may overlap the one before."""
+    return max(0, min(part, C - LANES))
+
+
+@always_inlined
+def _normalised(x, place, c, mean, a, b):
+    return multiply_add(subtract(load(x, place + c), load(mean, c)), load(a, c), load(b, c))
 
 
 @inlined
 def _apply(x_ND, n, C, mean, a, b, rectified, border, y_NHWC):
-    """y = (x - mean) · a + b in row n; if `rectified`, max(y, 0) of it."""
+    """y = (x - mean) · a + b in row n; if `rectified`, max(y, 0) of it.
+
+    Numbers are read in the order in which they are in memory, or another cache, which feeds this loop: there,
+    reading the coefficients again costs nothing.
+    """
     _, bordered_H, bordered_W, _ = y_NHWC.shape
     H, W = bordered_H - 2 * border[0], bordered_W - 2 * border[1]
-    at_once = max(1, CHUNK // W)
-    for first in range(0, H, at_once):
-        for part in range(0, C, LANES):
-            c = max(0, min(part, C - LANES))
-            mean_c, a_c, b_c = load(mean, c), load(a, c), load(b, c)
-            for i in range(first, min(first + at_once, H)):
-                k = (n * H + i) * W * C + c
-                to = ((n * bordered_H + i + border[0]) * bordered_W + border[1]) * C + c
-                if rectified:
-                    for j in range(0, W * C, C):
-                        y = multiply_add(subtract(load(x_ND, k + j), mean_c), a_c, b_c)
-                        store(y_NHWC, to + j, rectify(y))
-                else:
-                    for j in range(0, W * C, C):
-                        store(y_NHWC, to + j, multiply_add(subtract(load(x_ND, k + j), mean_c), a_c, b_c))
-
-
-@inlined
-def _inverse_deviation(squares, count, eps_1):
-    return np.float32(1 / np.sqrt(np.float64(squares) / count + np.float64(eps_1[0])))
+    for i in range(H):
+        k = (n * H + i) * W * C
+        to = ((n * bordered_H + i + border[0]) * bordered_W + border[1]) * C
+        if rectified:
+            for j in range(0, W * C, C):
+                for part in range(0, C, LANES):
+                    c = first_channel(part, C)
+                    store(y_NHWC, to + j + c, rectify(_normalised(x_ND, k + j, c, mean, a, b)))
+        else:
+            for j in range(0, W * C, C):
+                for part in range(0, C, LANES):
+                    c = first_channel(part, C)
+                    store(y_NHWC, to + j + c, _normalised(x_ND, k + j, c, mean, a, b))
 
 
 @kernel("void(int64, int64, int64, int64, float32[::1], float32[:,::1], float32[:,::1])")
@@ -177,9 +190,7 @@ def finish_batch_moments(N, rows, P, C, eps_1, squares_SW, inverse_SW):
 def finish_group_moments(P, C, G, eps_1, mean_NW, squares_NW, inverse_NW):
     """Replace the moments of each channel by those of its group, of G; write  1 / sqrt(variance + eps)."""
     for n in range(mean_NW.shape[0]):
-        _share_moments(mean_NW[n], squares_NW[n], C, G, P)
-        for c in range(C):
-            inverse_NW[n, c] = _inverse_deviation(squares_NW[n, c], P * (C // G), eps_1)
+        _share_moments(mean_NW[n], squares_NW[n], C, G, P, eps_1, inverse_NW[n])
 
 
 @kernel(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.channel_normalisation import CHUNK, OUTPUT
+from partrain.kernels.channel_normalisation import CHUNK, OUTPUT, first_channel
 from partrain.kernels.compiler.flags import always_inlined, inlined, kernel
 from partrain.kernels.simd.vectors import (
     LANES,
@@ -105,11 +105,11 @@ def _gradient_coefficients(plain, scaled, w, inverse, size, count, A, B, K):
         for c in range(g, g + size):
             of_dz += np.float64(w[c]) * np.float64(plain[c])
             of_product += np.float64(w[c]) * np.float64(scaled[c])
+        factor = np.float64(inverse[g])
+        of_difference = np.float32(-(factor * factor * factor) * (of_product / count))
+        constant = np.float32(-factor * (of_dz / count))
         for c in range(g, g + size):
-            factor = np.float64(inverse[c])
-            A[c] = w[c] * inverse[c]
-            B[c] = np.float32(-(factor * factor * factor) * (of_product / count))
-            K[c] = np.float32(-factor * (of_dz / count))
+            A[c], B[c], K[c] = w[c] * inverse[c], of_difference, constant
 
 
 _THREE = "float32[:,::1], float32[:,::1], float32[:,::1]"
@@ -131,30 +131,32 @@ def finish_group_gradient(P, G, w_C, inverse_NW, plain_NW, scaled_NW, A_NW, B_NW
         _gradient_coefficients(plain_NW[n], scaled_NW[n], w_C, inverse_NW[n], size, P * size, A_NW[n], B_NW[n], K_NW[n])
 
 
+@always_inlined
+def _input_gradient(gradient, difference, c, A, B, K):
+    return multiply_add(difference, load(B, c), multiply_add(gradient, load(A, c), load(K, c)))
+
+
 @inlined
 def _apply_gradient(x_ND, dy_ND, n, C, mean, a, b, rectified, A, B, K, border, dx_NHWC):
-    """dx = dy · A + (x - mean) · B + K in row n."""
+    """dx = dy · A + (x - mean) · B + K in row n; see `channel_normalisation._apply` for the order."""
     _, bordered_H, bordered_W, _ = dx_NHWC.shape
     H, W = bordered_H - 2 * border[0], bordered_W - 2 * border[1]
-    at_once = max(1, CHUNK // W)
-    for first in range(0, H, at_once):
-        for part in range(0, C, LANES):
-            c = max(0, min(part, C - LANES))
-            mean_c, a_c, b_c = load(mean, c), load(a, c), load(b, c)
-            A_c, B_c, K_c = load(A, c), load(B, c), load(K, c)
-            for i in range(first, min(first + at_once, H)):
-                k = (n * H + i) * W * C + c
-                to = ((n * bordered_H + i + border[0]) * bordered_W + border[1]) * C + c
-                if rectified:
-                    for j in range(0, W * C, C):
-                        difference = subtract(load(x_ND, k + j), mean_c)
-                        gradient = multiply_add(_masked(dy_ND, k + j, difference, a_c, b_c, True), A_c, K_c)
-                        store(dx_NHWC, to + j, multiply_add(difference, B_c, gradient))
-                else:
-                    for j in range(0, W * C, C):
-                        difference = subtract(load(x_ND, k + j), mean_c)
-                        gradient = multiply_add(load(dy_ND, k + j), A_c, K_c)
-                        store(dx_NHWC, to + j, multiply_add(difference, B_c, gradient))
+    for i in range(H):
+        k = (n * H + i) * W * C
+        to = ((n * bordered_H + i + border[0]) * bordered_W + border[1]) * C
+        if rectified:
+            for j in range(0, W * C, C):
+                for part in range(0, C, LANES):
+                    c = first_channel(part, C)
+                    difference = subtract(load(x_ND, k + j + c), load(mean, c))
+                    gradient = _masked(dy_ND, k + j + c, difference, load(a, c), load(b, c), True)
+                    store(dx_NHWC, to + j + c, _input_gradient(gradient, difference, c, A, B, K))
+        else:
+            for j in range(0, W * C, C):
+                for part in range(0, C, LANES):
+                    c = first_channel(part, C)
+                    difference = subtract(load(x_ND, k + j + c), load(mean, c))
+                    store(dx_NHWC, to + j + c, _input_gradient(load(dy_ND, k + j + c), difference, c, A, B, K))
 
 
 @kernel(

@@ -118,17 +118,20 @@ def transform_filters_2d(w_FCRS, b_F, u_KBTL, b_L):
     F, C, R, S = w_FCRS.shape
     _, B, _, _ = u_KBTL.shape
     taps, width = _filters_last(w_FCRS)
-    columns = np.empty(6 * S * LANES, np.float32)
+    # Columns of the points (k, c, s, f). Filters are written for one k after the other, so that there are six rows that
+    # grow in memory: with 36, each number would wait for memory.
+    columns = np.empty(6 * C * S * LANES, np.float32)
     for f in range(F):
         store_number(b_L, f, element(b_F, f))
-    for c in range(C):
-        for b in range(B):
+    for b in range(B):
+        for c in range(C):
             for s in range(S):
                 column = _filter_to_6(taps, (c * R * S + s) * width + first_of(b, F), S * width)
-                store_block(column, points_in_steps(columns, s * LANES, S * LANES, 6), 0)
-            for k in range(6):
+                store_block(column, points_in_steps(columns, (c * S + s) * LANES, C * S * LANES, 6), 0)
+        for k in range(6):
+            for c in range(C):
                 u = points_in_steps(u_KBTL, ((6 * k * B + b) * C + c) * LANES, B * C * LANES, 6)
-                store_block(_filter_to_6(columns, k * S * LANES, LANES), u, 0)
+                store_block(_filter_to_6(columns, (k * C + c) * S * LANES, LANES), u, 0)
 
 
 @always_inlined

@@ -44,8 +44,9 @@ SINGLES = 12
 # The same with two vectors, so that 16, 32 and 64 channels are whole blocks where there are registers for 8.
 CHANNEL_PAIRS = min(PAIRS, 8)
 _MOST = max(SINGLES, CHANNEL_PAIRS)
-# Numbers at all points of the inputs and gradients of a band, at least those of a row of tiles.
-BAND_NUMBERS = 2**18
+# Numbers at all points of the inputs and gradients of a band, a quarter of a second-level cache: at least so many, and
+# those of a row of tiles. With more sums there are twice as many, so that they are read and written less often.
+BAND_NUMBERS = 2**16
 
 
 @always_inlined
@@ -151,7 +152,8 @@ def conv2d_backward_weights_2d(x_NHWC, dy_NPQF, border, numbers_N, num, tile, su
     K = slots_TK.shape[1]
     A, B = num_parts(C), num_parts(F)
     tile_rows, tiles = (P + TILE - 1) // TILE, (Q + TILE - 1) // TILE
-    most_rows = max(1, min(min(N, tile) * tile_rows, BAND_NUMBERS // (_POINTS * (C + F) * tiles)))
+    band_numbers = max(BAND_NUMBERS, 2 * _POINTS * C * F)
+    most_rows = max(1, min(min(N, tile) * tile_rows, band_numbers // (_POINTS * (C + F) * tiles)))
     num_bands = (min(N, tile) * tile_rows + most_rows - 1) // most_rows
     band = (min(N, tile) * tile_rows + num_bands - 1) // num_bands
     v_part = m_part = band * tiles * LANES

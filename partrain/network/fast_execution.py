@@ -157,7 +157,7 @@ class FastExecution:
         self._sequence = make_stages(network.layers, network, network.parameters.views(parameters), num, shared)
         self._scratch = frozenset() if shared is None else frozenset(shared.scratch)
         # The images go into the buffer of the first stage, with its border if it needs one.
-        self._border = self._sequence.stages[0].border
+        self._border = self._sequence.border
         self._images = self._sequence.first_input
         if self._images is None:
             self._images = bordered(network.input_shape, (0, 0), num)
@@ -231,7 +231,7 @@ class FastExecution:
         x = self._images[: len(indices_N)]
         call(layout.gather_normalised, images_MCHW, indices_N, self._mean, self._inverse_std, self._border, x)
         recorded.end_stage(len(self.stages))
-        recorded.result = self._sequence.forward(x, call, has_border=True)
+        recorded.result = self._sequence.forward(x, call)
         recorded.end()
         self._recording.recorded = None
         return recorded

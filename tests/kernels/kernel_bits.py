@@ -63,6 +63,7 @@ FAST_KERNELS = (
     conv2d_forward_1d, transform_filters_2d, conv2d_forward_2d, flatten_forward,
     *normalisation.KERNELS,
     layer_normalisation.layer_norm_forward, layer_normalisation.layer_norm_backward, residual.add_branches,
+    residual.add_branch_gradients,
 )  # fmt: skip
 
 
@@ -154,8 +155,11 @@ def normalisation_results(rng):
     layer_normalisation.layer_norm_forward(x, w, b, eps, mean, inverse, y)
     layer_normalisation.layer_norm_backward(x, dy, w, mean, inverse, C, rows, slots, 0, D, dx)
     yield f"layer normalisation {N, C, P, rows}", (y.copy(), slots, dx.copy())
-    residual.add_branches(x.reshape(-1), dy.reshape(-1), rectified, y.reshape(-1))
-    yield f"residual {N, C, P, rectified}", y.copy()
+    a, b = (numbers.reshape(N, 1, P, C) for numbers in (x, dy))
+    total, gradient = np.zeros((N, 3, P + 2, C), np.float32), np.zeros_like(a)
+    residual.add_branches(a, b, (0, 0), rectified, (1, 1), total)
+    residual.add_branch_gradients(a, b, rectified, total, (1, 1), gradient)
+    yield f"residual {N, C, P, rectified}", (total, gradient)
 
 
 def activation_results(rng):

@@ -151,6 +151,16 @@ def less_equal(typing, a, b):
 
 
 @intrinsic
+def less(typing, a, b):
+    """Return the mask a < b; false where either is NaN."""
+
+    def code(context, builder, signature, arguments):
+        return builder.fcmp_ordered("<", *arguments)
+
+    return registers.MASK(registers.VECTOR, registers.VECTOR), code
+
+
+@intrinsic
 def replaces_maximum(typing, new, best):
     """Return the mask (new > best) or new is NaN: a maximum that keeps NaN takes `new` there."""
 

@@ -65,7 +65,8 @@ _BY_EXAMPLE: dict[Kernel, tuple[tuple[int, ...], tuple[int, ...]]] = {
     avg_pool.avg_pool_backward_input: ((0,), (7,)),
     loops.relu_forward: ((0,), (1,)),
     loops.relu_backward_input: ((0, 1), (2,)),
-    residual.add_branches: ((0, 1), (3,)),
+    residual.add_branches: ((0, 1), (5,)),
+    residual.add_branch_gradients: ((0, 1, 3), (5,)),
     channel_normalisation.add_moments: ((0, 1), ()),
     channel_normalisation.finish_group_moments: ((4, 5, 6), ()),
     channel_normalisation.normalise: ((0, 1), (9,)),
@@ -87,7 +88,7 @@ _BY_EXAMPLE: dict[Kernel, tuple[tuple[int, ...], tuple[int, ...]]] = {
     ),
     activations.multiply_derivatives: ((0, 1), (2,)),
 }
-# Kernels that read parameters alone: they may run before the others.
+# Kernels that read parameters alone: they run once, for the first part.
 _OF_PARAMETERS = {
     convolution.pack_filters,
     toom_cook_convolution.transform_filters_1d,
@@ -103,9 +104,9 @@ _OF_GRADIENTS = {
     normalisation_gradients.write_statistics,
 }
 
-# The bytes of a part's largest array. A convolution, its buffers and a normalisation have eight times as many, which
-# the second-level cache of most processors holds.
-PART_BYTES = 2**17
+# The bytes of a part's largest array. A convolution and a normalisation have four such arrays that stay in the
+# second-level cache of most processors; with smaller parts, filters and their sums go through it more often.
+PART_BYTES = 2**18
 # Neighbouring calls are taken apart together if their largest arrays differ by no more than this factor: deeper layers
 # have small images, of which many are needed for a fast convolution.
 _SIMILAR = 1.5
@@ -242,12 +243,12 @@ class OrderedCalls:
             size = max(1, num * PART_BYTES // max(1, *(pending.largest for pending in by_example)))
             if 2 * size > num:
                 size = num
-        for pending in together:
-            if not self._is_by_example(pending) and pending.kernel not in _OF_GRADIENTS:
-                _make(pending, pending.arguments, call, end)
         for first in range(0, num, size):
-            for pending in by_example:
-                _make(pending, pending.part(first, min(first + size, num), num, brief), call, end)
+            for pending in together:
+                if self._is_by_example(pending):
+                    _make(pending, pending.part(first, min(first + size, num), num, brief), call, end)
+                elif first == 0 and pending.kernel not in _OF_GRADIENTS:
+                    _make(pending, pending.arguments, call, end)
         for pending in together:
             if pending.kernel in _OF_GRADIENTS:
                 _make(pending, pending.arguments, call, end)

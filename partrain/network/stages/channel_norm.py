@@ -15,7 +15,7 @@ from partrain.network.execution import Array, Factors, Views, scale_rows
 from partrain.network.layers import GroupNorm, Layer, Relu
 from partrain.network.network import Network
 from partrain.network.stages.gradient_buffers import GradientBuffers
-from partrain.network.stages.stage import Gradient, in_pieces, most_pieces, rows_of, zeros_with_slack
+from partrain.network.stages.stage import Gradient, Stage, in_pieces, most_pieces, rows_of, zeros_with_slack
 
 
 class GroupNormStage:
@@ -70,12 +70,9 @@ class GroupNormStage:
         if self._C >= LANES:
             self._dx = buffers.take("dx", self._dx)
 
-    def write_output_into(self, wide: Array, border: tuple[int, int]) -> bool:
-        """Write the output into an array with a border from now on; return whether this stage can do so."""
-        if not self._may_have_border:
-            return False
-        self._y, self._y_border = wide, border
-        return True
+    def write_output_into(self, wide: Array, following: Stage) -> None:
+        if self._may_have_border:
+            self._y, self._y_border = wide, following.border
 
     def write_gradient_into(self, wide: Array, border: tuple[int, int]) -> None:
         """Write the gradient at the input into an array with a border from now on, if this stage can do so."""
@@ -95,9 +92,9 @@ class GroupNormStage:
         return 1
 
     @property
-    def output(self) -> Array | None:
-        """The array for the outputs, if these may be computed again, by `compute_output_again`."""
-        return self._y if self._may_have_border else None
+    def output(self) -> Array:
+        """The array for the outputs."""
+        return self._y
 
     def compute_output_again(self, N: int, call: Call) -> None:
         """Write the outputs of the last forward pass of N examples once more."""

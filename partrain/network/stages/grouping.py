@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -130,4 +131,7 @@ def make_stages(
         if shared is not None and isinstance(stages[-1], SharesGradients):
             stages[-1].share_gradients(shared)
             shared = shared.of_next_stage()
+    for stage, following in itertools.pairwise(stages):
+        if isinstance(following, ResidualStage):
+            following.follow(stage)
     return StageSequence(stages, num, shared)

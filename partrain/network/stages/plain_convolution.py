@@ -85,7 +85,7 @@ class PlainConvStage:
 
         Then the input need not be kept, which would take longer: to write it to memory, and to read it from there.
         """
-        if normalisation.output is not None and self._times == 1:
+        if self._times == 1:
             self._normalisation = normalisation
             buffers.add_own(normalisation.output)
 

@@ -14,7 +14,8 @@ from partrain.network.stages.dropout import DropoutStage
 from partrain.network.stages.flatten import FlattenStage
 from partrain.network.stages.gradient_buffers import GradientBuffers
 from partrain.network.stages.plain_convolution import PlainConvStage
-from partrain.network.stages.stage import Gradient, Stage, zeros_with_slack
+from partrain.network.stages.pooling import AvgPoolStage, MaxPoolStage
+from partrain.network.stages.stage import Gradient, Stage, WritesBorder, zeros_with_slack
 
 # Says that the calls since the last time were those of a stage.
 StageEnd = Callable[[Stage], None]
@@ -45,19 +46,26 @@ class StageSequence:
             for stage in stages
         ]
         self.first_input = self._inputs[0] if stages else None
-        self._is_written = [False] * len(stages)  # by the stage before, with the border
         for k, (stage, following) in enumerate(itertools.pairwise(stages), start=1):
-            if isinstance(stage, GroupNormStage) and (wide := self._inputs[k]) is not None:
-                self._is_written[k] = stage.write_output_into(wide, following.border)
+            if isinstance(stage, WritesBorder) and (wide := self._inputs[k]) is not None:
+                stage.write_output_into(wide, following)
             if isinstance(following, GroupNormStage) and isinstance(stage, PlainConvStage):
                 wide, border = stage.gradient_buffer
                 if border != (0, 0):
                     following.write_gradient_into(wide, border)
-            if shared is not None and isinstance(stage, GroupNormStage) and isinstance(following, PlainConvStage):
-                following.normalise_input_again(stage, shared)
+            if shared is not None and isinstance(stage, GroupNormStage):
+                if isinstance(following, PlainConvStage):
+                    following.normalise_input_again(stage, shared)
+                elif isinstance(following, MaxPoolStage | AvgPoolStage):  # they keep nothing of their input
+                    shared.add_own(stage.output)
         trained = [k for k, stage in enumerate(stages) if is_trained(stage.layers[0])]
         self._first_trained = trained[0] if trained else len(stages)
         self.on_stage_end: StageEnd = lambda stage: None
+
+    @property
+    def border(self) -> tuple[int, int]:
+        """The border that the first stage needs at its input."""
+        return self.stages[0].border if self.stages else (0, 0)
 
     @property
     def writes_input(self) -> bool:
@@ -74,10 +82,10 @@ class StageSequence:
         for k, stage in enumerate(self.stages):
             yield stage, needs_dx or k > self._first_trained
 
-    def forward(self, x: Array, call: Call, *, has_border: bool = False) -> Array:
-        """Make the calls that compute the output; `has_border`: `x` is `first_input`, or a part of it."""
-        for k, (stage, wide) in enumerate(zip(self.stages, self._inputs, strict=True)):
-            if wide is not None and not (self._is_written[k] if k else has_border):
+    def forward(self, x: Array, call: Call) -> Array:
+        """Make the calls that compute the output; `x` may have the border that the first stage needs."""
+        for stage, wide in zip(self.stages, self._inputs, strict=True):
+            if wide is not None and x.shape[1:] != wide.shape[1:]:
                 call(layout.copy_into_border, x, stage.border, wide[: len(x)])
                 x = wide[: len(x)]
             x = stage.forward(x, call)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -65,6 +65,14 @@ class Stage(Protocol):
         -------
         The gradient at the input if `needs_dx`; the first stage with parameters does not compute it.
         """
+
+
+@runtime_checkable
+class WritesBorder(Protocol):
+    """A stage that can write its output where the next one wants it, with a border."""
+
+    def write_output_into(self, wide: Array, following: Stage) -> None:
+        """Write the output into an array with the border of the following stage from now on, if that is possible."""
 
 
 class TrainedStage(Stage, Protocol):
