@@ -16,6 +16,7 @@ from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.simd.vectors import LANES
 from partrain.network.execution import Array
 from partrain.network.layers import AvgPool2d, Conv2d, MaxPool2d
+from partrain.network.stages.stage import zeros_with_slack
 
 
 class ForwardPass(Protocol):
@@ -25,11 +26,13 @@ class ForwardPass(Protocol):
     ----------
     is_toom_cook : whether it has fewer multiplications than the formula.
     is_fused : whether the outputs before pooling are never written; then `y_NPQF` is (0, P, Q, F).
+    filters : the filters in the order in which they are read; each call writes them first.
     """
 
     KERNELS: ClassVar[tuple[Kernel, ...]]
     is_toom_cook: ClassVar[bool]
     is_fused: bool
+    filters: Array
 
     def __init__(self, conv: Conv2d, pool: MaxPool2d | None, rectified: bool, weight: Array, bias: Array) -> None: ...
 
@@ -48,15 +51,15 @@ class _DirectPass(ForwardPass):
 
     def __init__(self, conv: Conv2d, pool: MaxPool2d | None, rectified: bool, weight: Array, bias: Array) -> None:
         self._conv, self._pool, self._rectified, self._weight, self._bias = conv, pool, rectified, weight, bias
-        self._packed_weight = np.zeros(convolution.packed_shape(weight.shape), np.float32)
-        self._packed_bias = np.zeros(self._packed_weight.shape[2], np.float32)
+        self.filters = zeros_with_slack(convolution.packed_shape(weight.shape))
+        self._packed_bias = np.zeros(self.filters.shape[2], np.float32)
 
     def __call__(self, x_NHWC: Array, y_NPQF: Array, pooled_NIJF: Array, winner_NIJF: Array, call: Call) -> None:
-        call(convolution.pack_filters, self._weight, self._bias, self._packed_weight, self._packed_bias)
+        call(convolution.pack_filters, self._weight, self._bias, self.filters, self._packed_bias)
         call(
             convolution.conv2d_forward,
             x_NHWC,
-            self._packed_weight,
+            self.filters,
             self._packed_bias,
             self._conv.stride,
             self._rectified,
@@ -75,16 +78,16 @@ class _ToomCookPass(ForwardPass):
         self._rectified, self._weight, self._bias = rectified, weight, bias
         self.is_fused = pool is not None and geometry_of(pool) == ((2, 2), (2, 2), (0, 0))
         self._separate_pool = None if self.is_fused else pool
-        self._transformed_weight = np.zeros(toom_cook_convolution.transformed_shape(weight.shape), np.float32)
+        self.filters = zeros_with_slack(toom_cook_convolution.transformed_shape(weight.shape))
         self._padded_bias = np.zeros(max(len(bias), LANES), np.float32)
 
     def __call__(self, x_NHWC: Array, y_NPQF: Array, pooled_NIJF: Array, winner_NIJF: Array, call: Call) -> None:
         transform_filters, conv2d_forward, _ = self.KERNELS
-        call(transform_filters, self._weight, self._bias, self._transformed_weight, self._padded_bias)
+        call(transform_filters, self._weight, self._bias, self.filters, self._padded_bias)
         call(
             conv2d_forward,
             x_NHWC,
-            self._transformed_weight,
+            self.filters,
             self._padded_bias,
             self._rectified,
             y_NPQF,

@@ -59,16 +59,18 @@ class PlainConvStage:
         piece = _piece_of(conv, self._pieces)
         self._forward_pass = _forward_pass(piece, weight, bias)
         self._input_pass = _input_pass(piece, weight)
+        if isinstance(self._forward_pass, _WholePass) and isinstance(self._input_pass, _FlippedPass):
+            self._input_pass.share_filters(self._forward_pass)
         self._y, self._dx = zeros_with_slack((num, P, Q, F)), zeros_with_slack((num, H, W, C))
         up, left = self._dy_border = self._input_pass.border
         self._placed_dy = zeros_with_slack((num, P + 2 * up, Q + 2 * left, F))
         self._sum_lists = list(forward_lists(piece, self._dy_border)), list(forward_lists(piece))
         # Of the gradients of a tile, whose examples may come in several calls of a kernel.
         if sums_by_toom_cook(conv):
-            self._weight_sums = [np.zeros(toom_cook_weights.sums_size(C, F), np.float32)]
+            self._weight_sums = [zeros_with_slack((toom_cook_weights.sums_size(C, F),))]
         else:
             sizes = [tap_convolution.sums_size(part.num_outputs, part.taps.size) for part in self._sum_lists[0]]
-            self._weight_sums = [np.zeros(size, np.float32) for size in sizes]
+            self._weight_sums = [zeros_with_slack((size,)) for size in sizes]
         self._bias_sums = np.zeros(F + LANES, np.float32)
         self._numbers = np.arange(num * self._pieces)
         self._normalisation: GroupNormStage | None = None
@@ -197,7 +199,7 @@ class _PassOverTaps:
         self._kernel, self._weight, self._bias = kernel, w, b
         self._lists = []
         for part in lists:
-            w_BkL = np.zeros(packed_shape(len(part.sources), part.num_outputs), np.float32)
+            w_BkL = zeros_with_slack(packed_shape(len(part.sources), part.num_outputs))
             self._lists.append((part, w_BkL, np.zeros(w_BkL.shape[::2], np.float32)))
 
     def __call__(self, x: Array, y: Array, call: Call) -> None:
@@ -220,6 +222,13 @@ class _FlippedPass:
         self._weight, self._flipped = weight, np.zeros(flipped.parameters[0].shape, np.float32)
         self._pass = _WholePass(flipped, self._flipped, np.zeros(len(self._flipped), np.float32))
 
+    def share_filters(self, forward_pass: _WholePass) -> None:
+        """Write the filters where the forward pass has written its own, if they have the same shape.
+
+        The less memory all filters take, the more of it is in the cache.
+        """
+        self._pass.share_filters(forward_pass)
+
     def __call__(self, x: Array, y: Array, call: Call) -> None:
         call(tap_convolution.flip_filters, self._weight, self._flipped)
         self._pass(x, y, call)
@@ -231,6 +240,11 @@ class _WholePass:
     def __init__(self, conv: Conv2d, weight: Array, bias: Array) -> None:
         self._pass = forward_pass(conv)(conv, None, False, weight, bias)
         self._no_winners = np.empty((0, *conv.output_shape), np.int32)
+
+    def share_filters(self, other: _WholePass) -> None:
+        """Write the filters where another pass, which runs at other times, writes its own of the same shape."""
+        if self._pass.filters.shape == other._pass.filters.shape:
+            self._pass.filters = other._pass.filters
 
     def __call__(self, x: Array, y: Array, call: Call) -> None:
         self._pass(x, y, y, self._no_winners, call)
