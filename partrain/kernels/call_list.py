@@ -34,6 +34,7 @@ from partrain.kernels import (
     max_pool,
     normalisation_gradients,
     patch_vectors,
+    plane_convolution,
     residual,
     tap_convolution,
     toom_cook_convolution,
@@ -54,6 +55,7 @@ Call = Callable[..., None]
 _CALLED: tuple[Kernel, ...] = (
     layout.gather_normalised, layout.flatten_forward, layout.flatten_backward_input, layout.copy_numbers,
     layout.copy_into_border, convolution.pack_filters, convolution.conv2d_forward,
+    plane_convolution.conv2d_pooled_forward,
     toom_cook_convolution.transform_filters_1d, toom_cook_convolution.conv2d_forward_1d,
     toom_cook_convolution.transform_filters_2d, toom_cook_convolution.conv2d_forward_2d,
     patch_vectors.pack_patch_vectors, convolution_backward.conv2d_backward_winners,

@@ -10,6 +10,7 @@ import numpy as np
 from partrain.kernels.compiler.flags import always_inlined, kernel
 from partrain.kernels.simd.vectors import (
     LANES,
+    add_count,
     broadcast_count,
     element,
     load,
@@ -23,17 +24,17 @@ from partrain.kernels.simd.vectors import (
 
 @always_inlined
 def maximum_of_four(a, b, c, d, position, Q):
-    """Return the maximum of a window of 2x2, whose rows are (a, b) and (c, d), and its position; `a` is at `position`.
+    """Return the maximum of windows of 2x2, whose rows are (a, b) and (c, d), and its position; `a` is at `position`.
 
-    It is that of `max_pool_forward`, without its loops: three times as fast.
+    It is that of `max_pool_forward`, without its loops: three times as fast. All are vectors.
     """
-    best, winner = a, broadcast_count(position)
+    best, winner = a, position
     better = replaces_maximum(b, best)
-    best, winner = select(better, b, best), select(better, broadcast_count(position + 1), winner)
+    best, winner = select(better, b, best), select(better, add_count(position, 1), winner)
     better = replaces_maximum(c, best)
-    best, winner = select(better, c, best), select(better, broadcast_count(position + Q), winner)
+    best, winner = select(better, c, best), select(better, add_count(position, Q), winner)
     better = replaces_maximum(d, best)
-    return select(better, d, best), select(better, broadcast_count(position + Q + 1), winner)
+    return select(better, d, best), select(better, add_count(position, Q + 1), winner)
 
 
 _PAIR = "UniTuple(int64, 2)"
@@ -66,7 +67,7 @@ def max_pool_forward(x_NPQF, window, stride, padding, y_NIJF, winner_NIJF):
                     if of_four:
                         best, winner = maximum_of_four(
                             load(x_NPQF, x), load(x_NPQF, x + F), load(x_NPQF, x + Q * F),
-                            load(x_NPQF, x + Q * F + F), corner, Q,
+                            load(x_NPQF, x + Q * F + F), broadcast_count(corner), Q,
                         )  # fmt: skip
                     else:
                         best, winner = load(x_NPQF, x), broadcast_count(corner)

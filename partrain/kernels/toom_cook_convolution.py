@@ -40,6 +40,7 @@ from partrain.kernels.simd.transposition import transpose
 from partrain.kernels.simd.vectors import (
     LANES,
     broadcast,
+    broadcast_count,
     element,
     load,
     store,
@@ -195,13 +196,15 @@ def _write_pooled_row(
         upper = _finish(transform(m, at, point_step), bias, rectified)
         lower = _finish(transform(m, at + row_step, point_step), bias, rectified)
         best, which = maximum_of_four(
-            vector_of(upper, 0), vector_of(upper, 1), vector_of(lower, 0), vector_of(lower, 1), place + 2 * j, Q
-        )
+            vector_of(upper, 0), vector_of(upper, 1), vector_of(lower, 0), vector_of(lower, 1),
+            broadcast_count(place + 2 * j), Q,
+        )  # fmt: skip
         store(pooled, start + j * step, best)
         store_counts(winner, start + j * step, which)
         best, which = maximum_of_four(
-            vector_of(upper, 2), vector_of(upper, 3), vector_of(lower, 2), vector_of(lower, 3), place + 2 * j + 2, Q
-        )
+            vector_of(upper, 2), vector_of(upper, 3), vector_of(lower, 2), vector_of(lower, 3),
+            broadcast_count(place + 2 * j + 2), Q,
+        )  # fmt: skip
         store(pooled, start + (j + 1) * step, best)
         store_counts(winner, start + (j + 1) * step, which)
 

@@ -18,6 +18,7 @@ from partrain.kernels import (
     dense,
     max_pool,
     patch_vectors,
+    plane_convolution,
     toom_cook_convolution,
 )
 from partrain.kernels.simd.vectors import LANES
@@ -74,6 +75,19 @@ def conv2d_forward(x_NCHW, w_FCRS, b_F, stride, padding, rectified=False, offset
     convolution.conv2d_forward(x_NHWC, w_RKF, packed_b_F, stride, rectified, y_NPQF)
     assert_nothing_was_written_around(x_NHWC, w_RKF, packed_b_F, y_NPQF)
     return channels_first(y_NPQF)
+
+
+def plane_forward(x_N1HW, w_F1RS, b_F, padding, rectified, offset=0):
+    """Return the maxima of 2x2 windows and their positions."""
+    x_NHW1 = channels_last(x_N1HW, offset, padding)
+    N, H, W, _ = x_NHW1.shape
+    F, _, R, S = w_F1RS.shape
+    pooled_NIJF = spoilt((N, (H - R + 1) // 2, (W - S + 1) // 2, F), offset)
+    winner_NIJF = spoilt(pooled_NIJF.shape, offset, np.int32)
+    w, b = placed(w_F1RS, offset), placed(b_F, offset)
+    plane_convolution.conv2d_pooled_forward(x_NHW1, w, b, rectified, pooled_NIJF, winner_NIJF)
+    assert_nothing_was_written_around(x_NHW1, pooled_NIJF, winner_NIJF)
+    return channels_first(pooled_NIJF), channels_first(winner_NIJF)
 
 
 def toom_cook_forward(x_NCHW, w_FCRS, b_F, padding, rectified=False, offset=0, pools=False):

@@ -13,6 +13,7 @@ from partrain.kernels import (
     loops_convolution,
     max_pool,
     patch_vectors,
+    plane_convolution,
     toom_cook_convolution,
 )
 from partrain.kernels.compiler.loading import load
@@ -34,6 +35,7 @@ def convolution_kernels():
         convolution_backward.conv2d_backward_winners,
         convolution_weights.conv2d_backward_weights,
         max_pool.max_pool_forward,
+        plane_convolution.conv2d_pooled_forward,
     )
     load(fast, "float32")
 

@@ -28,6 +28,7 @@ from partrain.kernels.layout import flatten_forward
 from partrain.kernels.loops_loss import softmax_soft_cross_entropy
 from partrain.kernels.mixing import draw_mixing, mix
 from partrain.kernels.pixel_changes import change_pixels
+from partrain.kernels.plane_convolution import conv2d_pooled_forward
 from partrain.kernels.toom_cook_convolution import (
     conv2d_forward_1d,
     conv2d_forward_2d,
@@ -57,7 +58,8 @@ ACTIVATIONS = (
 )  # fmt: skip
 FAST_KERNELS = (
     *ACTIVATIONS, activations.leaky_relu_forward,
-    conv2d_forward, pack_filters, patch_vectors.pack_patch_vectors, convolution_backward.conv2d_backward_winners,
+    conv2d_forward, conv2d_pooled_forward, pack_filters, patch_vectors.pack_patch_vectors,
+    convolution_backward.conv2d_backward_winners,
     convolution_weights.conv2d_backward_weights, max_pool.max_pool_forward, dense.dense_forward,
     dense.dense_backward_input, dense.dense_backward_weights, adam_in_place, apply_in_place, transform_filters_1d,
     conv2d_forward_1d, transform_filters_2d, conv2d_forward_2d, flatten_forward,
@@ -90,6 +92,10 @@ def convolution_results(rng):
     window = tuple(min(2, places) for places in shapes.output[2:])
     pooled = Pooled(shapes, Pooling(window, window), 0, rectified=True)
     yield f"backward, pooled {shapes}", pooled.taken_back()
+    plane = Shapes(shapes.N, 1, H, W + 33, F, size, padding=padding)  # at least as wide as the widest vectors
+    x, w, b, _ = drawn(plane, 0, "float32")
+    if plane.output[2] > 1:
+        yield f"one channel, pooled {plane}", channels_last.plane_forward(x, w, b, padding, rectified=True)
 
 
 def toom_cook_results(rng):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from partrain.kernels.simd.vectors import LANES
 from tests.kernels import channels_last
 from tests.kernels.convolutions import (
     CASES,
@@ -154,3 +155,27 @@ def test_a_gradient_that_is_not_finite_goes_through_relu_and_pooling(rectified, 
     )  # fmt: skip
     assert not np.isfinite(dw).any()
     assert not np.isfinite(db).any()
+
+
+@st.composite
+def shapes_with_one_channel(draw):
+    R, S = draw(st.integers(1, 7)), draw(st.integers(1, 7))
+    padding = draw(st.integers(0, R - 1)), draw(st.integers(0, S - 1))
+    P, Q = draw(st.integers(2, 12)), draw(st.integers(2 * LANES, 2 * LANES + 21))
+    H, W = max(1, P + R - 1 - 2 * padding[0]), Q + S - 1 - 2 * padding[1]
+    return Shapes(draw(st.integers(1, 3)), 1, H, W, draw(st.integers(1, 20)), (R, S), padding=padding)
+
+
+@with_and_without_relu
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(shapes=shapes_with_one_channel(), seed=st.integers(0, 2**31))
+def test_one_channel_pooled_at_once_has_the_bits_of_a_convolution_and_a_pooling(rectified, shapes, seed):
+    x, w, b, _ = drawn(shapes, seed, "float32")
+    x[0, 0, -1, -1] = [np.nan, 1, 0][seed % 3]
+    w[::2] = np.round(w[::2])  # so that outputs are equal
+    x = np.round(x)
+    outputs = channels_last.conv2d_forward(x, w, b, (1, 1), shapes.padding, rectified)
+    expected = channels_last.max_pool_forward(outputs, (2, 2), (2, 2))
+    actual = channels_last.plane_forward(x, w, b, shapes.padding, rectified)
+    for array, other in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(array, other)

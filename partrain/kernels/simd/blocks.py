@@ -190,6 +190,33 @@ def add_rows(typing, block, array, first, points, index):
     return block(block, array, first, points, index), code
 
 
+@intrinsic
+def add_squares(typing, block, array, left, right, step, points, index):
+    """Return block[j,u] + vector u * points[j][index], u = 0 to 3: four vectors times single numbers.
+
+    The vectors are at array[left], array[right], array[left + step] and array[right + step].
+    """
+
+    def code(context, builder, signature, arguments):
+        result, array_value, *indices, pointers, index = arguments
+        left, right, step, index = (
+            context.cast(builder, value, signature.args[k], types.intp)
+            for k, value in zip((2, 3, 4, 6), (*indices, index), strict=True)
+        )
+        firsts = [registers.address(context, builder, signature.args[1], array_value, start) for start in (left, right)]
+        vectors = [registers.load_at(builder, first) for first in firsts]
+        vectors += [registers.load_at(builder, builder.gep(first, [step])) for first in firsts]
+        for j in range(points.size):
+            number = registers.splat(builder, builder.load(builder.gep(builder.extract_value(pointers, j), [index])))
+            for u in range(4):
+                total = fma(builder, vectors[u], number, builder.extract_value(result, j * 4 + u))
+                registers.in_this_order(builder, total)
+                result = builder.insert_value(result, total, j * 4 + u)
+        return result
+
+    return block(block, array, left, right, step, points, index), code
+
+
 @intrinsic(prefer_literal=True)
 def load_rows(typing, points, index, width):
     """Return the block of the `width` neighbouring vectors at each points[j][index]."""

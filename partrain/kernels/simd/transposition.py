@@ -1,8 +1,8 @@
-"""The transposition of a matrix, LANES x LANES numbers at a time, in registers."""
+"""Numbers in another order: the transposition of a matrix, LANES x LANES numbers at a time, in registers."""
 
 from __future__ import annotations
 
-from partrain.kernels.compiler.deferred import ir
+from partrain.kernels.compiler.deferred import ir, types
 from partrain.kernels.compiler.flags import inlined, intrinsic
 from partrain.kernels.simd.blocks import load_block, points_in_steps, store_block
 from partrain.kernels.simd.vectors import LANES, element, registers, store_number
@@ -35,6 +35,34 @@ def transposed(typing, block):
     return block(block), code
 
 
+@intrinsic(prefer_literal=True)
+def every_second(typing, first, second, begin):
+    """Return every second number of two vectors: number 0, 2, … with `begin` 0, number 1, 3, … with 1."""
+
+    def code(context, builder, signature, arguments):
+        lanes = list(range(begin.literal_value, 2 * LANES, 2))
+        return builder.shuffle_vector(
+            arguments[0], arguments[1], ir.Constant(ir.VectorType(registers.INT32, LANES), lanes)
+        )
+
+    return first(first, second, begin), code
+
+
+@intrinsic
+def _store_first(typing, block, count, points):
+    """Write the first `count` vectors of the block to their points."""
+
+    def code(context, builder, signature, arguments):
+        block, count, addresses = arguments
+        count = context.cast(builder, count, signature.args[1], types.intp)
+        for j in range(points.size):
+            with builder.if_then(builder.icmp_signed("<", ir.Constant(registers.INT64, j), count)):
+                registers.store_at(builder, builder.extract_value(block, j), builder.extract_value(addresses, j))
+        return context.get_dummy_value()
+
+    return types.void(block, count, points), code
+
+
 @inlined
 def transpose(source, start, rows, columns, target, target_start, target_step):
     """Copy the matrix source[start:][: rows·columns]: its column c to target[target_start + c·target_step :]."""
@@ -47,6 +75,14 @@ def transpose(source, start, rows, columns, target, target_start, target_step):
                 places = points_in_steps(target, target_start + j * target_step + i, target_step, LANES)
                 store_block(transposed(square), places, 0)
     else:
-        for i in range(rows):
+        done = 0
+        whole = (rows * columns - LANES) // columns + 1  # rows from whose first number on LANES numbers can be read
+        if columns < LANES <= whole:
+            done = whole
+            for row in range(0, whole, LANES):
+                i = min(row, whole - LANES)
+                narrow = load_block(points_in_steps(source, start + i * columns, columns, LANES), 0)
+                _store_first(transposed(narrow), columns, points_in_steps(target, target_start + i, target_step, LANES))
+        for i in range(done, rows):
             for j in range(columns):
                 store_number(target, target_start + j * target_step + i, element(source, start + i * columns + j))

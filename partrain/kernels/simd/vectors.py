@@ -193,6 +193,17 @@ def broadcast_count(typing, number):
 
 
 @intrinsic
+def add_count(typing, counts, number):
+    """Return counts + number, lane by lane."""
+
+    def code(context, builder, signature, arguments):
+        number = context.cast(builder, arguments[1], signature.args[1], types.int32)
+        return builder.add(arguments[0], registers.splat(builder, number, registers.COUNTS_TYPE))
+
+    return registers.COUNTS(registers.COUNTS, number), code
+
+
+@intrinsic
 def larger_magnitude(typing, largest, array, index):
     """Return the larger of `largest` and the int32 array[index : index+LANES] without its sign bits.
 
