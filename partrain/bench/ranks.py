@@ -55,7 +55,7 @@ def take_part_in_bench(session: Session, config: Config | None) -> dict[str, Any
     """Measure on this rank; every rank calls this. Only rank 0 has a `config`, which it broadcasts."""
     ranks = session.ranks
     assert ranks is not None
-    content = ranks.group.broadcast(None if config is None else InitialState(config).to_bytes())
+    content = ranks.group.everyone.broadcast(None if config is None else InitialState(config).to_bytes())
     return measure_ranks(
         InitialState.from_bytes(content).config, session.num_workers, ranks.group, session.messages, ranks.received
     )
@@ -88,7 +88,7 @@ def measure_ranks(
     Starts processes and ends them. Writes metrics into a temporary directory and deletes it.
     """
     plan = plan_training(config, say=messages.say, warn=messages.warn)
-    require_agreement(ranks, plan)
+    require_agreement(ranks.everyone, plan)
     agreed = Interruption()
     ownership = choose_owners(plan, ranks.size)
     connection = RankConnection(ranks, ranks.num_processors, interruption, agreed, ownership)
@@ -154,13 +154,13 @@ def _measure_exchange(training: MeasuredTraining, group: MpiComputeGroup, ranks:
     command = Command(training.operation, SplitName.TRAIN, 0, num_examples)
     samples: dict[str, list[float]] = {EXCHANGE_OF_SUMS: [], EXCHANGE_OF_PARAMETERS: []}
     for _ in range(MEASURED_STEPS):
-        ranks.barrier()
+        ranks.everyone.barrier()
         if owners is None:
             samples[EXCHANGE_OF_SUMS].append(seconds_of(lambda: group.exchange(command, num_examples)))
             continue
         group.exchange_sums(owners, training.operation, num_examples)
         samples[EXCHANGE_OF_SUMS].append(owners.seconds[EXCHANGE_OF_SUMS])
-        ranks.barrier()
+        ranks.everyone.barrier()
         owners.send_owned(num_examples, owners.sum, (NONE, NONE, NONE))
         samples[EXCHANGE_OF_PARAMETERS].append(owners.seconds[EXCHANGE_OF_PARAMETERS])
     both = [sum(times) for times in zip(*filter(None, samples.values()), strict=True)]

@@ -128,6 +128,12 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --engine mpi: go on with the other ranks when a rank dies (needs mpiexec --with-ft ulfm)",
     )
+    parser.add_argument(
+        "--spares",
+        type=positive_integer,
+        metavar="N",
+        help="with --elastic: the last N ranks wait, with data and kernels, and take the places of ranks that die",
+    )
     add_quiet(parser)
 
 

@@ -24,7 +24,7 @@ def run_session(work: Callable[[Session], Result], context: CommandContext) -> R
     context : the command's.
     """
     options = context.options
-    elastic = getattr(options, "elastic", False)  # only commands that train have it
+    elastic, num_spares = require_engine(context)
     if options.engine == "mpi":
         from partrain.training.mpi.job import follow_training, run_on_ranks
 
@@ -37,9 +37,8 @@ def run_session(work: Callable[[Session], Result], context: CommandContext) -> R
             context.messages,
             context.interruption,
             elastic=elastic,
+            num_spares=num_spares,
         )
-    if elastic:
-        raise ConfigError("--elastic goes with --engine mpi: it lets a job of several ranks go on when one dies")
     if context.num_workers:
         from partrain.parallel.workers.fork_server import start_fork_server
 
@@ -49,6 +48,23 @@ def run_session(work: Callable[[Session], Result], context: CommandContext) -> R
     from partrain.training.session import Session
 
     return work(Session(context.num_workers, context.command_line, context.messages, context.interruption))
+
+
+def require_engine(context: CommandContext) -> tuple[bool, int]:
+    """Return whether the job shall be elastic, and its number of spares.
+
+    Raises
+    ------
+    ConfigError
+        The options do not go together.
+    """
+    options = context.options
+    elastic, num_spares = getattr(options, "elastic", False), getattr(options, "spares", None)  # if the command trains
+    if elastic and options.engine != "mpi":
+        raise ConfigError("--elastic goes with --engine mpi: it lets a job of several ranks go on when one dies")
+    if num_spares is not None and not elastic:
+        raise ConfigError("--spares goes with --engine mpi --elastic: spares take the places of ranks that die")
+    return elastic, num_spares or 0
 
 
 def run_training(train: Callable[[Session], Path], context: CommandContext) -> None:

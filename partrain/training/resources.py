@@ -133,16 +133,16 @@ def training_resources(
     UserError
         The input is wrong, or memory or disk space is too small.
     """
-    messages = session.messages
     if session.ranks is not None and config.training.privacy and config.training.privacy.source == "secure":
         raise ConfigError(
             "training.privacy with source: secure draws batches and noise from a random source that differs on each "
             "rank; train with --engine process"
         )
+    messages = session.messages
     plan = _plan_training(config, session, dataset)
     check(plan)
     if session.ranks is not None:
-        require_agreement(session.ranks.group, plan)
+        require_agreement(session.ranks.group.everyone, plan)
     config = plan.config
     connection = _connection(session, plan)
     bytes_of_ranks = _bytes_of_ranks(plan, connection)
@@ -164,6 +164,22 @@ def training_resources(
         plan = replace(plan, dataset=replace(plan.dataset, splits=compute.splits))
         session.interruption.check()
         yield TrainingResources(plan, num_workers, ranks, compute.arrays, group)
+
+
+@contextlib.contextmanager
+def held_resources(config: Config, session: Session) -> Iterator[None]:
+    """Hold what a training run needs: data and kernels in memory. A spare does that, and computes nothing.
+
+    Raises
+    ------
+    UserError
+        As for `training_resources`.
+    """
+    assert session.ranks is not None
+    plan = _plan_training(config, session, None)
+    require_agreement(session.ranks.group.everyone, plan)
+    with compute_resources(plan.compute_plan(), session.num_workers, session.messages, session.interruption):
+        yield
 
 
 def _connection(session: Session, plan: TrainingPlan) -> RankConnection | None:

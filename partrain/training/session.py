@@ -44,6 +44,7 @@ class RankSession:
     received: Interruption
     run: Path | None = None
     _dead: list[str] = field(default_factory=list)
+    _joined: list[str] = field(default_factory=list)
     _died_at: float = 0.0
 
     def recover(self, messages: Messages) -> None:
@@ -51,7 +52,9 @@ class RankSession:
         if not self._dead:
             self._died_at = time.monotonic()
         messages.begins_again = True
-        self._dead += self.group.recover()
+        recovery = self.group.recover()
+        self._dead += recovery.dead
+        self._joined = [name for name in self._joined if name not in recovery.dead] + recovery.joined
 
     def report_recovery(self, messages: Messages, step: int | None = None) -> None:
         """Say which ranks have died since the last report, and how long the recovery took.
@@ -65,8 +68,10 @@ class RankSession:
             seconds, size = time.monotonic() - self._died_at, self.group.size
             living = "1 rank goes" if size == 1 else f"{size} ranks go"
             place = "" if step is None else f" from step {step}"
-            messages.warn(f"{' and '.join(self._dead)} died; {living} on{place}, after {seconds:.2f} s")
+            joined = f", and {' and '.join(self._joined)} (spare) begins to work" if self._joined else ""
+            messages.warn(f"{' and '.join(self._dead)} died{joined}; {living} on{place}, after {seconds:.2f} s")
         self._dead.clear()
+        self._joined.clear()
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,10 @@ class Session:
         """Let all ranks know the run's directory, so that each can continue the run; only rank 0 knows it before."""
         if self.ranks is not None:
             group = self.ranks.group
-            self.ranks.run = Path(os.fsdecode(group.broadcast(None if run is None else os.fsencode(run))))
-            group.barrier()  # rank 0 may leave the broadcast earlier than the others, and die after the next write
+            content = group.everyone.broadcast(None if run is None else os.fsencode(run))
+            self.ranks.run = Path(os.fsdecode(content))
+            # Rank 0 may leave the broadcast earlier than the others, and die after the next write.
+            group.everyone.barrier()
 
     def report_recovery(self, step: int) -> None:
         """Say which ranks have died and how long the recovery took, if the training goes on after a death."""
@@ -145,4 +152,4 @@ class Session:
     def broadcast_state(self, state: InitialState | None) -> None:
         """Send the other ranks the state to start from; None: there is nothing to do."""
         if self.ranks is not None:
-            self.ranks.group.broadcast(b"" if state is None else state.to_bytes())
+            self.ranks.group.everyone.broadcast(b"" if state is None else state.to_bytes())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from partrain.interface.arguments import add_new_run_location, add_training_options
 from partrain.interface.command import Command, CommandContext, print_data
 from partrain.interface.initial_parameters_options import add_initial_parameters, read_initial_parameters_options
-from partrain.interface.training_session import run_training
+from partrain.interface.training_session import require_engine, run_training
 from partrain.store.run_location import RunLocation
 from partrain.store.unfinished_run import is_unfinished
 
@@ -69,6 +69,7 @@ def _read_inputs(context: CommandContext) -> tuple[Config, InitialParameters | N
 
 
 def _print_plan(context: CommandContext) -> None:
+    _, num_spares = require_engine(context)
     from partrain.training.plan import describe_plan, plan_training
 
     config, initial = _read_inputs(context)
@@ -80,8 +81,9 @@ def _print_plan(context: CommandContext) -> None:
         return
     from partrain.training.mpi.exchange_table import describe_exchange, planned_bytes_of_ranks
 
-    print_data(describe_plan(plan, context.num_workers, planned_bytes_of_ranks(plan, os.environ)))
-    print_data(describe_exchange(plan, os.environ))
+    exchange = describe_exchange(plan, os.environ, num_spares)
+    print_data(describe_plan(plan, context.num_workers, planned_bytes_of_ranks(plan, os.environ, num_spares)))
+    print_data(exchange)
 
 
 COMMAND = Command(

@@ -1,10 +1,13 @@
 """Communication between the ranks of an MPI job. Its import starts MPI.
 
-MPI only moves bytes; it never sums. All calls are non-blocking, and this module waits for their completion itself:
+All calls are non-blocking, and this module waits for their completion itself:
 
 - MPI busy-waits and occupies a core that a worker could use. A waiting partrain rank yields the core at once and, after
   0.2 ms, sleeps 50 µs at a time.
 - A blocking MPI call reacts to no signal, and does not return when another rank has failed. This wait does both.
+
+The last ranks may be spares. They take part in the beginning of the job and then wait, until a death makes a spare a
+working rank or rank 0 tells them that the job ends.
 
 A rank that fails tells the others, and each of them gives up its wait. At the end all ranks meet once more, so that
 rank 0 can save the run before the job ends.
@@ -17,8 +20,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
-import json
 import math
 import os
 import socket
@@ -31,23 +32,24 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.errors import ConfigError, FailedRun, PartrainError
-from partrain.parallel.mpi import liveness
-from partrain.parallel.mpi.communicators import MPI, Communicators, raising_deaths, require_survival
+from partrain.errors import ConfigError
+from partrain.parallel.mpi.collectives import Collectives
+from partrain.parallel.mpi.communicators import MPI, Communicators, raising_deaths, why_not_elastic
 from partrain.parallel.mpi.exchange import Pieces
-from partrain.parallel.mpi.launcher import Heartbeat, end_launcher, remove_segments
+from partrain.parallel.mpi.launcher import Heartbeat, end_launcher, remove_segments, require_working_ranks
 from partrain.parallel.mpi.notices import Notices
-from partrain.parallel.mpi.rank_death import RankDied, RankFailed
+from partrain.parallel.mpi.patience import Patience
+from partrain.parallel.mpi.rank_death import RankDied, RankFailed, Recovery
 from partrain.system.machine import available_processors
 from partrain.system.process_limits import reporting_process_limit
 
 # How long a wait spins, yielding the core, before it sleeps; and how long it then sleeps at a time.
 SPIN_SECONDS = 0.0002
 NAP_SECONDS = 0.00005
+# How long a spare sleeps at a time.
+SPARE_NAP_SECONDS = 0.01
 # How often the second thread looks for questions.
 ANSWER_SECONDS = 0.25
-# How long a rank waits for the others after mpiexec has ended: they may have ended too, and nothing reports that.
-ORPHAN_SECONDS = 3.0
 # How long a failed rank waits to see whether a lower rank reports the same failure, and how long it then waits for the
 # others to save and to finish.
 ECHO_SECONDS = 0.3
@@ -62,12 +64,14 @@ class Communicator:
     Parameters
     ----------
     warn : called with a warning when this rank waits long for others.
-    heartbeat : shows that this rank runs. If given, the job is elastic: it goes on after a rank's death. After one, all
-        methods that communicate raise RankDied, and `recover` makes them work again.
+    heartbeat : shows that this rank runs. If given, the job is elastic if MPI can do that: it goes on after a rank's
+        death. After one, all methods that communicate raise RankDied, and `recover` makes them work again.
+    num_spares : the number of ranks that wait until one is needed.
 
     Attributes
     ----------
-    rank, size : this rank's number, counted from 0, and the number of ranks. A death changes them.
+    rank, size : this rank's number, counted from 0, and the number of working ranks. A death changes them.
+    everyone : the operations of all living ranks, also of spares.
     num_processors : this rank's share of the processors of its host.
     name : this rank's number and host, for messages; a death does not change it.
     has_lost_ranks : whether a rank has died.
@@ -77,21 +81,19 @@ class Communicator:
     Starts a thread; `close` ends it.
     """
 
-    def __init__(self, warn: Callable[[str], None], heartbeat: Heartbeat | None = None) -> None:
+    def __init__(self, warn: Callable[[str], None], heartbeat: Heartbeat | None = None, num_spares: int = 0) -> None:
         if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
             raise ConfigError(
                 "--engine mpi: this MPI allows calls from only one thread of a process, and partrain makes "
                 "calls from two, one at a time; use an MPI that supports threads (MPI_THREAD_SERIALIZED)"
             )
-        elastic = heartbeat is not None
-        if elastic:
-            require_survival()
+        elastic = heartbeat is not None and why_not_elastic() is None
         self._warn, self._heartbeat, self._elastic = warn, heartbeat, elastic
         self._number = MPI.COMM_WORLD.Get_rank()  # in messages; `rank` may change
         self.name = f"rank {self._number} on {socket.gethostname()}"
         self._names = [f"rank {rank}" for rank in range(MPI.COMM_WORLD.Get_size())]
         self.has_lost_ranks = False
-        self._communicators = Communicators(elastic=elastic)
+        self._communicators = Communicators(elastic=elastic, num_spares=num_spares)
         # Of operations that a death interrupted: MPI may still write into the buffers of their requests.
         self._abandoned: list[object] = []
         self._begin()
@@ -105,16 +107,35 @@ class Communicator:
 
     def _begin(self) -> None:
         """Begin to communicate with the ranks of the communicators."""
-        self._data = self._communicators.data
-        self._notices = Notices(self._communicators.notices, lambda: self._pending is not None)
-        self.rank, self.size = self._data.Get_rank(), self._data.Get_size()
-        self.num_processors = max(1, available_processors() // self._communicators.num_on_host)
+        made = self._communicators
+        self.everyone = Collectives(made.everyone, self._complete)
+        self._working = Collectives(made.data, self._complete)
+        self.rank, self.size = self.everyone.rank, made.num_working
+        self._notices = Notices(made.notices, made.num_working, lambda: self.is_spare or self._pending is not None)
+        self._be_patient()
+        self.num_processors = max(1, available_processors() // made.num_on_host)
         self._final_barrier: MPI.Request | None = None
         # The request of the current wait, or of one that was given up: MPI may still write into its buffer.
         self._pending: MPI.Request | None = None
-        self._has_given_up = False
         # Whether all ranks know already that one has died.
         self._must_renew = False
+
+    def require_elastic(self, num_spares: int) -> None:
+        """Check that the job can go on after a rank's death, and that ranks are left besides the spares.
+
+        Raises
+        ------
+        ConfigError
+            It cannot, or all ranks would be spares.
+        """
+        if (missing := why_not_elastic()) is not None:
+            raise ConfigError(f"--elastic: {missing}")
+        require_working_ranks(num_spares, self.everyone.size)
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether this rank waits until it is needed."""
+        return self.rank >= self.size
 
     @property
     def launcher_has_ended(self) -> bool:
@@ -122,18 +143,12 @@ class Communicator:
         return os.getppid() != self._parent
 
     def allgatherv(self, buffer: NDArray[np.uint8], counts: Sequence[int], offsets: Sequence[int]) -> None:
-        """Fill `buffer` with the pieces of all ranks; this rank's piece is in it already.
-
-        Parameters
-        ----------
-        buffer : uint8; everything except this rank's piece is written.
-        counts, offsets : the number of bytes of each rank, and where they begin.
-        """
-        self._complete(lambda: self._data.Iallgatherv(MPI.IN_PLACE, [buffer, counts, offsets, MPI.BYTE]))
+        """Fill `buffer` with the pieces of all working ranks; see `Collectives`."""
+        self._working.allgatherv(buffer, counts, offsets)
 
     def alltoallv(self, sent: Pieces, received: Pieces) -> None:
-        """Send each rank its piece of `sent`, and fill `received` with the pieces from all ranks."""
-        self._complete(lambda: self._data.Ialltoallv([*sent, MPI.BYTE], [*received, MPI.BYTE]))
+        """Send each working rank its piece of `sent`, and fill `received` with the pieces from all of them."""
+        self._working.alltoallv(sent, received)
 
     def offer(self, state: Callable[[int], bytes | None]) -> None:
         """Let rank 0 collect a state of this rank.
@@ -156,52 +171,50 @@ class Communicator:
             A rank hangs, or has died.
         """
         with self._failing_together():
-            self._notices.states.begin(step, self._notices.others())
+            self._notices.states.begin(step, range(1, self.size))
             begin, deadline = time.monotonic(), math.inf
             while len(states := self._notices.states.received()) < self.size - 1 and time.monotonic() < deadline:
                 self._notices.receive()
-                if self._notices.failures or self._has_given_up:
+                if self._notices.failures or self._patience.is_over:
                     deadline = min(deadline, time.monotonic() + COLLECT_SECONDS)
                 else:
-                    self._check_others(time.monotonic() - begin)
+                    self._patience.check(time.monotonic() - begin)
                 time.sleep(NAP_SECONDS)
             self._notices.liveness = None
             return states
 
     def allgather(self, value: Any) -> list[Any]:
-        """Return the value that each rank passed, in the order of the ranks; values must be representable as JSON."""
-        text = json.dumps(value).encode()
-        counts = np.zeros(self.size, np.int64)
-        counts[self.rank] = len(text)
-        self.allgatherv(counts.view(np.uint8), [8] * self.size, [8 * k for k in range(self.size)])
-        offsets = np.concatenate([[0], np.cumsum(counts)])
-        buffer = np.empty(int(offsets[-1]), np.uint8)
-        buffer[offsets[self.rank] : offsets[self.rank + 1]] = np.frombuffer(text, np.uint8)
-        self.allgatherv(buffer, counts.tolist(), offsets[:-1].tolist())
-        return [json.loads(buffer[offsets[k] : offsets[k + 1]].tobytes()) for k in range(self.size)]
-
-    def broadcast(self, content: bytes | None) -> bytes:
-        """Return the bytes that rank 0 passed as `content`, on all ranks; the others pass None."""
-        size = np.zeros(1, np.int64)
-        if content is not None:
-            size[0] = len(content)
-        self._complete(lambda: self._data.Ibcast([size, MPI.INT64_T], root=0))
-        buffer = np.empty(int(size[0]), np.uint8)
-        if content is not None:
-            buffer[:] = np.frombuffer(content, np.uint8)
-        # In parts, because MPI counts in 32 bits.
-        for first in range(0, len(buffer), 2**30):
-            part = buffer[first : first + 2**30]
-            self._complete(functools.partial(self._data.Ibcast, [part, MPI.BYTE], root=0))
-        return buffer.tobytes()
-
-    def barrier(self) -> None:
-        """Wait until all ranks have called this."""
-        self._complete(self._data.Ibarrier)
+        """Return the value that each working rank passed; see `Collectives`."""
+        return self._working.allgather(value)
 
     def exchange_names(self) -> None:
         """Exchange the names of all ranks, for messages."""
-        self._names = self.allgather(self.name)
+        self._names = self.everyone.allgather(self.name)
+        self._be_patient()
+
+    def _be_patient(self) -> None:
+        """Make what limits the waits, with the names of the ranks."""
+        self._patience = Patience(
+            self._names, self._notices, self._warn, lambda: self.launcher_has_ended, elastic=self._elastic
+        )
+
+    def stand_by(self) -> None:
+        """Wait, as a spare, until rank 0 tells that the job ends.
+
+        Raises
+        ------
+        RankFailed, FailedRun
+            Another rank has failed, or hangs.
+        RankDied
+            A working rank has died. This rank may be needed in its place.
+        """
+        with self._failing_together():
+            begin = time.monotonic()
+            while not self._notices.has_ended:
+                self._notices.receive()
+                self._patience.check(time.monotonic() - begin)
+                time.sleep(SPARE_NAP_SECONDS)
+            self._notices.liveness = None
 
     def finish(self) -> None:
         """Wait for all ranks at the end of a successful job.
@@ -215,32 +228,38 @@ class Communicator:
         """
         died = False
         try:
-            self._complete(self._begin_final_barrier)
+            if self.is_spare:
+                self.stand_by()
+            else:
+                self._working.barrier()
         except RankDied:
             died = True
         if self._elastic:
             with self._mpi_lock:
+                if self.rank == 0 and not died:
+                    self._notices.end_spares()
                 self._must_renew = not self._communicators.agree(succeeded=not died)
             if self._must_renew:
                 raise RankDied
 
-    def recover(self) -> list[str]:
+    def recover(self) -> Recovery:
         """Go on without the ranks that have died. Each survivor must call this when it gets RankDied.
 
-        Returns
-        -------
-        The names of the dead ranks. `rank`, `size` and `num_processors` are those of the smaller job.
+        `rank`, `size` and `num_processors` change.
         """
         with self._mpi_lock:
             if not self._must_renew:
                 self._communicators.agree(succeeded=False)
-            dead = self._communicators.renew()
-            names = self._names
+            dead, reported = self._communicators.renew(), self._patience.reported_dead
+            names, worked = self._names, set(self._names[: self.size])
             self._names = [name for rank, name in enumerate(names) if rank not in dead]
             self._abandoned += [*self._notices.requests, *filter(None, (self._pending, self._final_barrier))]
             self._begin()
             self.has_lost_ranks = True
-        return [names[rank] for rank in dead]
+        return Recovery(
+            [names[rank] for rank in dead if rank not in reported],
+            [name for name in self._names[: self.size] if name not in worked],
+        )
 
     def report_failure(self, error: BaseException, exit_code: int) -> bool:
         """Tell the other ranks that this rank fails.
@@ -269,9 +288,13 @@ class Communicator:
             yield
 
     def await_others(self) -> None:
-        """Wait for at most FINISH_SECONDS until all ranks have finished: rank 0 may still be saving."""
+        """Wait for at most FINISH_SECONDS until all ranks have come here: rank 0 may still be saving.
+
+        Open MPI's mpiexec kills the other ranks when one ends with an exit code, so all must have said what they have
+        to say.
+        """
         with self._mpi_lock, self._suppressing_deaths():
-            barrier = self._final_barrier or self._begin_final_barrier()
+            self._final_barrier = barrier = self._communicators.ending.Ibarrier()
             deadline = time.monotonic() + FINISH_SECONDS
             while not barrier.Test() and time.monotonic() < deadline:
                 self._notices.receive()
@@ -309,10 +332,6 @@ class Communicator:
                 stream.flush()
         os._exit(exit_code)
 
-    def _begin_final_barrier(self) -> MPI.Request:
-        self._final_barrier = self._communicators.notices.Ibarrier()
-        return self._final_barrier
-
     def _complete(self, start: Callable[[], MPI.Request]) -> None:
         """Start an operation of all ranks, and wait until it is complete.
 
@@ -347,40 +366,9 @@ class Communicator:
                 continue
             self._notices.receive()
             self._notices.states.answer()
-            self._check_others(waited)
+            self._patience.check(waited)
             time.sleep(NAP_SECONDS)
         self._pending = self._notices.liveness = None
-
-    def _check_others(self, waited_s: float) -> None:
-        """Give up a wait that will not end.
-
-        Raises
-        ------
-        RankFailed, FailedRun
-            Another rank has failed, or hangs.
-        """
-        try:
-            self._require_others(waited_s)
-        except PartrainError:
-            self._has_given_up = True
-            raise
-
-    def _require_others(self, waited_s: float) -> None:
-        if self._notices.failures:
-            rank = min(self._notices.failures)
-            exit_code, text = self._notices.failures[rank]
-            raise RankFailed(f"{self._names[rank].partition(' on ')[0]} failed: {text}", exit_code)
-        if waited_s > ORPHAN_SECONDS and self.launcher_has_ended:
-            raise FailedRun(f"waited {waited_s:.0f} s for the other ranks: mpiexec is gone, and they do not answer")
-        if waited_s < liveness.ASK_SECONDS:
-            return
-        now = time.monotonic()
-        if self._notices.liveness is None:
-            self._notices.liveness = liveness.LivenessCheck(self.rank, self._names, now, elastic=self._elastic)
-        check = self._notices.liveness
-        if check.must_ask(now):
-            self._notices.ask_others()
-            check.check(self._warn)
 
     def _answer(self) -> None:
         """Answer questions while the main thread does other work and does not receive them."""

@@ -24,7 +24,6 @@ mpi4py.rc.thread_level = "serialized"
 
 from mpi4py import MPI as MPI  # noqa: E402 (its import starts MPI, with the thread level set above)
 
-from partrain.errors import ConfigError  # noqa: E402
 from partrain.parallel.mpi.rank_death import RankDied  # noqa: E402
 
 # What Open MPI's `mpiexec --with-ft ulfm` sets for its ranks.
@@ -38,32 +37,36 @@ def raising_deaths(*, elastic: bool) -> Iterator[None]:
     try:
         yield
     except MPI.Exception as error:
-        if elastic and error.Get_error_class() in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED):
+        if elastic and (tells_of_death(error) or error.Get_error_class() == MPI.ERR_REVOKED):
             raise RankDied from None
         raise
 
 
-def require_survival() -> None:
-    """Check that ranks can outlive another one.
+def tells_of_death(error: MPI.Exception) -> bool:
+    """Return whether an operation failed because a rank has died."""
+    return error.Get_error_class() in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING)
 
-    Raises
-    ------
-    ConfigError
-        MPI cannot do that, or was started without.
-    """
+
+def why_not_elastic() -> str | None:
+    """Return why ranks cannot outlive another one, and what to do; None if they can."""
+    library = " ".join(MPI.Get_library_version().partition(",")[0].partition("\n")[0].strip("\0").split())
+    if not library.startswith("Open MPI") or not _has_ulfm():
+        return (
+            f"this MPI ({library}) ends the job when a rank dies, because it has no ULFM; use Open MPI 5 or newer: pip "
+            "install 'partrain[mpi]' brings it, with its mpiexec"
+        )
+    if os.environ.get(ENABLED, "").lower() not in _TRUE:
+        return "the job was started so that it ends when a rank dies; start it with Open MPI's mpiexec --with-ft ulfm"
+    return None
+
+
+def _has_ulfm() -> bool:
+    """Return whether the functions are there; other libraries than Open MPI have them, too, but no tolerance."""
     try:
         MPI.COMM_WORLD.Is_revoked()
     except NotImplementedError:
-        library = MPI.Get_library_version().partition(",")[0].partition("\n")[0].strip("\0 ")
-        raise ConfigError(
-            f"--elastic: this MPI ({library}) ends the job when a rank dies, because it has no ULFM; use Open MPI 5 or "
-            "newer: pip install 'partrain[mpi]' brings it, with its mpiexec"
-        ) from None
-    if os.environ.get(ENABLED, "").lower() not in _TRUE:
-        raise ConfigError(
-            "--elastic: the job was started so that it ends when a rank dies; start it with Open MPI's "
-            "mpiexec --with-ft ulfm"
-        )
+        return False
+    return True
 
 
 class Communicators:
@@ -72,21 +75,29 @@ class Communicators:
     Parameters
     ----------
     elastic : whether the job goes on after a rank's death; else an error of MPI is raised as it is.
+    num_spares : the number of ranks that wait at first. They are the last ones, so after deaths the first of them work.
 
     Attributes
     ----------
-    data : for collective operations.
+    everyone, ending : for collective operations of all ranks, and for the last one, which may come while others are
+        still in another operation.
+    data : for collective operations of the working ranks; a spare has another, of the spares alone.
     notices : for messages from one rank to another.
-    num_on_host : the number of ranks on this host.
+    num_working : the number of working ranks.
+    num_on_host : the number of working ranks on this host; on a spare, of spares.
     """
 
+    everyone: MPI.Intracomm
     data: MPI.Intracomm
+    ending: MPI.Intracomm
     notices: MPI.Intracomm
+    num_working: int
     num_on_host: int
 
-    def __init__(self, *, elastic: bool) -> None:
+    def __init__(self, *, elastic: bool, num_spares: int = 0) -> None:
         self._elastic = elastic
         self._base: MPI.Comm = MPI.COMM_WORLD
+        self._most_working = max(1, self._base.Get_size() - num_spares)
         # MPI may still write into the buffers of their requests.
         self._revoked: list[MPI.Comm] = []
         if not elastic:
@@ -95,16 +106,21 @@ class Communicators:
             self.renew()
 
     def agree(self, *, succeeded: bool) -> bool:
-        """Return whether all ranks have succeeded: on all of them the same. All ranks must call this, or `renew`."""
-        try:
-            with raising_deaths(elastic=True):
+        """Return whether all living ranks have succeeded: on all of them the same.
+
+        All ranks must call this, or `renew`. A death alone is no failure: whoever needed the dead rank has failed.
+        """
+        while True:
+            try:
                 return bool(self._base.Agree(int(succeeded)))
-        except RankDied:
-            return False
+            except MPI.Exception as error:  # all ranks get it
+                if not tells_of_death(error):
+                    raise
+                self._base.Ack_failed()
 
     def revoke(self) -> None:
         """Let the operations of all ranks fail, except `agree`."""
-        for communicator in (self._base, self.data, self.notices):
+        for communicator in (self._base, self.everyone, self.data, self.ending, self.notices):
             communicator.Revoke()
 
     def renew(self) -> list[int]:
@@ -136,7 +152,9 @@ class Communicators:
 
     def _make(self) -> None:
         base = MPI.Intracomm(self._base)
-        self.data, self.notices = base.Dup(), base.Dup()
-        host = base.Split_type(MPI.COMM_TYPE_SHARED)
+        rank, self.num_working = base.Get_rank(), min(self._most_working, base.Get_size())
+        self.everyone, self.ending, self.notices = base.Dup(), base.Dup(), base.Dup()
+        self.data = MPI.Intracomm(base.Split(int(rank >= self.num_working), rank))
+        host = self.data.Split_type(MPI.COMM_TYPE_SHARED)
         self.num_on_host = host.Get_size()
         host.Free()

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from partrain.errors import ConfigError
 from partrain.parallel.mpi import liveness
 from partrain.system.detached_work import fork_detached
 
@@ -54,6 +55,19 @@ def promised_ranks(environment: Mapping[str, str]) -> tuple[str, int] | None:
         if value.isdecimal() and int(value) > 1:
             return name, int(value)
     return None
+
+
+def require_working_ranks(num_spares: int, num_ranks: int) -> None:
+    """Check that ranks are left to work besides the spares.
+
+    Raises
+    ------
+    ConfigError
+        All ranks would be spares.
+    """
+    if num_spares >= num_ranks:
+        started = "only 1 rank" if num_ranks == 1 else f"only {num_ranks} ranks"
+        raise ConfigError(f"--spares {num_spares}: mpiexec started {started}, and at least one must work")
 
 
 def undo_binding(environment: Mapping[str, str]) -> None:

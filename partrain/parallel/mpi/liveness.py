@@ -9,7 +9,7 @@ job, cannot know which of the others answered meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from partrain.errors import FailedRun
 
@@ -34,15 +34,26 @@ class LivenessCheck:
     ----------
     rank : this rank.
     names : the names of all ranks, for messages.
+    others : the ranks that should answer.
     now : the time in seconds, as for the other methods.
     elastic : whether a process on each host kills its ranks that are silent for SILENT_SECONDS, and the job goes on.
+    is_spare : whether this rank waits for the end of the job, and so not for ranks that are busy.
     """
 
-    def __init__(self, rank: int, names: Sequence[str], now: float, *, elastic: bool = False) -> None:
+    def __init__(
+        self,
+        rank: int,
+        names: Sequence[str],
+        others: Iterable[int],
+        now: float,
+        *,
+        elastic: bool = False,
+        is_spare: bool = False,
+    ) -> None:
         self._end_s = SILENT_SECONDS + (KILLED_SECONDS if elastic else 0.0)
         self._after = f"it is killed after {SILENT_SECONDS:g} s" if elastic else f"the job ends after {self._end_s:g} s"
-        self._rank, self._names = rank, names
-        self._others = [other for other in range(len(names)) if other != rank]
+        self._rank, self._names, self._is_spare = rank, names, is_spare
+        self._others = list(others)
         self._looked_at = now
         self._listened_s = self._ask_at = 0.0
         self._answered_at = dict.fromkeys(self._others, 0.0)
@@ -80,6 +91,8 @@ class LivenessCheck:
                 f"no answer from {self._list(dead)} for {self._end_s:g} s: the process is stopped or hangs, or its "
                 "host is down; the job ends, and partrain resume continues it"
             )
+        if self._is_spare:
+            return
         if self._listened_s > LATE_SECONDS:
             raise FailedRun(
                 f"waited {LATE_SECONDS:g} s for {self._list(late) or 'each other'}: every process answers, but they do "

@@ -1,6 +1,8 @@
-"""The exceptions that a rank gets when another rank has failed or died."""
+"""What a rank gets to know when another rank has failed or died."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from partrain.errors import PartrainError
 
@@ -18,3 +20,17 @@ class RankFailed(PartrainError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What changed when the survivors of a death came together.
+
+    Attributes
+    ----------
+    dead : the names of the ranks that have died.
+    joined : the names of the spares that work from now on.
+    """
+
+    dead: list[str]
+    joined: list[str]

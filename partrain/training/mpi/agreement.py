@@ -18,7 +18,7 @@ LISTED = 3
 
 
 class Gathering(Protocol):
-    """The part of `parallel.mpi.communicator.Communicator` that this module uses."""
+    """The part of `parallel.mpi.collectives.Collectives` that this module uses."""
 
     def allgather(self, value: Any) -> list[Any]:
         """Return the value that each rank passed."""

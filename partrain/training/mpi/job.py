@@ -20,7 +20,7 @@ from partrain.training.coordinator import Coordinator
 from partrain.training.initial_parameters import fit_parameters
 from partrain.training.mpi.agreement import require_same_command, require_same_partrain
 from partrain.training.mpi.initial_state import InitialState
-from partrain.training.resources import training_resources
+from partrain.training.resources import held_resources, training_resources
 from partrain.training.run_output import RunOutput
 from partrain.training.session import RankSession, Session
 from partrain.training.verification.verification import follow_verification
@@ -34,20 +34,22 @@ Result = TypeVar("Result")
 LIKELY_KERNELS = ("fast", "float32")
 
 
-def join_ranks(num_workers: int | None, warn: Callable[[str], None], *, elastic: bool = False) -> Communicator:
+def join_ranks(
+    num_workers: int | None, warn: Callable[[str], None], *, elastic: bool = False, num_spares: int = 0
+) -> Communicator:
     """Start MPI.
 
     Parameters
     ----------
     num_workers : the number of workers; 0: no process will be started.
     warn : receives a warning when this rank waits long for others.
-    elastic : as for `Communicator`.
+    elastic : whether the job shall go on after a rank's death.
+    num_spares : as for `Communicator`.
 
     Raises
     ------
     UserError
-        MPI is not installed, or sees only this process although the launcher started several. Or the job shall be
-        elastic, and this MPI cannot do that.
+        MPI is not installed, or sees only this process although the launcher started several.
 
     Side effects
     ------------
@@ -59,9 +61,9 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None], *, elastic:
     with removing_segments_at_end(os.environ, elastic=elastic) as heartbeat:
         if num_workers != 0:
             start_fork_server(kernels, dtype)
-        group = _start_mpi(warn, heartbeat)
+        group = _start_mpi(warn, heartbeat, num_spares)
     promised = promised_ranks(os.environ)
-    if group.size == 1 and promised is not None:
+    if group.everyone.size == 1 and promised is not None:
         name, number = promised
         group.close()
         raise ConfigError(
@@ -72,7 +74,7 @@ def join_ranks(num_workers: int | None, warn: Callable[[str], None], *, elastic:
     return group
 
 
-def _start_mpi(warn: Callable[[str], None], heartbeat: Heartbeat | None) -> Communicator:
+def _start_mpi(warn: Callable[[str], None], heartbeat: Heartbeat | None, num_spares: int) -> Communicator:
     try:
         from partrain.parallel.mpi.communicator import Communicator
     except ModuleNotFoundError as error:
@@ -84,7 +86,7 @@ def _start_mpi(warn: Callable[[str], None], heartbeat: Heartbeat | None) -> Comm
             f"--engine mpi: mpi4py finds no MPI library ({error}); pip install 'partrain[mpi]', or load the "
             "cluster's MPI"
         ) from error
-    return Communicator(warn, heartbeat)
+    return Communicator(warn, heartbeat, num_spares)
 
 
 def run_on_ranks(
@@ -97,6 +99,7 @@ def run_on_ranks(
     interruption: Interruption,
     *,
     elastic: bool = False,
+    num_spares: int = 0,
 ) -> Result | None:
     """Run a job on this rank and the other ranks that mpiexec started.
 
@@ -105,6 +108,7 @@ def run_on_ranks(
     lead : called on rank 0; it reads all input and broadcasts the initial state.
     follow : called on the other ranks.
     elastic : whether the job goes on after a rank's death: the survivors then call `lead` or `follow` again.
+    num_spares : how many ranks wait until one is needed.
     asked : the command-line options that must be the same on all ranks.
     num_workers : the number of workers of this rank; None: the host's processors, divided among its ranks.
     command_line, messages, interruption : as for a training run without MPI.
@@ -118,14 +122,16 @@ def run_on_ranks(
     SystemExit
         The job failed or was interrupted. One rank has printed the cause.
     """
-    with contextlib.closing(join_ranks(num_workers, messages.warn, elastic=elastic)) as ranks:
+    with contextlib.closing(join_ranks(num_workers, messages.warn, elastic=elastic, num_spares=num_spares)) as ranks:
         in_job = RankSession(ranks, received=interruption)
 
         def attempt() -> tuple[Result | None, Interrupted | None]:
-            if ranks.size > 1 or ranks.has_lost_ranks:
+            if ranks.everyone.size > 1 or ranks.has_lost_ranks:
                 messages.set_rank(ranks.name, only_warnings=ranks.rank > 0)
             own_workers = ranks.num_processors if num_workers is None else num_workers
             session = Session(own_workers, command_line, messages, Interruption(), ranks=in_job)
+            if elastic and not ranks.has_lost_ranks:
+                ranks.require_elastic(num_spares)
             return _work(lead, follow, asked, session, ranks)
 
         # Deferred until the end: mpiexec signals all ranks when one fails, and the failure must still be reported.
@@ -143,6 +149,7 @@ def run_on_ranks(
         if interrupted is not None:
             if ranks.rank == 0:
                 messages.error(f"ended by {interrupted}")
+            ranks.await_others()
             ranks.abort_if_stuck(interrupted.exit_code)
             raise SystemExit(interrupted.exit_code)
         ranks.leave_at_exit()
@@ -160,16 +167,28 @@ def _work(
     result, interrupted = None, None
     try:
         ranks.exchange_names()
-        require_same_partrain(ranks, socket.gethostname())
-        require_same_command(ranks, asked, socket.gethostname())
+        require_same_partrain(ranks.everyone, socket.gethostname())
+        require_same_command(ranks.everyone, asked, socket.gethostname())
         if ranks.rank == 0:
             result = lead(session)
+        elif ranks.is_spare:
+            _stand_by(session, ranks)
         else:
             follow(session)
     except Interrupted as ending:
         interrupted = ending
     ranks.finish()
     return result, interrupted
+
+
+def _stand_by(session: Session, ranks: Communicator) -> None:
+    """Hold data and kernels until the job ends, or a death makes this rank a working one."""
+    content = ranks.everyone.broadcast(None)
+    if not content:
+        return
+    with held_resources(InitialState.from_bytes(content).config, session):
+        session.announce_run(None)
+        ranks.stand_by()
 
 
 def _end_failed(ranks: Communicator, error: BaseException, messages: Messages) -> NoReturn:
@@ -197,7 +216,7 @@ def follow_training(session: Session) -> None:
         As for a new run.
     """
     assert session.ranks is not None
-    content = session.ranks.group.broadcast(None)
+    content = session.ranks.group.everyone.broadcast(None)
     if not content:
         return
     state = InitialState.from_bytes(content)

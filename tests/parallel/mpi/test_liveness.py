@@ -16,7 +16,8 @@ class Wait:
 
     def __init__(self, rank: int, size: int) -> None:
         self.now, self.num_questions = 1000.0, 0
-        self.check = LivenessCheck(rank, [f"rank {k} on host-{k}" for k in range(size)], self.now)
+        others = [other for other in range(size) if other != rank]
+        self.check = LivenessCheck(rank, [f"rank {k} on host-{k}" for k in range(size)], others, self.now)
         self.warnings: list[str] = []
 
     def go_on(self, seconds: float, answers: dict[int, bool]) -> None:

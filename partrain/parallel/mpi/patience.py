@@ -1,0 +1,95 @@
+"""When a rank gives up waiting for the others: one has failed or hangs, or mpiexec is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from partrain.errors import FailedRun, PartrainError
+from partrain.parallel.mpi import liveness
+from partrain.parallel.mpi.notices import Notices
+from partrain.parallel.mpi.rank_death import RankFailed
+
+# How long a rank waits for the others after mpiexec has ended: they may have ended too, and nothing reports that.
+ORPHAN_SECONDS = 3.0
+
+
+class Patience:
+    """Ends waits that would not end.
+
+    Parameters
+    ----------
+    names : the names of all ranks, for messages.
+    notices : the messages of the others.
+    warn : called with a warning.
+    is_orphan : returns whether mpiexec has ended.
+    elastic : whether the job goes on after a rank's death.
+
+    Attributes
+    ----------
+    is_over : whether this rank has given up a wait.
+    reported_dead : the dead spares that rank 0 has reported.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        notices: Notices,
+        warn: Callable[[str], None],
+        is_orphan: Callable[[], bool],
+        *,
+        elastic: bool,
+    ) -> None:
+        self._names, self._notices, self._warn = names, notices, warn
+        self._is_orphan, self._elastic = is_orphan, elastic
+        self.reported_dead: set[int] = set()
+        self.is_over = False
+
+    def check(self, waited_s: float) -> None:
+        """Give up a wait that will not end.
+
+        Parameters
+        ----------
+        waited_s : how long this rank has waited.
+
+        Raises
+        ------
+        RankFailed, FailedRun
+            Another rank has failed, or hangs.
+        """
+        if self._notices.dead_spares != self.reported_dead:
+            self._report_dead_spares()
+        try:
+            self._require_others(waited_s)
+        except PartrainError:
+            self.is_over = True
+            raise
+
+    def _require_others(self, waited_s: float) -> None:
+        notices = self._notices
+        if notices.failures:
+            rank = min(notices.failures)
+            exit_code, text = notices.failures[rank]
+            raise RankFailed(f"{self._names[rank].partition(' on ')[0]} failed: {text}", exit_code)
+        if waited_s > ORPHAN_SECONDS and self._is_orphan():
+            raise FailedRun(f"waited {waited_s:.0f} s for the other ranks: mpiexec is gone, and they do not answer")
+        if waited_s < liveness.ASK_SECONDS:
+            return
+        now = time.monotonic()
+        if notices.liveness is None:
+            notices.liveness = liveness.LivenessCheck(
+                notices.rank, self._names, notices.others(), now, elastic=self._elastic, is_spare=notices.is_spare
+            )
+        if notices.liveness.must_ask(now):
+            notices.ask_others()
+            notices.liveness.check(self._warn)
+
+    def _report_dead_spares(self) -> None:
+        """Let rank 0 say which spares have died."""
+        if self._notices.rank == 0:
+            new, left = self._notices.dead_spares - self.reported_dead, self._notices.num_spares
+            names = " and ".join(self._names[rank] for rank in sorted(new))
+            still = "no spare is" if left == 0 else "1 spare is" if left == 1 else f"{left} spares are"
+            self._warn(f"{names} (spare) died; {still} left, and the training is not disturbed")
+        self.reported_dead = set(self._notices.dead_spares)
+        self._notices.liveness = None  # it waits for their answers
