@@ -17,13 +17,11 @@ from partrain.kernels.simd.vectors import (
     LANES,
     add,
     broadcast,
-    element,
     less_equal,
     load,
     multiply_add,
     select,
     store,
-    store_number,
     subtract,
 )
 
@@ -202,9 +200,9 @@ def write_statistics(mean_SW, squares_SW, N, tile, P, slots_TK, mean_start, vari
 
     Source: PyTorch's BatchNorm2d, which normalises by the biased variance, and averages the unbiased one.
     """
-    C = variance_start - mean_start
+    C = variance_start - mean_start  # means, then variances
     for t in range(slots_TK.shape[0]):
         count = (min(N, (t + 1) * tile) - t * tile) * P
         for c in range(C):
-            store_number(slots_TK, t * slots_TK.shape[1] + mean_start + c, element(mean_SW, t * mean_SW.shape[1] + c))
+            slots_TK[t, mean_start + c] = mean_SW[t, c]
             slots_TK[t, variance_start + c] = squares_SW[t, c] / np.float32(count - 1)

@@ -188,6 +188,32 @@ def completes_tile(n, num, tile):
     return n + 1 == num or (n + 1) % tile == 0
 
 
+@always_inlined
+def _add_band(x, x_start, dy, dy_start, taps, num_taps, patches, places, first, last, num_outputs, dw):
+    """Add the products at the places `first` … `last`-1 of an example to the sums of all taps and filters."""
+    num_pairs, B, padded = num_outputs // (2 * LANES), (num_outputs + LANES - 1) // LANES, taps.size
+    for pair in range(num_pairs):
+        f = dy_start + 2 * pair * LANES
+        for tap in range(0, num_taps, TAP_PAIRS):
+            points = points_of(x, x_start, taps, tap, TAP_PAIRS)
+            rows = points_in_steps(dw, (pair * padded + tap) * 2 * LANES, 2 * LANES, TAP_PAIRS)
+            sums = load_rows(rows, 0, 2)
+            for place in range(first, last):
+                at = f + element(places, place)
+                sums = add_outer(sums, dy, at, at + LANES, points, element(patches, place))
+            store_rows(sums, rows, 0)
+    for part in range(2 * num_pairs, B):
+        f = dy_start + _first_of(part, num_outputs)
+        for tap in range(0, num_taps, SINGLES):
+            points_1 = points_of(x, x_start, taps, tap, SINGLES)
+            rows_1 = points_in_steps(dw, (part * padded + tap) * LANES, LANES, SINGLES)
+            sums_1 = load_block(rows_1, 0)
+            for place in range(first, last):
+                delta = load(dy, f + element(places, place))
+                sums_1 = add_products(sums_1, delta, points_1, element(patches, place))
+            store_block(sums_1, rows_1, 0)
+
+
 _BACKWARD_WEIGHTS = (
     "void(float32[:,:,:,::1], float32[:,:,:,::1], int64[::1], int64, int64, int64[::1], int64[::1], int64[::1], int64,"
     " int64, int64[::1], int64, float32[::1], float32[:,::1], int64)"
@@ -236,26 +262,7 @@ def conv2d_backward_weights_over_taps(
             dw[:] = 0
         for band in range(0, num_places, BAND):
             last = min(num_places, band + BAND)
-            for pair in range(num_pairs):
-                f = n * dy_step + 2 * pair * LANES
-                for tap in range(0, k, TAP_PAIRS):
-                    points = points_of(x_NHWC, n * x_step, taps, tap, TAP_PAIRS)
-                    rows = points_in_steps(dw, (pair * padded + tap) * 2 * LANES, 2 * LANES, TAP_PAIRS)
-                    sums = load_rows(rows, 0, 2)
-                    for place in range(band, last):
-                        at = f + element(places, place)
-                        sums = add_outer(sums, dy_NPQF, at, at + LANES, points, element(patches, place))
-                    store_rows(sums, rows, 0)
-            for part in range(2 * num_pairs, B):
-                f = n * dy_step + _first_of(part, num_outputs)
-                for tap in range(0, k, SINGLES):
-                    points_1 = points_of(x_NHWC, n * x_step, taps, tap, SINGLES)
-                    rows_1 = points_in_steps(dw, (part * padded + tap) * LANES, LANES, SINGLES)
-                    sums_1 = load_block(rows_1, 0)
-                    for place in range(band, last):
-                        delta = load(dy_NPQF, f + element(places, place))
-                        sums_1 = add_products(sums_1, delta, points_1, element(patches, place))
-                    store_block(sums_1, rows_1, 0)
+            _add_band(x_NHWC, n * x_step, dy_NPQF, n * dy_step, taps, k, patches, places, band, last, num_outputs, dw)
         if completes_tile(numbers_N[n], num, tile):
             start = numbers_N[n] // tile * K + weight_start
             _write_filters(dw, num_pairs, B, padded, k, sources_k, step, num_outputs, slots_TK, start)
