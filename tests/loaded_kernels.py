@@ -10,6 +10,8 @@ from partrain.config.schema.normalisation_layers import BatchNorm, GroupNorm, La
 from partrain.kernels.compiler.loading import load
 from partrain.kernels.update_rules import Rule
 from partrain.network.network import Network
+from partrain.parallel.mpi.copies import Copies
+from partrain.parallel.mpi.owner_messages import FirstMessage
 from partrain.parallel.update.node_sums import NodeSums
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.mailboxes import Mailboxes
@@ -39,5 +41,6 @@ def load_all_kernels(kernels: str, dtype: str) -> None:
     """Load the kernels of workers and of the coordinator; `kernels` is "fast" or "loops"."""
     of_workers = worker_kernels(kernels, EVERYTHING.layers, ALL_CHANGES)
     of_update = (kernel for rule in Rule for kernel in ParameterUpdate.kernels(kernels, frozenset([rule])))
-    of_coordinator = (*of_update, *NodeSums.kernels(kernels), *StepRing.KERNELS, *Mailboxes.KERNELS)
+    of_ranks = (*NodeSums.kernels(kernels), *FirstMessage.KERNELS, *Copies.KERNELS)
+    of_coordinator = (*of_update, *of_ranks, *StepRing.KERNELS, *Mailboxes.KERNELS)
     load((*of_workers, *of_coordinator), dtype)

@@ -58,9 +58,12 @@ class RankConnection:
 
     def kernels(self, kernels: str) -> tuple[Kernel, ...]:
         """Return the kernels of an exchange; `kernels` is "fast" or "loops"."""
+        from partrain.parallel.mpi.copies import Copies
+        from partrain.parallel.mpi.owner_messages import FirstMessage
         from partrain.parallel.update.node_sums import NodeSums
 
-        return () if self.ownership is None else NodeSums.kernels(kernels)
+        of_owners = () if self.ownership is None else (*NodeSums.kernels(kernels), *FirstMessage.KERNELS)
+        return (*Copies.KERNELS, *of_owners)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +137,7 @@ class ComputeResources:
         most = len(self.arrays["indices"]) // ownership.num_ranks
         part = ownership.owned
         sums = NodeSums(c.network, c.kernels, self.arrays, c.tiling, c.dtype, c.groups, part, MOST_NODES, most)
-        return OwnerExchange(ownership, connection.ranks, c.network, self.arrays, c.dtype, sums)
+        return OwnerExchange(ownership, connection.ranks, self.arrays, sums)
 
 
 @contextlib.contextmanager

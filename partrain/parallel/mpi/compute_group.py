@@ -126,11 +126,9 @@ class MpiComputeGroup:
         """Exchange the results of the positions `like.first` to `last` - 1 with all ranks."""
         message = self._message(like.operation, like.first, last)
         self._fill_header(message.headers_RW[self.ranks.rank], like.operation)
-        for target, source in message.outgoing:
-            target[...] = source
+        message.outgoing.make()
         self.ranks.allgatherv(message.buffer, message.counts, message.offsets)
-        for target, source in message.incoming:
-            target[...] = source
+        message.incoming.make()
         self._read_headers(message.headers_RW)
 
     def exchange_sums(self, owners: OwnerExchange, operation: Operation, num_examples: int) -> None:

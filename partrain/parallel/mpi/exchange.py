@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.network.network import Network
+from partrain.parallel.mpi.copies import Copies
 from partrain.parallel.workers.commands import Operation
 from partrain.parallel.workers.tiles import Tiling
 
@@ -67,16 +68,15 @@ class Message:
     buffer : the pieces of all ranks, in order.
     counts, offsets : the number of bytes of each rank, and where they begin.
     headers_RW : the header of each rank, as a view of the buffer.
-    outgoing : pairs of a view of the buffer and the array that it is copied from.
-    incoming : pairs of an array and the view of the buffer that it is copied from.
+    outgoing, incoming : copies to the buffer, and from it.
     """
 
     buffer: NDArray[np.uint8]
     counts: Sequence[int]
     offsets: Sequence[int]
     headers_RW: Sequence[NDArray[np.int64]]
-    outgoing: Sequence[tuple[NDArray[Any], NDArray[Any]]]
-    incoming: Sequence[tuple[NDArray[Any], NDArray[Any]]]
+    outgoing: Copies
+    incoming: Copies
 
 
 def lay_out(
@@ -114,4 +114,4 @@ def lay_out(
                 outgoing.append((piece, region))
             else:
                 incoming.append((region, piece))
-    return Message(buffer, counts, offsets, headers, outgoing, incoming)
+    return Message(buffer, counts, offsets, headers, Copies(outgoing), Copies(incoming))

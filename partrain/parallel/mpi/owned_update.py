@@ -100,8 +100,7 @@ class OwnedUpdate(ParameterUpdate):
 
     def _commit(self, message: SecondMessage, step: int) -> None:
         optimizer = self._optimizer
-        for rank, owned in enumerate(message.owned):
-            self._ownership.scatter(rank, owned, optimizer.parameters)
+        message.new_parameters.make()
         for new, old in ((self._first, optimizer.first_moment), (self._second, optimizer.second_moment)):
             if new.size:
                 self._ownership.scatter(self._rank, new, old)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.errors import FailedRun
-from partrain.network.network import Network
 from partrain.parallel.mpi.exchange import Pieces, results_of
 from partrain.parallel.mpi.owned_moments import Collecting
 from partrain.parallel.mpi.owner_messages import KEPT_MESSAGES, SEQUENCE, FirstMessage, SecondMessage, StepShares
@@ -44,7 +43,7 @@ class OwnerExchange:
     ----------
     ownership : the owners.
     ranks : exchanges bytes with the other ranks.
-    network, arrays, dtype : the network, the shared arrays, and the type of the parameters.
+    arrays : the shared arrays.
     sums : sums the nodes of this rank.
 
     Attributes
@@ -60,9 +59,7 @@ class OwnerExchange:
         self,
         ownership: Ownership,
         ranks: OwningRanks,
-        network: Network,
         arrays: Mapping[str, Array],
-        dtype: str,
         sums: NodeSums,
     ) -> None:
         self.ownership, self.ranks, self._sums = ownership, ranks, sums
@@ -70,8 +67,8 @@ class OwnerExchange:
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self._num_exchanges = 0
         # Not methods: an object whose caches refer to it would keep the shared arrays in memory.
-        first = functools.partial(_lay_out_first, ownership, network, arrays, dtype, self.rank)
-        second = functools.partial(_lay_out_second, ownership, arrays, dtype, self.rank)
+        first = functools.partial(_lay_out_first, ownership, arrays, sums.sums_MU, self.rank)
+        second = functools.partial(_lay_out_second, ownership, arrays, self.rank)
         self._first = functools.lru_cache(KEPT_MESSAGES)(first)
         self._second = functools.lru_cache(KEPT_MESSAGES)(second)
 
@@ -92,27 +89,18 @@ class OwnerExchange:
         """
         began = time.monotonic()
         shares, message = self._first(operation, num_examples)
-        sums_MU = self._sums.compute(shares.nodes[self.rank])
-        for receiver, targets in enumerate(message.sums_out):
-            for target, sum_U in zip(targets, sums_MU, strict=True):
-                self.ownership.gather(receiver, sum_U, target)
+        self._sums.compute(shares.nodes[self.rank])
         summed = time.monotonic()
-        fill(message.headers_out[0])
-        for header in message.headers_out[1:]:
-            header[:] = message.headers_out[0]
-        for target, source in message.outgoing:
-            target[...] = source
+        fill(message.header)
+        message.outgoing.make()
         self.ranks.alltoallv(
             (message.sent, message.counts_out, message.offsets_out),
             (message.received, message.counts_in, message.offsets_in),
         )
-        for target, source in message.incoming:
-            target[...] = source
+        message.incoming.make()
         received = time.monotonic()
-        with np.errstate(all="ignore"):  # a sum that is not finite is found before it is used
-            for left, right in shares.additions:
-                message.sums_in[left] += message.sums_in[right]
-        self.sum = message.sums_in[0]
+        message.add_sums()
+        self.sum = message.sum
         self.seconds[SUMS] = summed - began + time.monotonic() - received
         self.seconds[EXCHANGE_OF_SUMS] = received - summed
         return message.headers_in
@@ -129,11 +117,9 @@ class OwnerExchange:
         self._num_exchanges += 1
         message.outcomes[self.rank][:] = (self._num_exchanges, *outcome)
         message.owned[self.rank][:] = owned
-        for target, source in message.outgoing:
-            target[...] = source
+        message.outgoing.make()
         self.ranks.allgatherv(message.buffer, message.counts, message.offsets)
-        for target, source in message.incoming:
-            target[...] = source
+        message.incoming.make()
         for rank, words in enumerate(message.outcomes):
             if words[SEQUENCE] != self._num_exchanges:
                 raise FailedRun(f"rank {rank} exchanges another message; the run stops, because bits would differ")
@@ -147,18 +133,15 @@ class OwnerExchange:
 
 def _lay_out_first(
     ownership: Ownership,
-    network: Network,
     arrays: Mapping[str, Array],
-    dtype: str,
+    sums_MU: Array,
     rank: int,
     operation: Operation,
     num_examples: int,
 ) -> tuple[StepShares, FirstMessage]:
     shares = StepShares.of(ownership, num_examples)
-    return shares, FirstMessage(ownership, shares, arrays, results_of(operation), dtype, rank)
+    return shares, FirstMessage(ownership, shares, arrays, results_of(operation), sums_MU, rank)
 
 
-def _lay_out_second(
-    ownership: Ownership, arrays: Mapping[str, Array], dtype: str, rank: int, num_examples: int
-) -> SecondMessage:
-    return SecondMessage(ownership, StepShares.of(ownership, num_examples), arrays, dtype, rank)
+def _lay_out_second(ownership: Ownership, arrays: Mapping[str, Array], rank: int, num_examples: int) -> SecondMessage:
+    return SecondMessage(ownership, StepShares.of(ownership, num_examples), arrays, rank)

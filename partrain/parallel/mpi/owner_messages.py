@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from partrain.kernels.message_parts import add_parts
 from partrain.parallel.mpi.block_runs import additions, block_runs, examples_of
+from partrain.parallel.mpi.copies import Copies
 from partrain.parallel.mpi.exchange import HEADER_BYTES, array_rows, whole_words
 from partrain.parallel.mpi.ownership import Ownership
 from partrain.parallel.update.piece_plan import Part
 from partrain.parallel.workers.tiles import Range
 
 Array = NDArray[Any]
-Copies = Sequence[tuple[Array, Array]]  # targets and sources
 
 # Messages of each kind that are kept: those of whole batches, and of the last one of an epoch.
 KEPT_MESSAGES = 2
@@ -73,17 +74,20 @@ class FirstMessage:
     shares : how the batch is shared.
     arrays : the shared arrays; the message keeps views of them.
     names : the arrays with the results of examples.
-    dtype : of the parameters.
+    sums_MU : where this rank's sums of nodes are; the message keeps views of it.
     rank : the rank that sends and receives it.
 
     Attributes
     ----------
     sent, received : the buffers; `counts_out`, `counts_in`, `offsets_out`, `offsets_in` say what is where, by rank.
-    headers_out, headers_in : the headers, by rank.
-    outgoing, incoming : copies of results, before and after.
-    sums_out : by receiver, and then by node of this rank: where the sum of what the receiver owns belongs.
-    sums_in : the received sums of what this rank owns, of all nodes in order.
+    header : this rank's header, for all receivers.
+    headers_in : the received headers, by rank.
+    outgoing : copies header, results and sums to the buffer.
+    incoming : copies the results of others from the buffer.
+    sum : the sum of what this rank owns, over all nodes, after `add_sums`.
     """
+
+    KERNELS = (add_parts,)
 
     def __init__(
         self,
@@ -91,10 +95,10 @@ class FirstMessage:
         shares: StepShares,
         arrays: Mapping[str, Array],
         names: Sequence[str],
-        dtype: str,
+        sums_MU: Array,
         rank: int,
     ) -> None:
-        ranks = range(ownership.num_ranks)
+        ranks, dtype = range(ownership.num_ranks), sums_MU.dtype.name
         regions = [[arrays[name][slice(*examples)] for name in names] for examples in shares.examples]
 
         def counts(sender: int, receiver: int) -> int:
@@ -108,23 +112,30 @@ class FirstMessage:
         self.counts_out, self.counts_in = ([counts(rank, other) for other in ranks], [counts(k, rank) for k in ranks])
         self.offsets_out, self.offsets_in = _offsets(self.counts_out), _offsets(self.counts_in)
         self.sent, self.received = (np.zeros(sum(c), np.uint8) for c in (self.counts_out, self.counts_in))
-        self.headers_out, self.headers_in = [], []
+        self.header, self.headers_in = np.zeros(HEADER_BYTES // 8, np.int64), []
         outgoing: list[tuple[Array, Array]] = []
         incoming: list[tuple[Array, Array]] = []
-        self.sums_out: list[list[Array]] = []
-        self.sums_in: list[Array] = []
+        sums_in: list[Array] = []
         for other in ranks:
             header, results, sums = cut(self.sent, self.offsets_out[other], rank, other)
-            self.headers_out.append(header)
-            outgoing.extend(zip(results, regions[rank], strict=True))
-            self.sums_out.append(sums)
+            outgoing += [(header, self.header), *zip(results, regions[rank], strict=True)]
+            for target, sum_U in zip(sums, sums_MU, strict=False):
+                outgoing += [(part, of_sum) for of_sum, part in ownership.parts(other, sum_U, target)]
             header, results, sums = cut(self.received, self.offsets_in[other], other, rank)
             self.headers_in.append(header)
-            self.sums_in.extend(sums)
+            sums_in += sums
             if other != rank:
-                incoming.extend(zip(regions[other], results, strict=True))
-        self.outgoing: Copies = outgoing
-        self.incoming: Copies = incoming
+                incoming += zip(regions[other], results, strict=True)
+        self.outgoing, self.incoming = Copies(outgoing), Copies(incoming)
+        self.sum = sums_in[0]
+        self._numbers = self.received.view(dtype)
+        places = [(s.ctypes.data - self.received.ctypes.data) // s.itemsize for s in sums_in]
+        pairs = [(places[left], places[right]) for left, right in shares.additions]
+        self._additions = np.array(pairs, np.int64).reshape(-1, 2)
+
+    def add_sums(self) -> None:
+        """Add the received sums in the order of the tree."""
+        add_parts(self._numbers, self._additions, self.sum.size)
 
 
 class SecondMessage:
@@ -134,13 +145,14 @@ class SecondMessage:
     ----------
     buffer, counts, offsets : as of `exchange.Message`.
     outcomes : the headers, by rank.
-    outgoing, incoming : copies of factors and slots, before and after.
+    outgoing, incoming : copies factors and slots to the buffer, and those of others from it.
     owned : what each rank owns.
+    new_parameters : copies what all ranks own from the buffer to the parameters.
     """
 
-    def __init__(
-        self, ownership: Ownership, shares: StepShares, arrays: Mapping[str, Array], dtype: str, rank: int
-    ) -> None:
+    def __init__(self, ownership: Ownership, shares: StepShares, arrays: Mapping[str, Array], rank: int) -> None:
+        parameters = arrays["parameters"]
+        dtype, itemsize = parameters.dtype.name, parameters.itemsize
         names, tiling = shared_arrays_of(ownership.shared), ownership.tiling
         regions = [
             [arrays[name][array_rows(name, *examples, tiling)] if examples[0] < examples[1] else arrays[name][:0]
@@ -148,7 +160,6 @@ class SecondMessage:
             for examples in shares.examples
         ]  # fmt: skip
         sizes = [ownership.size_of(other) for other in range(ownership.num_ranks)]
-        itemsize = np.dtype(dtype).itemsize
         self.counts = [
             whole_words(OUTCOME_WORDS * 8 + sum(region.nbytes for region in of_rank) + size * itemsize)
             for of_rank, size in zip(regions, sizes, strict=True)
@@ -158,16 +169,17 @@ class SecondMessage:
         self.outcomes, self.owned = [], []
         outgoing: list[tuple[Array, Array]] = []
         incoming: list[tuple[Array, Array]] = []
+        updated: list[tuple[Array, Array]] = []
         for other, (start, of_rank, size) in enumerate(zip(self.offsets, regions, sizes, strict=True)):
             header, copies, (owned,) = _cut(self.buffer, start, of_rank, 1, size, dtype, OUTCOME_WORDS)
             self.outcomes.append(header)
             self.owned.append(owned)
+            updated += ownership.parts(other, parameters, owned)
             if other == rank:
-                outgoing.extend(zip(copies, of_rank, strict=True))
+                outgoing += zip(copies, of_rank, strict=True)
             else:
-                incoming.extend(zip(of_rank, copies, strict=True))
-        self.outgoing: Copies = outgoing
-        self.incoming: Copies = incoming
+                incoming += zip(of_rank, copies, strict=True)
+        self.outgoing, self.incoming, self.new_parameters = Copies(outgoing), Copies(incoming), Copies(updated)
 
 
 def _offsets(counts: Sequence[int]) -> list[int]:

@@ -61,13 +61,17 @@ class Ownership:
 
     def gather(self, rank: int, vector: NDArray[Any], target: NDArray[Any]) -> None:
         """Copy what a rank owns of a flat vector to `target` (size_of(rank),)."""
-        for first, last, place in self._places(rank):
-            target[place : place + last - first] = vector[first:last]
+        for of_vector, of_target in self.parts(rank, vector, target):
+            of_target[:] = of_vector
 
     def scatter(self, rank: int, source: NDArray[Any], vector: NDArray[Any]) -> None:
         """Copy `source` (size_of(rank),) to what a rank owns of a flat vector."""
-        for first, last, place in self._places(rank):
-            vector[first:last] = source[place : place + last - first]
+        for of_vector, of_source in self.parts(rank, vector, source):
+            of_vector[:] = of_source
+
+    def parts(self, rank: int, vector: NDArray[Any], owned: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Return the parts of a flat vector that a rank owns, and those of `owned` (size_of(rank),), as views."""
+        return [(vector[first:last], owned[place : place + last - first]) for first, last, place in self._places(rank)]
 
     def element(self, rank: int, place: int) -> int:
         """Return the element of the flat vector that is at `place` of what a rank owns."""

@@ -33,6 +33,10 @@ class NodeSums:
     most_nodes, most_examples : the largest number of nodes, and of examples of a node.
     num_threads : the largest number of threads; None: the fastest number on this machine.
 
+    Attributes
+    ----------
+    sums_MU : the sums of the first nodes, after `compute`, until the next.
+
     Side effects
     ------------
     The first sum starts threads; `close` ends them.
@@ -53,7 +57,7 @@ class NodeSums:
     ) -> None:
         self._arrays, self._tiling = arrays, tiling  # the kernel has only their addresses
         # A thread that wakes up late has the arguments of earlier sums: the newest nodes must be in the same arrays.
-        self._sums_MU = np.zeros((most_nodes, network.parameters.size), dtype)
+        self.sums_MU = np.zeros((most_nodes, network.parameters.size), dtype)
         self._nodes = np.zeros((most_nodes, 2), np.int64)
         self._reduction: GradientReduction | None = None
         if kernels != "fast":
@@ -70,15 +74,15 @@ class NodeSums:
         return (node_sums.begin_sums, node_sums.sum_nodes) if kernels == "fast" else ()
 
     def compute(self, nodes: Sequence[Range]) -> Array:
-        """Return the sums (nodes, network.parameters.size) of nodes, given by their examples; valid until the next."""
+        """Return the sums (nodes, network.parameters.size) of nodes, given by their examples; a view of `sums_MU`."""
         if self._reduction is not None:
-            for sum_U, (first, last) in zip(self._sums_MU, nodes, strict=False):
+            for sum_U, (first, last) in zip(self.sums_MU, nodes, strict=False):
                 sum_U[:] = self._reduction.reduce(last - first, first)
         elif nodes:
             self._nodes[: len(nodes)] = nodes
             node_sums.begin_sums(self._control, self._num_threads, len(nodes))
             self._team.work(self._participate)
-        return self._sums_MU[: len(nodes)]
+        return self.sums_MU[: len(nodes)]
 
     def close(self) -> None:
         """End the threads."""
@@ -96,6 +100,6 @@ class NodeSums:
             tiling.tile_size,
             tiling.block_size,
             slots_TK,
-            self._sums_MU,
+            self.sums_MU,
         )
         return 0

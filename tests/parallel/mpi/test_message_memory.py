@@ -40,12 +40,13 @@ def kept_by(rank: int, num_ranks: int, ownership: Ownership | None, batch_sizes:
             whole(exchanged_arrays(NETWORK, operation), number) for operation in OPERATIONS for number in batch_sizes
         )
     first, most_nodes = [], 0
+    sums_MU = np.zeros((2, NETWORK.parameters.size), np.float32)
     for number in batch_sizes:
         shares = StepShares.of(ownership, number)
         most_nodes = max(most_nodes, len(shares.nodes[rank]))
-        num_bytes += SecondMessage(ownership, shares, arrays, "float32", rank).buffer.nbytes
+        num_bytes += SecondMessage(ownership, shares, arrays, rank).buffer.nbytes
         for operation in OPERATIONS:
-            message = FirstMessage(ownership, shares, arrays, results_of(operation), "float32", rank)
+            message = FirstMessage(ownership, shares, arrays, results_of(operation), sums_MU, rank)
             first.append(message.sent.nbytes + message.received.nbytes)
     return num_bytes + sum(sorted(first)[-2:]) + most_nodes * NETWORK.parameters.size * 4
 

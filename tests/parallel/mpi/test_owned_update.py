@@ -46,7 +46,7 @@ class Rank:
         sums = NodeSums(
             c.network, c.kernels, c.arrays, c.tiling, c.dtype, self.adam.groups, owned, 2, BATCH, num_threads
         )
-        exchange = OwnerExchange(self.ownership, communicator, c.network, c.arrays, c.dtype, sums)
+        exchange = OwnerExchange(self.ownership, communicator, c.arrays, sums)
         signals = Interruption(), Interruption()
         self.group = MpiComputeGroup(
             InProcessGroup(c), communicator, c.network, c.arrays, c.tiling, *signals, owners=exchange
