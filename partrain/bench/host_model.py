@@ -16,7 +16,6 @@ from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.mpi.owner_messages import StepShares
 from partrain.parallel.mpi.ownership import Ownership, choose_ownership
 from partrain.parallel.mpi.step_bytes import StepBytes, step_bytes
-from partrain.parallel.update.piece_plan import NANOSECONDS_PER_EXAMPLE, NANOSECONDS_PER_STEP
 from partrain.parallel.workers.tiles import Tiling
 
 
@@ -46,20 +45,22 @@ class HostCosts:
 
         T(B, 1) = serial + compute(B) + update(P, B)
         T(B, h) = serial + compute(n) + wire(bytes of all) + pack + update(P, B)        all ranks make the whole update
-        T(B, h) = serial + compute(n) + sums(Q, n) + wire(sums) + update(Q / h, 0)      with owners of Q parameters
+        T(B, h) = serial + compute(n) + sums(Q, n) + wire(sums) + update(Q / h, 1)      with owners of Q parameters
                   + wire(new parameters, factors) + copies + update(P - Q, B)
+        sums(Q, n) = update(Q, n) - update(Q, 1)
         wire(b) = latency + (h - 1) · MESSAGE_SECONDS + b / bandwidth
         speed-up(B, h) = T(B, 1) / T(B, h)
 
-    n is the largest number of examples of a host, P the number of parameters; b is what a host sends to all others
-    together. The model ignores the time that hosts wait for the slowest host.
+    n is the largest number of tiles of a host, and 1 is one tile; P the number of parameters; b is what a host sends to
+    all others together. The model ignores the time that hosts wait for the slowest host.
 
     Attributes
     ----------
     network, groups, training, tiling : determine who owns what, and the number of bytes.
     serial : the time that depends neither on the batch size nor on the number of hosts.
     compute : the time of one host, by number of tiles; for other numbers, in proportion to the next smaller one.
-    per_parameter : the time of an update, for each parameter and unit of `update_work`.
+    update : the time of the update of `updated` parameters, by number of tiles.
+    updated : the number of parameters of the measured network.
     copy_s_per_byte : the time to copy one byte.
     work : a factor of the computation, for a larger network.
     """
@@ -70,7 +71,8 @@ class HostCosts:
     tiling: Tiling
     serial: float
     compute: Mapping[int, float]
-    per_parameter: float
+    update: Mapping[int, float]
+    updated: int
     copy_s_per_byte: float
     work: float = 1.0
 
@@ -86,27 +88,28 @@ class HostCosts:
         ownership = self._ownership(batch_size, hosts)
         if ownership is None:
             longest = -(-tiling.num_tiles(batch_size) // hosts)
-            time = self.serial + self._compute(longest) + self._update(num_parameters, update_work(batch_size))
+            time = self.serial + self._compute(longest) + self._update(num_parameters, tiling.num_tiles(batch_size))
             if hosts > 1:
                 # A host packs what it sends once, and unpacks what it receives: together about what all hosts have.
                 num_bytes = self.sent(batch_size, hosts).total
                 time += self._wire(num_bytes, hosts, link) + num_bytes * hosts / (hosts - 1) * self.copy_s_per_byte
             return time
         shares, sent = StepShares.of(ownership, batch_size), self.sent(batch_size, hosts)
-        most = max(last - first for first, last in shares.examples)
+        most = tiling.num_tiles(max(last - first for first, last in shares.examples))
         owned = sum(ownership.size_of(rank) for rank in range(hosts))
         of_rank, of_all = max(map(len, shares.nodes)), sum(map(len, shares.nodes))
         # Sums are written and copied into the message; received ones are added; new parameters are copied.
         copied = owned * np.dtype(self.training.dtype).itemsize * (2 * of_rank + of_all / hosts + 1)
         return (
             self.serial
-            + self._compute(tiling.num_tiles(most))
-            + self._update(owned, update_work(most) - update_work(0))
+            + self._compute(most)
+            + self._update(owned, most)
+            - self._update(owned, 1)
             + self._wire(sent.sums + sent.results, hosts, link)
-            + self._update(owned, update_work(0)) / hosts
+            + self._update(owned, 1) / hosts
             + self._wire(sent.parameters + sent.factors, hosts, link)
             + copied * self.copy_s_per_byte
-            + self._update(num_parameters - owned, update_work(batch_size))
+            + self._update(num_parameters - owned, tiling.num_tiles(batch_size))
         )
 
     def speed_up(self, batch_size: int, hosts: int, link: Link) -> float:
@@ -120,8 +123,13 @@ class HostCosts:
         known = max(k for k in self.compute if k <= num_tiles)
         return self.work * self.compute[known] * num_tiles / known
 
-    def _update(self, num_parameters: int, work: float) -> float:
-        return num_parameters * work * self.per_parameter
+    def _update(self, num_parameters: int, num_tiles: int) -> float:
+        tiles, seconds = zip(*sorted(self.update.items()), strict=True)
+        if num_tiles <= tiles[-1]:
+            time = float(np.interp(num_tiles, tiles, seconds))
+        else:  # each further tile takes as long as those up to here did on average
+            time = seconds[0] + (seconds[-1] - seconds[0]) * (num_tiles - tiles[0]) / max(1, tiles[-1] - tiles[0])
+        return time * num_parameters / self.updated
 
     @staticmethod
     def _wire(num_bytes: int, hosts: int, link: Link) -> float:
@@ -153,8 +161,3 @@ def _wider(layer: Section, factor: int) -> Section:
             wide = {name: [_wider(inner, factor) for inner in branch] for name, branch in branches.items()}
             return layer.model_copy(update=wide)
     return layer
-
-
-def update_work(num_examples: int) -> float:
-    """Return the work of an update, for each parameter."""
-    return NANOSECONDS_PER_STEP + NANOSECONDS_PER_EXAMPLE * num_examples

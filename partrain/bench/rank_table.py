@@ -12,9 +12,9 @@ NOTE_ON_STEPS = """\
 sums: of this rank's gradients for their owners, and of what it owns; 0 if each rank makes the whole update.
 exchange includes the wait for the slowest rank. Ranks on the same host share its processors."""
 NOTE_ON_MODEL = """\
-Not measured: a prediction from the times above, for hosts like this one with the same number of workers each. It
-assumes 90 % of the nominal bandwidth of each link, a latency of 50, 25 and 3 µs, and 2 µs for each message. The model
-ignores the time that hosts wait for the slowest host."""
+Not measured: a prediction from these times, for hosts like this one with the same number of workers each. More tiles
+take longer in proportion. It assumes 90 % of the nominal bandwidth of each link, a latency of 50, 25 and 3 µs, and 2 µs
+for each message. The model ignores the time that hosts wait for the slowest host."""
 
 
 def describe(facts: dict[str, Any]) -> str:
@@ -51,7 +51,20 @@ def describe(facts: dict[str, Any]) -> str:
     ]
     for name in dict.fromkeys(row["network"] for row in model["expected"]):
         lines += ["", f"model: expected speed-up against one host, {name}", *_model_table(model["expected"], name)]
-    return "\n".join([*lines, NOTE_ON_MODEL])
+    return "\n".join([*lines, "", *_inputs(model), NOTE_ON_MODEL])
+
+
+def _inputs(model: dict[str, Any]) -> list[str]:
+    compute, update = (
+        ", ".join(f"{tiles}: {us:,.0f}" for tiles, us in model[name].items()) for name in ("compute_us", "update_us")
+    )
+    return [
+        "times in the model, µs; measured on rank 0, while the other ranks sleep",
+        f"computing, by number of tiles  {compute}",
+        f"update, by number of tiles     {update}",
+        f"preparing a step               {model['serial_us']:,.0f}",
+        f"copying 1 MB                   {model['copy_ns_per_byte'] * 1000:,.0f}",
+    ]
 
 
 def _model_table(expected: list[dict[str, Any]], network: str) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.bench.host_model import LINKS, HostCosts, update_work, widened
+from partrain.bench.host_model import LINKS, HostCosts, widened
 from partrain.bench.trial import RUN, RUN_WITH_NORMS, MeasuredTraining, seconds_of
 from partrain.config.schema.config import Config
 from partrain.data.split_name import SplitName
@@ -186,9 +186,8 @@ def _measure_copying(vector: NDArray[Any]) -> float:
 def _measure_compute(training: MeasuredTraining, local: ComputeGroup) -> dict[int, float]:
     """Return the seconds of this rank by number of tiles: for powers of 2, and for the whole batch."""
     tiling, num_examples = training.plan.tiling, training.round_size
-    tiles = tiling.num_tiles(num_examples)
     medians = {}
-    for number in sorted({*(2**k for k in range(tiles.bit_length()) if 2**k < tiles), tiles}):
+    for number in _measured_tiles(training):
         shards = tiling.shards(0, min(number * tiling.tile_size, num_examples), local.num_at_once)
         commands = [Command(training.operation, SplitName.TRAIN, first, last) for first, last in shards]
         samples = []
@@ -213,7 +212,8 @@ def _model(
         tiling=plan.tiling,
         serial=own["prepare_us"] / 1e6,
         compute=compute,
-        per_parameter=update / network.parameters.size / update_work(training.round_size),
+        update=update,
+        updated=network.parameters.size,
         copy_s_per_byte=copy_s_per_byte,
     )
     wide = Network(widened(config.network, WIDER), network.input_shape, network.num_outputs)
@@ -225,8 +225,10 @@ def _model(
     larger = replace(costs, network=wide, groups=groups, work=work)
     networks = {"this network": costs, f"{work:.0f} times the multiply-adds": larger}
     return {
+        "serial_us": costs.serial * 1e6,
         "compute_us": {str(tiles): seconds * 1e6 for tiles, seconds in compute.items()},
-        "update_us": update * 1e6,
+        "update_us": {str(tiles): seconds * 1e6 for tiles, seconds in update.items()},
+        "copy_ns_per_byte": copy_s_per_byte * 1e9,
         "larger": {"multiply_adds": work, "parameters": parameters},
         "expected": [
             {
@@ -246,11 +248,20 @@ def _model(
     }
 
 
-def _measure_update(training: MeasuredTraining) -> float:
-    """Return the seconds of the whole update on this rank alone."""
-    plan, num_examples = training.plan, training.round_size
+def _measured_tiles(training: MeasuredTraining) -> list[int]:
+    """Return the numbers of tiles that are measured: powers of 2, and the whole batch."""
+    tiles = training.plan.tiling.num_tiles(training.round_size)
+    return sorted({*(2**k for k in range(tiles.bit_length()) if 2**k < tiles), tiles})
+
+
+def _measure_update(training: MeasuredTraining) -> dict[int, float]:
+    """Return the seconds of the whole update on this rank alone, by number of tiles."""
+    plan, medians = training.plan, {}
     optimizer = ParameterOptimizer(training.arrays["parameters"].copy(), plan.groups, plan.config.training)
     update = make_parameter_update(plan, training.arrays, optimizer)
     with contextlib.closing(update):
-        steps = range(1, MEASURED_STEPS // 4)
-        return statistics.median(seconds_of(partial(update.apply, num_examples, step)) for step in steps)
+        for number in _measured_tiles(training):
+            num_examples = min(number * plan.tiling.tile_size, training.round_size)
+            steps = range(1, MEASURED_STEPS // 4)
+            medians[number] = statistics.median(seconds_of(partial(update.apply, num_examples, step)) for step in steps)
+    return medians

@@ -268,7 +268,7 @@ def test_every_configuration_is_measured(
 def test_model_of_hosts_is_its_formula() -> None:
     config = read_config(ROOT / "configs/mnist.yaml")
     network = Network(config.network, (1, 28, 28), 10)
-    groups, tiling = ParameterGroups.of(network, config.training.optimizer), Tiling(4)
+    groups, tiling, P = ParameterGroups.of(network, config.training.optimizer), Tiling(4), network.parameters.size
     costs = HostCosts(
         network=network,
         groups=groups,
@@ -276,18 +276,19 @@ def test_model_of_hosts_is_its_formula() -> None:
         tiling=tiling,
         serial=1.0,
         compute={1: 3.0, 4: 10.0, 8: 20.0},
-        per_parameter=1e-6,
+        update={1: 0.4, 4: 1.0, 8: 2.0},
+        updated=P,
         copy_s_per_byte=1e-6,
     )
-    link = Link("a link", latency_s=0.5, bytes_per_second=1e5)
-    P, latency = 105_634, 0.5 + 7 * 2e-6
-    assert costs.step(32, 1, link) == pytest.approx(1 + 20 + P * 1e-6 * (0.43 + 0.0135 * 32))
+    link, latency = Link("a link", latency_s=0.5, bytes_per_second=1e5), 0.5 + 7 * 2e-6
+    assert costs.step(32, 1, link) == pytest.approx(1 + 20 + 2)
     of_all = costs.sent(32, 8).total
-    shared = 1 + 3 + latency + of_all / 1e5 + of_all * 8 / 7 * 1e-6 + P * 1e-6 * (0.43 + 0.0135 * 32)
+    shared = 1 + 3 + latency + of_all / 1e5 + of_all * 8 / 7 * 1e-6 + 2
     assert costs.step(32, 8, link) == pytest.approx(shared)
     sent = costs.sent(2048, 8)
     assert (sent.factors, sent.sums + sent.parameters) == (0, pytest.approx(2 * 4 * P * 7 / 8, abs=32))
-    owned = 1 + 20 * 64 / 8 + 2 * latency + sent.total / 1e5 + P * 1e-6 * (0.0135 * 256 + 0.43 / 8) + 4 * P * 4 * 1e-6
+    sums = 1.6 * 63 / 7  # each of 64 tiles but the first takes as long as those that were measured
+    owned = 1 + 20 * 64 / 8 + 2 * latency + sent.total / 1e5 + sums + 0.4 / 8 + 4 * P * 4 * 1e-6
     assert costs.step(2048, 8, link) == pytest.approx(owned)
     assert costs.speed_up(32, 2, link) == costs.step(32, 1, link) / costs.step(32, 2, link)
 

@@ -2,8 +2,9 @@
 
     python tests/benchmarks/expect_of_hosts.py [--rounds 5] [--config configs/mnist.yaml]
 
-Each round is `mpiexec -n 2 partrain bench --engine mpi --workers 1`. Every figure is the median over the rounds, those
-of the model too. Nothing else should run on the machine: two ranks with a worker each keep two processors busy.
+Each round is `mpiexec -n 2 partrain bench --engine mpi --workers 1`, with the largest batch of the table, so that the
+model knows the time of every number of tiles in it. Every figure is the median over the rounds, those of the model too.
+Nothing else should run on the machine: two ranks with a worker each keep two processors busy.
 """
 
 from __future__ import annotations
@@ -14,12 +15,23 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from partrain.bench.ranks import MODEL_BATCHES
+from partrain.config.reader import read_config
+
 ROOT = Path(__file__).resolve().parents[2]
 ROOT_MAY = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+def with_batch(config: str, batch_size: int, folder: Path) -> str:
+    """Write a copy of a configuration with another batch size; return its path."""
+    path = folder / Path(config).name
+    path.write_text(read_config(config, [f"training.batch_size={batch_size}"]).to_yaml())
+    return str(path)
 
 
 def measure(config: str) -> dict[str, Any]:
@@ -41,8 +53,11 @@ def described(rounds: list[dict[str, Any]]) -> str:
 
     lines = [
         f"exchange of a step alone: {over(lambda facts: facts['exchange']['median_us'])}",
-        f"computing a batch: {over(lambda facts: max(facts['model']['compute_us'].values()))}",
-        f"update: {over(lambda facts: facts['model']['update_us'])}",
+        *(
+            f"{name}, {tiles} tiles: {over(lambda facts, t=tiles, k=key: facts['model'][k][t])}"
+            for name, key in (("computing", "compute_us"), ("update", "update_us"))
+            for tiles in rounds[0]["model"][key]
+        ),
     ]
     speed_ups: dict[tuple[str, int, str], dict[int, list[float]]] = {}
     for facts in rounds:
@@ -70,9 +85,11 @@ def main() -> None:
     parser.add_argument("--config", default=str(ROOT / "configs/mnist.yaml"))
     options = parser.parse_args()
     rounds = []
-    for number in range(options.rounds):
-        rounds.append(measure(options.config))
-        print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        config = with_batch(options.config, max(MODEL_BATCHES), Path(name))
+        for number in range(options.rounds):
+            rounds.append(measure(config))
+            print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
     print(described(rounds))
 
 
