@@ -7,12 +7,13 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from partrain.config.schema.optimizer import Optimizer
-from partrain.errors import FailedRun
+from partrain.errors import DataError, FailedRun
 from partrain.network.optimizer import ParameterOptimizer
 from partrain.parallel.update.lent_moments import LentMoments
 from partrain.parallel.update.parameter_update import ParameterUpdate
@@ -23,6 +24,7 @@ from partrain.parallel.workers.planned_steps import PlannedStep, StepRing
 from partrain.parallel.workers.pool import SeriesEnd, WorkerPool
 from partrain.parallel.workers.process import WorkerProcess
 from partrain.parallel.workers.tile_computer import Computation
+from partrain.system.shared_arrays import MappedFile
 from tests.optimizers import optimizer_of
 from tests.parallel.workers.pools import REPLACED, Pools, batch, worker_pids
 from tests.processes import is_running
@@ -161,6 +163,30 @@ def test_worker_that_raises_ends_the_series_and_is_not_replaced(make_computation
     assert worker_pids(pool) == before
     assert re.match(r"^worker \d raised an exception; retrying its tiles once:\nTraceback", pools.log[0])
     assert "99 is not a valid Operation" in pools.log[0]
+
+
+def test_file_that_is_truncated_between_two_steps_ends_the_series(
+    make_computation: Make, pools: Pools, tmp_path: Path
+) -> None:
+    computation = make_computation(plans_steps=True)
+    images, path = computation.arrays["train.images"], tmp_path / "images"
+    path.write_bytes(images.tobytes())
+    computation.arrays.files["train.images"] = MappedFile(str(path), 0, images.shape, "|u1")
+    pool, adam = pools.start(2, computation), adam_of(computation)
+
+    def events() -> Iterator[object]:
+        rings: list[StepRing] = []
+        yield rings.append
+        rings[0].plan([planned(1, computation, adam)])
+        yield from until(lambda: rings[0].completed == 1)
+        os.truncate(path, 0)
+        rings[0].plan([planned(2, computation, adam)])
+
+    end = run(pool, computation, events())
+    assert end.last_step == 1
+    assert isinstance(end.error, DataError)
+    assert f"{path}: ends before example" in str(end.error)
+    assert computation.arrays["parameters"].tobytes() == parameters_after(make_computation, 1)
 
 
 def test_exception_of_the_coordinator_ends_the_series(make_computation: Make, pools: Pools) -> None:
