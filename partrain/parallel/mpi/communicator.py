@@ -33,12 +33,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.errors import ConfigError
+from partrain.parallel.mpi import liveness
 from partrain.parallel.mpi.collectives import Collectives
 from partrain.parallel.mpi.communicators import MPI, Communicators, raising_deaths, why_not_elastic
+from partrain.parallel.mpi.cut_off import own_addresses
 from partrain.parallel.mpi.exchange import Pieces
 from partrain.parallel.mpi.launcher import Heartbeat, end_launcher, remove_segments, require_working_ranks
 from partrain.parallel.mpi.notices import Notices
-from partrain.parallel.mpi.patience import Patience
+from partrain.parallel.mpi.patience import Patience, RankPlace
 from partrain.parallel.mpi.rank_death import RankDied, RankFailed, Recovery
 from partrain.system.machine import available_processors
 from partrain.system.process_limits import reporting_process_limit
@@ -91,13 +93,14 @@ class Communicator:
         self._warn, self._heartbeat, self._elastic = warn, heartbeat, elastic
         self._number = MPI.COMM_WORLD.Get_rank()  # in messages; `rank` may change
         self.name = f"rank {self._number} on {socket.gethostname()}"
-        self._names = [f"rank {rank}" for rank in range(MPI.COMM_WORLD.Get_size())]
+        self._places = [RankPlace(f"rank {rank}") for rank in range(MPI.COMM_WORLD.Get_size())]
         self.has_lost_ranks = False
         self._communicators = Communicators(elastic=elastic, num_spares=num_spares)
         # Of operations that a death interrupted: MPI may still write into the buffers of their requests.
         self._abandoned: list[object] = []
-        self._begin()
         self._parent = os.getppid()
+        self._begin()
+        self._stops = liveness.Stops()
         # Held by the thread that calls MPI. The main thread holds it for as long as it waits.
         self._mpi_lock = threading.Lock()
         self._closed = threading.Event()
@@ -189,13 +192,19 @@ class Communicator:
 
     def exchange_names(self) -> None:
         """Exchange the names of all ranks, for messages."""
-        self._names = self.everyone.allgather(self.name)
+        gathered = self.everyone.allgather([self.name, own_addresses()])
+        self._places = [RankPlace(name, frozenset(addresses)) for name, addresses in gathered]
         self._be_patient()
 
     def _be_patient(self) -> None:
         """Make what limits the waits, with the names of the ranks."""
         self._patience = Patience(
-            self._names, self._notices, self._warn, lambda: self.launcher_has_ended, elastic=self._elastic
+            self._places,
+            self._notices,
+            self._warn,
+            lambda: self.launcher_has_ended,
+            self._leave,
+            elastic=self._elastic,
         )
 
     def stand_by(self) -> None:
@@ -251,15 +260,13 @@ class Communicator:
             if not self._must_renew:
                 self._communicators.agree(succeeded=False)
             dead, reported = self._communicators.renew(), self._patience.reported_dead
-            names, worked = self._names, set(self._names[: self.size])
-            self._names = [name for rank, name in enumerate(names) if rank not in dead]
+            before, worked = self._places, self._places[: self.size]
+            self._places = [place for rank, place in enumerate(before) if rank not in dead]
             self._abandoned += [*self._notices.requests, *filter(None, (self._pending, self._final_barrier))]
             self._begin()
             self.has_lost_ranks = True
-        return Recovery(
-            [names[rank] for rank in dead if rank not in reported],
-            [name for name in self._names[: self.size] if name not in worked],
-        )
+        joined = [place.name for place in self._places[: self.size] if place not in worked]
+        return Recovery([before[rank].name for rank in dead if rank not in reported], joined)
 
     def report_failure(self, error: BaseException, exit_code: int) -> bool:
         """Tell the other ranks that this rank fails.
@@ -321,9 +328,14 @@ class Communicator:
         self._answering.join()
 
     def leave_at_exit(self) -> None:
-        """Let this process of an elastic job end with 0, and not finalise MPI, which would wait for the dead."""
+        """Let this process of an elastic job end with 0 without MPI's finalisation, which would wait for the dead."""
         if self._elastic:
             atexit.register(self._exit_without_mpi, 0)
+
+    def _leave(self, why: str) -> NoReturn:
+        """End this process, for which others may already work; it must write nothing any more."""
+        self._warn(why)
+        self._exit_without_mpi(1)
 
     def _exit_without_mpi(self, exit_code: int) -> NoReturn:
         end_launcher(self._parent)
@@ -353,6 +365,8 @@ class Communicator:
                 with raising_deaths(elastic=self._elastic):
                     yield
             except RankDied:
+                if self._stops.were_long():
+                    self._leave("this process was stopped for a long time; it ends, and the others go on without it")
                 self._communicators.revoke()
                 raise
 
@@ -373,6 +387,7 @@ class Communicator:
     def _answer(self) -> None:
         """Answer questions while the main thread does other work and does not receive them."""
         while not self._closed.wait(ANSWER_SECONDS):
+            self._stops.were_long()
             if self._heartbeat is not None:
                 self._heartbeat.beat()
             if self._mpi_lock.acquire(blocking=False):

@@ -108,15 +108,16 @@ class Communicators:
     def agree(self, *, succeeded: bool) -> bool:
         """Return whether all living ranks have succeeded: on all of them the same.
 
-        All ranks must call this, or `renew`. A death alone is no failure: whoever needed the dead rank has failed.
+        All ranks must call this, or `renew`. A death that all know is no failure: whoever needed the dead rank has
+        failed.
         """
-        while True:
-            try:
-                return bool(self._base.Agree(int(succeeded)))
-            except MPI.Exception as error:  # all ranks get it
-                if not tells_of_death(error):
-                    raise
-                self._base.Ack_failed()
+        self._base.Ack_failed()
+        try:
+            return bool(self._base.Agree(int(succeeded)))
+        except MPI.Exception as error:
+            if not tells_of_death(error):
+                raise
+            return False
 
     def revoke(self) -> None:
         """Let the operations of all ranks fail, except `agree`."""

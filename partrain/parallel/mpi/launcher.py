@@ -221,7 +221,7 @@ class _Siblings:
     """
 
     def __init__(self, launcher: int, environment: Mapping[str, str]) -> None:
-        self._path = Path(f"/proc/{launcher}/task/{launcher}/children")
+        self._threads = Path(f"/proc/{launcher}/task")
         number = environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", "")
         self._number = int(number) if number.isdecimal() else 0
         self._began = time.monotonic()
@@ -229,7 +229,8 @@ class _Siblings:
     def have_ended(self) -> bool:
         """Return whether one has ended."""
         try:
-            number = len(self._path.read_text().split())
+            # Not its main thread alone: the daemon of another host starts them in any.
+            number = sum(len(path.read_text().split()) for path in self._threads.glob("*/children"))
         except OSError:  # the launcher has ended
             return False
         return number < self._number and time.monotonic() > self._began + FORKED_SECONDS

@@ -9,6 +9,7 @@ job, cannot know which of the others answered meanwhile.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from partrain.errors import FailedRun
@@ -19,12 +20,31 @@ ASK_SECONDS = 5.0
 # answering, but a machine that swaps or is migrated can be silent for seconds.
 WARN_SECONDS = 30.0
 SILENT_SECONDS = 60.0
-# In an elastic job: how much later than that the job ends, if the silent rank was not killed. Its host is cut off then.
-KILLED_SECONDS = 30.0
+# In an elastic job, a process on its host kills a silent rank after SILENT_SECONDS. A host whose ranks are silent for
+# longer is cut off. After how much silence a rank ends itself if it hears from fewer than half of the ranks, after how
+# much the others part from it, and after how much the job ends if they cannot.
+ISOLATED_SECONDS = 75.0
+CUT_OFF_SECONDS = 90.0
+HOPELESS_SECONDS = 120.0
 # How long to wait for ranks that answer. To read images for the first time can take most of an hour.
 LATE_SECONDS = 3600.0
 # While a rank listens, it looks at the clock more often than this. A longer interval means that it did not run.
 MOMENT_SECONDS = 1.0
+# Goes on while the machine is suspended, where there is such a clock.
+RUNNING_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Stops:
+    """Knows whether this process was once stopped for so long that the others take it for dead."""
+
+    def __init__(self) -> None:
+        self._ran_at, self._was_long = time.clock_gettime(RUNNING_CLOCK), False
+
+    def were_long(self) -> bool:
+        """Take note that this process runs now, which must be done often, and return whether it was stopped."""
+        before, self._ran_at = self._ran_at, time.clock_gettime(RUNNING_CLOCK)
+        self._was_long |= self._ran_at - before > SILENT_SECONDS
+        return self._was_long
 
 
 class LivenessCheck:
@@ -50,7 +70,7 @@ class LivenessCheck:
         elastic: bool = False,
         is_spare: bool = False,
     ) -> None:
-        self._end_s = SILENT_SECONDS + (KILLED_SECONDS if elastic else 0.0)
+        self._end_s = HOPELESS_SECONDS if elastic else SILENT_SECONDS
         self._after = f"it is killed after {SILENT_SECONDS:g} s" if elastic else f"the job ends after {self._end_s:g} s"
         self._rank, self._names, self._is_spare = rank, names, is_spare
         self._others = list(others)
@@ -84,9 +104,9 @@ class LivenessCheck:
         FailedRun
             A rank has been silent or late for too long. All ranks that observe it raise the same message.
         """
-        silent = self._silent_for(WARN_SECONDS)
+        silent = self.silent_for(WARN_SECONDS)
         late = [other for other in self._others if other not in silent and other not in self._waiting]
-        if dead := self._silent_for(self._end_s):
+        if dead := self.silent_for(self._end_s):
             raise FailedRun(
                 f"no answer from {self._list(dead)} for {self._end_s:g} s: the process is stopped or hangs, or its "
                 "host is down; the job ends, and partrain resume continues it"
@@ -110,7 +130,8 @@ class LivenessCheck:
             warn(f"waiting for {self._list(late)} for {self._listened_s:.0f} s: the process answers, but is busy")
             self._report_late_at *= 2
 
-    def _silent_for(self, seconds: float) -> list[int]:
+    def silent_for(self, seconds: float) -> list[int]:
+        """Return the ranks that have not answered for so long."""
         return [other for other in self._others if self._listened_s - self._answered_at[other] > seconds]
 
     def _list(self, ranks: Sequence[int]) -> str:

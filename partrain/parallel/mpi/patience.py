@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from partrain.errors import FailedRun, PartrainError
 from partrain.parallel.mpi import liveness
+from partrain.parallel.mpi.cut_off import disconnect
 from partrain.parallel.mpi.notices import Notices
 from partrain.parallel.mpi.rank_death import RankFailed
 
@@ -14,15 +16,24 @@ from partrain.parallel.mpi.rank_death import RankFailed
 ORPHAN_SECONDS = 3.0
 
 
+@dataclass(frozen=True)
+class RankPlace:
+    """A rank's name, for messages, and the addresses of its host."""
+
+    name: str
+    addresses: frozenset[str] = frozenset()
+
+
 class Patience:
     """Ends waits that would not end.
 
     Parameters
     ----------
-    names : the names of all ranks, for messages.
+    places : the names of all ranks and the addresses of their hosts.
     notices : the messages of the others.
     warn : called with a warning.
     is_orphan : returns whether mpiexec has ended.
+    leave : called with the reason; ends this process, which writes nothing any more.
     elastic : whether the job goes on after a rank's death.
 
     Attributes
@@ -33,15 +44,17 @@ class Patience:
 
     def __init__(
         self,
-        names: Sequence[str],
+        places: Sequence[RankPlace],
         notices: Notices,
         warn: Callable[[str], None],
         is_orphan: Callable[[], bool],
+        leave: Callable[[str], object],
         *,
         elastic: bool,
     ) -> None:
-        self._names, self._notices, self._warn = names, notices, warn
-        self._is_orphan, self._elastic = is_orphan, elastic
+        self._places, self._notices, self._warn = places, notices, warn
+        self._names = [place.name for place in places]
+        self._is_orphan, self._leave, self._elastic = is_orphan, leave, elastic
         self.reported_dead: set[int] = set()
         self.is_over = False
 
@@ -83,6 +96,32 @@ class Patience:
         if notices.liveness.must_ask(now):
             notices.ask_others()
             notices.liveness.check(self._warn)
+            if self._elastic:
+                self._part(notices.liveness)
+
+    def _part(self, check: liveness.LivenessCheck) -> None:
+        """Leave the job if this host is cut off from most ranks; part from hosts that are.
+
+        Of two sides that cannot hear each other, at most one goes on: the one with more than half of the ranks, or with
+        half of them and rank 0.
+        """
+        own = self._places[self._notices.rank].addresses
+        silent = check.silent_for(liveness.ISOLATED_SECONDS)
+        if all(self._places[rank].addresses == own for rank in silent):
+            return
+        num_ranks = 1 + sum(1 for _ in self._notices.others())
+        balance = 2 * (num_ranks - len(silent)) - num_ranks
+        if balance < 0 or (balance == 0 and 0 in silent):
+            self._leave(
+                f"no answer from {len(silent)} of {num_ranks} ranks for {liveness.ISOLATED_SECONDS:g} s: this host is "
+                "cut off; this rank ends, writes nothing any more, and the others go on without it"
+            )
+        gone = set(check.silent_for(liveness.CUT_OFF_SECONDS))
+        living = frozenset[str]().union(
+            *(place.addresses for rank, place in enumerate(self._places) if rank not in gone)
+        )
+        for rank in gone:
+            disconnect(self._places[rank].addresses - living)
 
     def _report_dead_spares(self) -> None:
         """Let rank 0 say which spares have died."""
