@@ -22,6 +22,7 @@ import atexit
 import contextlib
 import math
 import os
+import signal
 import socket
 import sys
 import threading
@@ -52,8 +53,7 @@ NAP_SECONDS = 0.00005
 SPARE_NAP_SECONDS = 0.01
 # How often the second thread looks for questions.
 ANSWER_SECONDS = 0.25
-# How long a failed rank waits to see whether a lower rank reports the same failure, and how long it then waits for the
-# others to save and to finish.
+# How long a failed rank waits for the same failure of a lower rank, and then for the others to save and to finish.
 ECHO_SECONDS = 0.3
 FINISH_SECONDS = 3.0
 # How long rank 0 waits for the states of the others after a failure: a rank that fails still answers meanwhile.
@@ -332,10 +332,10 @@ class Communicator:
         if self._elastic:
             atexit.register(self._exit_without_mpi, 0)
 
-    def _leave(self, why: str) -> NoReturn:
-        """End this process, for which others may already work; it must write nothing any more."""
+    def _leave(self, why: str) -> None:
+        """End this process, for which others may already work. With an exit code, mpiexec would end their job, too."""
         self._warn(why)
-        self._exit_without_mpi(1)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def _exit_without_mpi(self, exit_code: int) -> NoReturn:
         end_launcher(self._parent)
