@@ -24,18 +24,19 @@ WEIGHTS = "[--weights {raw,ema}]"
 RUNS_DIR = "[--runs-dir DIR]"
 NEW_RUN = "[--runs-dir DIR | --run-dir DIR]"
 ENGINE = "[--engine process|mpi]"
+ELASTIC = "[--elastic] [--spares N]"
 IMAGES = "[--size ROWS,COLUMNS] [--channels {1,3}] [--on-broken {error,skip}] [--layout {channels_first,channels_last}]"
 DATA = "[--data PATH]"
 OBJECTIVE = "[--objective validation/accuracy|validation/loss]"
 SWEEP = f"[--runs-dir DIR | --sweep-dir DIR] {OBJECTIVE} [--parallel N] [--workers N] [--html FILE] [-q]"
 USAGE = {
-    "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} [--elastic] [-q] {NEW_RUN} "
+    "train": f"--config FILE [--workers N] [--set KEY=VALUE] {ENGINE} {ELASTIC} [-q] {NEW_RUN} "
     "[--init-from RUN|FILE] [--strict] [--dry-run]",
     "find-lr": "--config FILE [--workers N] [--set KEY=VALUE] [--init-from RUN|FILE] [--strict] "
     "[--runs-dir DIR] [--from LR] [--to LR] [--steps N] [--plot FILE.png] "
     "[--json] [-q]",
     "init": "[--data DIR] [-q] [FILE]",
-    "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} [--elastic] [-q] RUN",
+    "resume": f"{RUNS_DIR} [--epochs E] [--max-steps S] [--workers N] [--set KEY=VALUE] {ENGINE} {ELASTIC} [-q] RUN",
     "watch": f"{RUNS_DIR} [-q] RUN",
     "sweep": "[--set KEY=VALUE,VALUE] [--seeds 0..4|0,3,7] [--sampler random|tpe] [--trials N] [--prune] "
     f"--config FILE {SWEEP}",
