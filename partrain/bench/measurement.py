@@ -149,13 +149,10 @@ def _describe_machine(trial: Trial) -> dict[str, Any]:
 
 def _describe_training(trial: Trial) -> dict[str, Any]:
     plan, training = trial.plan, trial.settings
-    return {
-        "name": plan.config.name,
+    return trial.training.facts | {
         "data": plan.dataset.name,
         "parameters": plan.network.parameters.size,
         "multiply_adds": sum(layer.multiply_adds for layer in plan.network.layers),
-        "batch_size": trial.training.num_examples,
-        "tile": training.tile,
         "kernels": training.kernels,
         "dtype": training.dtype,
     }

@@ -113,11 +113,7 @@ def measure_ranks(
         compute = _measure_compute(training, group.local) if ranks.rank == 0 else {}
         gathered = ranks.allgather({"host": socket.gethostname(), "workers": num_workers} | own)
         return {
-            "training": {
-                "name": plan.config.name,
-                "batch_size": training.num_examples,
-                "tile": plan.tiling.tile_size,
-            },
+            "training": training.facts,
             "ranks": gathered,
             "exchange": exchange,
             "model": _model(training, own, copy_s_per_byte, compute) if ranks.rank == 0 else {},

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -136,6 +136,12 @@ class MeasuredTraining:
         self._logger = MetricsLogger(RunPaths(folder).metrics_path, plan, Stopwatch("train"), warn)
         self._logger.open()
         self._timer = PhaseTimer()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is trained, for JSON."""
+        tile = self.plan.tiling.tile_size
+        return {"name": self.plan.config.name, "batch_size": self.num_examples, "tile": tile}
 
     @property
     def step(self) -> int:

@@ -19,7 +19,8 @@ import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.simd.blocks import add_outer, add_outer_half, block_of_pairs, points_of, rectify, store_half
-from partrain.kernels.simd.vectors import LANES, PAIRS, element, load, store, store_number
+from partrain.kernels.simd.narrow import copy_narrow
+from partrain.kernels.simd.vectors import LANES, PAIRS, element, load, store_number
 
 
 def packed_shape(filter_shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -62,17 +63,6 @@ def _row_pair_offsets(rows, columns, row_step, column_step, padding):
     for t in range((pairs - 1) * columns, offsets.size):
         offsets[t] -= (2 * pairs - rows) * row_step
     return offsets
-
-
-@inlined
-def _copy_narrow(source, width, target, start, count):
-    """Copy `count` groups of `width` numbers out of groups of LANES; each store overwrites the surplus of the last."""
-    whole = max(0, count - LANES)
-    for t in range(whole):
-        store(target, start + t * width, load(source, t * LANES))
-    for t in range(whole, count):
-        for lane in range(width):
-            store_number(target, start + t * width + lane, element(source, t * LANES + lane))
 
 
 @inlined
@@ -157,4 +147,4 @@ def conv2d_forward(x_NHWC, w_RKF, b_F, stride, rectified, y_NPQF):
                     _strip(x_NHWC, x_start, pair_patches, w_RKF, f, -row_taps * w_step, w_step, pair_taps,
                            row_taps, R * run, b_F, f, 0, rectified, y, y_start, pair_places, lower)  # fmt: skip
         if narrow:
-            _copy_narrow(y, F, y_NPQF, n * P * Q * F, P * Q)
+            copy_narrow(y, F, y_NPQF, n * P * Q * F, P * Q)

@@ -16,6 +16,7 @@ from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.max_pool import maximum_of_four
 from partrain.kernels.simd.blocks import add_squares, load_rows, points_in_steps, rectify, store_block
 from partrain.kernels.simd.compression import load_counts
+from partrain.kernels.simd.narrow import copy_narrow
 from partrain.kernels.simd.transposition import every_second, transpose, transposed
 from partrain.kernels.simd.vectors import LANES, element, load, store, store_counts, store_number
 
@@ -48,17 +49,6 @@ def _split_columns(x, start, H, W, step, halves):
 
 
 @inlined
-def _copy_first(source, width, target, start, count):
-    """Copy the first `width` numbers of `count` groups of LANES; each store overwrites the surplus of the last."""
-    whole = max(0, count - LANES)
-    for t in range(whole):
-        store(target, start + t * width, load(source, t * LANES))
-    for t in range(whole, count):
-        for lane in range(width):
-            store_number(target, start + t * width + lane, element(source, t * LANES + lane))
-
-
-@inlined
 def _channels_last(planes, F, size, groups, target, start):
     """Copy planes, at least LANES of them, of `size` numbers each, to channels last; `groups` is scratch."""
     if F >= LANES:
@@ -68,7 +58,20 @@ def _channels_last(planes, F, size, groups, target, start):
         at = min(t, size - LANES)
         square = load_rows(points_in_steps(planes, at, size, LANES), 0, 1)
         store_block(transposed(square), points_in_steps(groups, at * LANES, LANES, LANES), 0)
-    _copy_first(groups, F, target, start, size)
+    copy_narrow(groups, F, target, start, size)
+
+
+@inlined
+def _pool(outputs, corner, Q, start, size, planes, winners):
+    """Write the maxima of windows of one row, and their positions, to the planes of FILTERS filters."""
+    for f in range(FILTERS):
+        y, at = 4 * f * LANES, start + f * size
+        best, which = maximum_of_four(
+            load(outputs, y), load(outputs, y + LANES), load(outputs, y + 2 * LANES), load(outputs, y + 3 * LANES),
+            corner, Q,
+        )  # fmt: skip
+        store(planes, at, best)
+        store_counts(winners, at, which)
 
 
 @kernel("void(float32[:,:,:,::1], float32[:,:,:,::1], float32[::1], boolean, float32[:,:,:,::1], int32[:,:,:,::1])")
@@ -126,15 +129,7 @@ def conv2d_pooled_forward(x_NHW1, w_F1RS, b_F, rectified, pooled_NIJF, winner_NI
                             k += 1
                     if rectified:
                         sums = rectify(sums)
-                    at = first * size + i * J + j
                     store_block(sums, points_in_steps(outputs, 0, LANES, SUMS), 0)
-                    for f in range(FILTERS):
-                        y, at = 4 * f * LANES, (first + f) * size + i * J + j
-                        best, which = maximum_of_four(
-                            load(outputs, y), load(outputs, y + LANES), load(outputs, y + 2 * LANES),
-                            load(outputs, y + 3 * LANES), corner, Q,
-                        )  # fmt: skip
-                        store(planes, at, best)
-                        store_counts(winners, at, which)
+                    _pool(outputs, corner, Q, first * size + i * J + j, size, planes, winners)
         _channels_last(planes, F, size, groups, pooled_NIJF, n * size * F)
         _channels_last(winners.view(np.float32), F, size, groups, winner_NIJF.view(np.float32), n * size * F)

@@ -128,10 +128,10 @@ def run_on_ranks(
         def attempt() -> tuple[Result | None, Interrupted | None]:
             if ranks.everyone.size > 1 or ranks.has_lost_ranks:
                 messages.set_rank(ranks.name, only_warnings=ranks.rank > 0)
-            own_workers = ranks.num_processors if num_workers is None else num_workers
-            session = Session(own_workers, command_line, messages, Interruption(), ranks=in_job)
             if elastic and not ranks.has_lost_ranks:
                 ranks.require_elastic(num_spares)
+            own_workers = ranks.num_processors if num_workers is None else num_workers
+            session = Session(own_workers, command_line, messages, Interruption(), ranks=in_job)
             return _work(lead, follow, asked, session, ranks)
 
         # Deferred until the end: mpiexec signals all ranks when one fails, and the failure must still be reported.
@@ -146,14 +146,20 @@ def run_on_ranks(
                         in_job.recover(messages)
             except BaseException as error:
                 _end_failed(ranks, error, messages)
-        if interrupted is not None:
-            if ranks.rank == 0:
-                messages.error(f"ended by {interrupted}")
-            ranks.await_others()
-            ranks.abort_if_stuck(interrupted.exit_code)
-            raise SystemExit(interrupted.exit_code)
-        ranks.leave_at_exit()
+        _end_well(ranks, interrupted, messages)
         return result
+
+
+def _end_well(ranks: Communicator, interrupted: Interrupted | None, messages: Messages) -> None:
+    """Let all ranks end together: now if the job was interrupted, else when this program ends."""
+    if interrupted is None:
+        ranks.leave_at_exit()
+        return
+    if ranks.rank == 0:
+        messages.error(f"ended by {interrupted}")
+    ranks.await_others()
+    ranks.abort_if_stuck(interrupted.exit_code)
+    raise SystemExit(interrupted.exit_code)
 
 
 def _work(
