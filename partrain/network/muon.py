@@ -29,6 +29,13 @@ ITERATIONS = 5
 EPS = 1e-7
 
 
+def num_multiply_adds(shape: tuple[int, ...]) -> int:
+    """Return the number of multiply-adds in the products of one update of a parameter."""
+    first, others = shape[0], math.prod(shape[1:])
+    short, long = min(first, others), max(first, others)
+    return ITERATIONS * short * short * (2 * long + short)
+
+
 class Muon:
     """Updates matrices.
 
@@ -38,13 +45,14 @@ class Muon:
     """
 
     def __init__(self, kernels: str) -> None:
-        self._products = _FastProducts() if kernels == "fast" else _LoopProducts()
+        self._is_fast = kernels == "fast"
+        _, self._multiply, _ = self.kernels(kernels)
 
     @staticmethod
-    def kernels(kernels: str) -> tuple[Kernel, ...]:
-        """Return the kernels that an update calls."""
-        products = _FastProducts if kernels == "fast" else _LoopProducts
-        return (*products.KERNELS, norms.slot_squared_norms)
+    def kernels(kernels: str) -> tuple[Kernel, Kernel, Kernel]:
+        """Return the kernels that an update calls: for X·Xᵀ, for X·Y, and for a squared norm."""
+        products = dense if kernels == "fast" else loops
+        return products.dense_forward, products.dense_backward_input, norms.slot_squared_norms
 
     def update(
         self,
@@ -87,44 +95,23 @@ class Muon:
         norms.slot_squared_norms(np.ascontiguousarray(x_FK).reshape(1, -1), 0, x_FK.size, squared_norm, 0)
         number = x_FK.dtype.type
         x = np.ascontiguousarray(x_FK.T if F > K else x_FK) / number(max(math.sqrt(squared_norm[0, 0]), EPS))
+        product = np.empty_like(x)
+        gram, polynomial = (np.empty((len(x), len(x)), x.dtype) for _ in range(2))
         for _ in range(ITERATIONS):
-            gram = self._products.rows_by_rows(x)
-            polynomial = number(B) * gram + number(C) * self._products.rows_by_rows(gram)
-            x = number(A) * x + self._products.product(polynomial, x)
+            self._multiply_by_transpose(x, gram)
+            self._multiply_by_transpose(gram, polynomial)
+            polynomial *= number(C)
+            gram *= number(B)
+            polynomial += gram
+            self._multiply(polynomial, x, product)
+            x *= number(A)
+            x += product
         return np.ascontiguousarray(x.T) if F > K else x
 
-
-class _FastProducts:
-    """Products of float32 matrices."""
-
-    KERNELS = (dense.dense_forward, dense.dense_backward_input)
-
-    def rows_by_rows(self, x: Array) -> Array:
-        """Return the products of all rows with all rows: X·Xᵀ."""
-        y = np.empty((len(x), len(x)), x.dtype)
-        dense.dense_forward(x, x, np.zeros(len(x), x.dtype), False, y)
-        return y
-
-    def product(self, x: Array, y: Array) -> Array:
-        """Return X·Y."""
-        z = np.empty((len(x), y.shape[1]), x.dtype)
-        dense.dense_backward_input(x, y, z)
-        return z
-
-
-class _LoopProducts:
-    """Products by the loops, of float32 or float64."""
-
-    KERNELS = (loops.dense_forward, loops.dense_backward_input)
-
-    def rows_by_rows(self, x: Array) -> Array:
-        """See `_FastProducts`."""
-        y = np.empty((len(x), len(x)), x.dtype)
-        loops.dense_forward(x, x, np.zeros(len(x), x.dtype), y)
-        return y
-
-    def product(self, x: Array, y: Array) -> Array:
-        """See `_FastProducts`."""
-        z = np.empty((len(x), y.shape[1]), x.dtype)
-        loops.dense_backward_input(x, y, z)
-        return z
+    def _multiply_by_transpose(self, x: Array, y: Array) -> None:
+        """Write X·Xᵀ to `y`."""
+        no_bias = np.zeros(len(x), x.dtype)
+        if self._is_fast:
+            dense.dense_forward(x, x, no_bias, False, y)
+        else:
+            loops.dense_forward(x, x, no_bias, y)

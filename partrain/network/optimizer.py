@@ -87,9 +87,19 @@ class ParameterOptimizer:
         """
         rows = self.coefficients(num_examples, step)
         for span in self.groups.spans if spans is None else spans:
-            part = slice(span.first, span.last)
-            vectors = self.first_moment[part], self.second_moment[part], self.parameters[part]
-            self.change(span, gradient_sum[part], rows[span.group], *vectors)
+            self.update_span(span, gradient_sum, rows[span.group])
+
+    def update_span(self, span: Span, gradient_sum: Array, row: Coefficients) -> None:
+        """Update a span's elements of the vectors; different spans may be updated by different threads.
+
+        Parameters
+        ----------
+        gradient_sum : of all parameters; read.
+        row : the coefficients of the span's group in this step.
+        """
+        part = slice(span.first, span.last)
+        vectors = self.first_moment[part], self.second_moment[part], self.parameters[part]
+        self.change(span, gradient_sum[part], row, *vectors)
 
     def change(
         self,

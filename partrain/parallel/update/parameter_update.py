@@ -24,6 +24,7 @@ from partrain.parallel.update.lent_moments import LentMoments
 from partrain.parallel.update.piece_plan import Part, useful_threads
 from partrain.parallel.update.piece_rows import check_rows, update_rows
 from partrain.parallel.update.reduction import GradientReduction
+from partrain.parallel.update.span_threads import SpanThreads, useful_span_threads
 from partrain.parallel.update.thread_team import ThreadTeam
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.machine import available_processors
@@ -84,11 +85,15 @@ class ParameterUpdate:
     ) -> None:
         self._network, self._optimizer = network, optimizer
         self.moments = LentMoments(optimizer, arrays)
-        self._spans = None if part is None else part.spans(network, optimizer.groups)
         self._reduction = GradientReduction(network, kernels, arrays, tiling, dtype, part)
         self._threads: _UpdateThreads | None = None
+        groups = optimizer.groups
+        spans = groups.spans if part is None else part.spans(network, groups)
+        self._span_threads = SpanThreads(
+            optimizer, spans, num_threads or useful_span_threads(groups, spans, available_processors())
+        )
         part = part or Part.whole(network)
-        if _is_in_pieces(kernels, optimizer.groups.rules) and not part.is_empty:
+        if _is_in_pieces(kernels, groups.rules) and not part.is_empty:
             self._threads = _UpdateThreads(network, arrays, tiling, optimizer, num_threads, part)
 
     @staticmethod
@@ -101,7 +106,7 @@ class ParameterUpdate:
     @property
     def num_threads(self) -> int:
         """The number of threads that compute an update."""
-        return 1 if self._threads is None else self._threads.number
+        return self._span_threads.number if self._threads is None else self._threads.number
 
     def apply(self, num_examples: int, step: int) -> NotFinite | None:
         """Make step `step` (counted from 1) with the gradient of the batch's first `num_examples`.
@@ -123,7 +128,7 @@ class ParameterUpdate:
         if (bad := self.first_not_finite(gradient_sum)) is not None:
             return NotFinite(bad, is_gradient=True)
         self.moments.collect()
-        self._optimizer.update(gradient_sum, num_examples, step, self._spans)
+        self._span_threads.update(gradient_sum, num_examples, step)
         return self._not_finite_result()
 
     def gradient_sum(self, num_examples: int) -> Array:
@@ -145,6 +150,7 @@ class ParameterUpdate:
 
     def close(self) -> None:
         """End the threads."""
+        self._span_threads.close()
         if self._threads is not None:
             self._threads.close()
 
