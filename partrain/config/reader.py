@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from partrain.config.example_files import suggest_example
 from partrain.config.overrides import apply_override, origin_of
 from partrain.config.schema.config import Config
 from partrain.config.schema.data import ARRAY_SOURCES
-from partrain.config.validation_messages import explain
+from partrain.config.validation_messages import explain, explain_problem
 from partrain.config.yaml_loader import load_yaml
 from partrain.errors import ConfigError
 
@@ -99,20 +100,31 @@ def parse_config(mapping: dict[Any, Any], *, source: str, overrides: Sequence[st
     try:
         return Config.model_validate(mapping)
     except pydantic.ValidationError as error:
-        raise ConfigError(_describe(error, source, overrides)) from error
+        raise ConfigError(_describe(error, mapping, source, overrides)) from error
 
 
-def _describe(error: pydantic.ValidationError, source: str, overrides: Sequence[str]) -> str:
+def _describe(error: pydantic.ValidationError, mapping: dict[Any, Any], source: str, overrides: Sequence[str]) -> str:
     """Return the errors, grouped by where they come from."""
-    errors_of_origins: dict[str, list[Any]] = {}
-    for details in error.errors(include_url=False):
-        location = [str(part) for part in details["loc"]]
-        errors_of_origins.setdefault(origin_of(location, source, overrides), []).append(details)
+    from partrain.config.known_values import further_problems  # only where there are errors
+
+    details = error.errors(include_url=False)
+    locations = [tuple(str(part) for part in each["loc"]) for each in details]
+    errors: list[tuple[Sequence[str], Callable[[], str]]] = [
+        (location, partial(explain, each)) for location, each in zip(locations, details, strict=True)
+    ]
+    if len(errors) < _MAX_LISTED:
+        errors += [
+            (location, partial(explain_problem, location, message))
+            for location, message in further_problems(mapping, locations)
+        ]
+    messages_of_origins: dict[str, list[Callable[[], str]]] = {}
+    for location, message_of in errors:
+        messages_of_origins.setdefault(origin_of(location, source, overrides), []).append(message_of)
     lines = []
-    for origin, errors in errors_of_origins.items():
-        count = "1 error" if len(errors) == 1 else f"{len(errors):,} errors"
+    for origin, messages in messages_of_origins.items():
+        count = "1 error" if len(messages) == 1 else f"{len(messages):,} errors"
         lines.append(f"{origin}: {count} in the configuration")
-        lines += [f"  {explain(details)}" for details in errors[:_MAX_LISTED]]
-        if len(errors) > _MAX_LISTED:
-            lines.append(f"  … and {len(errors) - _MAX_LISTED:,} more")
+        lines += [f"  {message_of()}" for message_of in messages[:_MAX_LISTED]]
+        if len(messages) > _MAX_LISTED:
+            lines.append(f"  … and {len(messages) - _MAX_LISTED:,} more")
     return "\n".join(lines)

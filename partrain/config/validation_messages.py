@@ -51,7 +51,7 @@ def explain(details: Any) -> str:
         return f"{path}: this key is needed"
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if details["type"] == "value_error":
-        return message if location and message.startswith(location[0]) else f"{path}: {message}"
+        return explain_problem(location, message)
     if details["type"] in _MESSAGES:
         context = details.get("ctx", {}).items()
         numbers = {name: number_text(value) if isinstance(value, float) else value for name, value in context}
@@ -61,6 +61,12 @@ def explain(details: Any) -> str:
     # YAML makes a number of 2026, a boolean of `no`, and a date of 2026-01-02.
     hint = "; put it in quotes" if details["type"] == "string_type" and _is_plain_word(value) else ""
     return f"{path}: {message}, not {shown}{hint}"
+
+
+def explain_problem(location: Sequence[str], message: str) -> str:
+    """Return `path.of.key: what is wrong`, for a message that may begin with the path of a key."""
+    names_key = message.startswith(location[0] if location else tuple(f"{key}." for key in Config.model_fields))
+    return message if names_key else f"{'.'.join(location) or 'the configuration'}: {message}"
 
 
 def shorten(text: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from partrain.config.schema.augmentation import Augment
 from partrain.errors import ConfigError
 
@@ -19,14 +17,5 @@ def require_in_sight(augment: Augment | None, image_shape: tuple[int, ...]) -> N
     if augment is None:
         return
     _, rows, columns = image_shape
-    moves: list[tuple[str, Sequence[float]]] = [("shift", augment.shift)]
-    if augment.crop is not None:
-        moves.append(("crop.padding", augment.crop.padding))
-    problems = [
-        f"training.augment.{key}: {most[0]:g} rows and {most[1]:g} columns move an image of {rows} x {columns} pixels "
-        "out of sight; a tenth of its size is usual"
-        for key, most in moves
-        if most[0] >= rows or most[1] >= columns
-    ]
-    if problems:
+    if problems := list(augment.moves_out_of_sight(rows, columns)):
         raise ConfigError("\n".join(problems))

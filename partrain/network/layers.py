@@ -181,11 +181,6 @@ def every_layer(layers: Iterable[Layer]) -> Iterator[Layer]:
             yield from every_layer((*layer.body, *layer.shortcut))
 
 
-def has_parameters(layer: Layer) -> bool:
-    """Return whether the layer, or a layer in it, has parameters."""
-    return any(leaf.parameters for leaf in leaf_layers((layer,)))
-
-
 def is_trained(layer: Layer) -> bool:
     """Return whether the layer, or a layer in it, has parameters that are not frozen."""
     return any(leaf.parameters and not leaf.is_frozen for leaf in leaf_layers((layer,)))

@@ -10,12 +10,10 @@ from partrain.errors import ConfigError
 from partrain.network.freezing import with_frozen
 from partrain.network.layers import (
     Dense,
-    Dropout,
     Layer,
     Residual,
     Shape,
     every_layer,
-    has_parameters,
     is_trained,
     leaf_layers,
 )
@@ -67,10 +65,13 @@ class Network:
         ------
         ConfigError
             A layer does not fit its input, or the last one does not fit the number of classes; or a
-            name is that of no layer that can be frozen.
+            name is that of no layer that can be frozen. The message lists all problems.
         """
-        from partrain.network.layer_building import build_layers  # needs the schema
+        from partrain.config.network_checks import network_problems  # needs the schema
+        from partrain.network.layer_building import build_layers
 
+        if problems := network_problems(descriptions, input_shape, num_classes, freeze):
+            raise ConfigError("\n".join(problem.message for problem in problems))
         self.layers: tuple[Layer, ...] = with_frozen(build_layers(descriptions, input_shape), freeze)
         self.input_shape = input_shape
         self.leaf_layers = tuple(leaf_layers(self.layers))
@@ -81,30 +82,7 @@ class Network:
         )
         of_dense_layers = (p for layer in self.dense_layers for p in layer.parameters)
         self.parameters = ParameterLayout((*self.tile_sums, *of_dense_layers))
-        last = self.layers[-1]
-        # From the end on, each layer has its description; before a dense layer there may be one more.
-        for place, outer in zip(range(len(descriptions) - 1, -1, -1), reversed(self.layers), strict=False):
-            if has_parameters(outer):
-                break
-            for layer in leaf_layers((outer,)):
-                if isinstance(layer, Dropout):
-                    raise ConfigError(
-                        f"network.{place} ({layer.name}): dropout after the last dense layer would discard class "
-                        "scores; move it before the last `dense`"
-                    )
-        if len(last.output_shape) != 1:
-            raise ConfigError(
-                f"network: the last layer ({last.name}) gives {last.output_shape}, not a vector; "
-                f"end with `flatten` and `dense: {{units: {num_classes}}}`"
-            )
-        self.num_outputs = math.prod(last.output_shape)
-        if self.num_outputs < num_classes:
-            raise ConfigError(
-                f"network.{len(descriptions) - 1} ({last.name}): {self.num_outputs} outputs are too few for the "
-                f"{num_classes} classes of the data; give it at least {num_classes} units"
-            )
-        if not self.parameters.size:
-            raise ConfigError("network: there is nothing to train; add a `conv` or a `dense` layer")
+        self.num_outputs = math.prod(self.layers[-1].output_shape)
 
     @property
     def num_activations(self) -> int:

@@ -10,13 +10,7 @@ NormEntry = schema.GroupNorm | schema.LayerNorm | schema.BatchNorm
 
 
 def build_normalisation(name: str, description: NormEntry, shape: Shape) -> GroupNorm | LayerNorm | BatchNorm:
-    """Build a normalisation layer for inputs of a shape (C, H, W) or (D,).
-
-    Raises
-    ------
-    ValueError
-        The number of groups does not divide the number of channels.
-    """
+    """Build a normalisation layer for inputs of a shape (C, H, W) or (D,)."""
     C, eps = shape[0], description.eps
     of_each = shape if isinstance(description, schema.LayerNorm) else (C,)
     weight = Parameter(
@@ -25,9 +19,6 @@ def build_normalisation(name: str, description: NormEntry, shape: Shape) -> Grou
     bias = Parameter(f"{name}.bias", of_each, 0.0, role="shift")
     match description:
         case schema.GroupNorm(groups=groups):
-            if C % groups:
-                divisors = [str(k) for k in range(1, C + 1) if C % k == 0]
-                raise ValueError(f"{groups} groups do not divide {C} channels; these numbers do: {', '.join(divisors)}")
             return GroupNorm(name, shape, shape, (weight, bias), groups=groups, eps=eps)
         case schema.LayerNorm():
             return LayerNorm(name, shape, shape, (weight, bias), eps=eps)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from partrain.config.schema.config import Config
+from partrain.config.schema.training import Privacy
 from partrain.data.augmentation_bounds import require_in_sight
 from partrain.data.batches import steps_per_epoch
 from partrain.data.class_coverage import missing_training_examples, unvalidated_classes
@@ -203,11 +205,8 @@ def plan_training(
         warn(warning)
     if message := unvalidated_classes(dataset, config.data.validation_examples):
         say(message)
-    require_in_sight(config.training.augment, dataset.image_shape)
-    privacy, accountant = resolve_privacy(config.training, train.size, warn)
+    network, (privacy, accountant) = _fitted(config, dataset, warn)
     config = config.model_copy(update={"training": config.training.model_copy(update={"privacy": privacy})})
-    network = Network(config.network, dataset.image_shape, len(dataset.class_names), config.training.freeze)
-    require_statistics(network, config.training, train.size)
     resolved = _resolve(config, dataset)
     optimizer, schedule = resolved.training.optimizer, resolved.training.schedule
     if problem := schedule_problem(optimizer, schedule, num_steps(resolved), _num_evaluations(resolved)):
@@ -217,6 +216,38 @@ def plan_training(
         weights = class_weights(train.labels, network.num_outputs)
     normalisation = fixed_normalisation(train.images) if privacy else _normalisation(dataset, config)
     return TrainingPlan(resolved, dataset, normalisation, network, weights, accountant)
+
+
+def _fitted(
+    config: Config, dataset: Dataset, warn: Callable[[str], None]
+) -> tuple[Network, tuple[Privacy, Accountant] | tuple[None, None]]:
+    """Return the network for the data, and what `resolve_privacy` returns.
+
+    Raises
+    ------
+    ConfigError
+        The configuration does not fit the data; the message lists all problems.
+    """
+    training, num_train = config.training, dataset.train.size
+    problems: list[str] = []
+    with _noted(problems):
+        network = Network(config.network, dataset.image_shape, len(dataset.class_names), training.freeze)
+        require_statistics(network, training, num_train)
+    with _noted(problems):
+        require_in_sight(training.augment, dataset.image_shape)
+    with _noted(problems):
+        privacy = resolve_privacy(training, num_train, warn)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return network, privacy
+
+
+@contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        problems.append(str(error))
 
 
 def _normalisation(dataset: Dataset, config: Config) -> Normalisation:

@@ -56,6 +56,20 @@ def test_resolved_configuration_names_what_is_really_used(prepare_small: Callabl
     }
 
 
+def test_all_that_does_not_fit_the_data_is_reported_at_once(prepare_small: Callable[..., TrainingPlan]) -> None:
+    changes = {
+        "training.freeze": ["conv9"],
+        "training.augment": {"shift": 99},
+        "training.batch_size": 70,
+        "training.per_example.clip": 1.0,
+        "training.privacy": {"delta": 1e-5, "noise_multiplier": 1.0},
+    }
+    with pytest.raises(ConfigError) as refusal:
+        prepare_small(changes)
+    keys = [line.partition(":")[0] for line in str(refusal.value).splitlines()]
+    assert keys == ["training.freeze", "training.augment.shift", "training.batch_size"]
+
+
 @pytest.mark.parametrize(
     ("schedule", "problem"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -68,6 +69,18 @@ class Augment(Section):
     erase: Erase | None = Field(
         None, description="Replace a box with the mean of the training images (random erasing). null: no box."
     )
+
+    def moves_out_of_sight(self, rows: int, columns: int) -> Iterator[str]:
+        """Yield a message for each bound that lets images of a size move out of view completely."""
+        moves: list[tuple[str, Sequence[float]]] = [("shift", self.shift)]
+        if self.crop is not None:
+            moves.append(("crop.padding", self.crop.padding))
+        for key, most in moves:
+            if most[0] >= rows or most[1] >= columns:
+                yield (
+                    f"training.augment.{key}: {most[0]:g} rows and {most[1]:g} columns move an image of {rows} x "
+                    f"{columns} pixels out of sight; a tenth of its size is usual"
+                )
 
     @property
     def resamples(self) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
-import pydantic
 from pydantic import Field
 
 from partrain.config.identity import identity_digest, identity_of
@@ -84,42 +85,38 @@ class Config(Section):
     checkpoints: Checkpoints = Checkpoints()
     workers: Workers = Workers()
 
-    @pydantic.model_validator(mode="after")
-    def _require_evaluations(self) -> Config:
+    def checks(self) -> Iterable[Iterator[str]]:
+        yield self._problems_of_evaluations()
+        yield self._problems_of_tile()
+        for name in ("training.per_example.clip", "training.per_example.statistics", "training.privacy"):
+            yield self._problems_of_single_examples(name)
+
+    def _problems_of_evaluations(self) -> Iterator[str]:
         logging = self.logging
         needs = self.training.needs_evaluations
         if needs and not (logging.evaluate_every_epochs or logging.evaluate_every_steps):
-            raise ValueError(
+            yield (
                 f"{needs} needs evaluations during training; "
                 "set logging.evaluate_every_epochs or logging.evaluate_every_steps"
             )
-        return self
 
-    @pydantic.model_validator(mode="after")
-    def _require_tiles_for_batch_norm(self) -> Config:
-        if not any(isinstance(entry, BatchNorm) for entry in every_entry(self.network)):
-            return self
-        training, per_example = self.training, self.training.per_example
-        refused = {
-            "training.per_example.clip": per_example.clip is not None,
-            "training.per_example.statistics": per_example.statistics,
-            "training.privacy": training.privacy is not None,
-        }
-        problems = []
-        if names := [name for name, is_set in refused.items() if is_set]:
-            verb = "needs" if len(names) == 1 else "need"
-            problems.append(
-                f"{' and '.join(names)} {verb} gradients of single examples, which do not exist with batch_norm, "
-                "because it normalises by the statistics of a tile; use group_norm"
-            )
-        if training.tile == 1:
-            problems.append(
+    def _problems_of_tile(self) -> Iterator[str]:
+        if self._has_batch_norm and self.training.tile == 1:
+            yield (
                 "training.tile: batch_norm needs the statistics of more than one example; set it to 2 or more, or use "
                 "group_norm"
             )
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+
+    def _problems_of_single_examples(self, name: str) -> Iterator[str]:
+        if self._has_batch_norm and operator.attrgetter(name)(self) not in (None, False):
+            yield (
+                f"{name} needs gradients of single examples, which do not exist with batch_norm, because it normalises "
+                "by the statistics of a tile; use group_norm"
+            )
+
+    @property
+    def _has_batch_norm(self) -> bool:
+        return any(isinstance(entry, BatchNorm) for entry in every_entry(self.network))
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the configuration as plain containers; `parse_config` turns them back into an equal one."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
-import pydantic
 from pydantic import Field
 
 from partrain.config.schema.values import Fraction, NonNegativeInt, PositiveInt, PositivePair, Section
@@ -21,11 +21,12 @@ class Fold(Section):
     number: PositiveInt = Field(description="The number of the fold that is for validation, from 1.")
     of: Annotated[int, Field(ge=2, le=1000)] = Field(description="The number of folds.")
 
-    @pydantic.model_validator(mode="after")
-    def _require_number_in_range(self) -> Fold:
+    def checks(self) -> Iterable[Iterator[str]]:
+        return (self._problems_of_number(),)
+
+    def _problems_of_number(self) -> Iterator[str]:
         if self.number > self.of:
-            raise ValueError(f"data.fold.number is {self.number}, but there are {self.of} folds")
-        return self
+            yield f"data.fold.number is {self.number}, but there are {self.of} folds"
 
 
 class Data(Section):
@@ -93,26 +94,29 @@ class Data(Section):
         "decides which; `run.json` lists them under `data.label_noise`.",
     )
 
-    @pydantic.model_validator(mode="before")
     @classmethod
-    def _fill_in_for_images(cls, mapping: Any) -> Any:
-        if isinstance(mapping, dict) and mapping.get("name") == "folder":
-            values = {key: value for key, value in mapping.items() if value is not None}
-            return {"channels": 3, "on_broken": "error"} | values
-        return mapping
+    def with_defaults(cls, values: Any) -> Any:
+        """Fill in the keys for images."""
+        if isinstance(values, dict) and values.get("name") == "folder":
+            given = {key: value for key, value in values.items() if value is not None}
+            return {"channels": 3, "on_broken": "error"} | given
+        return values
 
-    @pydantic.model_validator(mode="after")
-    def _require_keys_that_fit_name(self) -> Data:
+    def checks(self) -> Iterable[Iterator[str]]:
+        return self._problems_of_path(), self._problems_of_layout(), *map(self._problems_of_picture_key, PICTURE_KEYS)
+
+    def _problems_of_path(self) -> Iterator[str]:
         if self.name in SOURCES_WITH_PATH and self.path is None:
-            raise ValueError(f"data.path must say where the data is when data.name is {self.name}")
+            yield f"data.path must say where the data is when data.name is {self.name}"
         if self.name not in SOURCES_WITH_PATH and self.path is not None:
-            raise ValueError(f"data.path goes with data.name {' or '.join(SOURCES_WITH_PATH)}, not with {self.name}")
+            yield f"data.path goes with data.name {' or '.join(SOURCES_WITH_PATH)}, not with {self.name}"
+
+    def _problems_of_layout(self) -> Iterator[str]:
         if self.name not in ARRAY_SOURCES and self.layout is not None:
-            raise ValueError(f"data.layout goes with data.name {' or '.join(ARRAY_SOURCES)}, not with {self.name}")
-        if self.name == "folder" and self.size is None:
-            raise ValueError("data.size must give the size that images are resized to: a number or [rows, columns]")
-        if self.name != "folder":
-            superfluous = [key for key in PICTURE_KEYS if getattr(self, key) is not None]
-            if superfluous:
-                raise ValueError(f"data.{superfluous[0]} goes with data.name folder, not with {self.name}")
-        return self
+            yield f"data.layout goes with data.name {' or '.join(ARRAY_SOURCES)}, not with {self.name}"
+
+    def _problems_of_picture_key(self, key: str) -> Iterator[str]:
+        if self.name == "folder" and key == "size" and self.size is None:
+            yield "data.size must give the size that images are resized to: a number or [rows, columns]"
+        if self.name != "folder" and getattr(self, key) is not None:
+            yield f"data.{key} goes with data.name folder, not with {self.name}"

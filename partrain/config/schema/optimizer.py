@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Literal
 
-import pydantic
 from pydantic import Field
 
 from partrain.config.schema.options_by_name import OptionsByName
@@ -66,8 +66,9 @@ class Optimizer(OptionsByName):
         None, description="`muon`: whether Adam updates the weights of the last layer, too. null: true."
     )
 
-    @pydantic.model_validator(mode="after")
-    def _require_momentum_for_nesterov(self) -> Optimizer:
+    def checks(self) -> Iterable[Iterator[str]]:
+        return (self._problems_of_nesterov(),)
+
+    def _problems_of_nesterov(self) -> Iterator[str]:
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov: true needs a momentum greater than 0")
-        return self
+            yield "nesterov: true needs a momentum greater than 0"

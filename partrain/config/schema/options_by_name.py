@@ -24,9 +24,9 @@ class OptionsByName(Section):
     OPTIONS: ClassVar[Mapping[str, Sequence[str]]] = {}
     DEFAULTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
-    @pydantic.model_validator(mode="before")
     @classmethod
-    def _fill_in_defaults(cls, values: Any) -> Any:
+    def with_defaults(cls, values: Any) -> Any:
+        """Fill in `DEFAULTS`."""
         name = values.get("name") if isinstance(values, dict) else None
         defaults = cls.DEFAULTS.get(name, {}) if isinstance(name, str) else {}
         missing = {key: value for key, value in defaults.items() if values.get(key) is None}

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
-import pydantic
 from pydantic import Field
 
 from partrain.config.schema.augmentation import Augment, Cutmix, Mixup, mixing_probabilities
 from partrain.config.schema.optimizer import Optimizer
 from partrain.config.schema.schedule import Schedule
-from partrain.config.schema.values import Fraction, NonNegativeFloat, PositiveInt, Section, raise_problems
+from partrain.config.schema.values import Fraction, NonNegativeFloat, PositiveInt, Section
 
 
 class StopEarly(Section):
@@ -56,13 +55,16 @@ class PerExample(Section):
         "`.inf` clips nothing but computes the norms; null: off.",
     )
 
-    @pydantic.model_validator(mode="after")
-    def _require_statistics_for_layers(self) -> PerExample:
+    def checks(self) -> Iterable[Iterator[str]]:
+        return self._problems_of_layers(), self._problems_of_clipping()
+
+    def _problems_of_layers(self) -> Iterator[str]:
         if self.by_layer and not self.statistics:
-            raise ValueError("by_layer needs the statistics; set training.per_example.statistics: true as well")
+            yield "by_layer needs the statistics; set training.per_example.statistics: true as well"
+
+    def _problems_of_clipping(self) -> Iterator[str]:
         if self.clip is not None and not 1e-30 <= self.clip <= 1e30 and self.clip != math.inf:
-            raise ValueError("clip must be a norm from 1e-30 to 1e30, or .inf")
-        return self
+            yield "clip must be a norm from 1e-30 to 1e30, or .inf"
 
     @property
     def clips(self) -> bool:
@@ -94,11 +96,12 @@ class Privacy(Section):
         "standard deviations above the expected batch size.",
     )
 
-    @pydantic.model_validator(mode="after")
-    def _require_noise_or_target(self) -> Privacy:
+    def checks(self) -> Iterable[Iterator[str]]:
+        return (self._problems_of_noise(),)
+
+    def _problems_of_noise(self) -> Iterator[str]:
         if self.noise_multiplier is None and self.target_epsilon is None:
-            raise ValueError("give noise_multiplier, or target_epsilon, from which it is computed")
-        return self
+            yield "give noise_multiplier, or target_epsilon, from which it is computed"
 
 
 class Training(Section):
@@ -185,51 +188,61 @@ class Training(Section):
             return "training.stop_early"
         return "training.schedule.name plateau" if self.schedule.name == "plateau" else None
 
-    @pydantic.model_validator(mode="after")
-    def _require_sections_that_fit(self) -> Training:
-        raise_problems(
-            self, [*self._problems_of_privacy(), *self._problems_of_mixing(), *self._problems_of_computing()]
-        )
-        return self
+    def checks(self) -> Iterable[Iterator[str]]:
+        yield self._problems_of_blocks()
+        yield self._problems_of_dtype()
+        yield self._problems_of_clipping()
+        yield self._problems_of_private_weights()
+        for name in ("mixup", "cutmix"):
+            yield self._problems_of_private_mixing(name)
+            yield self._problems_of_mixing_with_weights(name)
+        yield self._problems_of_probabilities()
 
     @property
     def mixes(self) -> bool:
         """Whether examples are mixed with partners."""
         return self.mixup is not None or self.cutmix is not None
 
-    def _problems_of_computing(self) -> Iterator[str]:
+    def _problems_of_blocks(self) -> Iterator[str]:
         if self.block is not None and self.block % self.tile:
             yield (
                 f"training.block: {self.block} is no multiple of training.tile, {self.tile}; "
                 f"give {-(-self.block // self.tile) * self.tile}, for example"
             )
+
+    def _problems_of_dtype(self) -> Iterator[str]:
         if self.dtype == "float64" and self.kernels == "fast":
             yield "training: the fast kernels compute in float32; dtype float64 needs kernels: loops"
 
-    def _problems_of_privacy(self) -> Iterator[str]:
+    def _problems_of_clipping(self) -> Iterator[str]:
         if self.privacy and not self.per_example.clips:
             yield (
                 "training.privacy needs clipped gradients; set training.per_example.clip to a finite norm, for "
                 "example 1.0"
             )
+
+    def _problems_of_private_weights(self) -> Iterator[str]:
         if self.privacy and self.class_weights is not None:
             yield (
                 "training.class_weights depends on all labels, which training.privacy does not protect; use only one "
                 "of them"
             )
 
-    def _problems_of_mixing(self) -> Iterator[str]:
-        for name, section in (("mixup", self.mixup), ("cutmix", self.cutmix)):
-            if section and self.privacy:
-                yield (
-                    f"training.{name} lets an example change the gradients of others, which training.privacy cannot "
-                    "bound; use only one of them"
-                )
-            if section and self.class_weights is not None:
-                yield (
-                    f"training.{name} makes targets of two classes, but training.class_weights has a weight for one; "
-                    "use only one of them"
-                )
+    def _problems_of_private_mixing(self, name: str) -> Iterator[str]:
+        if getattr(self, name) and self.privacy:
+            yield (
+                f"training.{name} lets an example change the gradients of others, which training.privacy cannot "
+                "bound; use only one of them"
+            )
+
+    def _problems_of_mixing_with_weights(self, name: str) -> Iterator[str]:
+        if getattr(self, name) and self.class_weights is not None:
+            yield (
+                f"training.{name} makes targets of two classes, but training.class_weights has a weight for one; "
+                "use only one of them"
+            )
+
+    def _problems_of_probabilities(self) -> Iterator[str]:
         probability = sum(mixing_probabilities(self.mixup, self.cutmix))
         if probability > 1:
             yield (

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any, get_args
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
@@ -87,6 +96,36 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    @classmethod
+    def with_defaults(cls, values: Any) -> Any:
+        """Return the values with those defaults that depend on other values."""
+        return values
+
+    def checks(self) -> Iterable[Iterator[str]]:
+        """Return iterators over what is wrong with values that are valid each by itself.
+
+        If some values of the section are invalid, `config.known_values` calls this for the others: then a check ends
+        when it reads an attribute that is missing, so what depends on other attributes is another check.
+        """
+        return ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_defaults(cls, values: Any) -> Any:
+        return cls.with_defaults(values)
+
+    @model_validator(mode="after")
+    def _require_values_that_fit(self) -> Self:
+        # `value_error` is the type of a ValueError that a validator raises, so messages are shown alike.
+        errors = [
+            InitErrorDetails(type=PydanticCustomError("value_error", "{message}", {"message": message}), input=self)
+            for check in self.checks()
+            for message in check
+        ]
+        if errors:
+            raise ValidationError.from_exception_data(type(self).__name__, errors)
+        return self
+
 
 def section_in(annotation: Any) -> type[Section] | None:
     """Return the section that a key of this type holds, which may also be null; None for a value."""
@@ -94,20 +133,3 @@ def section_in(annotation: Any) -> type[Section] | None:
         if isinstance(kind, type) and issubclass(kind, Section):
             return kind
     return None
-
-
-def raise_problems(section: Section, messages: Iterable[str]) -> None:
-    """Report what is wrong with a section as a whole: all of it at once, for a validator of the section.
-
-    Raises
-    ------
-    pydantic.ValidationError
-        There are messages; it has an error for each.
-    """
-    # `value_error` is the type of a ValueError that a validator raises, so messages are shown alike.
-    errors = [
-        InitErrorDetails(type=PydanticCustomError("value_error", "{message}", {"message": message}), input=section)
-        for message in messages
-    ]
-    if errors:
-        raise ValidationError.from_exception_data(type(section).__name__, errors)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from partrain.network.layers import Shape
+from partrain.config.layer_shapes import Size
 
 
-def fitting_shortcut(input_shape: Shape, output_shape: Shape) -> str:
+def fitting_shortcut(input_shape: tuple[Size, ...], output_shape: tuple[Size, ...]) -> str:
     """Return "; … fits" with a shortcut from one shape to the other, or "" if there is no simple one."""
+    if None in output_shape:
+        return ""
     if len(output_shape) == 1:
         dense = f"dense: {{units: {output_shape[0]}}}"
         return f"; `shortcut: [{dense if len(input_shape) == 1 else f'flatten, {dense}'}]` fits"
@@ -20,13 +22,13 @@ def fitting_shortcut(input_shape: Shape, output_shape: Shape) -> str:
     return f"; `shortcut: [conv: {{{fields}}}]` fits"
 
 
-def _kernel_and_stride(size: int, num_outputs: int) -> tuple[int, int] | None:
+def _kernel_and_stride(size: Size, num_outputs: Size) -> tuple[int, int] | None:
     """Return the smallest kernel, and its stride, with which a size gives `num_outputs`; None if it is smaller."""
-    if num_outputs > size:
+    if size is None or num_outputs is None or num_outputs > size:
         return None
-    for stride in range(1, size + 1):
-        if (size - 1) // stride + 1 == num_outputs:
-            return 1, stride
+    stride = (size - 1) // num_outputs + 1
+    if (size - 1) // stride + 1 == num_outputs:
+        return 1, stride
     return size - num_outputs + 1, 1
 
 
