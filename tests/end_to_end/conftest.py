@@ -57,5 +57,6 @@ def refuse(call_partrain: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
         assert not runs.exists() or list(runs.iterdir()) == []
         return message
 
-    monkeypatch.setattr(pool, "WorkerPool", start)
+    # The class itself: a module that is first imported now would keep another one for the tests after this.
+    monkeypatch.setattr(pool.WorkerPool, "__init__", start)
     return call
