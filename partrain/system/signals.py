@@ -32,7 +32,7 @@ class Interrupted(BaseException):
 
     def __init__(self, number: int, saved: str = "") -> None:
         super().__init__(f"{signal.Signals(number).name}{saved and '; '}{saved}")
-        self.exit_code = 128 + number
+        self.number, self.exit_code = number, 128 + number
 
 
 class Interruption:
@@ -120,6 +120,14 @@ def interruption_behind(error: BaseException | None) -> Interrupted | None:
     while error is not None and not isinstance(error, Interrupted):
         error = error.__cause__ or error.__context__
     return error
+
+
+def handle_signals_again() -> None:
+    """Install the handlers of this process again, because a library has replaced them: Open MPI 5 takes SIGHUP."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS_OF_RANKS:
+            if callable(handler := signal.getsignal(number)):
+                signal.signal(number, handler)
 
 
 def exit_at_signals() -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from partrain.store.run_directory import RunDirectory
 from tests.mpi_processes import MPIEXEC, MpiJobs, isolated_jobs, mpiexec, needs_mpi, ranks_of
 from tests.processes import is_running
 from tests.program import PartrainProcess
+from tests.small_run import ENDLESS
 from tests.whole_runs import Runs, outcome, read_json, write_config
 
 needs_ulfm = pytest.mark.skipif(
@@ -107,6 +109,21 @@ def test_spare_works_in_the_place_of_a_dead_rank_and_the_death_of_another_spare_
     assert re.search(
         r"rank 0 on \S+ died, and rank 2 on \S+ \(spare\) begins to work; 2 ranks go on from step \d+", said[1]
     )
+
+
+@pytest.mark.slow
+@needs_mpi
+@needs_ulfm
+def test_signal_to_a_spare_stops_the_job_and_saves_the_run(mpi_jobs: MpiJobs, tmp_path: Path) -> None:
+    words = ("--config", write_config(tmp_path, ENDLESS), "--runs-dir", "runs", "--workers", 0, "--spares", 1)
+    process = start_elastic(mpi_jobs, tmp_path, 2, *words)
+    run = process.wait_for_training()
+    os.kill(ranks_of(process)[1].pid, signal.SIGHUP)
+    result = process.wait()
+    assert (result.exit_code, result.stdout) == (129, ""), result.stderr
+    assert re.search(r"ended by SIGHUP; the run is saved at step \d+", result.stderr)
+    assert "NBC_Progress" not in result.stderr, "the spare does not wait for the others"
+    assert RunDirectory.open(run).status() == "interrupted"
 
 
 @pytest.mark.slow

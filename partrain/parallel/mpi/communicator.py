@@ -24,27 +24,26 @@ import math
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from partrain.errors import ConfigError
-from partrain.parallel.mpi import liveness
+from partrain.parallel.mpi import launcher, liveness
 from partrain.parallel.mpi.collectives import Collectives
-from partrain.parallel.mpi.communicators import MPI, Communicators, raising_deaths, why_not_elastic
+from partrain.parallel.mpi.communicators import MPI, Communicators, raising_deaths, require_threads, why_not_elastic
 from partrain.parallel.mpi.cut_off import own_addresses
 from partrain.parallel.mpi.exchange import Pieces
-from partrain.parallel.mpi.launcher import Heartbeat, end_launcher, remove_segments, require_working_ranks
 from partrain.parallel.mpi.notices import Notices
 from partrain.parallel.mpi.patience import Patience, RankPlace
 from partrain.parallel.mpi.rank_death import RankDied, RankFailed, Recovery
 from partrain.system.machine import available_processors
 from partrain.system.process_limits import reporting_process_limit
+from partrain.system.signals import Interruption
 
 # How long a wait spins, yielding the core, before it sleeps; and how long it then sleeps at a time.
 SPIN_SECONDS = 0.0002
@@ -66,8 +65,9 @@ class Communicator:
     Parameters
     ----------
     warn : called with a warning when this rank waits long for others.
-    heartbeat : shows that this rank runs. If given, the job is elastic if MPI can do that: it goes on after a rank's
-        death. After one, all methods that communicate raise RankDied, and `recover` makes them work again.
+    received : the signal that this rank has received. A spare passes it on to rank 0.
+    heartbeat : shows that this rank runs. If it is given, and MPI can do that, the job is elastic: it goes on after a
+        rank's death. After one, all methods that communicate raise RankDied, and `recover` makes them work again.
     num_spares : the number of ranks that wait until one is needed.
 
     Attributes
@@ -83,23 +83,20 @@ class Communicator:
     Starts a thread; `close` ends it.
     """
 
-    def __init__(self, warn: Callable[[str], None], heartbeat: Heartbeat | None = None, num_spares: int = 0) -> None:
-        if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
-            raise ConfigError(
-                "--engine mpi: this MPI allows calls from only one thread of a process, and partrain makes "
-                "calls from two, one at a time; use an MPI that supports threads (MPI_THREAD_SERIALIZED)"
-            )
+    def __init__(
+        self, warn: Callable[[str], None], received: Interruption, heartbeat: launcher.Heartbeat | None, num_spares: int
+    ) -> None:
+        require_threads()
         elastic = heartbeat is not None and why_not_elastic() is None
-        self._warn, self._heartbeat, self._elastic = warn, heartbeat, elastic
+        self._warn, self._received, self._heartbeat, self._elastic = warn, received, heartbeat, elastic
         self._number = MPI.COMM_WORLD.Get_rank()  # in messages; `rank` may change
         self.name = f"rank {self._number} on {socket.gethostname()}"
-        self._places = [RankPlace(f"rank {rank}") for rank in range(MPI.COMM_WORLD.Get_size())]
         self.has_lost_ranks = False
         self._communicators = Communicators(elastic=elastic, num_spares=num_spares)
         # Of operations that a death interrupted: MPI may still write into the buffers of their requests.
         self._abandoned: list[object] = []
         self._parent = os.getppid()
-        self._begin()
+        self._begin([RankPlace(f"rank {rank}") for rank in range(MPI.COMM_WORLD.Get_size())])
         self._stops = liveness.Stops()
         # Held by the thread that calls MPI. The main thread holds it for as long as it waits.
         self._mpi_lock = threading.Lock()
@@ -108,14 +105,18 @@ class Communicator:
         with reporting_process_limit():
             self._answering.start()
 
-    def _begin(self) -> None:
-        """Begin to communicate with the ranks of the communicators."""
+    def _begin(self, places: Sequence[RankPlace]) -> None:
+        """Begin to communicate with the ranks of the communicators, which are at these places."""
         made = self._communicators
         self.everyone = Collectives(made.everyone, self._complete)
         self._working = Collectives(made.data, self._complete)
         self.rank, self.size = self.everyone.rank, made.num_working
-        self._notices = Notices(made.notices, made.num_working, lambda: self.is_spare or self._pending is not None)
-        self._be_patient()
+        self._notices = Notices(
+            made.notices, made.num_working, lambda: self.is_spare or self._pending is not None, self._received
+        )
+        self._patience = Patience(
+            places, self._notices, self._warn, lambda: self.launcher_has_ended, self._leave, elastic=self._elastic
+        )
         self.num_processors = max(1, available_processors() // made.num_on_host)
         self._final_barrier: MPI.Request | None = None
         # The request of the current wait, or of one that was given up: MPI may still write into its buffer.
@@ -133,7 +134,7 @@ class Communicator:
         """
         if (missing := why_not_elastic()) is not None:
             raise ConfigError(f"--elastic: {missing}")
-        require_working_ranks(num_spares, self.everyone.size)
+        launcher.require_working_ranks(num_spares, self.everyone.size)
 
     @property
     def is_spare(self) -> bool:
@@ -193,22 +194,14 @@ class Communicator:
     def exchange_names(self) -> None:
         """Exchange the names of all ranks, for messages."""
         gathered = self.everyone.allgather([self.name, own_addresses()])
-        self._places = [RankPlace(name, frozenset(addresses)) for name, addresses in gathered]
-        self._be_patient()
+        self._patience.places = [RankPlace(name, frozenset(addresses)) for name, addresses in gathered]
 
-    def _be_patient(self) -> None:
-        """Make what limits the waits, with the names of the ranks."""
-        self._patience = Patience(
-            self._places,
-            self._notices,
-            self._warn,
-            lambda: self.launcher_has_ended,
-            self._leave,
-            elastic=self._elastic,
-        )
+    def stand_by(self) -> int:
+        """Wait, as a spare, until rank 0 tells that the job ends; pass a signal on to rank 0.
 
-    def stand_by(self) -> None:
-        """Wait, as a spare, until rank 0 tells that the job ends.
+        Returns
+        -------
+        The signal that ends the job; 0 if it is completed.
 
         Raises
         ------
@@ -219,14 +212,20 @@ class Communicator:
         """
         with self._failing_together():
             begin = time.monotonic()
-            while not self._notices.has_ended:
+            while (ended_by := self._notices.ended_by) is None:
                 self._notices.receive()
+                self._notices.pass_on_signal()
                 self._patience.check(time.monotonic() - begin)
                 time.sleep(SPARE_NAP_SECONDS)
             self._notices.liveness = None
+            return ended_by
 
-    def finish(self) -> None:
-        """Wait for all ranks at the end of a successful job.
+    def finish(self, ended_by: int) -> None:
+        """Wait for all ranks at the end of a job that did not fail.
+
+        Parameters
+        ----------
+        ended_by : the signal that ends the job; 0 if it is completed.
 
         Raises
         ------
@@ -246,7 +245,7 @@ class Communicator:
         if self._elastic:
             with self._mpi_lock:
                 if self.rank == 0 and not died:
-                    self._notices.end_spares()
+                    self._notices.end_spares(ended_by)
                 self._must_renew = not self._communicators.agree(succeeded=not died)
             if self._must_renew:
                 raise RankDied
@@ -260,12 +259,11 @@ class Communicator:
             if not self._must_renew:
                 self._communicators.agree(succeeded=False)
             dead, reported = self._communicators.renew(), self._patience.reported_dead
-            before, worked = self._places, self._places[: self.size]
-            self._places = [place for rank, place in enumerate(before) if rank not in dead]
+            before, num_worked = self._patience.places, self.size
             self._abandoned += [*self._notices.requests, *filter(None, (self._pending, self._final_barrier))]
-            self._begin()
+            self._begin([place for rank, place in enumerate(before) if rank not in dead])
             self.has_lost_ranks = True
-        joined = [place.name for place in self._places[: self.size] if place not in worked]
+        joined = [place.name for place in self._patience.places[: self.size] if place not in before[:num_worked]]
         return Recovery([before[rank].name for rank in dead if rank not in reported], joined)
 
     def report_failure(self, error: BaseException, exit_code: int) -> bool:
@@ -311,14 +309,14 @@ class Communicator:
     def abort_if_stuck(self, exit_code: int) -> None:
         """Abort the whole job if MPI cannot be finalised; otherwise return, or end this process of an elastic job."""
         if self.launcher_has_ended:
-            remove_segments()
+            launcher.remove_segments()
             os._exit(exit_code)
         if self._elastic:
-            self._exit_without_mpi(exit_code)
+            launcher.exit_without_mpi(self._parent, exit_code)
         with self._mpi_lock, self._suppressing_deaths():
             a_rank_hangs = self._final_barrier is not None and not self._final_barrier.Test()
             if a_rank_hangs:
-                end_launcher(self._parent)
+                launcher.end_launcher(self._parent)
             if a_rank_hangs or self._pending is not None:
                 MPI.COMM_WORLD.Abort(exit_code)
 
@@ -330,19 +328,12 @@ class Communicator:
     def leave_at_exit(self) -> None:
         """Let this process of an elastic job end with 0 without MPI's finalisation, which would wait for the dead."""
         if self._elastic:
-            atexit.register(self._exit_without_mpi, 0)
+            atexit.register(launcher.exit_without_mpi, self._parent, 0)
 
     def _leave(self, why: str) -> None:
         """End this process, for which others may already work. With an exit code, mpiexec would end their job, too."""
         self._warn(why)
         os.kill(os.getpid(), signal.SIGKILL)
-
-    def _exit_without_mpi(self, exit_code: int) -> NoReturn:
-        end_launcher(self._parent)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed
-                stream.flush()
-        os._exit(exit_code)
 
     def _complete(self, start: Callable[[], MPI.Request]) -> None:
         """Start an operation of all ranks, and wait until it is complete.
@@ -386,8 +377,12 @@ class Communicator:
 
     def _answer(self) -> None:
         """Answer questions while the main thread does other work and does not receive them."""
+        limit_at = -math.inf
         while not self._closed.wait(ANSWER_SECONDS):
             self._stops.were_long()
+            if (now := time.monotonic()) > limit_at:
+                self._patience.limit_silence()
+                limit_at = now + liveness.ASK_SECONDS
             if self._heartbeat is not None:
                 self._heartbeat.beat()
             if self._mpi_lock.acquire(blocking=False):

@@ -24,6 +24,7 @@ mpi4py.rc.thread_level = "serialized"
 
 from mpi4py import MPI as MPI  # noqa: E402 (its import starts MPI, with the thread level set above)
 
+from partrain.errors import ConfigError  # noqa: E402
 from partrain.parallel.mpi.rank_death import RankDied  # noqa: E402
 
 # What Open MPI's `mpiexec --with-ft ulfm` sets for its ranks.
@@ -45,6 +46,21 @@ def raising_deaths(*, elastic: bool) -> Iterator[None]:
 def tells_of_death(error: MPI.Exception) -> bool:
     """Return whether an operation failed because a rank has died."""
     return error.Get_error_class() in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING)
+
+
+def require_threads() -> None:
+    """Check that several threads of a rank may call MPI, one at a time.
+
+    Raises
+    ------
+    ConfigError
+        They may not.
+    """
+    if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
+        raise ConfigError(
+            "--engine mpi: this MPI allows calls from only one thread of a process, and partrain makes calls from two, "
+            "one at a time; use an MPI that supports threads (MPI_THREAD_SERIALIZED)"
+        )
 
 
 def why_not_elastic() -> str | None:

@@ -8,10 +8,12 @@ import json
 import mmap
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import NoReturn
 
 from partrain.errors import ConfigError
 from partrain.parallel.mpi import liveness
@@ -309,3 +311,17 @@ def end_launcher(pid: int) -> int | None:
         return None
     finally:
         os.close(launcher)
+
+
+def exit_without_mpi(launcher: int, exit_code: int) -> NoReturn:
+    """End this process without MPI's finalisation, which would wait for dead ranks.
+
+    Parameters
+    ----------
+    launcher : the process id of mpiexec, or of its daemon on this host.
+    """
+    end_launcher(launcher)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed
+            stream.flush()
+    os._exit(exit_code)

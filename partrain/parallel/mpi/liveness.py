@@ -22,7 +22,7 @@ WARN_SECONDS = 30.0
 SILENT_SECONDS = 60.0
 # In an elastic job, a process on its host kills a silent rank after SILENT_SECONDS. A host whose ranks are silent for
 # longer is cut off. After how much silence a rank ends itself if it hears from fewer than half of the ranks, after how
-# much the others part from it, and after how much the job ends if they cannot.
+# much silence of the host its ranks count as dead, and after how much the job ends if they do not.
 ISOLATED_SECONDS = 75.0
 CUT_OFF_SECONDS = 90.0
 HOPELESS_SECONDS = 120.0

@@ -1,7 +1,8 @@
 """Messages from one rank to another, outside of the operations of all ranks.
 
 A rank that fails tells the others. One that waits asks whether they are alive, and a busy one answers, too. Rank 0 asks
-for states, and tells spares when the job ends. Whoever calls MPI holds the lock of the communicator.
+for states, and tells spares when the job ends. A spare tells rank 0 which signal it has received. Whoever calls MPI
+holds the lock of the communicator.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import numpy as np
 from partrain.parallel.mpi.communicators import MPI, tells_of_death
 from partrain.parallel.mpi.liveness import LivenessCheck
 from partrain.parallel.mpi.state_collection import StateCollection
+from partrain.system.signals import Interruption
 
 # The maximum length of a failure notice: the exit code, then text. An answer is one number: whether the rank waits too.
 NOTICE_BYTES = 8192
 _NUMBER = struct.Struct("<q")
 
-_FAILURE_TAG, _QUESTION_TAG, _ANSWER_TAG, _COLLECT_TAG, _STATE_TAG, _END_TAG = range(1, 7)
+_FAILURE_TAG, _QUESTION_TAG, _ANSWER_TAG, _COLLECT_TAG, _STATE_TAG, _END_TAG, _SIGNAL_TAG = range(1, 8)
 
 
 class Notices:
@@ -30,6 +32,7 @@ class Notices:
     communicator : carries the messages.
     num_working : the number of ranks that are no spares.
     is_waiting : returns whether this rank waits for others.
+    received : the signal that this rank has received; on rank 0, it becomes that of a spare.
 
     Attributes
     ----------
@@ -37,14 +40,17 @@ class Notices:
     liveness : what this rank knows of the others in its present wait; None: it has not asked yet.
     states : the states that rank 0 collects.
     dead_spares : the spares that have died. The job goes on as it is.
-    has_ended : whether rank 0 has told this spare that the job ends.
+    ended_by : what rank 0 has told this spare: the signal that ends the job, 0 at its completion. None: it goes on.
     """
 
-    def __init__(self, communicator: MPI.Intracomm, num_working: int, is_waiting: Callable[[], bool]) -> None:
+    def __init__(
+        self, communicator: MPI.Intracomm, num_working: int, is_waiting: Callable[[], bool], received: Interruption
+    ) -> None:
         self._communicator, self._num_working, self._is_waiting = communicator, num_working, is_waiting
+        self._received, self._has_passed_on = received, False
         self.rank, self.size = communicator.Get_rank(), communicator.Get_size()
         self.dead_spares: set[int] = set()
-        self.has_ended = False
+        self.ended_by: int | None = None
         self.failures: dict[int, tuple[int, str]] = {}
         self.liveness: LivenessCheck | None = None
         self.states = StateCollection(
@@ -84,11 +90,17 @@ class Notices:
         for other in self.others():
             self._send(b"", other, _QUESTION_TAG)
 
-    def end_spares(self) -> None:
-        """Tell the spares that the job ends."""
+    def end_spares(self, number: int) -> None:
+        """Tell the spares that the job ends by this signal, or that it is completed: 0."""
         for spare in self.others():
             if spare >= self._num_working:
-                self._send(b"", spare, _END_TAG)
+                self._send(_NUMBER.pack(number), spare, _END_TAG)
+
+    def pass_on_signal(self) -> None:
+        """Tell rank 0 which signal this spare has received, if any: the job then stops as if rank 0 had received it."""
+        if self._received.received is not None and not self._has_passed_on:
+            self._has_passed_on = True
+            self._send(_NUMBER.pack(self._received.received), 0, _SIGNAL_TAG)
 
     def receive(self) -> None:
         """Receive all messages that have come, and answer questions whether this rank is alive."""
@@ -108,7 +120,9 @@ class Notices:
             elif tag == _COLLECT_TAG:
                 self.states.receive_question(content)
             elif tag == _END_TAG:
-                self.has_ended = True
+                (self.ended_by,) = _NUMBER.unpack(content)
+            elif tag == _SIGNAL_TAG:
+                self._received.received = self._received.received or _NUMBER.unpack(content)[0]
             else:
                 text = content[_NUMBER.size :].decode(errors="replace")
                 self.failures[rank] = (_NUMBER.unpack_from(content)[0], text)

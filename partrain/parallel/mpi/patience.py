@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from partrain.errors import FailedRun, PartrainError
 from partrain.parallel.mpi import liveness
-from partrain.parallel.mpi.cut_off import disconnect
+from partrain.parallel.mpi.cut_off import limit_silence
 from partrain.parallel.mpi.notices import Notices
 from partrain.parallel.mpi.rank_death import RankFailed
 
@@ -29,7 +29,7 @@ class Patience:
 
     Parameters
     ----------
-    places : the names of all ranks and the addresses of their hosts.
+    places : as the attribute.
     notices : the messages of the others.
     warn : called with a warning.
     is_orphan : returns whether mpiexec has ended.
@@ -38,6 +38,7 @@ class Patience:
 
     Attributes
     ----------
+    places : the names of all ranks and the addresses of their hosts; they may be set again.
     is_over : whether this rank has given up a wait.
     reported_dead : the dead spares that rank 0 has reported.
     """
@@ -52,8 +53,7 @@ class Patience:
         *,
         elastic: bool,
     ) -> None:
-        self._places, self._notices, self._warn = places, notices, warn
-        self._names = [place.name for place in places]
+        self.places, self._notices, self._warn = places, notices, warn
         self._is_orphan, self._leave, self._elastic = is_orphan, leave, elastic
         self.reported_dead: set[int] = set()
         self.is_over = False
@@ -78,36 +78,44 @@ class Patience:
             self.is_over = True
             raise
 
+    def limit_silence(self) -> None:
+        """Let MPI take ranks for dead whose host does not answer; to be called often, as MPI connects late."""
+        if self._elastic:
+            own = self.places[self._notices.rank].addresses
+            others = frozenset[str]().union(*(place.addresses for place in self.places)) - own
+            limit_silence(others, liveness.CUT_OFF_SECONDS, liveness.ASK_SECONDS)
+
     def _require_others(self, waited_s: float) -> None:
         notices = self._notices
         if notices.failures:
             rank = min(notices.failures)
             exit_code, text = notices.failures[rank]
-            raise RankFailed(f"{self._names[rank].partition(' on ')[0]} failed: {text}", exit_code)
+            raise RankFailed(f"{self.places[rank].name.partition(' on ')[0]} failed: {text}", exit_code)
         if waited_s > ORPHAN_SECONDS and self._is_orphan():
             raise FailedRun(f"waited {waited_s:.0f} s for the other ranks: mpiexec is gone, and they do not answer")
         if waited_s < liveness.ASK_SECONDS:
             return
         now = time.monotonic()
         if notices.liveness is None:
+            names = [place.name for place in self.places]
             notices.liveness = liveness.LivenessCheck(
-                notices.rank, self._names, notices.others(), now, elastic=self._elastic, is_spare=notices.is_spare
+                notices.rank, names, notices.others(), now, elastic=self._elastic, is_spare=notices.is_spare
             )
         if notices.liveness.must_ask(now):
             notices.ask_others()
             notices.liveness.check(self._warn)
             if self._elastic:
-                self._part(notices.liveness)
+                self._leave_if_cut_off(notices.liveness)
 
-    def _part(self, check: liveness.LivenessCheck) -> None:
-        """Leave the job if this host is cut off from most ranks; part from hosts that are.
+    def _leave_if_cut_off(self, check: liveness.LivenessCheck) -> None:
+        """Leave the job if this host is cut off from most ranks.
 
         Of two sides that cannot hear each other, at most one goes on: the one with more than half of the ranks, or with
         half of them and rank 0.
         """
-        own = self._places[self._notices.rank].addresses
+        own = self.places[self._notices.rank].addresses
         silent = check.silent_for(liveness.ISOLATED_SECONDS)
-        if all(self._places[rank].addresses == own for rank in silent):
+        if all(self.places[rank].addresses == own for rank in silent):
             return
         num_ranks = 1 + sum(1 for _ in self._notices.others())
         balance = 2 * (num_ranks - len(silent)) - num_ranks
@@ -116,18 +124,12 @@ class Patience:
                 f"no answer from {len(silent)} of {num_ranks} ranks for {liveness.ISOLATED_SECONDS:g} s: this host is "
                 "cut off; this rank ends, writes nothing any more, and the others go on without it"
             )
-        gone = set(check.silent_for(liveness.CUT_OFF_SECONDS))
-        living = frozenset[str]().union(
-            *(place.addresses for rank, place in enumerate(self._places) if rank not in gone)
-        )
-        for rank in gone:
-            disconnect(self._places[rank].addresses - living)
 
     def _report_dead_spares(self) -> None:
         """Let rank 0 say which spares have died."""
         if self._notices.rank == 0:
             new, left = self._notices.dead_spares - self.reported_dead, self._notices.num_spares
-            names = " and ".join(self._names[rank] for rank in sorted(new))
+            names = " and ".join(self.places[rank].name for rank in sorted(new))
             still = "no spare is" if left == 0 else "1 spare is" if left == 1 else f"{left} spares are"
             self._warn(f"{names} (spare) died; {still} left, and the training is not disturbed")
         self.reported_dead = set(self._notices.dead_spares)

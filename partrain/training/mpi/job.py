@@ -15,7 +15,7 @@ from partrain.parallel.mpi.rank_death import RankDied
 from partrain.parallel.workers.fork_server import start_fork_server
 from partrain.store.checkpoint import Checkpoint
 from partrain.system.messages import Messages
-from partrain.system.signals import Interrupted, Interruption
+from partrain.system.signals import Interrupted, Interruption, handle_signals_again
 from partrain.training.coordinator import Coordinator
 from partrain.training.initial_parameters import fit_parameters
 from partrain.training.mpi.agreement import require_same_command, require_same_partrain
@@ -35,16 +35,20 @@ LIKELY_KERNELS = ("fast", "float32")
 
 
 def join_ranks(
-    num_workers: int | None, warn: Callable[[str], None], *, elastic: bool = False, num_spares: int = 0
+    num_workers: int | None,
+    warn: Callable[[str], None],
+    received: Interruption,
+    *,
+    elastic: bool = False,
+    num_spares: int = 0,
 ) -> Communicator:
     """Start MPI.
 
     Parameters
     ----------
     num_workers : the number of workers; 0: no process will be started.
-    warn : receives a warning when this rank waits long for others.
+    warn, received, num_spares : as for `Communicator`.
     elastic : whether the job shall go on after a rank's death.
-    num_spares : as for `Communicator`.
 
     Raises
     ------
@@ -61,7 +65,7 @@ def join_ranks(
     with removing_segments_at_end(os.environ, elastic=elastic) as heartbeat:
         if num_workers != 0:
             start_fork_server(kernels, dtype)
-        group = _start_mpi(warn, heartbeat, num_spares)
+        group = _start_mpi(warn, received, heartbeat, num_spares)
     promised = promised_ranks(os.environ)
     if group.everyone.size == 1 and promised is not None:
         name, number = promised
@@ -74,7 +78,9 @@ def join_ranks(
     return group
 
 
-def _start_mpi(warn: Callable[[str], None], heartbeat: Heartbeat | None, num_spares: int) -> Communicator:
+def _start_mpi(
+    warn: Callable[[str], None], received: Interruption, heartbeat: Heartbeat | None, num_spares: int
+) -> Communicator:
     try:
         from partrain.parallel.mpi.communicator import Communicator
     except ModuleNotFoundError as error:
@@ -86,7 +92,8 @@ def _start_mpi(warn: Callable[[str], None], heartbeat: Heartbeat | None, num_spa
             f"--engine mpi: mpi4py finds no MPI library ({error}); pip install 'partrain[mpi]', or load the "
             "cluster's MPI"
         ) from error
-    return Communicator(warn, heartbeat, num_spares)
+    handle_signals_again()
+    return Communicator(warn, received, heartbeat, num_spares)
 
 
 def run_on_ranks(
@@ -122,7 +129,8 @@ def run_on_ranks(
     SystemExit
         The job failed or was interrupted. One rank has printed the cause.
     """
-    with contextlib.closing(join_ranks(num_workers, messages.warn, elastic=elastic, num_spares=num_spares)) as ranks:
+    joining = join_ranks(num_workers, messages.warn, interruption, elastic=elastic, num_spares=num_spares)
+    with contextlib.closing(joining) as ranks:
         in_job = RankSession(ranks, received=interruption)
 
         def attempt() -> tuple[Result | None, Interrupted | None]:
@@ -183,7 +191,7 @@ def _work(
             follow(session)
     except Interrupted as ending:
         interrupted = ending
-    ranks.finish()
+    ranks.finish(0 if interrupted is None else interrupted.number)
     return result, interrupted
 
 
@@ -194,7 +202,8 @@ def _stand_by(session: Session, ranks: Communicator) -> None:
         return
     with held_resources(InitialState.from_bytes(content).config, session):
         session.announce_run(None)
-        ranks.stand_by()
+        if number := ranks.stand_by():
+            raise Interrupted(number)
 
 
 def _end_failed(ranks: Communicator, error: BaseException, messages: Messages) -> NoReturn:
