@@ -79,9 +79,10 @@ def _useful_workers(session: Session, plan: TrainingPlan, connection: RankConnec
         return _useful_workers_of_rank(session, session.ranks.group, batch_size, plan.tiling, ownership)
     if num_workers <= tiles:
         return num_workers
+    batch, started = ("1 tile", "1 worker is") if tiles == 1 else (f"{tiles} tiles", f"{tiles} workers are")
     session.messages.warn(
-        f"a batch has {tiles} tiles (training.batch_size {training.batch_size}, training.tile {training.tile}); "
-        f"{tiles} workers are started, not {num_workers}"
+        f"a batch has {batch} (training.batch_size {training.batch_size}, training.tile {training.tile}); "
+        f"{started} started, not {num_workers}"
     )
     return tiles
 
