@@ -30,8 +30,10 @@ SEGMENT_PREFIX = "/dev/shm/sm_segment."
 # then waits for answers that never come.
 LOOK_SECONDS = 0.02
 STUCK_SECONDS = 30.0
-# How long the launcher may take to start all ranks.
+# In an elastic job: how long the launcher may take to start all ranks of a host, and MPI to start. Until then a rank
+# only imports modules.
 FORKED_SECONDS = 2.0
+START_SECONDS = 300.0
 
 # How often a heartbeat is looked at.
 BEAT_SECONDS = 1.0
@@ -214,7 +216,7 @@ class Heartbeat:
 
 
 class _Siblings:
-    """The ranks that a launcher has started on this host.
+    """The ranks that a launcher has started on this host, while MPI starts.
 
     Parameters
     ----------
@@ -226,16 +228,23 @@ class _Siblings:
         self._threads = Path(f"/proc/{launcher}/task")
         number = environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", "")
         self._number = int(number) if number.isdecimal() else 0
-        self._began = time.monotonic()
+        self._looked_at, self._waited_s = time.monotonic(), 0.0
 
-    def have_ended(self) -> bool:
-        """Return whether one has ended."""
+    def why_mpi_cannot_start(self) -> str | None:
+        """Return why MPI will not start: a rank has ended. Must be called often: a longer pause is no waiting."""
+        moment, self._looked_at = time.monotonic() - self._looked_at, time.monotonic()
+        if moment < liveness.MOMENT_SECONDS:
+            self._waited_s += moment
+        if self._waited_s > START_SECONDS:
+            return f"MPI has not started after {START_SECONDS:g} s; a rank of another host may have ended"
         try:
             # Not its main thread alone: the daemon of another host starts them in any.
             number = sum(len(path.read_text().split()) for path in self._threads.glob("*/children"))
         except OSError:  # the launcher has ended
-            return False
-        return number < self._number and time.monotonic() > self._began + FORKED_SECONDS
+            return None
+        if number < self._number and self._waited_s > FORKED_SECONDS:
+            return "a rank ended while MPI started, so MPI cannot start"
+        return None
 
 
 def _await_end(maps: Path, started: int, rank: int, launcher: int, siblings: _Siblings | None) -> dict[Path, int]:
@@ -246,7 +255,7 @@ def _await_end(maps: Path, started: int, rank: int, launcher: int, siblings: _Si
     maps : the kernel's list of the rank's mapped files.
     rank, launcher : process descriptors of the rank and of its launcher.
     started : the end of a pipe through which the rank sends its segments when MPI has started.
-    siblings : if one of them ends while MPI starts, this rank is ended, too.
+    siblings : if MPI cannot start because one of them has ended, this rank is ended, too.
     """
     segments: dict[Path, int] = {}
     orphaned_at = None
@@ -254,9 +263,9 @@ def _await_end(maps: Path, started: int, rank: int, launcher: int, siblings: _Si
         segments |= _mapped_segments(maps)
         if orphaned_at is None and wait([launcher], 0):
             orphaned_at = time.monotonic()
-        if siblings is not None and siblings.have_ended():
+        if siblings is not None and (why := siblings.why_mpi_cannot_start()):
             with contextlib.suppress(OSError), open(maps.parent / "fd" / "2", "a") as stderr:
-                stderr.write("error: a rank ended while MPI started, so MPI cannot start; start the job again\n")
+                stderr.write(f"error: {why}; start the job again\n")
             signal.pidfd_send_signal(rank, signal.SIGKILL)
             break
         if orphaned_at is not None and time.monotonic() > orphaned_at + STUCK_SECONDS:

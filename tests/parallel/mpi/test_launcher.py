@@ -17,6 +17,7 @@ from partrain.parallel.mpi.launcher import (
     undo_binding,
 )
 from partrain.parallel.workers.fork_server import child_environment
+from tests.program import ROOT
 
 
 def test_variables_of_the_launcher_are_told_from_others() -> None:
@@ -71,6 +72,49 @@ def test_files_in_shared_memory_that_are_mapped_are_removed_and_others_are_not(
     remove_segments(tmp_path / "maps")
     assert (mine.exists(), others.exists()) == (False, True)
     remove_segments(tmp_path / "no maps")
+
+
+# Starts ranks in a thread, as Open MPI's daemon on a second host does.
+DAEMON = """
+import os, subprocess, sys, threading
+def start():
+    ranks = [subprocess.Popen([sys.executable, "-c", *sys.argv[1:]]) for _ in range(2)]
+    for _ in ranks:
+        os.wait()
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()
+"""
+STARTING_RANK = """
+import os, signal, sys
+from partrain.parallel.mpi import launcher
+launcher.FORKED_SECONDS, launcher.START_SECONDS = map(float, sys.argv[1:])
+variables = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+with launcher.removing_segments_at_end(variables, elastic=True):
+    os.write(1, b"%d\\n" % os.getpid())
+    signal.pause()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs process descriptors")
+@pytest.mark.parametrize(
+    ("limits", "one_dies", "why"),
+    [
+        (("0.1", "600"), True, "a rank ended while MPI started, so MPI cannot start"),
+        (("600", "0.5"), False, "MPI has not started after 0.5 s; a rank of another host may have ended"),
+    ],
+)
+def test_ranks_of_an_elastic_job_do_not_wait_for_a_rank_that_died_before_mpi_started(
+    limits: tuple[str, str], one_dies: bool, why: str
+) -> None:
+    command = [sys.executable, "-c", DAEMON, STARTING_RANK, *limits]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT) as daemon:
+        assert daemon.stdout is not None
+        ranks = [int(daemon.stdout.readline()) for _ in range(2)]
+        if one_dies:
+            os.kill(ranks[0], signal.SIGKILL)
+        said = daemon.communicate(timeout=60)[1]
+    assert said.splitlines() == [f"error: {why}; start the job again"] * (1 if one_dies else 2)
 
 
 STUBBORN = """
