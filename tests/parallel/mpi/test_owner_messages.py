@@ -10,10 +10,12 @@ from partrain.kernels.compiler.loading import load
 from partrain.network.network import Network
 from partrain.network.parameter_groups import ParameterGroups
 from partrain.parallel.array_plan import exchange_specs
+from partrain.parallel.mpi.block_runs import MOST_NODES
 from partrain.parallel.mpi.copies import Copies
 from partrain.parallel.mpi.exchange import exchanged_arrays, lay_out, results_of
 from partrain.parallel.mpi.owner_messages import FirstMessage, SecondMessage, StepShares
 from partrain.parallel.mpi.ownership import Ownership
+from partrain.parallel.mpi.step_bytes import step_bytes
 from partrain.parallel.update.piece_plan import Part
 from partrain.parallel.workers.commands import Operation
 from partrain.parallel.workers.tiles import Tiling
@@ -94,6 +96,26 @@ def test_first_message_adds_sums_at_their_owners_and_second_message_gives_all_ra
             assert (arrays["parameters"][span.first : span.last] == new[span.first : span.last]).all()
         for kind in ("inputs", "deltas"):
             assert (arrays[f"dense2.{kind}"] == whole[f"dense2.{kind}"]).all()
+
+
+def test_any_number_of_ranks_sends_two_messages_to_each_other_rank_with_the_planned_bytes() -> None:
+    num_examples, tiling = 260, Tiling(4, 4)  # 65 blocks
+    groups, names = ParameterGroups.of(NETWORK, CONFIG.training.optimizer), results_of(Operation.GRADIENTS)
+    specs = exchange_specs(NETWORK, num_examples, tiling, "float32", num_examples)
+    arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
+    sums = np.zeros((MOST_NODES, NETWORK.parameters.size), np.float32)
+    for num_ranks in range(1, 65):
+        ownership = Ownership.of(Part.whole(NETWORK), NETWORK, groups, tiling, num_ranks)
+        shares = StepShares.of(ownership, num_examples)
+        planned = step_bytes(NETWORK, num_examples, tiling, "float32", num_ranks, ownership)
+        assert all(of_rank.factors == 0 for of_rank in planned)
+        assert max(of_rank.sums + of_rank.parameters for of_rank in planned) <= 3 * arrays["parameters"].nbytes
+        for rank in {0, num_ranks // 2, num_ranks - 1}:
+            first = FirstMessage(ownership, shares, arrays, names, sums, rank)
+            second = SecondMessage(ownership, shares, arrays, rank)
+            assert len(first.counts_out) == len(second.counts) == num_ranks
+            sent = sum(first.counts_out) - first.counts_out[rank] + (num_ranks - 1) * second.counts[rank]
+            assert 0 <= sent - planned[rank].total < 16 * num_ranks  # each message is rounded up to 8 bytes
 
 
 def test_message_to_all_ranks_fills_in_what_the_others_have() -> None:
