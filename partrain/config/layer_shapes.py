@@ -63,7 +63,7 @@ def _of_conv(entry: Conv, shape: KnownShape, report: Report) -> KnownShape:
     C, H, W = _image(shape, report)
     F, groups = _value(entry, "filters"), _value(entry, "groups")
     if groups and ((C or 0) % groups or (F or 0) % groups):
-        counts = [f"{C} input channels"] * bool(C) + [f"{F} filters"] * bool(F)
+        counts = [f"{C} input channel{'s' * (C != 1)}"] * bool(C) + [f"{F} filter{'s' * (F != 1)}"] * bool(F)
         fitting = _divisors(math.gcd(C or 0, F or 0))
         report(f"groups: {groups} does not divide its {' and '.join(counts)}; these do: {fitting}")
     kernel, dilation = _pair(entry, "kernel"), _pair(entry, "dilation")
