@@ -17,6 +17,7 @@ from partrain.kernels.compiler.numba_settings import is_jit_disabled
 
 _extending = DeferredModule("numba.core.extending")
 _registry = DeferredModule("numba.core.registry")
+_whole_kernel = DeferredModule("partrain.kernels.compiler.whole_kernel")
 
 _KERNEL = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # A function that kernels call is compiled into each of them, with the caller's types. No wrapper is generated: it would
@@ -24,6 +25,10 @@ _KERNEL = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "n
 _INLINED = {**_KERNEL}
 # The same for functions that LLVM may not call instead: passing a dozen arrays and numbers takes as long as a row.
 _ALWAYS_INLINED = {**_INLINED, "forceinline": True}
+
+
+def _njit(function: Callable[..., Any], options: dict[str, bool]) -> Any:
+    return numba.njit(pipeline_class=_whole_kernel.KernelPasses, **options)(function)
 
 
 class Kernel:
@@ -60,7 +65,7 @@ class Kernel:
     @cached_property
     def dispatcher(self) -> Any:
         """Numba's dispatcher of the function, which compiles it."""
-        return numba.njit(**_KERNEL)(self.py_func)
+        return _njit(self.py_func, _KERNEL)
 
     @property
     def was_compiled(self) -> bool:
@@ -102,7 +107,7 @@ class Inlined:
     @cached_property
     def dispatcher(self) -> Any:
         """Numba's dispatcher of the function."""
-        return numba.njit(**self._flags)(self.py_func)
+        return _njit(self.py_func, self._flags)
 
     @property
     def _numba_type_(self) -> Any:

@@ -5,6 +5,7 @@ Only compiling imports this file: it needs Numba and LLVM.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from partrain.kernels.compiler.entry_point import ENTRY, add_entry_point
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.compiler.machine_code import LoadedCode, address_of_symbol, function_of, method_definition
 from partrain.kernels.compiler.runtime_functions import add_runtime_functions
+from partrain.kernels.compiler.whole_kernel import emit_object, whole_kernels
 
 
 class ObjectCode(NamedTuple):
@@ -28,7 +30,7 @@ class ObjectCode(NamedTuple):
 
     Attributes
     ----------
-    files : the kernel; the function that Python calls; what both may call of Numba's runtime.
+    files : the kernel and the function that Python calls; what both may call of Numba's runtime.
     entry : the symbol of the function that Python calls.
     kernel : the symbol of the kernel itself, with Numba's calling convention.
     """
@@ -74,22 +76,18 @@ def compile_kernel(kernel: Kernel, signature: str) -> ObjectCode:
     while flags.overloads:
         function, implementation = flags.overloads.pop()
         overload(function)(implementation)
-    dispatcher = kernel.dispatcher
-    dispatcher.compile(signature)
-    compiled = dispatcher.overloads[normalize_signature(signature)[0]]
-    name = compiled.fndesc.llvm_func_name
-    _, _, (of_kernel, _) = compiled.library.serialize_using_object_code()
-    entry_point, runtime = ir.Module("entry point"), ir.Module("runtime")
-    add_entry_point(entry_point, compiled.target_context, compiled.signature, name, kernel.__name__)
-    add_runtime_functions(runtime)
-    return ObjectCode((of_kernel, _object_file(entry_point), _object_file(runtime)), ENTRY, name)
+    with whole_kernels():
+        dispatcher = kernel.dispatcher
+        dispatcher.compile(signature)
+        compiled = dispatcher.overloads[normalize_signature(signature)[0]]
+        name = compiled.fndesc.llvm_func_name
+        entry_point = ir.Module("entry point")
+        add_entry_point(entry_point, compiled.target_context, compiled.signature, name, kernel.__name__)
+        return ObjectCode((compiled.library.emit(entry_point), _runtime()), ENTRY, name)
 
 
-def _object_file(module: ir.Module) -> bytes:
-    """Translate LLVM's code, with the options that Numba uses for kernels."""
-    machine = cpu_target.target_context.codegen()._tm
-    module.triple, module.data_layout = machine.triple, str(machine.target_data)
-    parsed = llvm.parse_assembly(str(module))
-    parsed.verify()
-    code: bytes = machine.emit_object(parsed)
-    return code
+@functools.cache
+def _runtime() -> bytes:
+    module = ir.Module("runtime")
+    add_runtime_functions(module)
+    return emit_object(module)

@@ -21,7 +21,7 @@ from tests.kernels.compiler.tiny_kernel import (
 )
 
 # What only compiling imports.
-OF_COMPILER = "object_code", "entry_point", "plain_array", "runtime_functions", "registers"
+OF_COMPILER = "object_code", "entry_point", "plain_array", "runtime_functions", "registers", "whole_kernel"
 IMPORT_EVERYTHING = f"""
 import importlib, pkgutil, sys, partrain.kernels
 for module in pkgutil.walk_packages(partrain.kernels.__path__, "partrain.kernels."):
