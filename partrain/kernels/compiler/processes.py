@@ -1,7 +1,7 @@
 """Compiles kernels in several processes, because LLVM is single-threaded and the first run has to wait.
 
-This process and its helpers take kernels from one queue, a pipe. Helpers compile into the cache, where this process
-finds the machine code afterwards. It compiles whatever a failed helper left undone.
+This process and its helpers take groups of kernels from one queue, a pipe. Helpers compile into the cache, where this
+process finds the machine code afterwards. It compiles whatever a failed helper left undone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from partrain.kernels.compiler.cache import KernelCache
+from partrain.kernels.compiler.compile_order import group_kernels
 from partrain.system.machine import MIB, available_memory, available_processors
 from partrain.system.trusted_directory import TrustedDirectory
 
@@ -72,18 +73,19 @@ def compile_with_helpers(
     if num_helpers < 1:
         yield iter(kernels)
         return
+    groups = group_kernels(kernels)
     queue, end = os.pipe()
     with os.fdopen(end, "wb") as filled:
-        filled.write(b"".join(number.to_bytes(_NUMBER_BYTES, "little") for number in range(len(kernels))))
+        filled.write(b"".join(number.to_bytes(_NUMBER_BYTES, "little") for number in range(len(groups))))
     job = {
         "path": sys.path,
-        "kernels": [f"{k.py_func.__module__}:{k.py_func.__name__}" for k in kernels],
+        "groups": [[f"{k.py_func.__module__}:{k.py_func.__name__}" for k in group] for group in groups],
         "float_type": float_type,
         "directory": directory.descriptor,
         "queue": queue,
     }
     with os.fdopen(queue, "rb", buffering=0) as file, _helpers(num_helpers, job) as helpers:
-        yield (kernels[number] for number in _take(file))
+        yield (kernel for number in _take(file) for kernel in groups[number])
         _wait_for(helpers, show)
 
 
@@ -102,8 +104,9 @@ def compile_share(job: dict[str, Any]) -> None:
     cache = KernelCache(TrustedDirectory(Path(), job["directory"]))
     with os.fdopen(job["queue"], "rb", buffering=0) as file:
         for number in _take(file):
-            module, _, name = job["kernels"][number].partition(":")
-            cache.compile(getattr(importlib.import_module(module), name), job["float_type"])
+            for kernel in job["groups"][number]:
+                module, _, name = kernel.partition(":")
+                cache.compile(getattr(importlib.import_module(module), name), job["float_type"])
 
 
 @contextlib.contextmanager
