@@ -18,7 +18,8 @@ def require_statistics(network: Network, training: Training, num_examples: int) 
     ConfigError
         The last tile of a batch has one example, and a layer has one number of each of its channels.
     """
-    layers = [layer for layer in network.trained_layers if isinstance(layer, BatchNorm)]
+    # Frozen ones, too, use the statistics of the tile in training.
+    layers = [layer for layer in network.leaf_layers if isinstance(layer, BatchNorm)]
     alone = next((layer for layer in layers if math.prod(layer.input_shape[1:]) == 1), None)
     if alone is None:
         return

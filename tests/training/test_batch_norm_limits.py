@@ -12,6 +12,7 @@ from partrain.network.network import Network
 from partrain.training.batch_norm_limits import require_statistics
 
 VECTORS = Network([Flatten(), BatchNorm(), Dense(units=3)], (1, 4, 4), 3)
+FROZEN = Network([Flatten(), BatchNorm(), Dense(units=3)], (1, 4, 4), 3, ["batch_norm1"])
 IMAGES = Network([Conv(filters=2, kernel=3), BatchNorm(), Flatten(), Dense(units=3)], (1, 4, 4), 3)
 OTHER = Network([Flatten(), GroupNorm(groups=4), Dense(units=3)], (1, 4, 4), 3)
 
@@ -22,6 +23,11 @@ def test_a_last_tile_of_one_vector_is_refused(num_examples, batch):
         require_statistics(VECTORS, Training(batch_size=32, tile=4), num_examples)
     for network in (IMAGES, OTHER):
         require_statistics(network, Training(batch_size=32, tile=4), num_examples)
+
+
+def test_a_frozen_layer_needs_statistics_as_well():
+    with pytest.raises(ConfigError, match="no variance for batch_norm1"):
+        require_statistics(FROZEN, Training(batch_size=32, tile=4), 33)
 
 
 def test_batches_whose_tiles_all_have_one_vector_left_over_are_refused():
