@@ -38,6 +38,7 @@ from partrain.kernels import (
     residual,
     tap_convolution,
     toom_cook_convolution,
+    toom_cook_convolution_1d,
     toom_cook_weights,
 )
 from partrain.kernels.compiler.deferred import DeferredModule, cgutils, ir, types
@@ -56,8 +57,9 @@ _CALLED: tuple[Kernel, ...] = (
     layout.gather_normalised, layout.flatten_forward, layout.flatten_backward_input, layout.copy_numbers,
     layout.copy_into_border, convolution.pack_filters, convolution.conv2d_forward,
     plane_convolution.conv2d_pooled_forward,
-    toom_cook_convolution.transform_filters_1d, toom_cook_convolution.conv2d_forward_1d,
-    toom_cook_convolution.transform_filters_2d, toom_cook_convolution.conv2d_forward_2d,
+    toom_cook_convolution_1d.transform_filters_1d, toom_cook_convolution_1d.conv2d_forward_1d,
+    toom_cook_convolution.transform_filters_3x3, toom_cook_convolution.conv2d_forward_3x3,
+    toom_cook_convolution.transform_filters_5x5, toom_cook_convolution.conv2d_forward_5x5,
     patch_vectors.pack_patch_vectors, convolution_backward.conv2d_backward_winners,
     convolution_weights.conv2d_backward_weights, max_pool.max_pool_forward, max_pool.max_pool_backward_input,
     dense.dense_forward, dense.dense_backward_input, loops.relu_forward, loops.relu_backward_input,

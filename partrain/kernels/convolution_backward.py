@@ -137,6 +137,26 @@ def _gather_to_input(w, vectors, ends, patches, place_starts, filters, deltas, d
 
 
 @inlined
+def _add_to_input(w, F, patch_size, vectors, ends, patches, starts, places, deltas, sorted_list, dx):
+    """Add the contributions of a list of winners to the gradient at the input."""
+    if F < MANY:
+        for f in range(F):
+            _scatter_to_input(w, f * patch_size, vectors, ends, patches, starts[f], starts[f + 1], places, deltas, dx)
+    else:
+        place_starts, filters, sorted_deltas = sorted_list
+        sort_by_place(starts, F, places, place_starts, patch_size, deltas, filters, sorted_deltas)
+        _gather_to_input(w, vectors, ends, patches, place_starts, filters, sorted_deltas, dx)
+
+
+@inlined
+def _write_input(dx, dx_row, border, n, dx_NHWC):
+    """Copy the gradient at an example's input without the border."""
+    _, h, w, C = dx_NHWC.shape
+    for row in range(h):
+        _copy_run(dx, (row + border[0]) * dx_row + border[1] * C, dx_NHWC, (n * h + row) * w * C, w * C)
+
+
+@inlined
 def _filters_from_vectors(dw_vectors, lanes, patch_size, F, C, start, dw):
     """Copy from patch vectors to (f, c, r, s)."""
     k = start
@@ -147,30 +167,23 @@ def _filters_from_vectors(dw_vectors, lanes, patch_size, F, C, start, dw):
                 k += 1
 
 
+@inlined
+def _list_of(F, size):
+    """Return the arrays of a list of winners; see list_winners."""
+    by_place, by_filter, d_by_filter = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.float32)
+    starts, places, offsets = np.empty(F + 1, np.int64), np.empty(size, np.int32), np.empty(size, np.int64)
+    return by_place, by_filter, d_by_filter, starts, places, offsets, np.empty(size, np.float32)
+
+
 @kernel(
     "void(float32[:,:,:,::1], float32[:,::1], float32[:,::1], int64, int64, float32[:,:,:,::1], boolean,"
     " int32[:,:,:,::1], UniTuple(int64, 2), UniTuple(int64, 2), UniTuple(int64, 2), UniTuple(int64, 2), int64,"
     " float32[:,::1], int64, int64, float32[:,:,:,::1])"
 )
 def conv2d_backward_winners(
-    x_NHWC,
-    w_FV,
-    d_ND,
-    place_step,
-    filter_step,
-    pooled_NIJF,
-    rectified,
-    winner_NIJF,
-    kernel_size,
-    stride,
-    border,
-    output_size,
-    tile,
-    slots_TK,
-    weight_start,
-    bias_start,
-    dx_NHWC,
-):
+    x_NHWC, w_FV, d_ND, place_step, filter_step, pooled_NIJF, rectified, winner_NIJF, kernel_size, stride, border,
+    output_size, tile, slots_TK, weight_start, bias_start, dx_NHWC,
+):  # fmt: skip
     """Compute the filter gradients of tiles, and the gradient at the input.
 
     Parameters
@@ -189,8 +202,7 @@ def conv2d_backward_winners(
     N, H, W, C = x_NHWC.shape
     T, K = slots_TK.shape
     _, I, J, F = pooled_NIJF.shape
-    R, S = kernel_size
-    P, Q = output_size
+    (R, S), (P, Q) = kernel_size, output_size
     layout = lay_out(R, S * C)
     lanes, ends = lanes_of_patch(layout, R, S * C), layout[2]
     vectors = patch_vectors(layout, W * C, 0, 0)
@@ -203,19 +215,14 @@ def conv2d_backward_winners(
     # Pooled rows whose input is BAND_BYTES long.
     band_rows = max(1, min(I, (BAND_BYTES // (4 * W * C) - R + 1) * I // max(1, P * stride[0])))
     most = F * band_rows * J + LANES
-    by_place, by_filter, d_by_filter = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.float32)
-    starts, places, offsets = np.empty(F + 1, np.int64), np.empty(most, np.int32), np.empty(most, np.int64)
-    deltas = np.empty(most, np.float32)
-    sorted_filters, sorted_deltas = np.empty(most, np.int64), np.empty(most, np.float32)
-    place_starts = np.empty(P * Q + 2, np.int64)
+    by_place, by_filter, d_by_filter, starts, places, offsets, deltas = _list_of(F, most)
+    sorted_list = np.empty(P * Q + 2, np.int64), np.empty(most, np.int64), np.empty(most, np.float32)
     dw = np.empty(F * patch_size, np.float32)
     dx = np.empty((H + 1) * dx_row + WIDE * LANES, np.float32)
     wants_dx = dx_NHWC.size > 0
-    h, w_columns = H - 2 * border[0], W - 2 * border[1]
     for t in range(T):
         clear(dw)
-        for f in range(F):
-            store_number(slots_TK, t * K + bias_start + f, np.float32(0))
+        clear(slots_TK[t, bias_start : bias_start + F])
         for n in range(t * tile, min(N, (t + 1) * tile)):
             if wants_dx:
                 clear(dx)
@@ -227,17 +234,9 @@ def conv2d_backward_winners(
                 for f in range(F):
                     _add_to_filters(x_NHWC, n * H * W * C, vectors, f * patch_size, ends, starts[f],
                                     starts[f + 1], offsets, deltas, dw, slots_TK, t * K + bias_start + f)  # fmt: skip
-                if wants_dx and F < MANY:
-                    for f in range(F):
-                        _scatter_to_input(w_FV, f * patch_size, dx_vectors, ends, dx_patches, starts[f],
-                                          starts[f + 1], places, deltas, dx)  # fmt: skip
-                elif wants_dx:
-                    sort_by_place(starts, F, places, place_starts, patch_size, deltas, sorted_filters,
-                                  sorted_deltas)  # fmt: skip
-                    _gather_to_input(w_FV, dx_vectors, ends, dx_patches, place_starts, sorted_filters,
-                                     sorted_deltas, dx)  # fmt: skip
+                if wants_dx:
+                    _add_to_input(w_FV, F, patch_size, dx_vectors, ends, dx_patches, starts, places, deltas,
+                                  sorted_list, dx)  # fmt: skip
             if wants_dx:
-                for row in range(h):
-                    _copy_run(dx, (row + border[0]) * dx_row + border[1] * C, dx_NHWC,
-                              (n * h + row) * w_columns * C, w_columns * C)  # fmt: skip
+                _write_input(dx, dx_row, border, n, dx_NHWC)
         _filters_from_vectors(dw, lanes, patch_size, F, C, t * K + weight_start, slots_TK)

@@ -20,7 +20,6 @@ from partrain.kernels.simd.blocks import (
     points_in_steps,
     points_of,
     store_block,
-    store_rows,
     zeros,
 )
 from partrain.kernels.simd.vectors import (
@@ -154,7 +153,7 @@ def _add_strip(dy, dy_rows, w, w_start, w_step, first, last, d, dx, dx_rows, N):
         for e in range(first, last):
             sums = add_rows(sums, w, k, points, e)
             k += w_step
-        store_rows(sums, targets, d)
+        store_block(sums, targets, d)
 
 
 @inlined

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.compiler.flags import inlined, kernel
+from partrain.kernels.compiler.flags import always_inlined, inlined, kernel
 from partrain.kernels.max_pool import maximum_of_four
 from partrain.kernels.simd.blocks import add_squares, load_rows, points_in_steps, rectify, store_block
 from partrain.kernels.simd.compression import load_counts
@@ -59,6 +59,23 @@ def _channels_last(planes, F, size, groups, target, start):
         square = load_rows(points_in_steps(planes, at, size, LANES), 0, 1)
         store_block(transposed(square), points_in_steps(groups, at * LANES, LANES, LANES), 0)
     copy_narrow(groups, F, target, start, size)
+
+
+@always_inlined
+def _compute_outputs(halves, start, step, columns, w, R, S, biases, first, rectified, outputs):
+    """Compute the outputs of LANES windows, whose first number is at `start`, for FILTERS filters from `first` on."""
+    sums = load_rows(points_in_steps(biases, first * 4 * LANES, 4 * LANES, FILTERS), 0, 4)
+    filters = points_in_steps(w, first * R * S, R * S, FILTERS)
+    k = 0
+    for r in range(R):
+        row = start + 2 * r * step
+        for s in range(S):
+            left, right = row + element(columns, s), row + element(columns, s + 1)
+            sums = add_squares(sums, halves, left, right, 2 * step, filters, k)
+            k += 1
+    if rectified:
+        sums = rectify(sums)
+    store_block(sums, points_in_steps(outputs, 0, LANES, SUMS), 0)
 
 
 @inlined
@@ -114,22 +131,11 @@ def conv2d_pooled_forward(x_NHW1, w_F1RS, b_F, rectified, pooled_NIJF, winner_NI
             for part in range(0, J, LANES):
                 j = min(part, J - LANES)
                 corner = load_counts(corners, i * J + j)
-                for some in range(0, F, FILTERS):
-                    first = max(0, min(some, F - FILTERS))
-                    sums = load_rows(points_in_steps(biases, first * 4 * LANES, 4 * LANES, FILTERS), 0, 4)
-                    filters = points_in_steps(w, first * R * S, R * S, FILTERS)
-                    k = 0
-                    for r in range(R):
-                        row = (2 * i + r) * 2 * step + j
-                        for s in range(S):
-                            sums = add_squares(
-                                sums, halves, row + element(columns, s), row + element(columns, s + 1), 2 * step,
-                                filters, k,
-                            )  # fmt: skip
-                            k += 1
-                    if rectified:
-                        sums = rectify(sums)
-                    store_block(sums, points_in_steps(outputs, 0, LANES, SUMS), 0)
+                for group in range(0, F, FILTERS):
+                    first = max(0, min(group, F - FILTERS))
+                    _compute_outputs(
+                        halves, 4 * i * step + j, step, columns, w, R, S, biases, first, rectified, outputs
+                    )
                     _pool(outputs, corner, Q, first * size + i * J + j, size, planes, winners)
         _channels_last(planes, F, size, groups, pooled_NIJF, n * size * F)
         _channels_last(winners.view(np.float32), F, size, groups, winner_NIJF.view(np.float32), n * size * F)

@@ -32,7 +32,6 @@ from partrain.kernels.simd.blocks import (
     points_of,
     store_block,
     store_half,
-    store_rows,
 )
 from partrain.kernels.simd.vectors import LANES, PAIRS, element, load, store_number
 
@@ -201,7 +200,7 @@ def _add_band(x, x_start, dy, dy_start, taps, num_taps, patches, places, first, 
             for place in range(first, last):
                 at = f + element(places, place)
                 sums = add_outer(sums, dy, at, at + LANES, points, element(patches, place))
-            store_rows(sums, rows, 0)
+            store_block(sums, rows, 0)
     for part in range(2 * num_pairs, B):
         f = dy_start + _first_of(part, num_outputs)
         for tap in range(0, num_taps, SINGLES):

@@ -26,18 +26,17 @@ from partrain.kernels.simd.blocks import (
     points_in_steps,
     points_of,
     store_block,
-    store_rows,
     zeros,
 )
 from partrain.kernels.simd.linear_maps import linear_map
 from partrain.kernels.simd.transposition import transpose
 from partrain.kernels.simd.vectors import LANES, PAIRS, broadcast, element, load, store, store_number
 from partrain.kernels.tap_convolution import completes_tile
-from partrain.kernels.toom_cook import filter_transform, output_transform
-from partrain.kernels.toom_cook_convolution import GAP, TILE, first_of, num_parts, transform_inputs_2d
+from partrain.kernels.toom_cook import POINTS_OF_3X3, filter_transform, output_transform
+from partrain.kernels.toom_cook_convolution import GAP, TILE, first_of, num_parts, transform_inputs_of_3x3
 
-_gradient_to_6 = linear_map(tuple(zip(*output_transform(TILE, 3), strict=True)))
-_taps_from_6 = linear_map(tuple(zip(*filter_transform(TILE, 3), strict=True)))
+_gradient_to_6 = linear_map(tuple(zip(*output_transform(POINTS_OF_3X3, TILE), strict=True)))
+_taps_from_6 = linear_map(tuple(zip(*filter_transform(POINTS_OF_3X3, 3), strict=True)))
 _POINTS = 36
 # Channels whose sums stay in registers, with one vector of filters.
 SINGLES = 12
@@ -91,7 +90,7 @@ def _add_products_of_tiles(v, v_step, channels, C, m, m_step, m_part, B, num_til
                 at = k * m_step + b * m_part
                 for t in range(0, num_tiles * LANES, LANES):
                     pairs = add_outer(pairs, m, at + t, at + m_part + t, points, t)
-                store_rows(pairs, rows, 0)
+                store_block(pairs, rows, 0)
         if B % 2 == 1:
             for c in range(0, C, SINGLES):
                 more_points = points_of(v, k * v_step, channels, c, SINGLES)
@@ -177,7 +176,7 @@ def conv2d_backward_weights_2d(x_NHWC, dy_NPQF, border, numbers_N, num, tile, su
             rows = min(band, last_n * tile_rows - first)
             for row in range(rows):
                 n, i = divmod(first + row, tile_rows)
-                transform_inputs_2d(x_NHWC, n, i, P, Q, row, tiles, half, v, v_step, v_part)
+                transform_inputs_of_3x3(x_NHWC, n, i, P, Q, row, tiles, half, v, v_step, v_part)
                 _transform_gradients(dy_NPQF, border, n, i, row, tiles, clean, half, m, m_step, m_part)
             _add_products_of_tiles(v, v_step, channels, C, m, m_step, m_part, B, rows * tiles, sums, padded)
         number = numbers_N[last_n - 1]

@@ -20,6 +20,7 @@ from partrain.kernels import (
     patch_vectors,
     plane_convolution,
     toom_cook_convolution,
+    toom_cook_convolution_1d,
 )
 from partrain.kernels.simd.vectors import LANES
 from tests.kernels import oracles
@@ -90,18 +91,29 @@ def plane_forward(x_N1HW, w_F1RS, b_F, padding, rectified, offset=0):
     return channels_first(pooled_NIJF), channels_first(winner_NIJF)
 
 
-def toom_cook_forward(x_NCHW, w_FCRS, b_F, padding, rectified=False, offset=0, pools=False):
-    """Return the outputs; or, with `pools`, the maxima of 2x2 windows and their positions."""
+def _toom_cook_kernels(kernel, one_dimension):
+    """Return the module, and what transforms filters and images."""
+    if kernel == (3, 3):
+        module = toom_cook_convolution
+        return module, module.transform_filters_3x3, module.conv2d_forward_3x3
+    if kernel == (5, 5) and not one_dimension:
+        module = toom_cook_convolution
+        return module, module.transform_filters_5x5, module.conv2d_forward_5x5
+    module = toom_cook_convolution_1d
+    return module, module.transform_filters_1d, module.conv2d_forward_1d
+
+
+def toom_cook_forward(x_NCHW, w_FCRS, b_F, padding, rectified=False, offset=0, pools=False, one_dimension=False):
+    """Return the outputs; or, with `pools`, the maxima of 2x2 windows and their positions.
+
+    Filters of five columns that are not 5x5 are computed in one dimension; 5x5 only if told so.
+    """
     x_NHWC = channels_last(x_NCHW, offset, padding)
     N, H, W, _ = x_NHWC.shape
     F, _, R, S = w_FCRS.shape
     P, Q = H - R + 1, W - S + 1
-    transform_filters, conv2d_forward = (
-        (toom_cook_convolution.transform_filters_1d, toom_cook_convolution.conv2d_forward_1d)
-        if S == 5
-        else (toom_cook_convolution.transform_filters_2d, toom_cook_convolution.conv2d_forward_2d)
-    )
-    u_KBTL = spoilt(toom_cook_convolution.transformed_shape(w_FCRS.shape), offset)
+    module, transform_filters, conv2d_forward = _toom_cook_kernels((R, S), one_dimension)
+    u_KBTL = spoilt(module.transformed_shape(w_FCRS.shape), offset)
     b_L = placed(np.zeros(max(F, LANES), np.float32), offset)
     transform_filters(placed(w_FCRS, offset), placed(b_F, offset), u_KBTL, b_L)
     y_NPQF = spoilt((0 if pools else N, P, Q, F), offset)

@@ -15,6 +15,7 @@ from partrain.kernels import (
     patch_vectors,
     plane_convolution,
     toom_cook_convolution,
+    toom_cook_convolution_1d,
 )
 from partrain.kernels.compiler.loading import load
 
@@ -44,10 +45,12 @@ def convolution_kernels():
 def toom_cook_kernels(convolution_kernels):
     load(
         (
-            toom_cook_convolution.transform_filters_1d,
-            toom_cook_convolution.conv2d_forward_1d,
-            toom_cook_convolution.transform_filters_2d,
-            toom_cook_convolution.conv2d_forward_2d,
+            toom_cook_convolution_1d.transform_filters_1d,
+            toom_cook_convolution_1d.conv2d_forward_1d,
+            toom_cook_convolution.transform_filters_3x3,
+            toom_cook_convolution.conv2d_forward_3x3,
+            toom_cook_convolution.transform_filters_5x5,
+            toom_cook_convolution.conv2d_forward_5x5,
         ),
         "float32",
     )

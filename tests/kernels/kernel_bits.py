@@ -30,11 +30,12 @@ from partrain.kernels.mixing import draw_mixing, mix
 from partrain.kernels.pixel_changes import change_pixels
 from partrain.kernels.plane_convolution import conv2d_pooled_forward
 from partrain.kernels.toom_cook_convolution import (
-    conv2d_forward_1d,
-    conv2d_forward_2d,
-    transform_filters_1d,
-    transform_filters_2d,
+    conv2d_forward_3x3,
+    conv2d_forward_5x5,
+    transform_filters_3x3,
+    transform_filters_5x5,
 )
+from partrain.kernels.toom_cook_convolution_1d import conv2d_forward_1d, transform_filters_1d
 from partrain.kernels.update_pieces import adam, apply_rule
 from partrain.kernels.update_rules import Rule
 from tests.kernels import channels_last, normalisation
@@ -62,7 +63,8 @@ FAST_KERNELS = (
     convolution_backward.conv2d_backward_winners,
     convolution_weights.conv2d_backward_weights, max_pool.max_pool_forward, dense.dense_forward,
     dense.dense_backward_input, dense.dense_backward_weights, adam_in_place, apply_in_place, transform_filters_1d,
-    conv2d_forward_1d, transform_filters_2d, conv2d_forward_2d, flatten_forward,
+    conv2d_forward_1d, transform_filters_3x3, conv2d_forward_3x3, transform_filters_5x5, conv2d_forward_5x5,
+    flatten_forward,
     *normalisation.KERNELS,
     layer_normalisation.layer_norm_forward, layer_normalisation.layer_norm_backward, residual.add_branches,
     residual.add_branch_gradients,
@@ -96,6 +98,10 @@ def convolution_results(rng):
     x, w, b, _ = drawn(plane, 0, "float32")
     if plane.output[2] > 1:
         yield f"one channel, pooled {plane}", channels_last.plane_forward(x, w, b, padding, rectified=True)
+    plane = Shapes(shapes.N, 1, H + 4, W + 4, F, (5, 5))
+    x, _, _, dy = drawn(plane, 0, "float32")
+    every_place = channels_last.conv2d_backward_weights(x, dy, dy, (5, 5), (1, 1), (0, 0), rectified=True, tile=2)
+    yield f"backward weights {plane}", every_place
 
 
 def toom_cook_results(rng):

@@ -38,24 +38,24 @@ ALL_SHAPES = pytest.mark.parametrize("shapes", REAL_SHAPES.values(), ids=REAL_SH
 @st.composite
 def random_shapes(draw):
     """Draw shapes that network.stages.convolution_passes may compute by Toom-Cook."""
-    kernel = draw(st.sampled_from([(1, 5), (2, 5), (3, 5), (5, 5), (7, 5), (3, 3), (3, 3), (3, 3)]))
+    kernel = draw(st.sampled_from([(1, 5), (2, 5), (7, 5), (5, 5), (5, 5), (5, 5), (3, 3), (3, 3)]))
     padding = tuple(draw(st.integers(0, size // 2)) for size in kernel)
     H, W = (draw(st.integers(4, 27)) + kernel[k] - 1 - 2 * padding[k] for k in range(2))
-    least = -(-72 // (kernel[0] * kernel[1]))
+    least = 8 if kernel == (5, 5) else -(-72 // (kernel[0] * kernel[1]))
     C = draw(st.one_of(st.integers(least, least + 9), st.sampled_from([16, 17, 32])))
     F = draw(st.one_of(st.integers(1, 20), st.sampled_from([24, 31, 32, 33])))
     return Shapes(draw(st.integers(1, 4)), max(C, least), max(H, 1), max(W, 1), F, kernel, padding=padding)
 
 
-def assert_agrees_with_loops(shapes, seed, rectifies_inputs):
+def assert_agrees_with_loops(shapes, seed, rectifies_inputs, one_dimension=False):
     x, w, b, _ = drawn(shapes, seed, "float32")
     if rectifies_inputs:
         x = np.maximum(x, 0)
     exact = tuple(a.astype(np.float64) for a in (x, w, b))
-    y = channels_last.toom_cook_forward(x, w, b, shapes.padding)
+    y = channels_last.toom_cook_forward(x, w, b, shapes.padding, one_dimension=one_dimension)
     magnitude = LOOPS.forward(shapes, *map(np.abs, exact))
     assert_within_rounding(y, LOOPS.forward(shapes, *exact), magnitude, num_terms=w[0].size + 1)
-    rectified = channels_last.toom_cook_forward(x, w, b, shapes.padding, rectified=True)
+    rectified = channels_last.toom_cook_forward(x, w, b, shapes.padding, rectified=True, one_dimension=one_dimension)
     assert np.array_equal(rectified, np.maximum(y, 0))
 
 
@@ -70,6 +70,11 @@ def test_toom_cook_agrees_with_the_loops_on_shapes_of_real_networks(shapes):
     assert_agrees_with_loops(shapes, 0, rectifies_inputs=False)
 
 
+@pytest.mark.parametrize("name", ["article, second layer", "LeNet-5, second layer"])
+def test_filters_of_5x5_in_one_dimension_agree_with_the_loops(name):
+    assert_agrees_with_loops(REAL_SHAPES[name], 0, rectifies_inputs=True, one_dimension=True)
+
+
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(shapes=random_shapes(), seed=st.integers(0, 2**31))
 def test_an_output_whose_own_inputs_are_zeros_shares_the_rounding_of_its_tile_alone(shapes, seed):
@@ -78,7 +83,7 @@ def test_an_output_whose_own_inputs_are_zeros_shares_the_rounding_of_its_tile_al
     x *= np.random.default_rng(seed).random(x.shape[2:]) < 0.2  # of all channels: many patches are zeros
     exact = tuple(a.astype(np.float64) for a in (x, w, b))
     y = channels_last.toom_cook_forward(x, w, b, shapes.padding)
-    reach = (1, 7) if shapes.kernel[1] == 5 else (7, 7)
+    reach = (7, 7) if shapes.kernel in ((3, 3), (5, 5)) else (1, 7)
     magnitude = ndimage.maximum_filter(LOOPS.forward(shapes, *map(np.abs, exact)), (1, 1, *reach))
     assert_within_rounding(y, LOOPS.forward(shapes, *exact), magnitude, num_terms=w[0].size + 1)
 

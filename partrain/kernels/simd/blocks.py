@@ -110,16 +110,36 @@ def load_block(typing, points, index):
 
 @intrinsic
 def store_block(typing, block, points, index):
-    """Write the block's vectors to points[j][index]."""
+    """Write the block's vectors to points[j][index]; with more vectors than points, neighbours to each point."""
+    width = block.size // points.size
 
     def code(context, builder, signature, arguments):
         index = context.cast(builder, arguments[2], signature.args[2], types.intp)
         for j in range(points.size):
             address = builder.gep(builder.extract_value(arguments[1], j), [index])
-            registers.store_at(builder, builder.extract_value(arguments[0], j), address)
+            for u in range(width):
+                at = builder.gep(address, [ir.Constant(registers.INT64, u * LANES)])
+                registers.store_at(builder, builder.extract_value(arguments[0], j * width + u), at)
         return context.get_dummy_value()
 
     return types.void(block, points, index), code
+
+
+@intrinsic
+def store_in_steps(typing, block, array, first, step):
+    """Write the block's vectors to array[first + j*step :][:LANES]."""
+
+    def code(context, builder, signature, arguments):
+        block_value, array_value, first, step = arguments
+        first = context.cast(builder, first, signature.args[2], types.intp)
+        step = context.cast(builder, step, signature.args[3], types.intp)
+        address = registers.address(context, builder, signature.args[1], array_value, first)
+        for j in range(block.size):
+            registers.store_at(builder, builder.extract_value(block_value, j), address)
+            address = builder.gep(address, [step])
+        return context.get_dummy_value()
+
+    return types.void(block, array, first, step), code
 
 
 @intrinsic(prefer_literal=True)
@@ -235,23 +255,6 @@ def load_rows(typing, points, index, width):
     return block(points, index, width), code
 
 
-@intrinsic
-def store_rows(typing, block, points, index):
-    """Write the block's vectors, the neighbours of each row j to points[j][index]."""
-    width = block.size // points.size
-
-    def code(context, builder, signature, arguments):
-        index = context.cast(builder, arguments[2], signature.args[2], types.intp)
-        for j in range(points.size):
-            address = builder.gep(builder.extract_value(arguments[1], j), [index])
-            for u in range(width):
-                at = builder.gep(address, [ir.Constant(registers.INT64, u * LANES)])
-                registers.store_at(builder, builder.extract_value(arguments[0], j * width + u), at)
-        return context.get_dummy_value()
-
-    return types.void(block, points, index), code
-
-
 def _load_ways(builder, pointers, index):
     """Load WAYS numbers at each of the pointers; one vector if they fill it, else the first LANES of them."""
     addresses = [builder.gep(pointer, [index]) for pointer in pointers]
@@ -348,16 +351,20 @@ def scatter_add(typing, points, index, factor, block):
 
 @intrinsic
 def add_products(typing, block, vector, points, index):
-    """Return block[j] + vector * points[j][index]: one vector times single numbers."""
+    """Return block[j,u] + vector * points[j][index + u]: one vector times single numbers, or neighbours from each."""
+    width = block.size // points.size
 
     def code(context, builder, signature, arguments):
         result, vector, pointers, index = arguments
         index = context.cast(builder, index, signature.args[3], types.intp)
         for j in range(points.size):
-            number = builder.load(builder.gep(builder.extract_value(pointers, j), [index]))
-            total = fma(builder, vector, registers.splat(builder, number), builder.extract_value(result, j))
-            total = registers.in_this_order(builder, total)
-            result = builder.insert_value(result, total, j)
+            address = builder.gep(builder.extract_value(pointers, j), [index])
+            for u in range(width):
+                number = builder.load(builder.gep(address, [ir.Constant(registers.INT64, u)]))
+                at = j * width + u
+                total = fma(builder, vector, registers.splat(builder, number), builder.extract_value(result, at))
+                total = registers.in_this_order(builder, total)
+                result = builder.insert_value(result, total, at)
         return result
 
     return block(block, registers.VECTOR, points, index), code

@@ -35,6 +35,7 @@ from partrain.kernels import (
     residual,
     tap_convolution,
     toom_cook_convolution,
+    toom_cook_convolution_1d,
     toom_cook_weights,
 )
 from partrain.kernels.call_list import Call, address_of
@@ -53,8 +54,9 @@ _BY_EXAMPLE: dict[Kernel, tuple[tuple[int, ...], tuple[int, ...]]] = {
     layout.sum_repeated_channels: ((0,), (2,)),
     convolution.conv2d_forward: ((0,), (5,)),
     plane_convolution.conv2d_pooled_forward: ((0,), (4, 5)),
-    toom_cook_convolution.conv2d_forward_1d: ((0,), (4, 5, 6)),
-    toom_cook_convolution.conv2d_forward_2d: ((0,), (4, 5, 6)),
+    toom_cook_convolution_1d.conv2d_forward_1d: ((0,), (4, 5, 6)),
+    toom_cook_convolution.conv2d_forward_3x3: ((0,), (4, 5, 6)),
+    toom_cook_convolution.conv2d_forward_5x5: ((0,), (4, 5, 6)),
     tap_convolution.conv2d_over_taps: ((0,), (8,)),
     tap_convolution.depthwise_over_taps: ((0,), (8,)),
     tap_convolution.conv2d_backward_weights_over_taps: ((0, 1, 2), ()),
@@ -93,8 +95,9 @@ _BY_EXAMPLE: dict[Kernel, tuple[tuple[int, ...], tuple[int, ...]]] = {
 # Kernels that read parameters alone: they run once, for the first part.
 _OF_PARAMETERS = {
     convolution.pack_filters,
-    toom_cook_convolution.transform_filters_1d,
-    toom_cook_convolution.transform_filters_2d,
+    toom_cook_convolution_1d.transform_filters_1d,
+    toom_cook_convolution.transform_filters_3x3,
+    toom_cook_convolution.transform_filters_5x5,
     tap_convolution.pack_taps,
     tap_convolution.flip_filters,
     patch_vectors.pack_patch_vectors,

@@ -10,7 +10,13 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from partrain.kernels import convolution, max_pool, plane_convolution, toom_cook_convolution
+from partrain.kernels import (
+    convolution,
+    max_pool,
+    plane_convolution,
+    toom_cook_convolution,
+    toom_cook_convolution_1d,
+)
 from partrain.kernels.call_list import Call
 from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.simd.vectors import LANES
@@ -105,12 +111,13 @@ class _ToomCookPass(ForwardPass):
     """Windows of 2x2 are pooled in registers, which saves a fifth of the time of a layer with few channels."""
 
     is_toom_cook = True
+    _transformed_shape = staticmethod(toom_cook_convolution.transformed_shape)
 
     def __init__(self, conv: Conv2d, pool: MaxPool2d | None, rectified: bool, weight: Array, bias: Array) -> None:
         self._rectified, self._weight, self._bias = rectified, weight, bias
         self.is_fused = pool is not None and geometry_of(pool) == _POOLED_IN_REGISTERS
         self._separate_pool = None if self.is_fused else pool
-        self.filters = zeros_with_slack(toom_cook_convolution.transformed_shape(weight.shape))
+        self.filters = zeros_with_slack(self._transformed_shape(weight.shape))
         self._padded_bias = np.zeros(max(len(bias), LANES), np.float32)
 
     def __call__(self, x_NHWC: Array, y_NPQF: Array, pooled_NIJF: Array, winner_NIJF: Array, call: Call) -> None:
@@ -132,16 +139,25 @@ class _ToomCookPass(ForwardPass):
 
 class _ToomCookPass1d(_ToomCookPass):
     KERNELS = (
-        toom_cook_convolution.transform_filters_1d,
-        toom_cook_convolution.conv2d_forward_1d,
+        toom_cook_convolution_1d.transform_filters_1d,
+        toom_cook_convolution_1d.conv2d_forward_1d,
+        max_pool.max_pool_forward,
+    )
+    _transformed_shape = staticmethod(toom_cook_convolution_1d.transformed_shape)
+
+
+class _ToomCookPass3x3(_ToomCookPass):
+    KERNELS = (
+        toom_cook_convolution.transform_filters_3x3,
+        toom_cook_convolution.conv2d_forward_3x3,
         max_pool.max_pool_forward,
     )
 
 
-class _ToomCookPass2d(_ToomCookPass):
+class _ToomCookPass5x5(_ToomCookPass):
     KERNELS = (
-        toom_cook_convolution.transform_filters_2d,
-        toom_cook_convolution.conv2d_forward_2d,
+        toom_cook_convolution.transform_filters_5x5,
+        toom_cook_convolution.conv2d_forward_5x5,
         max_pool.max_pool_forward,
     )
 
@@ -161,9 +177,10 @@ def forward_pass(conv: Conv2d, input_share: float = 0.5) -> type[ForwardPass]:
         and C * R * S * min(1.0, 2 * input_share) >= _LEAST_TERMS
         and conv.padding[0] <= R // 2
         and conv.padding[1] <= S // 2
-        and 1.1 * _toom_cook_cost(F, C, R, S, P, Q) < P * Q * R * S * C * _eighths(F)
     ):
-        return _ToomCookPass1d if S == 5 else _ToomCookPass2d
+        toom_cook, cost = _cheapest_toom_cook(conv, C * R * S * min(1.0, 2 * input_share))
+        if 1.1 * cost < P * Q * R * S * C * _eighths(F):
+            return toom_cook
     if C == 1 and conv.stride == (1, 1) and Q // 2 >= LANES and plane_convolution.products(F, P, Q) < P * Q * _whole(F):
         return _OneChannelPass
     return _DirectPass
@@ -197,15 +214,27 @@ _LEAST_CHANNELS = 16
 # outputs, also behind a ReLU, was a quarter of the bound 1e-6 · sqrt(K) · sum|x||w|; in the layers of configs/ it is a
 # twentieth.
 _LEAST_TERMS = 72
+# In two dimensions, 5x5 needs more: with as many, the largest error in 3·10⁵ outputs behind a ReLU was 0.18 of it,
+# with half as many 0.44.
+_LEAST_TERMS_OF_5X5 = 200
 
 
-def _toom_cook_cost(F: int, C: int, R: int, S: int, P: int, Q: int) -> int:
-    """Return the time in multiply-adds of 8 numbers, fitted to 2,300 shapes on a Zen 4: the median is off by 10 %."""
+def _cheapest_toom_cook(conv: Conv2d, terms: float) -> tuple[type[_ToomCookPass], float]:
+    """Return the pass and its time in multiply-adds of 8 numbers; `terms` of a sum are expected not to be zero.
+
+    The times are fitted on a Zen 4: to 2,300 shapes, of which the median is off by 10 %, and for 5x5 in two dimensions
+    to 10, of which the worst is off by 15 %.
+    """
+    (F, P, Q), (_, C, R, S) = conv.output_shape, conv.parameters[0].shape
     rows, columns = (-(-size // toom_cook_convolution.TILE) for size in (P, Q))
-    if S == 5:
-        products, transforms = 8 * P * columns * R * C * _eighths(F), (P + R - 1) * _eighths(C) + P * _eighths(F)
-        return products + 35 * columns * transforms
-    return rows * columns * (36 * C * _eighths(F) + 210 * (_eighths(C) + _eighths(F)))
+    c, f = _eighths(C), _eighths(F)
+    if S == 3:
+        return _ToomCookPass3x3, rows * columns * (36 * C * f + 210 * (c + f))
+    one_dimension = 8 * P * columns * R * C * f + 35 * columns * ((P + R - 1) * c + P * f)
+    two_dimensions = rows * columns * (72 * C * f + 370 * (c + f))
+    if R == S and terms >= _LEAST_TERMS_OF_5X5 and 1.1 * two_dimensions < one_dimension:
+        return _ToomCookPass5x5, two_dimensions
+    return _ToomCookPass1d, one_dimension
 
 
 def _whole(size: int) -> int:

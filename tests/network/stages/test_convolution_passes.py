@@ -7,22 +7,25 @@ import pytest
 from partrain.config.schema.layer_entries import Residual
 from partrain.config.schema.layers import AvgPool, Conv, Dropout, MaxPool, Relu
 from partrain.config.schema.normalisation_layers import BatchNorm, GroupNorm
-from partrain.kernels import convolution, tap_convolution, toom_cook_convolution
+from partrain.kernels import convolution, tap_convolution, toom_cook_convolution, toom_cook_convolution_1d
 from partrain.network.layer_building import build_layers
 from partrain.network.stages.convolution_passes import forward_pass, sums_by_toom_cook
 from partrain.network.stages.plain_convolution import PlainConvStage
 
 DIRECT = convolution.conv2d_forward
-ONE_DIMENSION, TWO_DIMENSIONS = toom_cook_convolution.conv2d_forward_1d, toom_cook_convolution.conv2d_forward_2d
+ONE_DIMENSION = toom_cook_convolution_1d.conv2d_forward_1d
+OF_3X3, OF_5X5 = toom_cook_convolution.conv2d_forward_3x3, toom_cook_convolution.conv2d_forward_5x5
 
 # This decides the bits: another choice is another version of the bits.
 CHOICES = {
     "article, first layer": ((1, 28, 28), Conv(filters=8, kernel=5), DIRECT),
-    "article, second layer": ((8, 24, 24), Conv(filters=8, kernel=5), ONE_DIMENSION),
+    "article, second layer": ((8, 24, 24), Conv(filters=8, kernel=5), OF_5X5),
     "LeNet-5, second layer": ((6, 14, 14), Conv(filters=16, kernel=5), ONE_DIMENSION),
+    "filters of 5x5, few channels": ((3, 32, 32), Conv(filters=32, kernel=5), ONE_DIMENSION),
+    "filters of 5x5, many channels": ((32, 16, 16), Conv(filters=32, kernel=5, padding=2), OF_5X5),
     "flat filters": ((16, 30, 30), Conv(filters=16, kernel=[2, 5]), ONE_DIMENSION),
     "CIFAR-10, first layer": ((3, 32, 32), Conv(filters=32, kernel=3, padding=1), DIRECT),
-    "CIFAR-10, second layer": ((32, 32, 32), Conv(filters=32, kernel=3, padding=1), TWO_DIMENSIONS),
+    "CIFAR-10, second layer": ((32, 32, 32), Conv(filters=32, kernel=3, padding=1), OF_3X3),
     "few channels": ((7, 32, 32), Conv(filters=32, kernel=3), DIRECT),
     "other filters": ((32, 32, 32), Conv(filters=32, kernel=4), DIRECT),
     "high filters": ((32, 32, 32), Conv(filters=32, kernel=[5, 3]), DIRECT),
