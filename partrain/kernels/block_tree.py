@@ -17,9 +17,10 @@ from partrain.kernels.compiler.target import num_vector_registers
 from partrain.kernels.simd.blocks import add_scaled, points_in_steps, store_block
 from partrain.kernels.simd.vectors import LANES, broadcast, element, store_number
 
-# Vectors whose sums stay in registers: a narrow and a wide span.
+# Vectors whose sums stay in registers: a narrow and a wide span, and one for rows that are a multiple of it.
 SPAN = 10
 WIDE_SPAN = 20 if num_vector_registers() == 32 else SPAN
+EVEN_SPAN = 16 if num_vector_registers() == 32 else 8
 
 
 @inlined

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.block_tree import SPAN, WIDE_SPAN, join_numbers, join_vectors_of, stack_for
+from partrain.kernels.block_tree import EVEN_SPAN, SPAN, WIDE_SPAN, join_numbers, join_vectors_of, stack_for
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.compiler.target import num_vector_registers
 from partrain.kernels.delta_lists import list_by_example, list_deltas
@@ -205,6 +205,15 @@ def _add_listed_of(span):
 
 
 _add_listed, _add_many_listed = _add_listed_of(SPAN), _add_listed_of(WIDE_SPAN)
+_add_even_listed = _add_listed_of(EVEN_SPAN)
+
+
+@inlined
+def _span_at(D, d):
+    """Return the vectors of the span of columns at d. Without an even one, the last span overlaps the one before it."""
+    if D % (EVEN_SPAN * LANES) == 0 and D <= STRETCH:
+        return EVEN_SPAN
+    return WIDE_SPAN if D - d > SPAN * LANES and D >= WIDE_SPAN * LANES else SPAN
 
 
 @inlined
@@ -219,8 +228,8 @@ def _add_from_lists(w_ED, starts, units, deltas, dx_ND):
     panel = np.empty(STREAMS * WIDE_SPAN * LANES, np.float32)
     d = 0
     while d < D:
-        is_wide = D - d > SPAN * LANES
-        width = (WIDE_SPAN if is_wide else SPAN) * LANES
+        span = _span_at(D, d)
+        width = span * LANES
         at = min(d, D - width)  # the last span may overlap the one before it, and computes the same sums there
         source, start, step, first = w_ED.reshape(-1), at, D, 0
         for g in range(starts.shape[1] - 1):
@@ -230,7 +239,9 @@ def _add_from_lists(w_ED, starts, units, deltas, dx_ND):
                     for k in range(0, width, LANES):
                         store(panel, (e - first) * WIDE_SPAN * LANES + k, load(w_ED, e * D + at + k))
                 source, start, step = panel, 0, WIDE_SPAN * LANES
-            if is_wide:
+            if span == EVEN_SPAN:
+                _add_even_listed(source, start, step, first, g, starts, units, deltas, dx_ND, at)
+            elif span == WIDE_SPAN:
                 _add_many_listed(source, start, step, first, g, starts, units, deltas, dx_ND, at)
             else:
                 _add_listed(source, start, step, first, g, starts, units, deltas, dx_ND, at)
@@ -276,15 +287,18 @@ def _sum_columns_of(span):
 
 
 _sum_columns, _sum_many_columns = _sum_columns_of(SPAN), _sum_columns_of(WIDE_SPAN)
+_sum_even_columns = _sum_columns_of(EVEN_SPAN)
 
 
 @inlined
-def panel_step(D, num_units):
+def panel_step(D, N, num_units):
     """Return the distance of rows in a panel for `sum_weights`, or 0 where none pays.
 
-    Rows that are a multiple of 1 KiB long compete for a few sets of the first-level cache.
+    Rows that are a multiple of 1 KiB long compete for a few sets of the first-level cache. Without a panel, the starts
+    of N rows must be numbers of 32 bits.
     """
-    return WIDE_SPAN * LANES if D % 256 == 0 and D >= SPAN * LANES and num_units >= _LEAST_UNITS else 0
+    pays = (D % 256 == 0 and num_units >= _LEAST_UNITS) or N * D >= 2**31
+    return WIDE_SPAN * LANES if pays and D >= SPAN * LANES else 0
 
 
 @inlined
@@ -302,20 +316,22 @@ def sum_weights(x, D, num_units, num_blocks, starts, rows, deltas, stack, sums, 
 
     The columns of x that a span covers stay in the cache for all units. A wide span reads the lists half as often: 784
     columns took 0.84 of the time, 9,216 took 0.65. The last span may overlap the one before it, and computes the same
-    sums there. A panel is memory for the columns of a span, with rows `panel_step` apart, as `list_deltas` must know;
-    512 columns took 0.85 of the time. Without one it is empty.
+    sums there; 512 columns take four even spans. A panel is memory for the columns of a span, with rows `panel_step`
+    apart, as `list_deltas` must know; 512 columns took 0.85 of the time. Without one it is empty.
     """
     if SPAN * LANES <= D:
         d = 0
         while d < D:
-            is_wide = D - d > SPAN * LANES and D >= WIDE_SPAN * LANES
-            width = (WIDE_SPAN if is_wide else SPAN) * LANES
+            span = _span_at(D, d)
+            width = span * LANES
             at = min(d, D - width)
             source, start = x, at
             if panel.size:
                 _copy_columns(x, D, at, width, panel)
                 source, start = panel, 0
-            if is_wide:
+            if span == EVEN_SPAN:
+                _sum_even_columns(source, start, D, at, num_units, num_blocks, starts, rows, deltas, stack, sums)
+            elif span == WIDE_SPAN:
                 _sum_many_columns(source, start, D, at, num_units, num_blocks, starts, rows, deltas, stack, sums)
             else:
                 _sum_columns(source, start, D, at, num_units, num_blocks, starts, rows, deltas, stack, sums)
@@ -337,8 +353,7 @@ def dense_backward_weights(x_ND, dy_NE, dw_ED, db_E):
     N, D = x_ND.shape
     E = dy_NE.shape[1]
     starts = np.empty(E + 1, np.int64)
-    rows = np.empty(N * E + 1, np.int64)
-    deltas = np.empty(N * E + 1, np.float32)
+    rows, deltas = np.empty(N * E + LANES, np.int32), np.empty(N * E + LANES, np.float32)
     stack = stack_for(1)
     list_deltas(dy_NE, N, E, D, 0, E, N, stack, starts, rows, deltas, db_E)
     sum_weights(x_ND.reshape(-1), D, E, 1, starts, rows, deltas, stack, dw_ED, np.empty(0, np.float32))

@@ -28,7 +28,7 @@ def _sum_units(row, start, N, block, scratch, sums_U):
     num_units, num_blocks = last - first, (N + block - 1) // block
     x = float32_at(row[3], (start + N) * D)[start * D :]
     dy = float32_at(row[4], (start + N) * E)[start * E :]
-    row_step = panel_step(D, num_units)
+    row_step = panel_step(D, N, num_units)
     list_deltas(dy, N, E, row_step or D, first, last, block, stack, starts, rows, deltas, sums_U[row[8] + first :])
     panel, sums = np.empty(N * row_step, np.float32), sums_U[row[7] + first * D :]
     sum_weights(x, D, num_units, num_blocks, starts, rows, deltas, stack, sums, panel)

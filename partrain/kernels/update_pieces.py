@@ -203,7 +203,7 @@ def update_units(row, N, block, coefficients_GC, scratch, m, v, w, new_m, new_v,
     num_units, num_blocks = last - first, (N + block - 1) // block
     x = float32_at(row[3], N * D)
     dy = float32_at(row[4], N * E)
-    row_step = panel_step(D, num_units)
+    row_step = panel_step(D, N, num_units)
     list_deltas(dy, N, E, row_step or D, first, last, block, stack, starts, rows, deltas, sums)
     finite_check = apply_rule(rule, sums, row[8] + first, num_units, of_biases, m, v, w, new_m, new_v, new_w)
     panel = np.empty(N * row_step, np.float32)
@@ -223,8 +223,8 @@ def scratch_for(pieces, N, block):
             most, most_numbers = max(most, num_units), max(most_numbers, num_units * pieces[piece, 5])
     return (
         np.empty(num_blocks * most + 1, np.int64),
-        np.empty(N * most + 1, np.int64),
-        np.empty(N * most + 1, np.float32),
+        np.empty(N * most + LANES, np.int32),
+        np.empty(N * most + LANES, np.float32),
         np.empty(most_numbers, np.float32),
         stack_for(num_blocks),
     )

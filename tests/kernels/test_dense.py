@@ -50,7 +50,7 @@ BOTH = pytest.mark.parametrize("kernels", [FAST, LOOPS], ids=["fast", "loops"])
 SHAPES = (
     *((1, 1, 1), (4, 7, 3), (3, 1, 5), (2, 6, 1), (5, 33, 17), (4, 800, 128), (4, 128, 10), (32, 120, 84)),
     # Several stretches, panels and strips, and what is left over of each.
-    *((6, 1031, 10), (3, 2100, 35), (9, 401, 67)),
+    *((6, 1031, 10), (3, 2100, 35), (9, 401, 67), (19, 512, 25)),
 )
 ALL_SHAPES = pytest.mark.parametrize("shape", SHAPES, ids=str)
 random_shapes = st.tuples(st.integers(1, 11), st.integers(1, 130), st.integers(1, 40))

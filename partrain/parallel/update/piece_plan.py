@@ -15,12 +15,17 @@ from partrain.network.parameter_groups import ParameterGroups, Span
 
 # Parameters in a piece: each thread gets a few pieces, so that all threads end at about the same time.
 PIECE = 8192
+# Units of a dense layer whose deltas are listed at once (kernels.delta_lists): larger pieces are whole groups of them.
+UNITS_AT_ONCE = 8
 # With more threads, they wait for memory and for each other.
 MAX_THREADS = 8
 # The least work for a thread, and an estimate of all work: nanoseconds for each parameter, once in a step (Adam) and
 # for each example (its gradient). With less work, waking the thread and moving the data to its cache take longer.
 NANOSECONDS_PER_THREAD = 100_000
 NANOSECONDS_PER_STEP, NANOSECONDS_PER_EXAMPLE = 0.43, 0.0135
+# A parameter of a layer whose rows compete for a few sets of the cache (kernels.dense.panel_step) takes this many times
+# as long: of 512 x 512 weights, one takes 1.0 ns, and of 784 x 512 weights 0.84.
+COMPETING = 1.2
 
 
 def useful_threads(network: Network, batch_size: int, num_processors: int) -> int:
@@ -46,6 +51,11 @@ class Piece(NamedTuple):
     rule: Rule
     group: int
     bias_group: int
+
+    @property
+    def competes(self) -> bool:
+        """Whether its rows compete for a few sets of the cache."""
+        return self.layer is not None and self.layer.input_shape[0] % 256 == 0
 
     @property
     def size(self) -> int:
@@ -106,8 +116,13 @@ def cut_update(network: Network, groups: ParameterGroups, part: Part | None = No
         group, bias_group = (groups.number_of(p.name) for p in layer.parameters)
         rule = groups.groups[group].rule
         assert rule == groups.groups[bias_group].rule
-        for first, last in ranges(E, max(1, PIECE // D)):
+        for first, last in ranges(E, _units_of_piece(D)):
             yield Piece(layer, first, last, rule, group, bias_group)
+
+
+def _units_of_piece(D: int) -> int:
+    units = max(1, PIECE // D)
+    return units if units <= UNITS_AT_ONCE else -(-units // UNITS_AT_ONCE) * UNITS_AT_ONCE
 
 
 def share_pieces(
@@ -120,7 +135,7 @@ def share_pieces(
     For each member its first piece, and the piece after its last.
     """
     per_parameter = NANOSECONDS_PER_STEP + NANOSECONDS_PER_EXAMPLE * num_examples
-    costs = [piece.size * per_parameter for piece in cut_update(network, groups)]
+    costs = [piece.size * per_parameter * (COMPETING if piece.competes else 1) for piece in cut_update(network, groups)]
     ends = list(itertools.accumulate(costs))
     middles = [end - cost / 2 for end, cost in zip(ends, costs, strict=True)]
     cuts = [bisect.bisect_left(middles, ends[-1] * member / num_members) for member in range(num_members)]

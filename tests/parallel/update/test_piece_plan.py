@@ -26,3 +26,11 @@ def test_each_piece_belongs_to_one_member(num_members: int) -> None:
 def test_members_get_about_the_same_number_of_parameters() -> None:
     sizes = [sum(piece.size for piece in PIECES[first:last]) for first, last in share_pieces(NETWORK, GROUPS, 32, 3)]
     assert max(sizes) - min(sizes) <= 2 * max(piece.size for piece in PIECES)
+
+
+def test_the_member_with_rows_that_compete_for_the_cache_gets_fewer_parameters() -> None:
+    network = Network([Flatten(), Dense(units=512), Relu(), Dense(units=785)], (1, 28, 28), 785)
+    groups = ParameterGroups(network.parameters, Optimizer())
+    pieces = list(cut_update(network, groups))
+    first, second = (sum(p.size for p in pieces[begin:end]) for begin, end in share_pieces(network, groups, 32, 2))
+    assert second < 0.95 * first
