@@ -59,6 +59,8 @@ def exchange_specs(
 MOST_PARAMETERS = 2**21
 # Steps in the ring: at most MOST_STEPS, with MOST_EXAMPLES examples all together.
 MOST_STEPS, MOST_EXAMPLES, LEAST_STEPS = 128, 2**15, 4
+# float32 numbers on a cache line.
+NUMBERS_OF_LINE = 16
 
 
 def planned_specs(network: Network, groups: ParameterGroups, kernels: str, batch_size: int) -> dict[str, ArraySpec]:
@@ -67,9 +69,11 @@ def planned_specs(network: Network, groups: ParameterGroups, kernels: str, batch
     For each step, the coordinator writes the number of examples, the epoch and the operation (`numbers`), the examples
     (`indices`), and the coefficients of each group of parameters; workers write losses, predictions, and the step's
     times. They write new moments beside those of the step before, and new parameters alternately to `steps.parameters`
-    and to the parameters themselves, in pieces.
+    and to the parameters themselves, in pieces. Both rows of moments begin on a cache line: with one that did not, Adam
+    took 1.15 of the time.
     """
     U = network.parameters.size
+    row = -(-U // NUMBERS_OF_LINE) * NUMBERS_OF_LINE
     if kernels != "fast" or U > MOST_PARAMETERS or Rule.MUON in groups.rules:
         return {}
     R = max(LEAST_STEPS, min(MOST_STEPS, MOST_EXAMPLES // batch_size))
@@ -81,6 +85,6 @@ def planned_specs(network: Network, groups: ParameterGroups, kernels: str, batch
         "steps.predictions": ArraySpec((R, batch_size), "int64"),
         "steps.times": ArraySpec((R, 4), "float64"),
         "steps.parameters": ArraySpec((U,), "float32"),
-        "steps.first_moments": ArraySpec((2, U * groups.have_first_moments), "float32"),
-        "steps.second_moments": ArraySpec((2, U * groups.have_second_moments), "float32"),
+        "steps.first_moments": ArraySpec((2, row * groups.have_first_moments), "float32"),
+        "steps.second_moments": ArraySpec((2, row * groups.have_second_moments), "float32"),
     }

@@ -58,8 +58,10 @@ class LentMoments:
             self._lent_after = None
 
     def _vectors(self) -> list[tuple[Array, Array]]:
+        """Return each vector of moments, and both rows of the lent ones, without the numbers that fill a cache line."""
         optimizer, arrays = self._optimizer, self._arrays
-        return [
+        pairs = (
             (optimizer.first_moment, arrays["steps.first_moments"]),
             (optimizer.second_moment, arrays["steps.second_moments"]),
-        ]
+        )
+        return [(vector, lent_BU[:, : vector.size]) for vector, lent_BU in pairs]

@@ -85,3 +85,15 @@ def test_an_optimizer_without_second_moments_lends_the_first_ones() -> None:
     lent.write(1, 5)
     lent.moments.advance(1)
     assert lent.newest[1] == []
+
+
+def test_numbers_that_fill_a_cache_line_are_no_moments() -> None:
+    lent = Lent()
+    lent.arrays |= {
+        name: np.full((2, 16), np.nan, np.float32) for name in ("steps.first_moments", "steps.second_moments")
+    }
+    lent.moments = LentMoments(lent.optimizer, lent.arrays)
+    lent.moments.lend(0)
+    assert lent.newest == [[1] * U, [2] * U]
+    lent.moments.collect()
+    assert lent.optimizer.second_moment.tolist() == [2] * U
