@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.article_file import article_params
+from tests.benchmarks.expect_of_hosts import tables_of
 from tests.noise_data import noise_examples
 from tests.program import ROOT, PartrainProcess
 from tests.small_run import write_small_config
@@ -137,3 +138,14 @@ def test_every_command_of_readme_works(tmp_path: Path) -> None:
         if result.exit_code != 0:
             failed.append((command, result.exit_code, result.stderr))
     assert not failed
+
+
+def test_speed_ups_of_more_hosts_are_what_the_command_prints() -> None:
+    readme = (ROOT / "README.md").read_text()
+    found = re.search(r"expect_of_hosts\.py --times ([\d ]+)`", readme)
+    assert found is not None
+    tables = tables_of(str(ROOT / "configs/mnist.yaml"), [float(us) for us in found[1].split()])
+    rows = [line.partition(" | ")[2] for line in tables.splitlines() if re.match(r"\| \d+ \|", line)]
+    this_network, larger = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    for row in [*this_network, larger[-1]]:
+        assert f" | {row}\n" in readme

@@ -199,19 +199,34 @@ def _model(
     training: MeasuredTraining, own: dict[str, float], copy_s_per_byte: float, compute: dict[int, float]
 ) -> dict[str, Any]:
     plan = training.plan
-    config, network = plan.config, plan.network
     update = _measure_update(training)
     costs = HostCosts(
-        network=network,
+        network=plan.network,
         groups=plan.groups,
-        training=config.training,
+        training=plan.config.training,
         tiling=plan.tiling,
         serial=own["prepare_us"] / 1e6,
         compute=compute,
         update=update,
-        updated=network.parameters.size,
+        updated=plan.network.parameters.size,
         copy_s_per_byte=copy_s_per_byte,
     )
+    return {
+        "serial_us": costs.serial * 1e6,
+        "compute_us": {str(tiles): seconds * 1e6 for tiles, seconds in compute.items()},
+        "update_us": {str(tiles): seconds * 1e6 for tiles, seconds in update.items()},
+        "copy_ns_per_byte": copy_s_per_byte * 1e9,
+    } | predict(costs, plan.config)
+
+
+def predict(costs: HostCosts, config: Config) -> dict[str, Any]:
+    """Return what the model says of more hosts, for JSON: "larger", the other network, and "expected", the speed-ups.
+
+    Parameters
+    ----------
+    costs : of the network of `config`.
+    """
+    network = costs.network
     wide = Network(widened(config.network, WIDER), network.input_shape, network.num_outputs)
     work, parameters = (
         sum(layer.multiply_adds for layer in wide.layers) / sum(layer.multiply_adds for layer in network.layers),
@@ -221,10 +236,6 @@ def _model(
     larger = replace(costs, network=wide, groups=groups, work=work)
     networks = {"this network": costs, f"{work:.0f} times the multiply-adds": larger}
     return {
-        "serial_us": costs.serial * 1e6,
-        "compute_us": {str(tiles): seconds * 1e6 for tiles, seconds in compute.items()},
-        "update_us": {str(tiles): seconds * 1e6 for tiles, seconds in update.items()},
-        "copy_ns_per_byte": copy_s_per_byte * 1e9,
         "larger": {"multiply_adds": work, "parameters": parameters},
         "expected": [
             {

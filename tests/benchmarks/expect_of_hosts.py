@@ -1,10 +1,12 @@
 """Measure two ranks on this machine several times, and print what README says of more hosts, as Markdown.
 
     python tests/benchmarks/expect_of_hosts.py [--rounds 5] [--config configs/mnist.yaml]
+    python tests/benchmarks/expect_of_hosts.py --times 50 640 36000 100 4500
 
 Each round is `mpiexec -n 2 partrain bench --engine mpi --workers 1`, with the largest batch of the table, so that the
 model knows the time of every number of tiles in it. Every figure is the median over the rounds, those of the model too.
-Nothing else should run on the machine: two ranks with a worker each keep two processors busy.
+Nothing else should run on the machine: two ranks with a worker each keep two processors busy. With `--times`, nothing
+is measured: the tables follow from the given times of one host with one worker.
 """
 
 from __future__ import annotations
@@ -20,10 +22,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from partrain.bench.ranks import MODEL_BATCHES
+from partrain.bench.host_model import HostCosts
+from partrain.bench.ranks import MODEL_BATCHES, predict
 from partrain.config.reader import read_config
+from partrain.network.network import Network
+from partrain.network.parameter_groups import ParameterGroups
+from partrain.parallel.workers.tiles import Tiling
 
 ROOT = Path(__file__).resolve().parents[2]
+# Where nothing is measured.
+COPY_S_PER_BYTE = 1e-10
 ROOT_MAY = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
@@ -44,6 +52,27 @@ def measure(config: str) -> dict[str, Any]:
     return facts
 
 
+def tables_of(config: str, times_us: list[float]) -> str:
+    """Return the tables of the model for these times of one host, in the order of `--times`, and MNIST's images."""
+    resolved = read_config(config)
+    training, network = resolved.training, Network(resolved.network, (1, 28, 28), 10)
+    tiling = Tiling(training.tile, training.block)
+    serial, first, last, update_first, update_last = (us / 1e6 for us in times_us)
+    smallest, largest = (tiling.num_tiles(batch) for batch in (min(MODEL_BATCHES), max(MODEL_BATCHES)))
+    costs = HostCosts(
+        network=network,
+        groups=ParameterGroups.of(network, training.optimizer),
+        training=training,
+        tiling=tiling,
+        serial=serial,
+        compute={1: first / smallest, smallest: first, largest: last},
+        update={smallest: update_first, largest: update_last},
+        updated=network.parameters.size,
+        copy_s_per_byte=COPY_S_PER_BYTE,
+    )
+    return "\n".join(tables([{"model": predict(costs, resolved)}]))
+
+
 def described(rounds: list[dict[str, Any]]) -> str:
     """Return the measured figures, in a line for each, and the tables of the model."""
 
@@ -59,6 +88,12 @@ def described(rounds: list[dict[str, Any]]) -> str:
             for tiles in rounds[0]["model"][key]
         ),
     ]
+    return "\n".join([*lines, *tables(rounds)])
+
+
+def tables(rounds: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of the model's tables."""
+    lines: list[str] = []
     speed_ups: dict[tuple[str, int, str], dict[int, list[float]]] = {}
     for facts in rounds:
         for row in facts["model"]["expected"]:
@@ -75,7 +110,7 @@ def described(rounds: list[dict[str, Any]]) -> str:
                 for link in links
             ]
             lines.append(f"| {batch} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return lines
 
 
 def main() -> None:
@@ -83,7 +118,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--config", default=str(ROOT / "configs/mnist.yaml"))
+    parser.add_argument(
+        "--times",
+        type=float,
+        nargs=5,
+        metavar="US",
+        help=f"µs of one host: planning a step; computing {min(MODEL_BATCHES)} and {max(MODEL_BATCHES)} examples; "
+        "updating from as many",
+    )
     options = parser.parse_args()
+    if options.times:
+        print(tables_of(options.config, options.times))
+        return
     rounds = []
     with tempfile.TemporaryDirectory() as name:
         config = with_batch(options.config, max(MODEL_BATCHES), Path(name))
