@@ -23,7 +23,8 @@ ACTIVATIONS = (LeakyRelu(), Gelu(), Gelu(approximate="tanh"), Silu(), Tanh(), Si
 # A network with a layer of each kind, and a convolution for each forward pass (network.stages.convolution_passes).
 EVERYTHING = Network(
     (
-        *(Conv(filters=8, kernel=5), Relu(), Conv(filters=8, kernel=5), Conv(filters=8, kernel=3), Relu()),
+        *(Conv(filters=8, kernel=5), Relu(), Conv(filters=8, kernel=5), Conv(filters=8, kernel=[3, 5])),
+        *(Conv(filters=8, kernel=3), Relu()),
         *(Conv(filters=16, kernel=3, padding=1), Conv(filters=16, kernel=3, padding=1)),
         *(Conv(filters=8, kernel=3, groups=2), Conv(filters=8, kernel=1, groups=8)),
         *(AvgPool(window=1), MaxPool(window=2), Relu(), Residual(body=[Relu()])),

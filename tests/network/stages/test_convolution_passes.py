@@ -9,8 +9,10 @@ from partrain.config.schema.layers import AvgPool, Conv, Dropout, MaxPool, Relu
 from partrain.config.schema.normalisation_layers import BatchNorm, GroupNorm
 from partrain.kernels import convolution, tap_convolution, toom_cook_convolution, toom_cook_convolution_1d
 from partrain.network.layer_building import build_layers
+from partrain.network.layers import Conv2d
 from partrain.network.stages.convolution_passes import forward_pass, sums_by_toom_cook
 from partrain.network.stages.plain_convolution import PlainConvStage
+from tests.loaded_kernels import EVERYTHING
 
 DIRECT = convolution.conv2d_forward
 ONE_DIMENSION = toom_cook_convolution_1d.conv2d_forward_1d
@@ -40,6 +42,11 @@ CHOICES = {
 def test_forward_pass_is_chosen_from_the_shapes(shape, description, kernel):
     (conv,) = build_layers([description], shape)
     assert kernel in forward_pass(conv).KERNELS
+
+
+def test_network_with_everything_has_a_convolution_for_each_choice():
+    passes = [forward_pass(layer) for layer in EVERYTHING.layers if isinstance(layer, Conv2d)]
+    assert {kernel for *_, kernel in CHOICES.values()} <= {kernel for made in passes for kernel in made.KERNELS}
 
 
 @pytest.mark.parametrize(
