@@ -129,11 +129,13 @@ class CallList:
     def __init__(self, variables: Sequence[Array], movable: Array | None = None) -> None:
         self.calls: list[tuple[str, int]] = []
         self._shapes = [array.shape for array in variables]
+        self._pointed_to: list[Array | None] = [None for _ in variables]
         self._words: list[int] = []
         self._of_variable: dict[int, list[int]] = {address_of(array): [] for array in variables if array.size}
         self._addresses = [self._of_variable.get(address_of(array), []) for array in variables]
         self._recorded: NDArray[np.int64] | None = None
         self._movable_at, self._movable_bytes = (0, 0) if movable is None else (address_of(movable), movable.nbytes)
+        self._movable = movable
         self._moving: list[int] = []  # words that are addresses within `movable`
 
     def __len__(self) -> int:
@@ -168,22 +170,29 @@ class CallList:
         self.calls.append((name_of(called), len(self._words)))
 
     def point_to(self, variables: Sequence[Array]) -> None:
-        """Put arrays in the places of the variables."""
+        """Put arrays in the places of the variables; those that are there already cost nothing."""
         if self._recorded is None:
             self._recorded = np.array(self._words, np.int64)
-        for array, shape, places in zip(variables, self._shapes, self._addresses, strict=True):
-            assert array.shape == shape
-            address = address_of(array) if places else 0
+        for number, (array, present) in enumerate(zip(variables, self._pointed_to, strict=True)):
+            if array is present:
+                continue
+            assert array.shape == self._shapes[number]
+            places = self._addresses[number]
+            address, recorded = address_of(array) if places else 0, self._recorded.data
             for place in places:
-                self._recorded[place] = address
+                recorded[place] = address
+            self._pointed_to[number] = array
 
     def move(self, movable: Array) -> None:
         """Put an array in the place of the movable one, after `point_to`."""
         assert self._recorded is not None
+        if movable is self._movable:
+            return
         assert movable.nbytes == self._movable_bytes
-        if (distance := address_of(movable) - self._movable_at) and self._moving:
-            self._recorded[self._moving] += distance
-        self._movable_at += distance
+        distance, recorded = address_of(movable) - self._movable_at, self._recorded.data
+        for place in self._moving:
+            recorded[place] += distance  # a few places: by far faster than with an array of places
+        self._movable, self._movable_at = movable, self._movable_at + distance
 
     def run(self, first: int = 0, last: int | None = None) -> None:
         """Make the calls, or those of the words from `first` to `last`, which must be ends of calls."""

@@ -56,6 +56,16 @@ def test_other_arrays_take_the_place_of_the_variables_wherever_they_are_used():
     assert np.array_equal(copies, [second.reshape(-1)] * 2)
 
 
+def test_arrays_take_turns_in_the_place_of_a_variable():
+    first, second, y = numbers(6), numbers(6), numbers(6)
+    calls = CallList((first,))
+    calls.add(layout.copy_numbers, first, y)
+    for x in (first, first, second, first, second, second):
+        calls.point_to((x,))
+        calls.run()
+        assert np.array_equal(y, x)
+
+
 def test_arrays_within_the_movable_one_move_with_it_and_back():
     first, second = numbers(20), numbers(20)
     fixed, of_fixed, copies = numbers(3), np.zeros(3, np.float32), np.zeros((2, 4), np.float32)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partrain.kernels import planned_update
+from partrain.kernels.compiler.flags import Kernel
 from partrain.kernels.ipc import step_ring
 from partrain.network.network import Network
 from partrain.network.parameter_groups import ParameterGroups
@@ -204,6 +205,8 @@ class StepMember:
         self._arrays, self._words, self._computer = arrays, words, computer
         self._tiling = computation.tiling
         self._parameters = arrays["parameters"], arrays["steps.parameters"]
+        self._moments = tuple(zip(arrays["steps.first_moments"], arrays["steps.second_moments"], strict=True))
+        self._numbers = arrays["steps.numbers"]
         self._first_step = 1
         self._pieces = update_rows(network, groups, arrays)
         self._gradient_K = np.zeros(network.tile_sums.size, np.float32)
@@ -228,10 +231,9 @@ class StepMember:
         """Do what `step_ring.after` asks for; return whether that succeeded."""
         words, member, num_members = self._words, command.member, command.num_members
         if action == step_ring.AWAIT_PLAN:
-            return self._wait(lambda: step_ring.await_plan(words, step, NUM_YIELDS), is_wanted)
+            return self._wait(is_wanted, step_ring.await_plan, words, step)
         if action in step_ring.REPORTS:
-            report = step_ring.REPORTS[action]
-            return self._wait(lambda: step_ring.meet(words, member, num_members, report, step, NUM_YIELDS), is_wanted)
+            return self._wait(is_wanted, step_ring.meet, words, member, num_members, step_ring.REPORTS[action], step)
         if action == step_ring.COMPUTE:
             self._compute(step, member, num_members, is_wanted)
         elif action == step_ring.UPDATE:
@@ -243,11 +245,11 @@ class StepMember:
     def _compute(self, step: int, member: int, num_members: int, is_wanted: Callable[[], bool]) -> None:
         """Compute the member's tiles."""
         began, arrays, slot = time.monotonic(), self._arrays, self._slot(step)
-        num_examples, epoch, operation = arrays["steps.numbers"][slot].tolist()
-        results = Results(*(arrays[f"steps.{name}"][slot] for name in Results._fields))
-        shard = self._shards(num_examples, num_members, member, operation)
+        num_examples, epoch, operation = self._numbers[slot].tolist()
+        shard = self._shards(num_examples, num_members, member, operation, epoch)
         if shard is not None:
-            self._computer.carry_out(shard._replace(epoch=epoch), is_wanted, results, self._parameters_after(step - 1))
+            rows = arrays["steps.indices"][slot], arrays["steps.losses"][slot], arrays["steps.predictions"][slot]
+            self._computer.carry_out(shard, is_wanted, Results(*rows), self._parameters_after(step - 1))
         self._times = [began, time.monotonic()]
         kill_point("worker: before it reports its tiles")
 
@@ -255,15 +257,13 @@ class StepMember:
         """Write the new values of the member's pieces; return whether all are finite."""
         self._times.append(time.monotonic())
         arrays, slot = self._arrays, self._slot(step)
-        current, new = step_ring.moments_row(step - 1), step_ring.moments_row(step)
-        num_examples = int(arrays["steps.numbers"][slot, 0])
-        moments_BU = arrays["steps.first_moments"], arrays["steps.second_moments"]
+        num_examples = int(self._numbers[slot, 0])
         is_finite: bool = planned_update.update_pieces_ahead(
             self._pieces, *self._piece_range(num_examples, num_members, member), num_examples,
             arrays["steps.losses"][slot], self._tiling.tile_size, self._tiling.block_size, arrays["tile_sums"],
             arrays["steps.coefficients"][slot], self._gradient_K,
-            *(moments[current] for moments in moments_BU), self._parameters_after(step - 1),
-            *(moments[new] for moments in moments_BU), self._parameters_after(step),
+            *self._moments[step_ring.moments_row(step - 1)], self._parameters_after(step - 1),
+            *self._moments[step_ring.moments_row(step)], self._parameters_after(step),
         )  # fmt: skip
         if member == 0:
             arrays["steps.times"][slot] = *self._times, time.monotonic()
@@ -274,23 +274,26 @@ class StepMember:
         return self._parameters[step_ring.parameters_row(step, self._first_step)]
 
     def _slot(self, step: int) -> int:
-        return step % len(self._arrays["steps.numbers"])
+        return step % len(self._numbers)
 
-    def _wait(self, look: Callable[[], int], is_wanted: Callable[[], bool]) -> bool:
-        """Return whether what `look` waits for has come; False: leave the series."""
-        while (found := look()) == step_ring.NOT_YET:
+    def _wait(self, is_wanted: Callable[[], bool], look: Kernel, *arguments: Any) -> bool:
+        """Return whether what `look` polls for has come; False: leave the series."""
+        found: int
+        while (found := look(*arguments, NUM_YIELDS)) == step_ring.NOT_YET:
             if not is_wanted():
                 return False
             time.sleep(NAP_SECONDS)
         return found == step_ring.ARRIVED
 
 
-def _shards(tiling: Tiling, num_examples: int, num_members: int, member: int, operation: int) -> Command | None:
-    """Return the member's command of a step with `num_examples`, of epoch 0; None if nothing is left for it."""
+def _shards(
+    tiling: Tiling, num_examples: int, num_members: int, member: int, operation: int, epoch: int
+) -> Command | None:
+    """Return the member's command of a step with `num_examples`; None if nothing is left for it."""
     shards = tiling.shards(0, num_examples, num_members)
     if member >= len(shards):
         return None
-    return Command.of_step(operation, *shards[member])
+    return Command.of_step(operation, *shards[member], epoch)
 
 
 def _piece_range(

@@ -64,6 +64,30 @@ class Computation:
     groups: ParameterGroups | None = None
 
 
+# Ranges of examples whose arrays are kept: where batches vary in size, these are many.
+MOST_PARTS = 64
+
+
+class _Part(NamedTuple):
+    """What a step computes in one call of the execution: the arrays of some consecutive examples.
+
+    They are made once for each range of examples. So a recorded pass finds the same arrays in each step.
+
+    Attributes
+    ----------
+    indices_N : scratch for the indices of the examples.
+    confidences_N, dlogits_NE : scratch for confidences, and for the gradient at the logits.
+    slots_TK : the slots of the tiles, in the shared array.
+    factors : the rows of each dense layer, in the shared arrays.
+    """
+
+    indices_N: NDArray[np.int64]
+    confidences_N: NDArray[Any]
+    dlogits_NE: NDArray[Any]
+    slots_TK: NDArray[Any]
+    factors: dict[str, Factors]
+
+
 class Results(NamedTuple):
     """The rows of a batch: its examples, which are read, and their losses and predictions, which are written."""
 
@@ -108,6 +132,7 @@ class TileComputer:
         if computation.class_weights is not None:
             self._class_weights = np.array(computation.class_weights, dtype)
         self._sources: dict[SplitName, ExampleSource] = {}
+        self._parts: dict[tuple[int, int], _Part] = {}
         self._computation = computation
 
     def carry_out(
@@ -134,14 +159,7 @@ class TileComputer:
                 return
             last = min(first + self._execution.capacity, command.last)
             if operation.is_step:
-                indices_N = results.indices[first:last]
-                training = TrainingExamples(self._computation.seed, command.epoch, indices_N)
-                self._forward_in_step(split, training, first, last, results)
-                if self._class_weights is not None:
-                    weights_N = self._class_weights[self._arrays[f"{split}.labels"][indices_N]]
-                    self._weigh(weights_N, results.losses[first:last])
-                kill_point("worker: in the middle of a tile")
-                self._backward(first, last, operation.has_norms)
+                self._make_step(command, first, last, results)
             else:
                 self._forward(split, np.arange(first, last), first, last, results)
                 self._arrays["confidences"][first:last] = self._confidences_N[: last - first]
@@ -161,13 +179,48 @@ class TileComputer:
         logits_NE = self._execution.forward(images, places_N)
         loops.softmax_cross_entropy(logits_NE, labels_N, *self._outputs(first, last, results))
 
-    def _forward_in_step(
-        self, split: SplitName, training: TrainingExamples, first: int, last: int, results: Results
-    ) -> None:
-        examples = self._step_examples
+    def _make_step(self, command: Command, first: int, last: int, results: Results) -> None:
+        """Compute some examples of a training step, forward and backward."""
+        part, split, examples = self._part(first, last), command.split, self._step_examples
+        losses_N = results.losses[first:last]
+        part.indices_N[:] = results.indices[first:last]
+        training = TrainingExamples(self._computation.seed, command.epoch, part.indices_N)
         images, places_N = examples.images(partial(self._take, split), training)
         logits_NE = self._execution.forward(images, places_N, training)
-        examples.compute_loss(logits_NE, training.indices_N, self._outputs(first, last, results))
+        outputs = losses_N, results.predictions[first:last], part.confidences_N, part.dlogits_NE
+        examples.compute_loss(logits_NE, part.indices_N, outputs)
+        if self._class_weights is not None:
+            weights_N = self._class_weights[self._arrays[f"{split}.labels"][part.indices_N]]
+            losses_N *= weights_N
+            part.dlogits_NE[:] *= weights_N[:, np.newaxis]
+        kill_point("worker: in the middle of a tile")
+        if not command.operation.has_norms:
+            self._execution.backward(part.dlogits_NE, part.slots_TK, part.factors)
+            return
+        norms_N = gradient_norms(self._measure(first, last, part.factors))
+        scales_N = None if self._clip is None else clipping_scales(norms_N, self._clip, self._dtype)
+        self._execution.sum_tiles(scales_N, part.slots_TK, part.factors)
+
+    def _part(self, first: int, last: int) -> _Part:
+        """Return the arrays of the examples `first` to `last` - 1 of a step."""
+        if (first, last) not in self._parts:
+            if len(self._parts) == MOST_PARTS:
+                self._parts.clear()
+            num = last - first
+            self._parts[first, last] = _Part(
+                np.empty(num, np.int64),
+                self._confidences_N[:num],
+                self._dlogits_NE[:num],
+                self._arrays["tile_sums"][self._tiling.tile_range(first, last)],
+                {
+                    layer.name: Factors(
+                        self._arrays[f"{layer.name}.inputs"][first:last],
+                        self._arrays[f"{layer.name}.deltas"][first:last],
+                    )
+                    for layer in self._dense_layers
+                },
+            )
+        return self._parts[first, last]
 
     def _take(self, split: SplitName, indices_N: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return an array of images, and the indices of the examples in it."""
@@ -199,32 +252,6 @@ class TileComputer:
             seed=computation.seed,
             is_uint8=pixel_type(self._arrays, SplitName.TRAIN) == np.uint8,
         )
-
-    def _weigh(self, weights_N: NDArray[Any], losses_N: NDArray[np.float64]) -> None:
-        """Multiply the examples' losses and their gradients at the logits by the weights of their classes."""
-        losses_N *= weights_N
-        self._dlogits_NE[: len(weights_N)] *= weights_N[:, np.newaxis]
-
-    @cached_property
-    def _factors(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-        """The shared arrays for the factors of dense layers; they exist only in training."""
-        return {
-            layer.name: (self._arrays[f"{layer.name}.inputs"], self._arrays[f"{layer.name}.deltas"])
-            for layer in self._dense_layers
-        }
-
-    def _backward(self, first: int, last: int, has_norms: bool) -> None:
-        factors = {
-            name: Factors(inputs_BD[first:last], deltas_BE[first:last])
-            for name, (inputs_BD, deltas_BE) in self._factors.items()
-        }
-        slots_TK = self._arrays["tile_sums"][self._tiling.tile_range(first, last)]
-        if not has_norms:
-            self._execution.backward(self._dlogits_NE[: last - first], slots_TK, factors)
-            return
-        norms_N = gradient_norms(self._measure(first, last, factors))
-        scales_N = None if self._clip is None else clipping_scales(norms_N, self._clip, self._dtype)
-        self._execution.sum_tiles(scales_N, slots_TK, factors)
 
     def _measure(self, first: int, last: int, factors: dict[str, Factors]) -> NDArray[np.float64]:
         squared_norms_NL: NDArray[np.float64] = self._arrays["squared_norms"][first:last]

@@ -9,6 +9,7 @@ import pytest
 from partrain.config.schema.augmentation import Augment, Cutmix, Elastic, Mixup
 from partrain.data.split_name import SplitName
 from partrain.kernels.ipc.mailbox import FIELDS
+from partrain.parallel.workers import tile_computer
 from partrain.parallel.workers.commands import Command, Operation, StepsCommand, decode
 from partrain.parallel.workers.step_examples import NO_CHANGES, ExampleChanges
 from partrain.parallel.workers.tile_computer import Computation, TileComputer
@@ -44,6 +45,23 @@ def test_tile_has_the_same_bits_in_any_order_and_any_grouping(
     for first, last in ((18, 20), (9, 18), (3, 9), (0, 3), (9, 12)):
         computer.carry_out(Command(Operation.GRADIENTS, TRAIN, first, last))
     assert results_of(computation) == expected
+
+
+def test_one_computer_takes_any_ranges_again_and_again_with_other_examples_and_parameters(
+    make_computation: Callable[..., Computation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tile_computer, "MOST_PARTS", 2)
+    computation = make_computation()
+    arrays, rng = computation.arrays, np.random.default_rng(0)
+    computer, vectors = TileComputer(computation), (arrays["parameters"], arrays["parameters"] * np.float32(0.5))
+    for first, last, number in ((0, 20, 0), (0, 6, 1), (6, 12, 1), (12, 18, 0), (0, 20, 1), (0, 20, 0), (6, 12, 0)):
+        arrays["indices"][:20] = rng.permutation(60)[:20]
+        command, results = Command(Operation.GRADIENTS, TRAIN, first, last), []
+        for each in (computer, TileComputer(computation)):
+            spoil_results(computation)
+            each.carry_out(command, parameters=vectors[number])
+            results.append(results_of(computation))
+        assert results[0] == results[1]
 
 
 def test_small_last_tile_knows_nothing_of_the_larger_one_before_it(
