@@ -19,9 +19,10 @@ GONE_SECONDS = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class ProcessEntry:
-    """A process that has not ended (a zombie has)."""
+    """A process that has not ended (a zombie has); `state` is the letter of proc(5), such as T for a stopped one."""
 
     pid: int
+    state: str
     parent: int
     session: int
     cpu_ticks: int
@@ -36,7 +37,8 @@ def read_process(pid: int) -> ProcessEntry | None:
         fields = (path / "stat").read_text().rpartition(")")[2].split()
         command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         if fields[0] not in "ZX":
-            return ProcessEntry(pid, int(fields[1]), int(fields[3]), int(fields[11]) + int(fields[12]), command)
+            parent, session, ticks = int(fields[1]), int(fields[3]), int(fields[11]) + int(fields[12])
+            return ProcessEntry(pid, fields[0], parent, session, ticks, command)
     return None
 
 

@@ -111,7 +111,11 @@ class Disturber:
         send(signal.SIGKILL, *self._workers(process))
 
     def hang_a_worker(self, process: PartrainProcess) -> None:
-        send(signal.SIGSTOP, *self._some_worker(process))
+        pids = self._some_worker(process)
+        send(signal.SIGSTOP, *pids)
+        # The fork server of a coordinator that has just ended looks like a worker, and nobody ends it if it is stopped.
+        if process.popen.poll() is not None:
+            send(signal.SIGCONT, *pids)
 
     def pause_a_worker(self, process: PartrainProcess) -> None:
         pids = self._some_worker(process)
