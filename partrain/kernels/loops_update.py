@@ -7,7 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.compiler.flags import kernel
+from partrain.kernels.compiler.flags import inlined, kernel
+from partrain.kernels.update_rules import SMALLEST_MOMENT
+
+
+@inlined
+def kept(moment):
+    """Return a moment, but 0 if it is nearer to 0 than SMALLEST_MOMENT; NaN stays NaN."""
+    return moment - moment if abs(moment) < SMALLEST_MOMENT else moment  # of the same type
 
 
 @kernel(
@@ -34,6 +41,7 @@ def adam_update(
     With g = gradient_sum · scale:
         m = beta1·m + (1-beta1)·g;   v = beta2·v + (1-beta2)·g²
         w = w·decay - step_size · m / (sqrt(v)·root_scale + eps)
+    where m and v become 0 below SMALLEST_MOMENT.
 
     Parameters
     ----------
@@ -48,8 +56,8 @@ def adam_update(
     """
     for k in range(gradient_sum_K.size):
         g = gradient_sum_K[k] * scale
-        m = beta1 * first_moment_K[k] + one_minus_beta1 * g
-        v = beta2 * second_moment_K[k] + one_minus_beta2 * g * g
+        m = kept(beta1 * first_moment_K[k] + one_minus_beta1 * g)
+        v = kept(beta2 * second_moment_K[k] + one_minus_beta2 * g * g)
         first_moment_K[k] = m
         second_moment_K[k] = v
         parameters_K[k] = parameters_K[k] * decay - step_size * m / (np.sqrt(v) * root_scale + eps)
@@ -65,6 +73,7 @@ def sgd_update(
 
     With g = gradient_sum · scale + weight_decay · w:
         u = momentum·u + g;   w = w - lr · (share_of_gradient · g + share_of_velocity · u)
+    where u, if there is momentum, becomes 0 below SMALLEST_MOMENT.
 
     Parameters
     ----------
@@ -81,7 +90,7 @@ def sgd_update(
         g = gradient_sum_K[k] * scale + weight_decay * parameters_K[k]
         u = g
         if momentum != 0:
-            u = momentum * velocity_K[k] + g
+            u = kept(momentum * velocity_K[k] + g)
             velocity_K[k] = u
         parameters_K[k] = parameters_K[k] - lr * (share_of_gradient * g + share_of_velocity * u)
 

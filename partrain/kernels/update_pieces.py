@@ -12,6 +12,7 @@ from partrain.kernels.compiler.flags import inlined
 from partrain.kernels.delta_lists import list_deltas
 from partrain.kernels.dense import panel_step, sum_weights
 from partrain.kernels.ipc.atomics import float32_at, int32_at
+from partrain.kernels.loops_update import kept
 from partrain.kernels.simd.blocks import add_scaled, points_in_steps, zeros
 from partrain.kernels.simd.vectors import (
     LANES,
@@ -29,9 +30,10 @@ from partrain.kernels.simd.vectors import (
     store_number,
     subtract,
     sum_lanes,
+    zero_below,
 )
 from partrain.kernels.update_claims import BIAS_GROUP, GROUP, RULE, UNITS
-from partrain.kernels.update_rules import Rule
+from partrain.kernels.update_rules import SMALLEST_MOMENT, Rule
 
 ADAM, SGD = int(Rule.ADAM), int(Rule.SGD)
 
@@ -106,6 +108,7 @@ def adam(gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w):
         g = multiply(load(gradient, i - start), broadcast(scale))
         next_m = add(multiply(broadcast(beta1), load(m, i)), multiply(broadcast(rest1), g))
         next_v = add(multiply(broadcast(beta2), load(v, i)), multiply(multiply(broadcast(rest2), g), g))
+        next_m, next_v = zero_below(next_m, SMALLEST_MOMENT), zero_below(next_v, SMALLEST_MOMENT)
         store(new_m, i, next_m)
         store(new_v, i, next_v)
         root = add(multiply(square_root(next_v), broadcast(root_scale)), broadcast(eps))
@@ -117,8 +120,8 @@ def adam(gradient, start, count, coefficients, m, v, w, new_m, new_v, new_w):
     finite_check = sum_lanes(zeros)
     for i in range(start + whole, start + count):
         g = element(gradient, i - start) * scale
-        m_i = beta1 * element(m, i) + rest1 * g
-        v_i = beta2 * element(v, i) + rest2 * g * g
+        m_i = kept(beta1 * element(m, i) + rest1 * g)
+        v_i = kept(beta2 * element(v, i) + rest2 * g * g)
         store_number(new_m, i, m_i)
         store_number(new_v, i, v_i)
         root_i = np.sqrt(v_i) * root_scale + eps
@@ -140,7 +143,7 @@ def _sgd(gradient, start, count, coefficients, m, w, new_m, new_w):
         g = add(multiply(load(gradient, i - start), broadcast(scale)), multiply(broadcast(decay), old_w))
         u = g
         if momentum != 0:
-            u = add(multiply(broadcast(momentum), load(m, i)), g)
+            u = zero_below(add(multiply(broadcast(momentum), load(m, i)), g), SMALLEST_MOMENT)
             store(new_m, i, u)
         step = add(multiply(broadcast(of_gradient), g), multiply(broadcast(of_velocity), u))
         next_w = subtract(old_w, multiply(broadcast(lr), step))
@@ -151,7 +154,7 @@ def _sgd(gradient, start, count, coefficients, m, w, new_m, new_w):
         g_i = element(gradient, i - start) * scale + decay * element(w, i)
         u_i = g_i
         if momentum != 0:
-            u_i = momentum * element(m, i) + g_i
+            u_i = kept(momentum * element(m, i) + g_i)
             store_number(new_m, i, u_i)
         w_i = element(w, i) - lr * (of_gradient * g_i + of_velocity * u_i)
         store_number(new_w, i, w_i)

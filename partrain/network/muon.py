@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from partrain.kernels import dense, loops, norms
 from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.update_rules import SMALLEST_MOMENT
 
 Array = NDArray[Any]
 
@@ -70,6 +71,7 @@ class Muon:
         With g = gradient_sum · scale and u the momentum:
             u = momentum·u + (1-momentum)·g;   o = orthogonalised u; Nesterov: of momentum·u + (1-momentum)·g
             w = w·decay - lr · sqrt(max(1, F/K)) · o
+        where u becomes 0 below SMALLEST_MOMENT.
 
         Parameters
         ----------
@@ -83,6 +85,7 @@ class Muon:
         g_FK = number(1 - momentum) * (gradient_sum_FK * number(scale))
         momentum_FK *= number(momentum)
         momentum_FK += g_FK
+        momentum_FK[np.abs(momentum_FK) < SMALLEST_MOMENT] = 0
         direction_FK = number(momentum) * momentum_FK + g_FK if is_nesterov else momentum_FK
         step = number(lr * math.sqrt(max(1.0, F / K)))
         parameters_FK *= number(decay)

@@ -111,6 +111,20 @@ divide = _lane_by_lane("fdiv", "a / b")
 
 
 @intrinsic
+def zero_below(typing, a, bound):
+    """Return each lane of a, but 0 where it is nearer to 0 than the number `bound`; NaN stays NaN."""
+
+    def code(context, builder, signature, arguments):
+        bound = context.cast(builder, arguments[1], signature.args[1], types.float32)
+        is_below = builder.fcmp_ordered(
+            "<", registers.call_llvm(builder, "fabs", arguments[0]), registers.splat(builder, bound)
+        )
+        return builder.select(is_below, registers.splat(builder, ir.Constant(registers.FLOAT, 0.0)), arguments[0])
+
+    return registers.VECTOR(registers.VECTOR, bound), code
+
+
+@intrinsic
 def square_root(typing, a):
     """Return the square root of each lane."""
 
