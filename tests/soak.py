@@ -92,10 +92,9 @@ class Disturber:
         self.done[fault.__name__.replace("_", " ")] += 1
 
     def _workers(self, process: PartrainProcess) -> list[int]:
-        return [entry.pid for entry in process.processes() if entry.pid not in self._others(process)]
-
-    def _others(self, process: PartrainProcess) -> list[int]:
-        return [process.popen.pid, *self._children(process, "forkserver"), *self._children(process, "resource_tracker")]
+        # Workers have the command of the fork server, whose child each one is until that is killed.
+        entries = process.processes()
+        return [e.pid for e in entries if "forkserver" in e.command and e.parent != process.popen.pid]
 
     def _children(self, process: PartrainProcess, kind: str) -> list[int]:
         entries = process.processes()
