@@ -5,6 +5,7 @@ from __future__ import annotations
 from partrain.data.mixing import Mixing
 from partrain.kernels.compiler.flags import Kernel, require_compiler
 from partrain.kernels.compiler.loading import are_cached
+from partrain.kernels.gaussian_noise import add_gaussian_noise
 from partrain.network.weight_average import WeightAverage
 from partrain.parallel.compute_plan import ComputePlan
 from partrain.parallel.update.parameter_update import ParameterUpdate
@@ -39,6 +40,8 @@ def required_kernels(plan: ComputePlan, num_workers: int, *, computes_here: bool
     updates = ParameterUpdate.kernels(kernels, plan.groups.rules) if plan.trains else ()
     if plan.trains and plan.training.ema is not None:
         updates = (*updates, *WeightAverage.KERNELS)
+    if plan.trains and plan.training.privacy is not None:
+        updates = (*updates, add_gaussian_noise)
     if not num_workers:
         return (*tile_kernels(kernels, layers, changes), *updates)
     of_series = StepRing.KERNELS if plan.trains and kernels == "fast" else ()

@@ -24,6 +24,7 @@ from partrain.kernels import (
 from partrain.kernels.compiler.flags import kernel
 from partrain.kernels.compiler.loading import load
 from partrain.kernels.convolution import conv2d_forward, pack_filters
+from partrain.kernels.gaussian_noise import add_gaussian_noise
 from partrain.kernels.layout import flatten_forward
 from partrain.kernels.loops_loss import softmax_soft_cross_entropy
 from partrain.kernels.mixing import draw_mixing, mix
@@ -132,6 +133,14 @@ def norm_results(rng, dtype):
     yield f"norms {N, K, D, E, dtype}", squared_norms
 
 
+def noise_results(rng, dtype):
+    size = int(rng.integers(1, 1500))
+    words = rng.integers(0, 2**64, size + size % 2, np.uint64)
+    noisy = np.empty(size, dtype)
+    add_gaussian_noise(words, 1.5, rng.standard_normal(size).astype(dtype), noisy)
+    yield f"noise {size, dtype}", noisy
+
+
 def adam_results(rng):
     size = int(rng.integers(1, 100))
     gradient, m, w = rng.standard_normal((3, size)).astype(np.float32)
@@ -210,7 +219,7 @@ def example_results(rng):
 def main():
     load((*FAST_KERNELS, change_pixels, draw_mixing, mix, softmax_soft_cross_entropy), "float32")
     for dtype in ("float32", "float64"):
-        load((norms.slot_squared_norms, norms.factor_squared_norms), dtype)
+        load((norms.slot_squared_norms, norms.factor_squared_norms, add_gaussian_noise), dtype)
     rng = np.random.default_rng(0)
     digests = {}
     for repetition in range(40):
@@ -218,7 +227,7 @@ def main():
         for results in (
             *(dense_results(rng), convolution_results(rng), norm_results(rng, dtype), adam_results(rng)),
             *(toom_cook_results(rng), rule_results(rng), plain_convolution_results(rng), normalisation_results(rng)),
-            *(activation_results(rng), example_results(rng)),
+            *(activation_results(rng), example_results(rng), noise_results(rng, dtype)),
         ):
             for name, arrays in results:
                 digest = hashlib.sha256()

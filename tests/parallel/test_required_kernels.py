@@ -58,6 +58,10 @@ OWN_KERNELS: dict[str, dict[str, Any]] = {
     "augmentation": {"augment": {"scale": 0.1}},
     "loops_loss": {"label_smoothing": 0.1},
     "mixing": {"cutmix": {"alpha": 1}},
+    "gaussian_noise": {
+        "per_example": {"clip": 1.0},
+        "privacy": {"noise_multiplier": 1.0, "delta": 1e-5},
+    },
 }
 
 

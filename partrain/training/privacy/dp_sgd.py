@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partrain.kernels.randomness import normals_of_words
+from partrain.kernels.gaussian_noise import add_gaussian_noise
 from partrain.training.privacy.random_source import RandomSource, Words
 
 Array = NDArray[Any]
@@ -61,7 +61,7 @@ class PoissonBatches:
 
 
 class GaussianNoise:
-    """Adds Gaussian noise to the sum of a batch's gradients.
+    """Adds Gaussian noise to the sum of a batch's gradients; its kernel is in `parallel.required_kernels`.
 
     Parameters
     ----------
@@ -76,5 +76,6 @@ class GaussianNoise:
         """Return the sum (K,) with the noise of `step`, in the dtype of the sum."""
         size = gradient_sum.size
         words = self._source.words(size + size % 2, purpose="private noise", step=step)
-        noisy = gradient_sum + self._standard_deviation * normals_of_words(words)[:size]
-        return noisy.astype(gradient_sum.dtype)
+        noisy = np.empty_like(gradient_sum)
+        add_gaussian_noise(words, self._standard_deviation, gradient_sum, noisy)
+        return noisy

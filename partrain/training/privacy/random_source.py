@@ -25,7 +25,7 @@ class SecureSource:
 
     def words(self, num_words: int, *, purpose: str, step: int) -> Words:
         """See `RandomSource`."""
-        return np.frombuffer(os.urandom(8 * num_words), np.uint64)
+        return np.frombuffer(bytearray(os.urandom(8 * num_words)), np.uint64)
 
 
 class SeededSource:
