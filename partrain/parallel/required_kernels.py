@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from partrain.data.mixing import Mixing
+from partrain.kernels.chacha20 import chacha20
 from partrain.kernels.compiler.flags import Kernel, require_compiler
 from partrain.kernels.compiler.loading import are_cached
 from partrain.kernels.gaussian_noise import add_gaussian_noise
@@ -41,7 +42,7 @@ def required_kernels(plan: ComputePlan, num_workers: int, *, computes_here: bool
     if plan.trains and plan.training.ema is not None:
         updates = (*updates, *WeightAverage.KERNELS)
     if plan.trains and plan.training.privacy is not None:
-        updates = (*updates, add_gaussian_noise)
+        updates = (*updates, add_gaussian_noise, chacha20)
     if not num_workers:
         return (*tile_kernels(kernels, layers, changes), *updates)
     of_series = StepRing.KERNELS if plan.trains and kernels == "fast" else ()

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from partrain.kernels.chacha20 import chacha20
+from partrain.kernels.compiler.loading import load
 from partrain.training.privacy.accounting import Accountant, least_noise
 from partrain.training.privacy.dp_sgd import sample_batch
 from partrain.training.privacy.random_source import SecureSource, SeededSource
@@ -61,6 +63,11 @@ def test_rounding_errors_of_epsilon_do_not_change_the_number_of_steps() -> None:
 # ---- sampling and noise
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _loaded_kernels() -> None:
+    load([chacha20], "float32")
+
+
 @pytest.mark.parametrize("source", [SecureSource(), SeededSource(4)], ids=["secure", "seeded"])
 def test_each_example_is_in_a_batch_with_the_same_probability_whatever_the_others(source: Any) -> None:
     N, B, rounds = 400, 40, 400
@@ -87,6 +94,32 @@ def test_secure_words_never_come_again_and_seeded_ones_do() -> None:
     np.testing.assert_array_equal(first, seeded.words(8, purpose="p", step=1))
     for other in (seeded.words(8, purpose="q", step=1), seeded.words(8, purpose="p", step=2)):
         assert (other != first).all()
+
+
+def test_secure_words_come_from_a_fresh_key_of_the_system_for_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def zeros(num_bytes: int) -> bytes:
+        asked.append(num_bytes)
+        return bytes(num_bytes)
+
+    source = SecureSource()
+    one = source.words(1000, purpose="p", step=1)
+    monkeypatch.setattr("os.urandom", zeros)
+    known = source.words(1000, purpose="p", step=1)
+    assert asked == [32]
+    assert (one != known).all()
+    # Word 0 of the blocks 0 and 1 of the stream that belongs to a key of zeros: RFC 8439, appendix A.1.
+    assert known[:1].astype("<u8").tobytes().hex() == "76b8e0ad9f07e7be"
+    source.words(3, purpose="p", step=1)
+    assert asked == [32, 32]
+
+
+@pytest.mark.parametrize("num_words", [0, 1, 511, 512, 513])
+def test_secure_words_are_as_many_as_asked_for_and_all_differ(num_words: int) -> None:
+    words = SecureSource().words(num_words, purpose="p", step=1)
+    assert words.dtype == np.uint64
+    assert len(set(words.tolist())) == len(words) == num_words
 
 
 def test_slots_are_whole_tiles_above_the_expected_size() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from partrain.kernels import (
     activations,
+    chacha20,
     convolution_backward,
     convolution_weights,
     dense,
@@ -139,6 +140,9 @@ def noise_results(rng, dtype):
     noisy = np.empty(size, dtype)
     add_gaussian_noise(words, 1.5, rng.standard_normal(size).astype(dtype), noisy)
     yield f"noise {size, dtype}", noisy
+    blocks = np.empty((2, 16, chacha20.WIDTH), np.uint32)
+    chacha20.chacha20(rng.integers(0, 2**32, 8, np.uint32), blocks)
+    yield "ChaCha20", blocks
 
 
 def adam_results(rng):
@@ -217,7 +221,7 @@ def example_results(rng):
 
 
 def main():
-    load((*FAST_KERNELS, change_pixels, draw_mixing, mix, softmax_soft_cross_entropy), "float32")
+    load((*FAST_KERNELS, chacha20.chacha20, change_pixels, draw_mixing, mix, softmax_soft_cross_entropy), "float32")
     for dtype in ("float32", "float64"):
         load((norms.slot_squared_norms, norms.factor_squared_norms, add_gaussian_noise), dtype)
     rng = np.random.default_rng(0)

@@ -87,8 +87,9 @@ class Privacy(Section):
     )
     source: Literal["secure", "seeded"] = Field(
         "secure",
-        description="The source of random numbers. `secure`: the system's cryptographic generator; no two runs are "
-        "equal. `seeded`: the seed; runs are reproducible and not private, because the noise can be subtracted.",
+        description="The source of random numbers. `secure`: ChaCha20 with keys of the system's cryptographic "
+        "generator; no two runs are equal. `seeded`: the seed; runs are reproducible and not private, because the "
+        "noise can be subtracted.",
     )
     max_batch_size: PositiveInt | None = Field(
         None,
