@@ -9,6 +9,7 @@ from partrain.kernels.compiler.loading import are_cached
 from partrain.kernels.gaussian_noise import add_gaussian_noise
 from partrain.network.weight_average import WeightAverage
 from partrain.parallel.compute_plan import ComputePlan
+from partrain.parallel.update.node_sums import NodeSums
 from partrain.parallel.update.parameter_update import ParameterUpdate
 from partrain.parallel.workers.mailboxes import Mailboxes
 from partrain.parallel.workers.planned_steps import StepRing
@@ -42,7 +43,7 @@ def required_kernels(plan: ComputePlan, num_workers: int, *, computes_here: bool
     if plan.trains and plan.training.ema is not None:
         updates = (*updates, *WeightAverage.KERNELS)
     if plan.trains and plan.training.privacy is not None:
-        updates = (*updates, add_gaussian_noise, chacha20)
+        updates = (*updates, add_gaussian_noise, chacha20, *NodeSums.kernels(kernels))
     if not num_workers:
         return (*tile_kernels(kernels, layers, changes), *updates)
     of_series = StepRing.KERNELS if plan.trains and kernels == "fast" else ()

@@ -21,6 +21,7 @@ from partrain.kernels.update_rules import NUM_COEFFICIENTS, Rule
 from partrain.network.network import Network
 from partrain.network.optimizer import ParameterOptimizer
 from partrain.parallel.update.lent_moments import LentMoments
+from partrain.parallel.update.node_sums import NodeSums
 from partrain.parallel.update.piece_plan import Part, useful_threads
 from partrain.parallel.update.piece_rows import check_rows, update_rows
 from partrain.parallel.update.reduction import GradientReduction
@@ -60,6 +61,8 @@ class ParameterUpdate:
     num_threads : the largest number of threads; None: the fastest number on this machine. Any number gives the same
         bits.
     part : the parameters that are updated; None: all. Another part is updated by its owners (parallel.mpi).
+    sums_always : whether each step calls `gradient_sum`. Then threads compute the sum, where updates are in pieces; the
+        kernels of `NodeSums` must be loaded.
 
     Attributes
     ----------
@@ -67,7 +70,7 @@ class ParameterUpdate:
 
     Side effects
     ------------
-    The first update starts threads; `close` ends them.
+    The first update, and with `sums_always` the first sum, starts threads; `close` ends them.
     """
 
     KERNELS = (loops.first_not_finite, norms.slot_squared_norms)
@@ -82,11 +85,14 @@ class ParameterUpdate:
         optimizer: ParameterOptimizer,
         num_threads: int | None = None,
         part: Part | None = None,
+        *,
+        sums_always: bool = False,
     ) -> None:
         self._network, self._optimizer = network, optimizer
         self.moments = LentMoments(optimizer, arrays)
         self._reduction = GradientReduction(network, kernels, arrays, tiling, dtype, part)
         self._threads: _UpdateThreads | None = None
+        self._sums: NodeSums | None = None
         groups = optimizer.groups
         spans = groups.spans if part is None else part.spans(network, groups)
         self._span_threads = SpanThreads(
@@ -95,6 +101,9 @@ class ParameterUpdate:
         part = part or Part.whole(network)
         if _is_in_pieces(kernels, groups.rules) and not part.is_empty:
             self._threads = _UpdateThreads(network, arrays, tiling, optimizer, num_threads, part)
+            if sums_always:
+                capacity = len(arrays["indices"])
+                self._sums = NodeSums(network, kernels, arrays, tiling, dtype, groups, part, 1, capacity, num_threads)
 
     @staticmethod
     def kernels(kernels: str, rules: frozenset[Rule]) -> tuple[Kernel, ...]:
@@ -133,7 +142,10 @@ class ParameterUpdate:
 
     def gradient_sum(self, num_examples: int) -> Array:
         """Return the sum of the gradients of the batch's first `num_examples`; valid until the next call."""
-        return self._reduction.reduce(num_examples)
+        if self._sums is None:
+            return self._reduction.reduce(num_examples)
+        gradient_sum: Array = self._sums.compute([(0, num_examples)])[0]
+        return gradient_sum
 
     def squared_norm_of(self, gradient_sum: Array) -> float:
         """Return the squared norm of a flat vector of all parameters' gradient, in float64, without statistics."""
@@ -151,8 +163,9 @@ class ParameterUpdate:
     def close(self) -> None:
         """End the threads."""
         self._span_threads.close()
-        if self._threads is not None:
-            self._threads.close()
+        for threads in (self._threads, self._sums):
+            if threads is not None:
+                threads.close()
 
     def _not_finite_result(self) -> NotFinite | None:
         """Return a parameter or second moment that is not finite. An infinite first moment makes its parameter so."""

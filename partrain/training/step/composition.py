@@ -134,7 +134,16 @@ def make_parameter_update(
 ) -> ParameterUpdate:
     """Return the update of the optimizer's parameters; see `ParameterUpdate`."""
     training = plan.config.training
-    return ParameterUpdate(plan.network, training.kernels, arrays, plan.tiling, training.dtype, optimizer, num_threads)
+    return ParameterUpdate(
+        plan.network,
+        training.kernels,
+        arrays,
+        plan.tiling,
+        training.dtype,
+        optimizer,
+        num_threads,
+        sums_always=training.privacy is not None,
+    )
 
 
 def make_model_update(plan: TrainingPlan, parameter_update: ParameterUpdate) -> ModelUpdate:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from partrain.config.schema.optimizer import Optimizer
+from partrain.kernels.compiler.loading import load
 from partrain.network.network import Network
 from partrain.network.optimizer import ParameterOptimizer
 from partrain.parallel.update import parameter_update, piece_plan
+from partrain.parallel.update.node_sums import NodeSums
 from partrain.parallel.update.parameter_update import NotFinite, ParameterUpdate
 from partrain.parallel.update.piece_plan import useful_threads
 from partrain.parallel.workers.tile_computer import Computation
@@ -26,7 +28,9 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
     """Return a function that makes a computation with noise for results, Adam on it, and an update."""
     made: list[ParameterUpdate] = []
 
-    def make(num_threads: int | None = None, *, weight_decay: float = 0.1, **options: object) -> object:
+    def make(
+        num_threads: int | None = None, *, weight_decay: float = 0.1, sums_always: bool = False, **options: object
+    ) -> object:
         computation = make_computation(**options)
         arrays = dict(computation.arrays)
         rng = np.random.default_rng(5)
@@ -45,6 +49,7 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
                 computation.dtype,
                 adam,
                 num_threads,
+                sums_always=sums_always,
             )
         )
         return computation, adam, made[-1]
@@ -95,6 +100,37 @@ def test_update_in_pieces_adds_blocks_as_the_plain_one(make_update: Make, block:
         assert plain.apply_sum(plain.gradient_sum(num_examples), num_examples, step) is None
     assert state_of(adam) == in_pieces
     assert in_pieces != after_steps(make_update(2, batch_size=60, block=60), *numbers)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+@pytest.mark.parametrize(("kernels", "dtype"), KINDS)
+@pytest.mark.usefixtures("small_pieces")
+def test_sums_of_threads_have_the_bits_of_plain_ones(
+    make_update: Make, kernels: str, dtype: str, num_threads: int
+) -> None:
+    options = {"kernels": kernels, "dtype": dtype, "batch_size": 60, "block": 6}
+    (_, _, plain), (c, _, by_threads) = make_update(1, **options), make_update(num_threads, sums_always=True, **options)
+    load(NodeSums.kernels(kernels), dtype)
+    for num_examples in (60, 31, 30, 7, 60, 1):
+        assert by_threads.gradient_sum(num_examples).tobytes() == plain.gradient_sum(num_examples).tobytes()
+    for name in ("tile_sums", "dense1.inputs", "dense1.deltas"):
+        for value in (np.inf, np.nan):
+            kept = c.arrays[name].copy()
+            c.arrays[name][1, 2] = value
+            summed = by_threads.gradient_sum(60)
+            assert by_threads.first_not_finite(summed) is not None
+            assert by_threads.apply_sum(summed, 60, 1) == NotFinite(by_threads.first_not_finite(summed) or "", True)
+            c.arrays[name][:] = kept
+
+
+def test_threads_of_sums_begin_with_the_first_one_and_end_at_close(make_update: Make) -> None:
+    _, _, update = make_update(3, sums_always=True)
+    load(NodeSums.kernels("fast"), "float32")
+    before = threading.active_count()
+    update.gradient_sum(20)
+    assert threading.active_count() == before + 2
+    update.close()
+    assert threading.active_count() == before
 
 
 def test_long_updates_use_more_threads(make_computation: Callable[..., Computation]) -> None:
