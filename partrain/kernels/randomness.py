@@ -22,7 +22,9 @@ from partrain.kernels.elementary import cos_sin_pi, log
 _PIECE_PAIRS = 4096
 
 
-def philox_words(num_words: int, *, seed: int, purpose: str, epoch: int = 0, name: str = "") -> NDArray[np.uint64]:
+def philox_words(
+    num_words: int, *, seed: int, purpose: str, epoch: int = 0, name: str = "", first: int = 0
+) -> NDArray[np.uint64]:
     """Draw `num_words` raw 64-bit words, a function of the keyword arguments.
 
     Parameters
@@ -32,13 +34,15 @@ def philox_words(num_words: int, *, seed: int, purpose: str, epoch: int = 0, nam
     purpose : e.g. "shuffle"; two purposes share no words.
     epoch : counted from 0, for numbers that are drawn in each epoch.
     name : the name of a parameter or file, for numbers that are drawn once for each.
+    first : the number of the first word, counted from 0: a multiple of 4, the words of a block.
 
     Returns
     -------
     uint64 array of shape (num_words,).
     """
     key = int.from_bytes(_digest(seed, purpose, epoch, name)[:16], "little")
-    words: NDArray[np.uint64] = np.random.Philox(key=key).random_raw(num_words)
+    assert first % 4 == 0
+    words: NDArray[np.uint64] = np.random.Philox(key=key, counter=first // 4).random_raw(num_words)
     return words
 
 

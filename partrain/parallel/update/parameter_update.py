@@ -22,11 +22,11 @@ from partrain.network.network import Network
 from partrain.network.optimizer import ParameterOptimizer
 from partrain.parallel.update.lent_moments import LentMoments
 from partrain.parallel.update.node_sums import NodeSums
-from partrain.parallel.update.piece_plan import Part, useful_threads
+from partrain.parallel.update.piece_plan import Part, useful_noise_threads, useful_threads
 from partrain.parallel.update.piece_rows import check_rows, update_rows
 from partrain.parallel.update.reduction import GradientReduction
 from partrain.parallel.update.span_threads import SpanThreads, useful_span_threads
-from partrain.parallel.update.thread_team import ThreadTeam
+from partrain.parallel.update.thread_team import PieceThreads, ThreadTeam
 from partrain.parallel.workers.tiles import Tiling
 from partrain.system.machine import available_processors
 
@@ -61,16 +61,17 @@ class ParameterUpdate:
     num_threads : the largest number of threads; None: the fastest number on this machine. Any number gives the same
         bits.
     part : the parameters that are updated; None: all. Another part is updated by its owners (parallel.mpi).
-    sums_always : whether each step calls `gradient_sum`. Then threads compute the sum, where updates are in pieces; the
-        kernels of `NodeSums` must be loaded.
+    is_private : whether each step calls `gradient_sum`, and adds noise. Then threads compute the sum where updates are
+        in pieces; the kernels of `NodeSums` must be loaded.
 
     Attributes
     ----------
+    noise_threads : for the noise of private steps.
     moments : takes the moments of `optimizer` back that are lent to workers.
 
     Side effects
     ------------
-    The first update, and with `sums_always` the first sum, starts threads; `close` ends them.
+    The first update, sum or noise starts threads; `close` ends them.
     """
 
     KERNELS = (loops.first_not_finite, norms.slot_squared_norms)
@@ -86,13 +87,16 @@ class ParameterUpdate:
         num_threads: int | None = None,
         part: Part | None = None,
         *,
-        sums_always: bool = False,
+        is_private: bool = False,
     ) -> None:
         self._network, self._optimizer = network, optimizer
         self.moments = LentMoments(optimizer, arrays)
         self._reduction = GradientReduction(network, kernels, arrays, tiling, dtype, part)
         self._threads: _UpdateThreads | None = None
         self._sums: NodeSums | None = None
+        self.noise_threads = PieceThreads(
+            num_threads or useful_noise_threads(network.parameters.size, available_processors())
+        )
         groups = optimizer.groups
         spans = groups.spans if part is None else part.spans(network, groups)
         self._span_threads = SpanThreads(
@@ -101,7 +105,7 @@ class ParameterUpdate:
         part = part or Part.whole(network)
         if _is_in_pieces(kernels, groups.rules) and not part.is_empty:
             self._threads = _UpdateThreads(network, arrays, tiling, optimizer, num_threads, part)
-            if sums_always:
+            if is_private:
                 capacity = len(arrays["indices"])
                 self._sums = NodeSums(network, kernels, arrays, tiling, dtype, groups, part, 1, capacity, num_threads)
 
@@ -163,7 +167,7 @@ class ParameterUpdate:
     def close(self) -> None:
         """End the threads."""
         self._span_threads.close()
-        for threads in (self._threads, self._sums):
+        for threads in (self.noise_threads, self._threads, self._sums):
             if threads is not None:
                 threads.close()
 

@@ -23,6 +23,8 @@ MAX_THREADS = 8
 # for each example (its gradient). With less work, waking the thread and moving the data to its cache take longer.
 NANOSECONDS_PER_THREAD = 100_000
 NANOSECONDS_PER_STEP, NANOSECONDS_PER_EXAMPLE = 0.43, 0.0135
+# Of the noise of a parameter: its random words, and the normals.
+NANOSECONDS_PER_NORMAL = 11
 # A parameter of a layer whose rows compete for a few sets of the cache (kernels.dense.panel_step) takes this many times
 # as long: of 512 x 512 weights, one takes 1.0 ns, and of 784 x 512 weights 0.84.
 COMPETING = 1.2
@@ -31,6 +33,12 @@ COMPETING = 1.2
 def useful_threads(network: Network, batch_size: int, num_processors: int) -> int:
     """Return the number of threads that make an update fastest."""
     nanoseconds = network.parameters.size * (NANOSECONDS_PER_STEP + NANOSECONDS_PER_EXAMPLE * batch_size)
+    return max(1, min(num_processors, MAX_THREADS, int(nanoseconds / NANOSECONDS_PER_THREAD)))
+
+
+def useful_noise_threads(num_parameters: int, num_processors: int) -> int:
+    """Return the number of threads that draw and add the noise of a private step fastest."""
+    nanoseconds = num_parameters * NANOSECONDS_PER_NORMAL
     return max(1, min(num_processors, MAX_THREADS, int(nanoseconds / NANOSECONDS_PER_THREAD)))
 
 

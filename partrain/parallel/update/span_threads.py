@@ -6,19 +6,17 @@ One thread updates a span, so the bits do not depend on the number of threads.
 from __future__ import annotations
 
 import math
-import queue
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
 from partrain.kernels.update_rules import Rule
 from partrain.network.muon import num_multiply_adds
-from partrain.network.optimizer import Coefficients, ParameterOptimizer
+from partrain.network.optimizer import ParameterOptimizer
 from partrain.network.parameter_groups import ParameterGroups, Span
 from partrain.parallel.update.piece_plan import MAX_THREADS, NANOSECONDS_PER_THREAD
-from partrain.parallel.update.thread_team import ThreadTeam
+from partrain.parallel.update.thread_team import PieceThreads
 
 Array = NDArray[Any]
 
@@ -54,60 +52,15 @@ class SpanThreads:
     """
 
     def __init__(self, optimizer: ParameterOptimizer, spans: Sequence[Span], number: int) -> None:
-        self._optimizer, self._spans, self.number = optimizer, spans, number
+        self._optimizer, self.number = optimizer, number
         self._largest_first = sorted(spans, key=lambda span: span.first - span.last)
-        self._update: _Update | None = None
-        self._team = ThreadTeam(number)
+        self._threads = PieceThreads(number)
 
     def update(self, gradient_sum: Array, num_examples: int, step: int) -> None:
         """Make step `step` (counted from 1) with the sum of the gradients of `num_examples`."""
-        if self.number == 1:
-            self._optimizer.update(gradient_sum, num_examples, step, self._spans)
-            return
-        self._update = _Update(gradient_sum, self._optimizer.coefficients(num_examples, step))
-        for span in self._largest_first:
-            self._update.waiting.put(span)
-        self._team.work(self._participate)
+        optimizer, rows = self._optimizer, self._optimizer.coefficients(num_examples, step)
+        self._threads.run(self._largest_first, lambda span: optimizer.update_span(span, gradient_sum, rows[span.group]))
 
     def close(self) -> None:
         """End the threads."""
-        self._team.close()
-
-    def _participate(self, number: int) -> int:
-        update = self._update  # a thread that wakes late may find the next one
-        assert update is not None
-        while (span := update.claim()) is not None:
-            try:
-                self._optimizer.update_span(span, update.gradient_sum, update.rows[span.group])
-            except BaseException as error:  # of any kind: the first thread waits for each span
-                update.outcomes.put(error)
-            else:
-                update.outcomes.put(None)
-        for _ in self._spans if number == 0 else ():
-            if (outcome := update.outcomes.get()) is not None:
-                raise outcome
-        return 0
-
-
-@dataclass(frozen=True)
-class _Update:
-    """One update, as its threads share it.
-
-    Attributes
-    ----------
-    gradient_sum, rows : see `ParameterOptimizer.update_span`.
-    waiting : the spans that no thread has begun.
-    outcomes : for each finished span None, or the error.
-    """
-
-    gradient_sum: Array
-    rows: Sequence[Coefficients]
-    waiting: queue.SimpleQueue[Span] = field(default_factory=queue.SimpleQueue)
-    outcomes: queue.SimpleQueue[BaseException | None] = field(default_factory=queue.SimpleQueue)
-
-    def claim(self) -> Span | None:
-        """Return a span for the calling thread, or None if all are taken."""
-        try:
-            return self.waiting.get_nowait()
-        except queue.Empty:
-            return None
+        self._threads.close()

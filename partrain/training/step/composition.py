@@ -142,7 +142,7 @@ def make_parameter_update(
         training.dtype,
         optimizer,
         num_threads,
-        sums_always=training.privacy is not None,
+        is_private=training.privacy is not None,
     )
 
 
@@ -154,7 +154,8 @@ def make_model_update(plan: TrainingPlan, parameter_update: ParameterUpdate) -> 
         return FusedUpdate(parameter_update)
     assert privacy.noise_multiplier is not None
     assert clip is not None
-    noise = GaussianNoise(privacy.noise_multiplier * clip, _random_source(privacy, plan.config.seed))
+    source = _random_source(privacy, plan.config.seed)
+    noise = GaussianNoise(privacy.noise_multiplier * clip, source, parameter_update.noise_threads)
     return UpdateFromSum(parameter_update, training.batch_size, [noise])
 
 

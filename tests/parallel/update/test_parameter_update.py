@@ -29,7 +29,7 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
     made: list[ParameterUpdate] = []
 
     def make(
-        num_threads: int | None = None, *, weight_decay: float = 0.1, sums_always: bool = False, **options: object
+        num_threads: int | None = None, *, weight_decay: float = 0.1, is_private: bool = False, **options: object
     ) -> object:
         computation = make_computation(**options)
         arrays = dict(computation.arrays)
@@ -49,7 +49,7 @@ def make_update(make_computation: Callable[..., Computation]) -> Iterator[Make]:
                 computation.dtype,
                 adam,
                 num_threads,
-                sums_always=sums_always,
+                is_private=is_private,
             )
         )
         return computation, adam, made[-1]
@@ -109,7 +109,7 @@ def test_sums_of_threads_have_the_bits_of_plain_ones(
     make_update: Make, kernels: str, dtype: str, num_threads: int
 ) -> None:
     options = {"kernels": kernels, "dtype": dtype, "batch_size": 60, "block": 6}
-    (_, _, plain), (c, _, by_threads) = make_update(1, **options), make_update(num_threads, sums_always=True, **options)
+    (_, _, plain), (c, _, by_threads) = make_update(1, **options), make_update(num_threads, is_private=True, **options)
     load(NodeSums.kernels(kernels), dtype)
     for num_examples in (60, 31, 30, 7, 60, 1):
         assert by_threads.gradient_sum(num_examples).tobytes() == plain.gradient_sum(num_examples).tobytes()
@@ -124,7 +124,7 @@ def test_sums_of_threads_have_the_bits_of_plain_ones(
 
 
 def test_threads_of_sums_begin_with_the_first_one_and_end_at_close(make_update: Make) -> None:
-    _, _, update = make_update(3, sums_always=True)
+    _, _, update = make_update(3, is_private=True)
     load(NodeSums.kernels("fast"), "float32")
     before = threading.active_count()
     update.gradient_sum(20)
