@@ -13,7 +13,8 @@ import numpy as np
 from partrain.kernels import elementary_float32
 from partrain.kernels.compiler.flags import kernel
 from partrain.kernels.elementary_float32 import erf, exp, logistic
-from partrain.kernels.simd.vectors import element, store_number
+
+from .simd.vectors import element, store_number
 
 _HALF, _ONE, _THREE = np.float32(0.5), np.float32(1), np.float32(3)
 _ROOT_HALF, _DENSITY = np.float32(0.7071067811865476), np.float32(0.3989422804014327)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import kernel
-from partrain.kernels.simd.vectors import element, store_number
+
+from .simd.vectors import element, store_number
 
 _PAIR = "UniTuple(int64, 2)"
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from partrain.kernels.compiler.flags import inlined
 from partrain.kernels.compiler.target import num_vector_registers
-from partrain.kernels.simd.blocks import add_scaled, points_in_steps, store_block
-from partrain.kernels.simd.vectors import LANES, broadcast, element, store_number
+
+from .simd.blocks import add_scaled, points_in_steps, store_block
+from .simd.vectors import LANES, broadcast, element, store_number
 
 # Vectors whose sums stay in registers: a narrow and a wide span, and one for rows that are a multiple of it.
 SPAN = 10

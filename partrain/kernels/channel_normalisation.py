@@ -27,8 +27,9 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import always_inlined, inlined, kernel
-from partrain.kernels.simd.blocks import rectify
-from partrain.kernels.simd.vectors import (
+
+from .simd.blocks import rectify
+from .simd.vectors import (
     LANES,
     add,
     broadcast,

@@ -18,9 +18,10 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
-from partrain.kernels.simd.blocks import add_outer, add_outer_half, block_of_pairs, points_of, rectify, store_half
-from partrain.kernels.simd.narrow import copy_narrow
-from partrain.kernels.simd.vectors import LANES, PAIRS, element, load, store_number
+
+from .simd.blocks import add_outer, add_outer_half, block_of_pairs, points_of, rectify, store_half
+from .simd.narrow import copy_narrow
+from .simd.vectors import LANES, PAIRS, element, load, store_number
 
 
 def packed_shape(filter_shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -15,9 +15,10 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
-from partrain.kernels.convolution import grid_offsets
-from partrain.kernels.patch_vectors import SLIM, WIDE, lanes_of_patch, lay_out, patch_vectors
-from partrain.kernels.simd.blocks import (
+
+from .convolution import grid_offsets
+from .patch_vectors import SLIM, WIDE, lanes_of_patch, lay_out, patch_vectors
+from .simd.blocks import (
     add_scaled,
     load_block,
     points_in_steps,
@@ -25,8 +26,8 @@ from partrain.kernels.simd.blocks import (
     scatter_add,
     store_block,
 )
-from partrain.kernels.simd.vectors import LANES, broadcast, element, load, store, store_number
-from partrain.kernels.winner_lists import list_winners, sort_by_place
+from .simd.vectors import LANES, broadcast, element, load, store, store_number
+from .winner_lists import list_winners, sort_by_place
 
 # A filter's list is read at this many places in turn, so that successive entries do not write to the same numbers.
 STREAMS = 4

@@ -12,11 +12,12 @@ import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.compiler.target import num_vector_registers
-from partrain.kernels.convolution import grid_offsets
-from partrain.kernels.convolution_backward import clear
-from partrain.kernels.patch_vectors import SLIM, WIDE
-from partrain.kernels.simd.blocks import add_products, load_block, points_in_steps, points_of, store_block
-from partrain.kernels.simd.vectors import LANES, add, broadcast, element, less_equal, load, select, store, store_number
+
+from .convolution import grid_offsets
+from .convolution_backward import clear
+from .patch_vectors import SLIM, WIDE
+from .simd.blocks import add_products, load_block, points_in_steps, points_of, store_block
+from .simd.vectors import LANES, add, broadcast, element, less_equal, load, select, store, store_number
 
 # Where there are registers for the sums of a filter of 5x5 with one channel, one pass is enough, and the addresses are
 # those of five rows: mnist.yaml takes 2.6 µs an example instead of 3.1.

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.block_tree import join_numbers
 from partrain.kernels.compiler.flags import inlined
-from partrain.kernels.simd.blocks import load_block, points_in_steps, store_block
-from partrain.kernels.simd.compression import load_counts, nonzero_where_counted, num_selected, store_selected
-from partrain.kernels.simd.transposition import transposed
-from partrain.kernels.simd.vectors import LANES, add, add_count, broadcast, element, load, store, store_number
+
+from .block_tree import join_numbers
+from .simd.blocks import load_block, points_in_steps, store_block
+from .simd.compression import load_counts, nonzero_where_counted, num_selected, store_selected
+from .simd.transposition import transposed
+from .simd.vectors import LANES, add, add_count, broadcast, element, load, store, store_number
 
 
 @inlined

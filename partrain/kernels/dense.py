@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.block_tree import EVEN_SPAN, SPAN, WIDE_SPAN, join_numbers, join_vectors_of, stack_for
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.compiler.target import num_vector_registers
-from partrain.kernels.delta_lists import list_by_example, list_deltas
-from partrain.kernels.simd.blocks import (
+
+from .block_tree import EVEN_SPAN, SPAN, WIDE_SPAN, join_numbers, join_vectors_of, stack_for
+from .delta_lists import list_by_example, list_deltas
+from .simd.blocks import (
     add_dots,
     add_rows,
     add_scaled,
@@ -22,7 +23,7 @@ from partrain.kernels.simd.blocks import (
     store_block,
     zeros,
 )
-from partrain.kernels.simd.vectors import (
+from .simd.vectors import (
     LANES,
     WAYS,
     broadcast,

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.channel_normalisation import CHUNK, add_moments_of_chunk
 from partrain.kernels.compiler.flags import inlined, kernel
-from partrain.kernels.simd.transposition import transpose
-from partrain.kernels.simd.vectors import (
+
+from .channel_normalisation import CHUNK, add_moments_of_chunk
+from .simd.transposition import transpose
+from .simd.vectors import (
     LANES,
     add,
     broadcast,

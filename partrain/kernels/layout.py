@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import kernel
-from partrain.kernels.simd.transposition import transpose
-from partrain.kernels.simd.vectors import element, store_number
+
+from .simd.transposition import transpose
+from .simd.vectors import element, store_number
 
 _OUTPUT = "UniTuple(int64, 2), float32[:,:,:,::1]"
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import always_inlined, kernel
-from partrain.kernels.simd.vectors import (
+
+from .simd.vectors import (
     LANES,
     add_count,
     broadcast_count,

@@ -10,12 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
-from partrain.kernels.delta_lists import list_deltas
-from partrain.kernels.dense import panel_step, sum_weights
 from partrain.kernels.ipc.atomics import atomic_add, atomic_load, atomic_store, float32_at
 from partrain.kernels.ipc.signal_words import LINE
 from partrain.kernels.update_claims import CLAIMS, DONE, GENERATION, NUM_EXAMPLES, SLOTS, claim_any, wait_until_done
-from partrain.kernels.update_pieces import scratch_for, sum_slots
+
+from .delta_lists import list_deltas
+from .dense import panel_step, sum_weights
+from .update_pieces import scratch_for, sum_slots
 
 NUM_NODES = NUM_EXAMPLES  # in the control words of sums
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.channel_normalisation import CHUNK, OUTPUT, first_channel
 from partrain.kernels.compiler.flags import always_inlined, inlined, kernel
-from partrain.kernels.simd.vectors import (
+
+from .channel_normalisation import CHUNK, OUTPUT, first_channel
+from .simd.vectors import (
     LANES,
     add,
     broadcast,

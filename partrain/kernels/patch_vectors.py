@@ -15,8 +15,9 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import inlined, kernel
-from partrain.kernels.simd.transposition import transpose
-from partrain.kernels.simd.vectors import LANES, element, load, store, store_number
+
+from .simd.transposition import transpose
+from .simd.vectors import LANES, element, load, store, store_number
 
 PART = 16
 # The largest sum of the lengths of a block's parts, each rounded up to a multiple of EIGHT.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from partrain.kernels.compiler.flags import kernel
-from partrain.kernels.simd.vectors import LANES, broadcast, multiply_add, store
+
+from .simd.vectors import LANES, broadcast, multiply_add, store
 
 # Independent sums: more than two multiply-adds a cycle, with a latency of four or five cycles, need. Together with the
 # two factors they fit 16 registers.

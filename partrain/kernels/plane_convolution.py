@@ -13,12 +13,13 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import always_inlined, inlined, kernel
-from partrain.kernels.max_pool import maximum_of_four
-from partrain.kernels.simd.blocks import add_squares, load_rows, points_in_steps, rectify, store_block
-from partrain.kernels.simd.compression import load_counts
-from partrain.kernels.simd.narrow import copy_narrow
-from partrain.kernels.simd.transposition import every_second, transpose, transposed
-from partrain.kernels.simd.vectors import LANES, element, load, store, store_counts, store_number
+
+from .max_pool import maximum_of_four
+from .simd.blocks import add_squares, load_rows, points_in_steps, rectify, store_block
+from .simd.compression import load_counts
+from .simd.narrow import copy_narrow
+from .simd.transposition import every_second, transpose, transposed
+from .simd.vectors import LANES, element, load, store, store_counts, store_number
 
 # Filters whose sums stay in registers at once, four vectors each, and the number of these. More gain nothing.
 FILTERS = 3

@@ -13,7 +13,8 @@ import numpy as np
 
 from partrain.kernels.compiler.flags import kernel
 from partrain.kernels.update_claims import SLOTS
-from partrain.kernels.update_pieces import scratch_for, sum_slots, update_slots, update_units
+
+from .update_pieces import scratch_for, sum_slots, update_slots, update_units
 
 
 @kernel("boolean(int64[:,::1], int64, int64, int64, float64[::1], int64, int64, float32[:,::1], float32[:,::1],"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import always_inlined, kernel
-from partrain.kernels.simd.blocks import rectify
-from partrain.kernels.simd.vectors import LANES, add, broadcast, element, less, load, select, store, store_number
+
+from .simd.blocks import rectify
+from .simd.vectors import LANES, add, broadcast, element, less, load, select, store, store_number
 
 _IMAGES, _BORDER = "float32[:,:,:,::1]", "UniTuple(int64, 2)"
 

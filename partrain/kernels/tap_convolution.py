@@ -21,7 +21,8 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import always_inlined, inlined, kernel
-from partrain.kernels.simd.blocks import (
+
+from .simd.blocks import (
     add_outer,
     add_products,
     add_scaled,
@@ -33,7 +34,7 @@ from partrain.kernels.simd.blocks import (
     store_block,
     store_half,
 )
-from partrain.kernels.simd.vectors import LANES, PAIRS, add, element, load, store, store_number
+from .simd.vectors import LANES, PAIRS, add, element, load, store, store_number
 
 # Places of a block with one vector, and taps of one in a weight gradient.
 SINGLES = 12

@@ -23,8 +23,16 @@ import numpy as np
 
 from partrain.kernels.compiler.flags import always_inlined, kernel
 from partrain.kernels.compiler.target import num_vector_registers
-from partrain.kernels.max_pool import maximum_of_four
-from partrain.kernels.simd.blocks import (
+from partrain.kernels.toom_cook import (
+    POINTS_OF_3X3,
+    POINTS_OF_5X5,
+    filter_transform,
+    input_transform,
+    output_transform,
+)
+
+from .max_pool import maximum_of_four
+from .simd.blocks import (
     add_outer,
     add_products,
     add_to_all,
@@ -36,10 +44,10 @@ from partrain.kernels.simd.blocks import (
     vector_of,
     zeros,
 )
-from partrain.kernels.simd.linear_maps import linear_map
-from partrain.kernels.simd.narrow import copy_narrow
-from partrain.kernels.simd.transposition import transpose
-from partrain.kernels.simd.vectors import (
+from .simd.linear_maps import linear_map
+from .simd.narrow import copy_narrow
+from .simd.transposition import transpose
+from .simd.vectors import (
     LANES,
     broadcast,
     broadcast_count,
@@ -48,13 +56,6 @@ from partrain.kernels.simd.vectors import (
     store,
     store_counts,
     store_number,
-)
-from partrain.kernels.toom_cook import (
-    POINTS_OF_3X3,
-    POINTS_OF_5X5,
-    filter_transform,
-    input_transform,
-    output_transform,
 )
 
 # Outputs of a tile in each dimension.

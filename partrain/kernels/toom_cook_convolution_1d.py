@@ -12,11 +12,12 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import kernel
-from partrain.kernels.simd.blocks import store_in_steps
-from partrain.kernels.simd.linear_maps import linear_map
-from partrain.kernels.simd.vectors import LANES, element, load, store_number
 from partrain.kernels.toom_cook import POINTS_OF_5, filter_transform, input_transform, output_transform
-from partrain.kernels.toom_cook_convolution import (
+
+from .simd.blocks import store_in_steps
+from .simd.linear_maps import linear_map
+from .simd.vectors import LANES, element, load, store_number
+from .toom_cook_convolution import (
     FILTERS_SIGNATURE,
     FORWARD_SIGNATURE,
     GAP,

@@ -18,7 +18,9 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import always_inlined, kernel
-from partrain.kernels.simd.blocks import (
+from partrain.kernels.toom_cook import POINTS_OF_3X3, filter_transform, output_transform
+
+from .simd.blocks import (
     add_outer,
     add_products,
     load_block,
@@ -28,12 +30,11 @@ from partrain.kernels.simd.blocks import (
     store_block,
     zeros,
 )
-from partrain.kernels.simd.linear_maps import linear_map
-from partrain.kernels.simd.transposition import transpose
-from partrain.kernels.simd.vectors import LANES, PAIRS, broadcast, element, load, store, store_number
-from partrain.kernels.tap_convolution import completes_tile
-from partrain.kernels.toom_cook import POINTS_OF_3X3, filter_transform, output_transform
-from partrain.kernels.toom_cook_convolution import GAP, TILE, first_of, num_parts, transform_inputs_of_3x3
+from .simd.linear_maps import linear_map
+from .simd.transposition import transpose
+from .simd.vectors import LANES, PAIRS, broadcast, element, load, store, store_number
+from .tap_convolution import completes_tile
+from .toom_cook_convolution import GAP, TILE, first_of, num_parts, transform_inputs_of_3x3
 
 _gradient_to_6 = linear_map(tuple(zip(*output_transform(POINTS_OF_3X3, TILE), strict=True)))
 _taps_from_6 = linear_map(tuple(zip(*filter_transform(POINTS_OF_3X3, 3), strict=True)))

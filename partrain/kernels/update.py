@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.block_tree import stack_for
 from partrain.kernels.compiler.flags import inlined, kernel
 from partrain.kernels.ipc.atomics import atomic_add, atomic_load, atomic_max, atomic_store
 from partrain.kernels.ipc.signal_words import LINE
@@ -37,7 +36,9 @@ from partrain.kernels.update_claims import (
     claim_any,
     wait_until_done,
 )
-from partrain.kernels.update_pieces import magnitude, scratch_for, sum_slots, update_slots, update_units
+
+from .block_tree import stack_for
+from .update_pieces import magnitude, scratch_for, sum_slots, update_slots, update_units
 
 # Results of `update_parameters`.
 UPDATED, UNPROVEN, NOT_FINITE = 0, 1, 2

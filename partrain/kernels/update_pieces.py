@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from partrain.kernels.block_tree import SPAN, join_numbers, join_vectors, stack_for
 from partrain.kernels.compiler.flags import inlined
-from partrain.kernels.delta_lists import list_deltas
-from partrain.kernels.dense import panel_step, sum_weights
 from partrain.kernels.ipc.atomics import float32_at, int32_at
 from partrain.kernels.loops_update import kept
-from partrain.kernels.simd.blocks import add_scaled, points_in_steps, zeros
-from partrain.kernels.simd.vectors import (
+from partrain.kernels.update_claims import BIAS_GROUP, GROUP, RULE, UNITS
+from partrain.kernels.update_rules import SMALLEST_MOMENT, Rule
+
+from .block_tree import SPAN, join_numbers, join_vectors, stack_for
+from .delta_lists import list_deltas
+from .dense import panel_step, sum_weights
+from .simd.blocks import add_scaled, points_in_steps, zeros
+from .simd.vectors import (
     LANES,
     add,
     broadcast,
@@ -32,8 +35,6 @@ from partrain.kernels.simd.vectors import (
     sum_lanes,
     zero_below,
 )
-from partrain.kernels.update_claims import BIAS_GROUP, GROUP, RULE, UNITS
-from partrain.kernels.update_rules import SMALLEST_MOMENT, Rule
 
 ADAM, SGD = int(Rule.ADAM), int(Rule.SGD)
 

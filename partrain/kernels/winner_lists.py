@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from partrain.kernels.compiler.flags import inlined
-from partrain.kernels.simd.compression import load_counts, nonzero_where_counted, num_selected, store_selected
-from partrain.kernels.simd.transposition import transpose
-from partrain.kernels.simd.vectors import LANES, element, load, store_number
+
+from .simd.compression import load_counts, nonzero_where_counted, num_selected, store_selected
+from .simd.transposition import transpose
+from .simd.vectors import LANES, element, load, store_number
 
 # Of a window whose output has no gradient, because the ReLU has cut it off.
 _NO_WINNER = -1

@@ -8,7 +8,8 @@ from __future__ import annotations
 from partrain.kernels.compiler.deferred import ir, types
 from partrain.kernels.compiler.flags import intrinsic
 from partrain.kernels.simd.fused_multiply_add import fma
-from partrain.kernels.simd.vectors import LANES, WAYS, registers
+
+from .vectors import LANES, WAYS, registers
 
 
 @intrinsic

@@ -5,7 +5,8 @@ from __future__ import annotations
 from partrain.kernels.compiler.deferred import cgutils, ir, types
 from partrain.kernels.compiler.flags import intrinsic
 from partrain.kernels.compiler.target import target_has
-from partrain.kernels.simd.vectors import LANES, registers
+
+from .vectors import LANES, registers
 
 _HAS_PERMUTATION = LANES == 8 and target_has("avx2")
 _HAS_COMPRESSION = LANES == 16 and target_has("avx512f")

@@ -13,7 +13,8 @@ from typing import Any
 from partrain.kernels.compiler.deferred import ir, types
 from partrain.kernels.compiler.flags import intrinsic
 from partrain.kernels.simd.fused_multiply_add import fma
-from partrain.kernels.simd.vectors import registers
+
+from .vectors import registers
 
 _ZERO = Fraction(0)
 

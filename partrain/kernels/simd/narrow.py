@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from partrain.kernels.compiler.flags import inlined
-from partrain.kernels.simd.vectors import LANES, element, load, store, store_number
+
+from .vectors import LANES, element, load, store, store_number
 
 
 @inlined

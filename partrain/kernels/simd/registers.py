@@ -11,7 +11,8 @@ from numba.core import cgutils
 from numba.extending import models, register_model
 
 from partrain.kernels.compiler.target import register_class
-from partrain.kernels.simd.vectors import LANES, WAYS
+
+from .vectors import LANES, WAYS
 
 _REGISTER_CLASS = register_class()
 FLOAT = ir.FloatType()

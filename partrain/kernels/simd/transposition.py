@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from partrain.kernels.compiler.deferred import ir, types
 from partrain.kernels.compiler.flags import inlined, intrinsic
-from partrain.kernels.simd.blocks import load_block, points_in_steps, store_block
-from partrain.kernels.simd.vectors import LANES, element, registers, store_number
+
+from .blocks import load_block, points_in_steps, store_block
+from .vectors import LANES, element, registers, store_number
 
 
 @intrinsic

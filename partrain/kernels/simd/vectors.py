@@ -11,8 +11,8 @@ No sum is reordered: each lane is a chain of fused multiply-adds, in the order o
 lanes, in a fixed tree of a fixed number of partial sums. So the bits do not depend on LANES, if single numbers that are
 left over are multiplied and added with `fused`.
 
-LANES is the number of float32 in a vector. Indices count elements of the flat array (C-contiguous, any number of
-dimensions); they are not checked.
+LANES is the number of float32 in a vector: as many as the processor's have, or 8 in `partrain.kernels.eight_lanes`.
+Indices count elements of the flat array (C-contiguous, any number of dimensions); they are not checked.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from partrain.kernels.compiler.target import num_vector_registers, vector_width
 from partrain.kernels.simd.fused_multiply_add import fma
 
 # The types of the values, and what emits their code.
-registers = DeferredModule("partrain.kernels.simd.registers")
+registers = DeferredModule(f"{__package__}.registers")
 
-LANES = vector_width()
+# The package that has this file and the kernels once more.
+EIGHT_LANES = "partrain.kernels.eight_lanes"
+LANES = 8 if __name__.startswith(EIGHT_LANES) else vector_width()
 # Partial sums of a dot product, on every processor: its terms are dealt out to them in turn. Vectors have 4, 8 or 16
 # lanes; 16 ways would cost processors with 8 lanes up to a quarter of the time of a dense layer's forward pass.
 WAYS = 8
