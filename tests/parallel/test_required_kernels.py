@@ -36,8 +36,8 @@ def plan_of(
 
 def modules_of(plan: ComputePlan, num_workers: int = 0) -> set[str]:
     """Return the files of the kernels that the coordinator must load."""
-    kernels = required_kernels(plan, num_workers)
-    return {kernel.py_func.__module__.removeprefix("partrain.kernels.") for kernel in kernels}  # type: ignore[attr-defined]
+    names = (kernel.py_func.__module__ for kernel in required_kernels(plan, num_workers))  # type: ignore[attr-defined]
+    return {name.removeprefix("partrain.kernels.").removeprefix("eight_lanes.") for name in names}
 
 
 @BOTH

@@ -196,5 +196,7 @@ def signatures_of(kernel: Kernel, float_type: str) -> list[str]:
 
 
 def name_of(kernel: Kernel) -> str:
-    """Return the module and the name of a kernel, such as "convolution.conv2d_forward"."""
-    return f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
+    """Return the module and the name of a kernel: "convolution.conv2d_forward", or "eight_lanes.convolution.…"."""
+    package, _, module = kernel.__module__.rpartition(".")
+    version = "eight_lanes." if package.endswith(".eight_lanes") else ""
+    return f"{version}{module}.{kernel.__name__}"

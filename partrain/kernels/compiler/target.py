@@ -12,7 +12,7 @@ from partrain.kernels.compiler.numba_settings import setting
 _codegen = DeferredModule("numba.core.codegen")
 
 # LLVM's names of processors with AVX-512 that compute the two halves of a vector one after the other. Full vectors gain
-# nothing there, and a layer of 8 channels would leave half of each vector empty.
+# nothing there.
 # Source: AMD, "Software Optimization Guide for the AMD Zen4 Microarchitecture", 2023, on its floating-point unit.
 COMPUTE_HALVES = ("znver4",)
 
@@ -53,7 +53,10 @@ def target_has(feature: str) -> bool:
 
 
 def vector_width() -> int:
-    """Return how many float32 the kernels' vectors have: 16 with AVX-512, 8 with AVX, else 4."""
+    """Return how many float32 the kernels' vectors have: 16 with AVX-512, 8 with AVX, else 4.
+
+    Where it is 16, layers with few channels use vectors of 8 (kernels.lanes).
+    """
     if target_has("avx512f") and target_name() not in COMPUTE_HALVES:
         return 16
     return 8 if target_has("avx") else 4

@@ -40,6 +40,8 @@ from partrain.kernels import (
 )
 from partrain.kernels.call_list import Call, address_of
 from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.lanes import with_lanes
+from partrain.kernels.simd.vectors import LANES
 
 # Kernels that compute each example by itself, and the places of the arguments that hold examples, one after the other:
 # those that are read, and those that are only written. Where a call has a row for each example in an array that others
@@ -126,12 +128,13 @@ StageEnd = Callable[[int], None]
 @dataclass
 class _Pending:
     kernel: Kernel
+    listed: Kernel  # its version that is in the lists above
     arguments: tuple[Any, ...]
     stage: int | None = None
 
     @property
     def places(self) -> tuple[int, ...]:
-        read, written = _BY_EXAMPLE.get(self.kernel, ((), ()))
+        read, written = _BY_EXAMPLE.get(self.listed, ((), ()))
         return read + written
 
     @property
@@ -141,7 +144,7 @@ class _Pending:
 
     def accesses(self) -> Iterator[tuple[int, bool]]:
         """Yield the address of each array, and whether it is only written; what is read comes first."""
-        _, written = _BY_EXAMPLE.get(self.kernel, ((), ()))
+        _, written = _BY_EXAMPLE.get(self.listed, ((), ()))
         for is_written in (False, True):
             for place, argument in enumerate(self.arguments):
                 if isinstance(argument, np.ndarray) and (place in written) == is_written:
@@ -178,7 +181,7 @@ class OrderedCalls:
 
     def add(self, called: Kernel, *arguments: Any) -> None:
         """Add a call."""
-        self._pending.append(_Pending(called, arguments))
+        self._pending.append(_Pending(called, with_lanes(called, LANES), arguments))
 
     def end_stage(self, stage: int) -> None:
         """Say that the calls since the last end are those of a stage."""
@@ -205,7 +208,7 @@ class OrderedCalls:
                     together, largest = [], 0
                 largest = max(largest, pending.largest)
                 together.append(pending)
-            elif pending.kernel in _OF_PARAMETERS or pending.kernel in _OF_GRADIENTS:
+            elif pending.listed in _OF_PARAMETERS or pending.listed in _OF_GRADIENTS:
                 together.append(pending)
             else:
                 yield together
@@ -252,10 +255,10 @@ class OrderedCalls:
             for pending in together:
                 if self._is_by_example(pending):
                     _make(pending, pending.part(first, min(first + size, num), num, brief), call, end)
-                elif first == 0 and pending.kernel not in _OF_GRADIENTS:
+                elif first == 0 and pending.listed not in _OF_GRADIENTS:
                     _make(pending, pending.arguments, call, end)
         for pending in together:
-            if pending.kernel in _OF_GRADIENTS:
+            if pending.listed in _OF_GRADIENTS:
                 _make(pending, pending.arguments, call, end)
 
 

@@ -19,10 +19,12 @@ from partrain.kernels import (
 )
 from partrain.kernels.call_list import Call
 from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.lanes import with_lanes
 from partrain.kernels.simd.vectors import LANES
 from partrain.network.execution import Array
 from partrain.network.layers import AvgPool2d, Conv2d, MaxPool2d
 from partrain.network.stages.stage import zeros_with_slack
+from partrain.network.stages.vector_lanes import lanes_of
 
 
 class ForwardPass(Protocol):
@@ -35,7 +37,7 @@ class ForwardPass(Protocol):
     filters : the filters in the order in which they are read; each call writes them first.
     """
 
-    KERNELS: ClassVar[tuple[Kernel, ...]]
+    KERNELS: ClassVar[tuple[Kernel, ...]]  # with vectors of LANES; `kernels_of` has those that are called
     is_toom_cook: ClassVar[bool]
     is_fused: bool
     filters: Array
@@ -44,6 +46,11 @@ class ForwardPass(Protocol):
 
     def __call__(self, x_NHWC: Array, y_NPQF: Array, pooled_NIJF: Array, winner_NIJF: Array, call: Call) -> None:
         """Make the calls that write the outputs and, if there is a pooling, the maxima and their positions p·Q + q."""
+
+    @classmethod
+    def kernels_of(cls, conv: Conv2d) -> tuple[Kernel, ...]:
+        """Return the kernels that the pass of a layer calls."""
+        return tuple(with_lanes(kernel, lanes_of(conv)) for kernel in cls.KERNELS)
 
 
 # Window, stride and padding of the pooling that needs no outputs in memory.
@@ -65,22 +72,15 @@ class _DirectPass(ForwardPass):
 
     def __init__(self, conv: Conv2d, pool: MaxPool2d | None, rectified: bool, weight: Array, bias: Array) -> None:
         self._conv, self._pool, self._rectified, self._weight, self._bias = conv, pool, rectified, weight, bias
-        self.filters = zeros_with_slack(convolution.packed_shape(weight.shape))
+        self.filters = zeros_with_slack(with_lanes(convolution.packed_shape, lanes_of(conv))(weight.shape))
         self._packed_bias = np.zeros(self.filters.shape[2], np.float32)
 
     def __call__(self, x_NHWC: Array, y_NPQF: Array, pooled_NIJF: Array, winner_NIJF: Array, call: Call) -> None:
-        call(convolution.pack_filters, self._weight, self._bias, self.filters, self._packed_bias)
-        call(
-            convolution.conv2d_forward,
-            x_NHWC,
-            self.filters,
-            self._packed_bias,
-            self._conv.stride,
-            self._rectified,
-            y_NPQF,
-        )
+        pack_filters, conv2d_forward, max_pool_forward = self.kernels_of(self._conv)[:3]
+        call(pack_filters, self._weight, self._bias, self.filters, self._packed_bias)
+        call(conv2d_forward, x_NHWC, self.filters, self._packed_bias, self._conv.stride, self._rectified, y_NPQF)
         if self._pool is not None:
-            call(max_pool.max_pool_forward, y_NPQF, *geometry_of(self._pool), pooled_NIJF, winner_NIJF)
+            call(max_pool_forward, y_NPQF, *geometry_of(self._pool), pooled_NIJF, winner_NIJF)
 
 
 class _OneChannelPass(_DirectPass):
@@ -96,15 +96,8 @@ class _OneChannelPass(_DirectPass):
         if not self.is_fused:
             super().__call__(x_NHWC, y_NPQF, pooled_NIJF, winner_NIJF, call)
             return
-        call(
-            plane_convolution.conv2d_pooled_forward,
-            x_NHWC,
-            self._weight,
-            self._bias,
-            self._rectified,
-            pooled_NIJF,
-            winner_NIJF,
-        )
+        conv2d_pooled_forward = self.kernels_of(self._conv)[3]
+        call(conv2d_pooled_forward, x_NHWC, self._weight, self._bias, self._rectified, pooled_NIJF, winner_NIJF)
 
 
 class _ToomCookPass(ForwardPass):
@@ -114,14 +107,14 @@ class _ToomCookPass(ForwardPass):
     _transformed_shape = staticmethod(toom_cook_convolution.transformed_shape)
 
     def __init__(self, conv: Conv2d, pool: MaxPool2d | None, rectified: bool, weight: Array, bias: Array) -> None:
-        self._rectified, self._weight, self._bias = rectified, weight, bias
+        self._conv, self._rectified, self._weight, self._bias = conv, rectified, weight, bias
         self.is_fused = pool is not None and geometry_of(pool) == _POOLED_IN_REGISTERS
         self._separate_pool = None if self.is_fused else pool
-        self.filters = zeros_with_slack(self._transformed_shape(weight.shape))
+        self.filters = zeros_with_slack(with_lanes(self._transformed_shape, lanes_of(conv))(weight.shape))
         self._padded_bias = np.zeros(max(len(bias), LANES), np.float32)
 
     def __call__(self, x_NHWC: Array, y_NPQF: Array, pooled_NIJF: Array, winner_NIJF: Array, call: Call) -> None:
-        transform_filters, conv2d_forward, _ = self.KERNELS
+        transform_filters, conv2d_forward, max_pool_forward = self.kernels_of(self._conv)
         call(transform_filters, self._weight, self._bias, self.filters, self._padded_bias)
         call(
             conv2d_forward,
@@ -134,7 +127,7 @@ class _ToomCookPass(ForwardPass):
             winner_NIJF,
         )
         if self._separate_pool is not None:
-            call(max_pool.max_pool_forward, y_NPQF, *geometry_of(self._separate_pool), pooled_NIJF, winner_NIJF)
+            call(max_pool_forward, y_NPQF, *geometry_of(self._separate_pool), pooled_NIJF, winner_NIJF)
 
 
 class _ToomCookPass1d(_ToomCookPass):
@@ -181,8 +174,11 @@ def forward_pass(conv: Conv2d, input_share: float = 0.5) -> type[ForwardPass]:
         toom_cook, cost = _cheapest_toom_cook(conv, C * R * S * min(1.0, 2 * input_share))
         if 1.1 * cost < P * Q * R * S * C * _eighths(F):
             return toom_cook
-    if C == 1 and conv.stride == (1, 1) and Q // 2 >= LANES and plane_convolution.products(F, P, Q) < P * Q * _whole(F):
-        return _OneChannelPass
+    lanes = lanes_of(conv)
+    if C == 1 and conv.stride == (1, 1) and lanes <= Q // 2:
+        products = with_lanes(plane_convolution.products, lanes)(F, P, Q)
+        if products < P * Q * -(-F // lanes) * lanes:  # both have the same bits
+            return _OneChannelPass
     return _DirectPass
 
 
@@ -235,11 +231,6 @@ def _cheapest_toom_cook(conv: Conv2d, terms: float) -> tuple[type[_ToomCookPass]
     if R == S and terms >= _LEAST_TERMS_OF_5X5 and 1.1 * two_dimensions < one_dimension:
         return _ToomCookPass5x5, two_dimensions
     return _ToomCookPass1d, one_dimension
-
-
-def _whole(size: int) -> int:
-    """Return how many lanes of vectors hold `size` numbers; with other vectors, the direct pass has the same bits."""
-    return -(-size // LANES) * LANES
 
 
 def _eighths(size: int) -> int:

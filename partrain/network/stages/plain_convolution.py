@@ -10,8 +10,8 @@ import numpy as np
 from partrain.kernels import layout, tap_convolution, toom_cook_weights
 from partrain.kernels.call_list import Call, call_now
 from partrain.kernels.compiler.flags import Kernel
+from partrain.kernels.lanes import with_lanes
 from partrain.kernels.simd.vectors import LANES
-from partrain.kernels.tap_convolution import packed_shape
 from partrain.network.execution import Array, Factors, Views, scale_rows
 from partrain.network.layers import Conv2d, Layer
 from partrain.network.network import Network
@@ -28,6 +28,7 @@ from partrain.network.stages.tap_lists import (
     is_depthwise,
     is_plain,
 )
+from partrain.network.stages.vector_lanes import lanes_of
 
 
 class PlainConvStage:
@@ -69,7 +70,8 @@ class PlainConvStage:
         if sums_by_toom_cook(conv):
             self._weight_sums = [zeros_with_slack((toom_cook_weights.sums_size(C, F),))]
         else:
-            sizes = [tap_convolution.sums_size(part.num_outputs, part.taps.size) for part in self._sum_lists[0]]
+            sums_size = with_lanes(tap_convolution.sums_size, lanes_of(conv))
+            sizes = [sums_size(part.num_outputs, part.taps.size) for part in self._sum_lists[0]]
             self._weight_sums = [zeros_with_slack((size,)) for size in sizes]
         self._bias_sums = np.zeros(F + LANES, np.float32)
         self._numbers = np.arange(num * self._pieces)
@@ -188,28 +190,30 @@ def _sum_kernel(conv: Conv2d) -> Kernel:
     by_toom_cook: Kernel = toom_cook_weights.conv2d_backward_weights_2d
     if sums_by_toom_cook(conv):
         return by_toom_cook
-    return depthwise if is_depthwise(conv) else any_groups
+    return with_lanes(depthwise if is_depthwise(conv) else any_groups, lanes_of(conv))
 
 
 class _PassOverTaps:
     """Convolves with lists of taps, one after the other."""
 
-    def __init__(self, kernel: Kernel, lists: Iterable[TapList], border: tuple[int, int], w: Array, b: Array) -> None:
+    def __init__(self, conv: Conv2d, lists: Iterable[TapList], border: tuple[int, int], w: Array, b: Array) -> None:
         self.border = border
-        self._kernel, self._weight, self._bias = kernel, w, b
+        self._kernels, self._weight, self._bias = _kernels_over_taps(conv), w, b
         self._lists = []
+        packed_shape = with_lanes(tap_convolution.packed_shape, lanes_of(conv))
         for part in lists:
             w_BkL = zeros_with_slack(packed_shape(len(part.sources), part.num_outputs))
             self._lists.append((part, w_BkL, np.zeros(w_BkL.shape[::2], np.float32)))
 
     def __call__(self, x: Array, y: Array, call: Call) -> None:
+        pack_taps, convolve = self._kernels
         for part, w_BkL, b_BL in self._lists:
             call(
-                tap_convolution.pack_taps, self._weight, part.sources, part.step, self._bias, part.first,
+                pack_taps, self._weight, part.sources, part.step, self._bias, part.first,
                 part.num_outputs, w_BkL, b_BL,
             )  # fmt: skip
             call(
-                self._kernel, x, w_BkL, b_BL, part.taps, part.patches, part.places, part.num_places, part.num_outputs,
+                convolve, x, w_BkL, b_BL, part.taps, part.patches, part.places, part.num_places, part.num_outputs,
                 y,
             )  # fmt: skip
 
@@ -253,11 +257,11 @@ class _WholePass:
 def _forward_pass(conv: Conv2d, weight: Array, bias: Array) -> _WholePass | _PassOverTaps:
     if is_plain(conv):
         return _WholePass(conv, weight, bias)
-    return _PassOverTaps(_kernel_over_taps(conv), forward_lists(conv), (0, 0), weight, bias)
+    return _PassOverTaps(conv, forward_lists(conv), (0, 0), weight, bias)
 
 
 def _kernels_of_forward_pass(conv: Conv2d) -> tuple[Kernel, ...]:
-    return forward_pass(conv).KERNELS if is_plain(conv) else (tap_convolution.pack_taps, _kernel_over_taps(conv))
+    return forward_pass(conv).kernels_of(conv) if is_plain(conv) else _kernels_over_taps(conv)
 
 
 def _input_pass(conv: Conv2d, weight: Array) -> _FlippedPass | _PassOverTaps:
@@ -265,20 +269,23 @@ def _input_pass(conv: Conv2d, weight: Array) -> _FlippedPass | _PassOverTaps:
     if flipped is not None:
         return _FlippedPass(conv, flipped, weight)
     no_bias = np.zeros(conv.output_shape[0] if is_depthwise(conv) else conv.input_shape[0], np.float32)
-    return _PassOverTaps(_kernel_over_taps(conv), gradient_lists(conv), gradient_border(conv), weight, no_bias)
+    return _PassOverTaps(conv, gradient_lists(conv), gradient_border(conv), weight, no_bias)
 
 
 def _kernels_of_input_pass(conv: Conv2d) -> tuple[Kernel, ...]:
     flipped = _flipped(conv)
     if flipped is None:
-        return tap_convolution.pack_taps, _kernel_over_taps(conv)
-    return (tap_convolution.flip_filters, *forward_pass(flipped).KERNELS)
+        return _kernels_over_taps(conv)
+    return (tap_convolution.flip_filters, *forward_pass(flipped).kernels_of(flipped))
 
 
-def _kernel_over_taps(conv: Conv2d) -> Kernel:
+def _kernels_over_taps(conv: Conv2d) -> tuple[Kernel, Kernel]:
+    """Return the kernels that pack filters and convolve."""
     depthwise: Kernel = tap_convolution.depthwise_over_taps
     any_groups: Kernel = tap_convolution.conv2d_over_taps
-    return depthwise if is_depthwise(conv) else any_groups
+    kernels = tap_convolution.pack_taps, depthwise if is_depthwise(conv) else any_groups
+    pack_taps, convolve = (with_lanes(kernel, lanes_of(conv)) for kernel in kernels)
+    return pack_taps, convolve
 
 
 def _flipped(conv: Conv2d) -> Conv2d | None:
