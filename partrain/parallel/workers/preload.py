@@ -33,16 +33,17 @@ def _end_with(kind: type[BaseException], error: BaseException, trace: TracebackT
 def _typical_layers() -> tuple[Layer, ...]:
     """Return layers whose kernels most networks call: the network is not known yet.
 
-    There is a convolution for each forward pass of network.stages, and a ReLU after each. Few networks have other
-    layers, and few trainings change images: their workers load those.
+    There is a convolution for each forward pass of network.stages, with narrow and with wide vectors, and a ReLU after
+    each. Few networks have other layers, and few trainings change images: their workers load those.
     """
     layers: list[Layer] = []
-    C, H, W = 1, 28, 28
-    for size in (5, 5, 3):
-        output = 8, H - size + 1, W - size + 1
-        parameters = Parameter("", (8, C, size, size), 0.0), Parameter("", (8,), 0.0)
-        layers += [Conv2d("", (C, H, W), output, parameters), Relu("", output, output)]
-        C, H, W = output
+    for F in (8, 16):
+        C, H, W = 1, 28, 28
+        for size in (5, 5, 3):
+            output = F, H - size + 1, W - size + 1
+            parameters = Parameter("", (F, C, size, size), 0.0), Parameter("", (F,), 0.0)
+            layers += [Conv2d("", (C, H, W), output, parameters), Relu("", output, output)]
+            C, H, W = output
     pooled, num = (C, H // 2, W // 2), C * (H // 2) * (W // 2)
     layers += [MaxPool2d("", (C, H, W), pooled), Flatten("", pooled, (num,)), Dense("", (num,), (2,))]
     return tuple(layers)
