@@ -55,6 +55,16 @@ def test_readme_says_what_each_version_means() -> None:
     assert [row.split("|")[1].strip() for row in rows] == [str(n + 1) for n in range(BITS_VERSION)]
 
 
+# Trainings whose kernels or numbers are made with elementary functions. Kernels of all trainings would take minutes.
+WITH_FUNCTIONS = (
+    "as mnist.yaml",
+    "augmentation and dropout",
+    "seeded privacy",
+    "activations, layer normalisation, Muon",
+    "mixed images, every change",
+)
+
+
 @pytest.mark.parametrize("name", TRAININGS)
 def test_training_has_the_golden_digests(name: str, tmp_path: Path) -> None:
     assert train(TRAININGS[name], tmp_path / "run") == read()[1].get(name), WHAT_TO_DO
@@ -87,9 +97,8 @@ def test_bits_are_golden_with_vectors_of_any_width(width: int) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="every other processor has fused multiply-adds")
 def test_bits_are_golden_without_fused_multiply_adds(tmp_path: Path) -> None:
-    names = [name for name, training in TRAININGS.items() if training.settings.get("kernels") != "loops"]
     variables = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "XDG_CACHE_HOME": str(tmp_path)}
-    train_as_elsewhere(variables, names)
+    train_as_elsewhere(variables, WITH_FUNCTIONS)
 
 
 @pytest.mark.slow
@@ -105,4 +114,5 @@ def test_bits_are_golden_with_other_functions_of_the_c_library_and_of_numpy(tmp_
     usual, chosen = chosen_functions({}), chosen_functions(variables)
     assert ("GLIBC_TUNABLES" in variables) == (chosen["C library"] != usual["C library"])
     assert not found or chosen["NumPy"] == []
-    train_as_elsewhere(variables)
+    of_loops = [name for name, training in TRAININGS.items() if training.settings.get("kernels") == "loops"]
+    train_as_elsewhere(variables, (*WITH_FUNCTIONS, *of_loops))
